@@ -1,0 +1,225 @@
+"""What records say when they are compared: relative measures, families, fronts, paired differences, and the reader's choice.
+
+Everything is chosen on validation (columns `val_...`) and reported on test. It knows records, not networks.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from maskutils import metrics
+from maskutils.config import known
+from maskutils.records import on_grid
+
+CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
+NOT_FOR_CHOICE = ("joint",)  # needs the whole source: a bound
+READINGS = {"masked": "source_acc_masked", "full": "source_acc_full"}
+CLASSES = {"mnist_low_to_high": 5}  # chance is 1 / classes, 10 unless said here
+
+
+def relative(records: pd.DataFrame) -> pd.DataFrame:
+    """`records` with, for test and validation, `retention_full`, `retention_masked`, `adaptation` and their `harmonic` mean.
+
+    Retention is chance-corrected, of the source accuracy before. Adaptation is the same of the target, against free
+    fine-tuning from the same seed on the same pair; `harmonic` is that of full retention and adaptation.
+    """
+    free = records[(records["approach"] == "finetune")].set_index(["pair", "model", "seed"])
+    out = records.copy()
+    reference = pd.MultiIndex.from_frame(out[["pair", "model", "seed"]])
+    chance = 1 / out["pair"].map(CLASSES).fillna(10)
+    for prefix in ("", "val_"):
+        before, best = out[f"{prefix}source_acc_before"], free[f"{prefix}target_acc"].reindex(reference).to_numpy()
+        for name, column in READINGS.items():
+            out[f"{prefix}retention_{name}"] = (out[prefix + column] - chance) / (before - chance)
+        out[f"{prefix}adaptation"] = (out[f"{prefix}target_acc"] - chance) / (best - chance)
+        pairs = zip(out[f"{prefix}retention_full"], out[f"{prefix}adaptation"], strict=True)
+        out[f"{prefix}harmonic"] = [metrics.harmonic_mean(r, a) for r, a in pairs]
+    return out
+
+
+def with_family(records: pd.DataFrame) -> pd.DataFrame:
+    """`records` with a column `family`: a training method with every strength and every share of interpolation.
+
+    Fine-tuning and its interpolations are the family `wise_ft`. Replay of different fractions is one family.
+    """
+    family = records["approach"].str.removesuffix(" + wise_ft").replace("finetune", "wise_ft")
+    return records.assign(family=family)
+
+
+def candidates(records: pd.DataFrame) -> pd.DataFrame:
+    """`records` at equal densities, with densities rounded so that equal ones are equal."""
+    return on_grid(records).assign(density=lambda r: r["density"].round(3))
+
+
+def best_of_family(records: pd.DataFrame, value: str = "harmonic") -> pd.DataFrame:
+    """For each pair and family, the test rows (one a seed) of the candidate with the highest mean `value` on validation."""
+    rows = with_family(candidates(relative(records)))
+    means = rows.groupby(["pair", "family", *CANDIDATE], dropna=False)[f"val_{value}"].mean().dropna().reset_index()
+    best = means.loc[means.groupby(["pair", "family"])[f"val_{value}"].idxmax()].drop(columns=f"val_{value}")
+    return rows.merge(best, on=["pair", "family", *CANDIDATE])
+
+
+def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") -> pd.DataFrame:
+    """Hypervolume of each family, pair and seed over chance, as a fraction of the box up to 1: pair, seed, family, hypervolume.
+
+    The front is chosen by validation means over seeds; the area is that of its test points, so a family with many strengths
+    gains nothing from their noise. `split` "val_" gives the area of the validation points, to choose families by.
+    """
+    column, rows = READINGS[reading], with_family(candidates(records))
+    rows = rows[rows[column].notna()]
+    out = []
+    for (pair, family), group in rows.groupby(["pair", "family"]):
+        means = group.groupby(CANDIDATE, dropna=False)[[f"val_{column}", "val_target_acc"]].mean().reset_index()
+        front = set(
+            metrics.pareto_front(list(means[[f"val_{column}", "val_target_acc"]].itertuples(index=False, name=None)))
+        )
+        kept = [p in front for p in means[[f"val_{column}", "val_target_acc"]].itertuples(index=False, name=None)]
+        chosen, chance = group.merge(means.loc[kept, CANDIDATE], on=CANDIDATE), 1 / CLASSES.get(pair, 10)
+        for seed, points in chosen.groupby("seed"):
+            area = metrics.hypervolume(
+                list(points[[split + column, f"{split}target_acc"]].itertuples(index=False, name=None)),
+                (chance, chance),
+            )
+            out.append({"pair": pair, "seed": seed, "family": family, "hypervolume": area})
+    return pd.DataFrame(out)
+
+
+def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by: str = "family") -> pd.DataFrame:
+    """Paired differences of `value`, each of `of` minus `against`, over seeds (pairs of domains averaged within a seed first).
+
+    Mean, 95 % bootstrap interval (percentile, over seeds), p of a two-sided paired t-test and its Holm correction over `of`.
+    """
+    wide = table.groupby(["seed", by])[value].mean().unstack()
+    rows = []
+    for name in of:
+        difference = (wide[name] - wide[against]).dropna().to_numpy()
+        low, high = bootstrap(difference)
+        p = stats.ttest_1samp(difference, 0).pvalue if len(difference) > 1 and np.ptp(difference) > 1e-9 else np.nan
+        rows.append(
+            {
+                by: name,
+                "against": against,
+                "difference": difference.mean(),
+                "low": low,
+                "high": high,
+                "p": p,
+                "n": len(difference),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    tested = frame["p"].notna()
+    frame["p_holm"] = np.nan
+    if tested.any():
+        frame.loc[tested, "p_holm"] = multipletests(frame.loc[tested, "p"], method="holm")[1]
+    return frame
+
+
+def bootstrap(values: np.ndarray) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean; the value itself, twice, where there is nothing to resample."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float(np.mean(values)), float(np.mean(values))
+    result = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(0))
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def recommend(
+    records: pd.DataFrame,
+    *,
+    max_source_drop: float | None = None,
+    min_target: float | None = None,
+    task_known: bool = False,
+    without: str | Iterable[str] = (),
+) -> pd.Series:
+    """The approach to choose, with its settings and what to expect of it: a row of `CANDIDATE`, means and intervals.
+
+    Give exactly one need: `max_source_drop`, the source accuracy that may be lost, in [0, 1] (then the best target is
+    taken), or `min_target`, the target accuracy to reach, in [0, 1] (then the least source drop). `task_known` says whether
+    the source may be read through the mask at test time. `without` leaves out approaches by name, with their interpolations
+    ("replay" where no source data may be kept). Chosen on validation; `source_drop` and `target_acc` are test means over
+    pairs and seeds, `_low` and `_high` their 95 % bootstrap intervals over seeds, `n` the seeds.
+
+    Raises `ValueError` if the need is not given, or if nothing meets it (then with what comes nearest).
+    """
+    need = max_source_drop if min_target is None else min_target
+    if (max_source_drop is None) == (min_target is None) or not 0 <= need <= 1:
+        raise ValueError("give one need: max_source_drop= or min_target=, a fraction in [0, 1]")
+    without = [without] if isinstance(without, str) else list(without)
+    for name in without:
+        known(name, {*records["approach"], *records["approach"].str.removesuffix(" + wise_ft")}, "approach")
+    rows = with_drop(candidates(records), task_known)
+    trained = rows["approach"].str.removesuffix(" + wise_ft")  # an interpolation needs what its training needs
+    rows = rows[~(trained.isin([*NOT_FOR_CHOICE, *without]) | rows["approach"].isin([*without]))]
+    means = rows.groupby(CANDIDATE, dropna=False)[["val_drop", "val_target_acc"]].mean().reset_index()
+    if max_source_drop is not None:
+        met, order = means["val_drop"] <= max_source_drop, ["val_target_acc", "val_drop"]
+        nearest = f"the least drop is {means['val_drop'].min():.3f}"
+    else:
+        met, order = means["val_target_acc"] >= min_target, ["val_drop", "val_target_acc"]
+        nearest = f"the best target is {means['val_target_acc'].max():.3f}"
+    if not met.any():
+        raise ValueError(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
+    chosen = means[met].sort_values(order, ascending=[order[0] == "val_drop", order[0] != "val_drop"]).iloc[0]
+    return pd.concat([chosen[CANDIDATE], expectation(rows, chosen)])
+
+
+def expectation(rows: pd.DataFrame, chosen: pd.Series) -> pd.Series:
+    """Test mean and 95 % bootstrap interval over seeds of the source drop and the target accuracy of one candidate."""
+    seeds = of_candidate(rows, chosen).groupby("seed")[["drop", "target_acc"]].mean()
+    out = {"n": len(seeds)}
+    for name, column in {"source_drop": "drop", "target_acc": "target_acc"}.items():
+        low, high = bootstrap(seeds[column].to_numpy())
+        out |= {name: seeds[column].mean(), f"{name}_low": low, f"{name}_high": high}
+    return pd.Series(out)
+
+
+def with_drop(rows: pd.DataFrame, task_known: bool) -> pd.DataFrame:
+    """`rows` with `drop` and `val_drop`: source accuracy lost in the reading that is open to the reader; without those it is not."""
+    out = rows.copy()
+    for prefix in ("", "val_"):
+        reading = out[f"{prefix}source_acc_full"]
+        if task_known:
+            intact = out["approach"] == "piggyback (target)"  # the target's mask taken off, the source network is whole
+            reading = out[f"{prefix}source_acc_masked"].fillna(reading).mask(intact, out[f"{prefix}source_acc_before"])
+        out[f"{prefix}drop"] = out[f"{prefix}source_acc_before"] - reading
+    return out
+
+
+def of_candidate(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    """The rows of one candidate."""
+    same = np.logical_and.reduce([(rows[c] == chosen[c]) | (rows[c].isna() & pd.isna(chosen[c])) for c in CANDIDATE])
+    return rows[same]
+
+
+def check_choice(records: pd.DataFrame, drops: Sequence[float], task_known: bool = False) -> pd.DataFrame:
+    """The reader's choice on seeds it has not seen: each pair, each of `drops`, each seed left out once.
+
+    A row says what was allowed, chosen, promised (by the other seeds, on validation and test) and found on the seed left out.
+    """
+    out = []
+    for pair, group in records.groupby("pair"):
+        for seed in sorted(group["seed"].unique()):
+            seen, unseen = group[group["seed"] != seed], group[group["seed"] == seed]
+            for allowed in drops:
+                choice = recommend(seen, max_source_drop=allowed, task_known=task_known)
+                found = of_candidate(with_drop(candidates(unseen), task_known), choice).iloc[0]
+                row = {"pair": pair, "seed": seed, "allowed": allowed, "approach": choice["approach"]}
+                out.append(
+                    row | {"promised": choice["source_drop"], "found": found["drop"], "target_acc": found["target_acc"]}
+                )
+    return pd.DataFrame(out)
+
+
+def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
+    """Rows for the storage figure: masks at `density`, others in their best setting, and `source` in the task-known reading.
+
+    Where nothing but a second network serves both tasks, that network's source is the source network itself.
+    """
+    rows = candidates(records)
+    rows = rows[(rows["alpha"] == 1) & (rows["density"].isna() | ((rows["density"] - density).abs() < 2e-3))]
+    kept = {"protect", "packnet", "finetune", "piggyback", "source_only", "select", "exclusive"}
+    rows = rows[rows["protocol"].isin(kept) & ~rows["per_layer"].where(rows["protocol"] == "protect", False)]
+    apart = rows["protocol"].isin(["finetune", "piggyback", "source_only"])
+    return rows.assign(source=rows["source_acc_before"].where(apart, rows["source_acc_masked"]))

@@ -1,0 +1,247 @@
+"""The batch: a plan carried out by notebooks in worker processes, resumable.
+
+Owns the order of work, what is written when, and what a failure leaves behind. The state of a run is written last and
+atomically, so a batch that is killed at any moment and started again finishes only what is missing.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from maskutils import paths, plan, records
+from maskutils.config import BadParameter
+from maskutils.plan import Run
+from maskutils.provenance import cores, git_commit, versions
+
+Report = Callable[[str, Run, dict[str, Any]], None]
+
+
+class Busy(RuntimeError):
+    """Another batch works on the same results."""
+
+
+def reproduce(
+    profile: str,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    force: bool = False,
+    report: Report = lambda event, run, state: None,
+) -> dict[str, dict[str, Any]]:
+    """Bring the results of `profile` up to date; returns the state of every run by id.
+
+    Runs that are done stay as they are, unless `force`. `workers` processes on this machine (one a core by default), or
+    those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
+    "skipped", "started", "done", "failed" and "blocked" (something it comes after failed). Raises `BadParameter` before
+    anything starts, `Busy` if another batch holds the results.
+    """
+    runs = plan.make_plan(profile)
+    with exclusive(profile):
+        reasons = {run.id: plan.why(profile, run) for run in runs}
+        todo = [run for run in runs if force or reasons[run.id]]
+        states = {run.id: records.read_json(plan.state_file(profile, run.id)) for run in runs if run not in todo}
+        for run in runs:
+            if run.id in states:
+                report("skipped", run, states[run.id])
+        if todo:
+            with client(min(workers or cores(), len(todo)), scheduler) as dask:
+                _work(profile, todo, states, dask, report)
+            _write_manifest(profile, runs, states)
+    return states
+
+
+def _work(profile: str, todo: Sequence[Run], states: dict[str, dict[str, Any]], dask: Any, report: Report) -> None:
+    """Run what is to do, each as soon as what it comes after is done; fills `states`."""
+    from distributed import as_completed
+
+    by_id, waiting, running = {run.id: run for run in todo}, list(todo), {}
+    done = as_completed(loop=dask.loop)
+    timeout, expected = plan.load_profile(profile).cell_timeout, expected_seconds(profile, todo)
+
+    def launch() -> None:
+        for run in [r for r in waiting if all(before in states for before in r.after)]:
+            waiting.remove(run)
+            if any(states[before]["status"] != "done" for before in run.after):
+                states[run.id] = {"status": "blocked"}
+                report("blocked", run, states[run.id])
+                launch()  # what comes after this one is blocked too
+                return
+            if run.collect:
+                files = [plan.records_file(profile, before) for before in run.after]
+                records.collect(files, paths.results_dir(profile) / "records.csv")
+            future = dask.submit(execute, run, paths.runs_dir(profile), timeout, pure=False, key=f"{run.id}-{time.time_ns()}",
+                                 priority=expected[run.id])  # fmt: skip  # the longest first, so that the last ones are short
+            running[future] = run.id
+            done.add(future)
+            report("started", run, {})
+
+    launch()
+    while running:
+        future = next(done)
+        run = by_id[running.pop(future)]
+        failure = (
+            {"status": "failed", "seconds": 0.0, "error": f"its worker was lost ({future.exception()})"}
+            if future.status != "finished"
+            else None
+        )
+        states[run.id] = failure or future.result()
+        _write_state(profile, run, states[run.id])
+        report(states[run.id]["status"], run, states[run.id])
+        launch()
+
+
+def execute(run: Run, folder: Path, timeout: int) -> dict[str, Any]:
+    """Execute one notebook in a kernel of its own; returns its state. Runs in a worker process.
+
+    The executed notebook is left in `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # Dask sets 64 KiB for its workers; a kernel that inherits it gives back its memory and faults it in again at every step.
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
+    partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
+    begun, error = time.time(), ""
+    with tempfile.TemporaryDirectory(prefix="mu") as sockets:
+        try:
+            papermill.execute_notebook(
+                run.notebook,
+                partial,
+                dict(run.parameters),
+                kernel_name="python3",
+                language="python",
+                cwd=run.notebook.parent,
+                progress_bar=False,
+                execution_timeout=timeout,
+                kernel_manager_class=ipc_kernel_manager(sockets),
+                extra_arguments=["--IPKernelApp.log_level=50"],  # else one that is shut down reports an error
+            )
+        except papermill.PapermillExecutionError as e:
+            error = f"{e.ename}: {e.evalue}"
+        except DeadKernelError:
+            error = "the kernel died, probably for want of memory; run fewer workers"
+        except CellTimeoutError:
+            error = f"a cell took longer than {timeout} s (cell_timeout of the profile)"
+    os.replace(partial, failed if error else final)
+    with contextlib.suppress(FileNotFoundError):
+        (final if error else failed).unlink()
+    state = {"status": "failed" if error else "done", "seconds": round(time.time() - begun, 1)}
+    return state | ({"error": error, "notebook": str(failed)} if error else {"notebook": str(final)})
+
+
+def ipc_kernel_manager(sockets: str) -> type:
+    """A kernel manager that talks through sockets in the folder `sockets`: no ports, hence no race for them. TCP where
+    there are none.
+    """
+    from jupyter_client.manager import AsyncKernelManager
+
+    if os.name == "nt":
+        return AsyncKernelManager
+    return type(
+        "IPCKernelManager",
+        (AsyncKernelManager,),
+        {"_transport_default": lambda self: "ipc", "_ip_default": lambda self: f"{sockets}/k"},
+    )
+
+
+@contextlib.contextmanager
+def client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    """A Dask client: of `scheduler`, or of `workers` single-threaded processes here, each with its share of the cores
+    for kernels.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler:
+        try:
+            with Client(scheduler, timeout="10s", set_as_default=False) as remote:
+                yield remote
+        except (OSError, ValueError) as error:
+            raise BadParameter(
+                f"no Dask scheduler at {scheduler!r} ({error}); start one, or leave --scheduler out"
+            ) from None
+        return
+    threads = str(max(1, cores() // workers))
+    kernel = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) | {"TQDM_DISABLE": "1"}
+    os.environ.update(kernel)  # inherited by workers and their kernels
+    with (
+        dask.config.set({"distributed.worker.profile.enabled": False}),  # sampling costs a tenth of a core
+        LocalCluster(
+            workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50
+        ) as cluster,
+        Client(cluster, set_as_default=False) as local,
+    ):
+        yield local
+
+
+@contextlib.contextmanager
+def exclusive(profile: str) -> Iterator[None]:
+    """Hold the results of `profile`. Raises `Busy` if another batch does, `BadParameter` if they cannot be written."""
+    folder = paths.results_dir(profile)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.runs_dir(profile).mkdir(exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise Busy(f"another batch works on {folder}; wait for it, or set MASKUTILS_ROOT to work elsewhere") from None
+    except OSError as error:
+        raise BadParameter(
+            f"cannot write to {folder} ({error}); free it, or set MASKUTILS_ROOT to a folder that can be written"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
+    """The last thing written of a run: from now on it is done, or failed."""
+    outputs = [Path(state["notebook"])] if state["status"] == "done" else []
+    if outputs and "output" in run.parameters:
+        outputs.append(plan.records_file(profile, run.id))
+    digests = {str(path): plan.file_digest(path) for path in outputs}
+    records.write_json(plan.state_file(profile, run.id), state | {"parts": dict(run.parts), "outputs": digests})
+
+
+def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[str, Any]]) -> None:
+    """What was run, from what, in how long; only when all is done."""
+    if any(states[run.id]["status"] != "done" for run in runs):
+        return
+    longest = expected_seconds(
+        profile, runs, unknown=0.0
+    )  # a run that finds its transfers in the cache costs less than it did
+    rows = []
+    for run in runs:
+        seconds = max(states[run.id]["seconds"], longest[run.id])
+        rows.append({"id": run.id, "key": run.key, "seconds": seconds, "parameters": run.parts["parameters"]})
+    table = paths.results_dir(profile) / "records.csv"
+    manifest = {
+        "profile": profile,
+        "commit": git_commit(),
+        "versions": versions(),
+        "cores": cores(),
+        "records": plan.file_digest(table),
+    }
+    manifest["kernel_seconds"] = round(sum(row["seconds"] for row in rows), 1)
+    records.write_json(paths.results_dir(profile) / "manifest.json", manifest | {"runs": rows})
+
+
+def expected_seconds(profile: str, runs: Sequence[Run], unknown: float = 30.0) -> dict[str, float]:
+    """What each run takes with an empty cache, from the manifest or its last state, whichever says more; else `unknown`."""
+    known: dict[str, float] = {}
+    with contextlib.suppress(FileNotFoundError, records.DamagedFile, KeyError):
+        manifest = records.read_json(paths.results_dir(profile) / "manifest.json")
+        known = {row["id"]: row["seconds"] for row in manifest["runs"]}
+    for run in runs:
+        with contextlib.suppress(FileNotFoundError, records.DamagedFile, KeyError, TypeError):
+            state = records.read_json(plan.state_file(profile, run.id))
+            if state["status"] == "done":
+                known[run.id] = max(state["seconds"], known.get(run.id, 0.0))
+    return {run.id: known.get(run.id, unknown) for run in runs}

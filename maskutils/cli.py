@@ -1,0 +1,220 @@
+"""The command line: arguments in, printing out, nothing else.
+
+Exit codes: 0 all done, 1 some runs failed (or another batch is at work), 2 bad arguments. Heavy modules are imported by
+the command that needs them.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from maskutils import paths
+from maskutils.config import BadParameter
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Weight masks for domain transfer."
+)
+console = Console(highlight=False)
+ProfileName = Annotated[str, typer.Option("--profile", "-p", help="Size of the study: a file of maskutils/profiles.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core by default.")]
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Say a known fault in one place and leave with its exit code."""
+    from maskutils.batch import Busy
+    from maskutils.mask import DamagedFile
+
+    try:
+        yield
+    except (BadParameter, Busy, DamagedFile, FileNotFoundError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        raise typer.Exit(2 if isinstance(error, BadParameter) else 1) from None
+
+
+@app.command()
+def plan(profile: ProfileName = "default") -> None:
+    """Show what `reproduce` would run, with which parameters, and why."""
+    with faults():
+        from maskutils import batch
+        from maskutils import plan as planning
+
+        runs = planning.make_plan(profile)
+        expected = batch.expected_seconds(profile, runs)
+        reasons = {run.id: planning.why(profile, run) for run in runs}
+    table = Table(
+        "run",
+        "why it runs",
+        "about",
+        title=f"{profile}: {planning.load_profile(profile).description}",
+        title_justify="left",
+    )
+    for run in runs:
+        table.add_row(
+            run.id, reasons[run.id] or "[dim]done, stays[/dim]", f"{expected[run.id]:.0f} s" if reasons[run.id] else ""
+        )
+    console.print(table)
+    seconds = sum(expected[run.id] for run in runs if reasons[run.id])
+    console.print(f"{sum(map(bool, reasons.values()))} of {len(runs)} to run; about {seconds / 60:.0f} min of one core")
+
+
+@app.command()
+def reproduce(
+    profile: ProfileName = "default",
+    workers: Workers = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler, as tcp://host:8786.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again what is done; caches stay.")] = False,
+) -> None:
+    """Run the notebooks of a profile that are not done; write its records, tables and figures."""
+    begun = time.monotonic()
+    with faults():
+        from maskutils import batch
+        from maskutils import plan as planning
+
+        runs = planning.make_plan(profile)
+        expected = batch.expected_seconds(profile, runs)
+        with progress(expected) as report:
+            states = batch.reproduce(profile, workers, scheduler, force, report)
+    failed = print_states(profile, [run.id for run in runs], states)
+    if not failed:
+        print_summary(profile)
+    minutes, seconds = divmod(round(time.monotonic() - begun), 60)
+    console.print(
+        f"{len(states) - failed} of {len(runs)} runs done, {failed} not, in {minutes} min {seconds} s: {paths.results_dir(profile)}",
+        soft_wrap=True,
+    )
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def status(profile: ProfileName = "default") -> None:
+    """Show which runs are done, failed or missing, and where the failed notebooks lie."""
+    with faults():
+        from maskutils import plan as planning
+        from maskutils.records import read_json
+
+        states, runs = {}, planning.make_plan(profile)
+        for run in runs:
+            reason = planning.why(profile, run)
+            done = {"status": "missing", "error": reason}
+            if reason in ("", "failed before"):
+                done = read_json(planning.state_file(profile, run.id))
+            states[run.id] = done
+    failed = print_states(profile, [run.id for run in runs], states, every=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def verify(profile: ProfileName = "default") -> None:
+    """Check the study's claims against the records: PASS or FAIL, with the numbers. Exits 1 if one fails."""
+    with faults():
+        from maskutils.claims import verify as verdicts
+        from maskutils.records import load_records
+
+        found = verdicts(load_records(profile))
+    colours = {"PASS": "green", "FAIL": "red", "SKIP": "yellow"}
+    for v in found:
+        console.print(
+            f"[{colours[v.word]}]{v.word}[/] {v.claim}\n     [dim]{v.evidence.replace('[', '(').replace(']', ')')}[/dim]"
+        )
+    raise typer.Exit(1 if any(v.passed is False for v in found) else 0)
+
+
+@app.command()
+def readme(profile: ProfileName = "default") -> None:
+    """Write the numbers of the committed records into README.md."""
+    with faults():
+        from maskutils.report import fill_readme, readme_blocks
+
+        file = paths.project_root() / "README.md"
+        file.write_text(fill_readme(file.read_text(encoding="utf-8"), readme_blocks(profile)), encoding="utf-8")
+
+
+@app.command()
+def lab() -> None:
+    """Open JupyterLab on the notebooks."""
+    command = [sys.executable, "-m", "jupyterlab", str(paths.notebooks_dir())]
+    os.execv(command[0], command)
+
+
+@contextmanager
+def progress(expected: dict[str, float]) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
+    """A live line with an estimate in a terminal, a line per finished run elsewhere; gives the `report` of the batch."""
+    bar = Progress(
+        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
+        console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = bar.add_task("reproduce", total=len(expected), left="")
+    left, begun, running, todo = dict(expected), time.monotonic(), set(), 0.0
+
+    def report(event: str, run: Any, state: dict[str, Any]) -> None:
+        nonlocal todo
+        if event == "started":
+            running.add(run.id)
+        else:
+            running.discard(run.id)
+            seconds = left.pop(run.id)
+            todo += seconds if event != "skipped" else 0
+            bar.advance(task)
+        remaining = sum(left.values()) - sum(left[r] for r in running) / 2
+        pace = (time.monotonic() - begun) / todo if todo else 0.5
+        estimate = f"about {max(1, round(remaining * pace / 60))} min left" if left else ""
+        bar.update(task, description=", ".join(sorted(running)) or "reproduce", left=estimate)
+        if event in ("done", "failed", "blocked") and not console.is_terminal:
+            print(
+                f"[{len(expected) - len(left)}/{len(expected)}] {run.id}: {event} ({state.get('seconds', 0):.0f} s) {estimate}",
+                flush=True,
+            )
+
+    with bar:
+        yield report
+
+
+def print_states(profile: str, ids: list[str], states: dict[str, dict[str, Any]], every: bool = False) -> int:
+    """Print the runs that are not done (or `every` one), with what to open; returns how many are not."""
+    colours = {"done": "green", "failed": "red", "missing": "yellow", "blocked": "yellow"}
+    table = Table("run", "status", "seconds", "notebook or reason", title=profile, title_justify="left")
+    bad = 0
+    for run_id in ids:
+        state = states[run_id]
+        bad += state["status"] != "done"
+        where = "\n".join(str(state[k]) for k in ("error", "notebook") if k in state)
+        if every or state["status"] != "done":
+            where = where or "something it comes after is not done"
+            table.add_row(
+                run_id, f"[{colours[state['status']]}]{state['status']}", str(state.get("seconds", "")), where
+            )
+    if table.row_count:
+        console.print(table)
+    return bad
+
+
+def print_summary(profile: str) -> None:
+    """Print the table of the study, where the profile has one."""
+    from maskutils.records import load_records
+    from maskutils.report import headline
+
+    try:
+        frame = headline(load_records(profile))
+    except FileNotFoundError:
+        return
+    table = Table(
+        *frame.columns, title=f"{profile}: mean over pairs and seeds ± 95 % interval over seeds", title_justify="left"
+    )
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(str, row))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,117 @@
+"""Typed settings of the study, and the errors that bad ones get.
+
+Owns which settings exist, their types and ranges. It must not know what is done with them, nor import torch: the
+command line reads it before anything heavy is loaded.
+"""
+
+import ast
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+
+M = TypeVar("M", bound=BaseModel)
+F = TypeVar("F", bound=Callable)
+
+Density = Annotated[float, Field(gt=0, le=1)]
+Steps = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Items = Strict(False)  # a list, as a notebook or YAML writes it, becomes a tuple; its items stay strict
+
+
+class BadParameter(ValueError):
+    """A setting that is unknown, of the wrong type or out of range; the message names it, what is known and the way
+    out.
+    """
+
+
+class Setup(BaseModel):
+    """Everything that a transfer depends on beside its method and density; frozen, typed strictly, unknown names
+    refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    pair: str = "mnist_to_digits"
+    model: str = "cnn"
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1), Items] = (0,)
+    densities: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (0.1, 0.5)
+    source_steps: Steps = 600  # optimiser steps
+    mask_steps: Steps = 300
+    target_steps: Steps = 300
+    batch_size: Steps = 32  # images a step
+    source_lr: Rate = 2e-3
+    target_lr: Rate = 2e-3
+    alphas: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (
+        1.0,
+    )  # share of the way from source to target
+    per_layer: bool = False  # equal density in each layer instead of over all
+    device: str = "auto"
+
+
+def known(name: str, names: Iterable[str], kind: str) -> str:
+    """`name` itself if it is among `names`; else `BadParameter` that lists them and offers the nearest."""
+    names = sorted(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise BadParameter(f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")
+
+
+def checked(model: type[M], values: Mapping[str, Any]) -> M:
+    """`model(**values)`, with every fault said in one `BadParameter`, a line each."""
+    for name in values:
+        known(name, model.model_fields, "parameter")
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise BadParameter("\n".join(_line(e) for e in error.errors())) from None
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    return f"parameter {where} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def from_notebook(namespace: Mapping[str, Any]) -> Setup:
+    """The `Setup` of a notebook, from its `globals()`: its parameters cell, and what papermill injected over it.
+
+    Papermill injects a misspelt name in silence and exits 0; here it raises `BadParameter`, before any work.
+    """
+    declared, injected = set(), set()
+    for source in namespace.get("In", ()):
+        (injected if source.lstrip().startswith("# Parameters\n") else declared).update(_assigned(source))
+    for name in sorted(injected):
+        known(name, declared, "parameter")
+    return checked(Setup, {name: namespace[name] for name in Setup.model_fields if name in namespace})
+
+
+def _assigned(source: str) -> Iterator[str]:
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a cell with a magic or a shell command assigns no parameter
+        return
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def content_key(*parts: Any) -> str:
+    """16 hex digits that name the content of JSON-ready `parts`; equal parts, equal key."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def register(registry: dict[str, F]) -> Callable[[F], F]:
+    """A decorator that files a function in `registry` under its own name."""
+
+    def add(function: F) -> F:
+        return registry.setdefault(function.__name__, function)
+
+    return add

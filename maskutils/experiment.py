@@ -1,0 +1,161 @@
+"""The composition root: the verbs that a notebook calls. Each gives a table of records, cached one transfer at a time.
+
+It must not know notebooks or the batch.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+
+from maskutils import config, metrics, paths
+from maskutils.artefacts import (
+    cached,
+    mask_key,
+    source_importance,
+    source_key,
+    source_mask,
+    source_network,
+    source_pair,
+    source_subnetwork,
+    target_mask,
+)
+from maskutils.config import Setup, content_key, known
+from maskutils.data import PAIRS
+from maskutils.layers.base import positive
+from maskutils.models import MODELS
+from maskutils.progress import bar
+from maskutils.provenance import code_key, git_commit, versions
+from maskutils.records import read_json, with_approach, write_json
+from maskutils.train import evaluate
+from maskutils.transfer import interpolate, score, transfer
+
+__all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
+__all__ += ["configure", "run_anchored", "run_method", "run_native", "run_protocol"]
+
+
+@dataclass(frozen=True)
+class Approach:
+    """One way to transfer: a protocol, and what it is given. `native_of` names the method whose native density this is."""
+
+    protocol: str
+    method: str | None = None
+    density: float | None = None
+    native_of: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the method
+    knobs: Mapping[str, float] = field(default_factory=dict)  # of the protocol
+
+
+def configure(namespace: Mapping[str, Any]) -> Setup:
+    """The checked `Setup` of a notebook, from its `globals()`: types, ranges, and that pair and model are known.
+
+    Raises `BadParameter`, one line for each fault, before any work.
+    """
+    return check_names(config.from_notebook(namespace))
+
+
+def check_names(setup: Setup) -> Setup:
+    """`setup` itself if its pair and its model are registered; else `BadParameter`."""
+    known(setup.pair, PAIRS, "pair")
+    known(setup.model, MODELS, "model")
+    return setup
+
+
+def run_protocol(setup: Setup, protocol: str, **knobs: float) -> pd.DataFrame:
+    """Records of a protocol that needs no mask: one for each seed, and for each of `setup.alphas`."""
+    return _table(setup, [Approach(protocol, knobs=knobs)], protocol)
+
+
+def run_method(setup: Setup, method: str, protocol: str = "protect", **options: Any) -> pd.DataFrame:
+    """Records of `protocol` with the source mask of `method`, for each density of `setup`, seed and alpha."""
+    approaches = [Approach(protocol, method, density, options=options) for density in setup.densities]
+    return _table(setup, approaches, f"{protocol} {method}")
+
+
+def run_anchored(setup: Setup, protocol: str, strengths: Sequence[float], method: str | None = None) -> pd.DataFrame:
+    """Records of a protocol with a penalty, for each of `strengths` (above 0), seed and alpha; `method` for `elastic_mask`."""
+    approaches = [Approach(protocol, method, knobs={"strength": positive("strength", s)}) for s in strengths]
+    return _table(setup, approaches, f"{protocol} {method or ''}")
+
+
+def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
+    """Two records per seed at the native density of `method`: its own mask, and a random one of that very density."""
+    tables = []
+    for seed in setup.seeds:
+        own = Approach("protect", method, options=options, native_of=method)
+        chance = Approach("protect", "random", source_mask(setup, method, seed, **options).density, native_of=method)
+        tables.append(
+            _table(setup.model_copy(update={"seeds": (seed,), "alphas": (1.0,)}), [own, chance], f"{method}, native")
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _table(setup: Setup, approaches: Iterable[Approach], what: str) -> pd.DataFrame:
+    """The records of all `approaches` on all seeds."""
+    grid = [(approach, seed) for seed in setup.seeds for approach in approaches]
+    shown = bar(grid, what, unit="transfer", delay=2)
+    return with_approach(pd.DataFrame([row for approach, seed in shown for row in _records(setup, approach, seed)]))
+
+
+def _records(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]]:
+    """The records of one transfer, one for each alpha, cached as JSON."""
+    upstream = source_key(setup, seed)
+    if approach.method is not None:
+        upstream = mask_key(setup, approach.method, seed, approach.options)
+    names = ("per_layer", "target_steps", "mask_steps", "target_lr", "batch_size", "alphas")
+    stage = {name: getattr(setup, name) for name in names}
+    key = content_key(upstream, asdict(approach), stage, code_key("transfer", "artefacts"))
+    path = paths.cache_dir("transfer") / f"{key}.json"
+    return cached(path, lambda: _measure(setup, approach, seed), lambda rows, p: write_json(p, rows), read_json)
+
+
+def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]]:
+    """Do one transfer and score it at every alpha."""
+    pair, given = source_pair(setup, seed), {}
+    begun = time.perf_counter()
+    before = source_network(setup, seed)
+    dense = {split: evaluate(before, getattr(pair.source, split)) for split in ("test", "val")}
+    if approach.protocol in ("ewc", "elastic_mask"):
+        given["importance"] = source_importance(setup, approach.protocol, approach.method, seed)
+    elif approach.method == "shuffled":
+        given["mask"] = source_mask(setup, "shuffled", seed, approach.density, **approach.options)
+    elif approach.method is not None:
+        before, given["mask"] = source_subnetwork(setup, approach.method, seed, approach.density, **approach.options)
+    prepared = time.perf_counter()
+    history: list[dict[str, float]] = []
+    settings = {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
+    settings["mask_steps"] = setup.mask_steps
+    after = transfer(before, pair, approach.protocol, history=history, **given, **settings, **approach.knobs)
+    seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
+
+    mask, rows = given.get("mask"), []
+    row = {"pair": setup.pair, "model": setup.model, "protocol": approach.protocol, "method": approach.method}
+    row |= {"density": None if mask is None else mask.density, "native_of": approach.native_of, "seed": seed}
+    row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(approach.knobs) | seconds
+    n = sum(p.numel() for p in before.parameters())
+    row |= _about(setup) | {"stored_bits": metrics.stored_bits(approach.protocol, n, row["density"])}
+    for alpha in setup.alphas:
+        model, through = (after, mask) if alpha == 1 else (interpolate(before, after, alpha), None)
+        test, val = (score(before, model, pair, through, split, dense[split]) for split in ("test", "val"))
+        readings = test | {f"val_{name}": value for name, value in val.items()}
+        rows.append(row | {"alpha": alpha} | readings | _training(history if alpha == 1 else []))
+    return rows
+
+
+def _training(history: list[dict[str, float]]) -> dict[str, Any]:
+    """How the target was learnt: the history, and what its last three tenths gained on validation."""
+    gain = history[-1]["target_val"] - history[6]["target_val"] if len(history) == 10 else None
+    return {"late_gain": gain, "history": history}
+
+
+def _about(setup: Setup) -> dict[str, Any]:
+    """Settings, provenance and peak memory (MB, of the process so far)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    about = setup.model_dump(mode="json", exclude={"pair", "model", "per_layer", "seeds", "densities", "alphas"})
+    about |= {"peak_mb": round(peak), "threads": torch.get_num_threads(), "commit": git_commit()}
+    return about | versions()

@@ -1,0 +1,56 @@
+"""The mask layers: how a real-valued score becomes a binary mask, and how a gradient finds its way back.
+
+Owns one file per method, each with the equations of its paper, and the two verbs `attach` and `detach`. It must not know training
+loops or data.
+"""
+
+import inspect
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from maskutils.config import BadParameter, known
+from maskutils.layers.base import LAYERS, MaskLayer, StraightThrough, layer, logistic_noise, top_fraction
+from maskutils.layers.bernoulli import Bernoulli
+from maskutils.layers.continuous_sparsification import ContinuousSparsification
+from maskutils.layers.edge_popup import EdgePopup
+from maskutils.layers.gumbel_sigmoid import GumbelSigmoid
+from maskutils.layers.hard_concrete import HardConcrete
+from maskutils.layers.piggyback import Piggyback
+from maskutils.layers.winning_subnetwork import WinningSubnetwork
+from maskutils.models import maskable
+
+__all__ = ["LAYERS", "MaskLayer", "StraightThrough", "attach", "detach", "layer", "logistic_noise", "top_fraction"]
+__all__ += ["Bernoulli", "ContinuousSparsification", "EdgePopup", "GumbelSigmoid", "HardConcrete", "Piggyback"]
+__all__ += ["WinningSubnetwork"]
+
+
+def attach(model: nn.Module, method: str, **options: float | str) -> dict[str, MaskLayer]:
+    """Put a mask layer of `method` on every maskable weight of `model`; returns them by parameter name. Mutates
+    `model`.
+
+    `options` go to the layer (`tau`, `density`, ...). While attached, the keys of `state_dict` differ: detach before
+    saving. Raises `BadParameter` for an unknown method, option or value.
+    """
+    cls = LAYERS[known(method, LAYERS, "method")]
+    accepted = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
+    for option, value in options.items():
+        kind = str if isinstance(accepted[known(option, accepted, f"option of {method}")], str) else (int, float)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BadParameter(
+                f"option {option} of {method} = {value!r} is not {'a name' if kind is str else 'a number'}"
+            )
+    layers = {name: cls(model.get_parameter(name), **options) for name in maskable(model)}
+    for name, mask_layer in layers.items():
+        module, _, leaf = name.rpartition(".")
+        parametrize.register_parametrization(model.get_submodule(module), leaf, mask_layer, unsafe=True)
+    return layers
+
+
+def detach(model: nn.Module) -> None:
+    """Take every mask layer off `model`; the very same Parameters are left behind, unchanged. Mutates `model`."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for leaf in list(module.parametrizations):
+                if isinstance(module.parametrizations[leaf][0], MaskLayer):
+                    parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)

@@ -1,0 +1,44 @@
+"""Bernoulli supermasks."""
+
+import torch
+from torch import Tensor
+
+from maskutils.layers.base import MaskLayer, StraightThrough, layer
+
+
+@layer("bernoulli")
+class Bernoulli(MaskLayer):
+    """m ~ Bernoulli(sigma(s)), with the gradient of sigma(s); hard: s > 0. Penalty: sum of sigma(s).
+
+    Source: Zhou et al. 2019 (arXiv 1905.01067), section 5. The paper masks random networks from s = 0, without a penalty, and
+    also samples in evaluation. Ours is trained, so s begins at 2 (P = 0.88), the hard mask keeps what is more probable than
+    not, and there is a penalty, without which the mask stays whole.
+    """
+
+    lr, strength = 0.3, 2e-6
+
+    def __init__(self, weight: Tensor, init: float = 2.0) -> None:
+        self.init = init
+        super().__init__(weight)
+
+    def initial(self, weight: Tensor) -> Tensor:
+        """`init` everywhere."""
+        return torch.full_like(weight, self.init)
+
+    def sample(self) -> Tensor:
+        """A binary mask whose entries are 1 with probability sigma(s)."""
+        probability = torch.sigmoid(self.scores)
+        return StraightThrough.apply(probability, torch.rand_like(probability) < probability)
+
+    def harden(self) -> Tensor:
+        """s > 0."""
+        return self.scores.detach() > 0
+
+    def penalty(self) -> Tensor:
+        """Sum of sigma(s), the expected number of kept weights."""
+        return torch.sigmoid(self.scores).sum()
+
+    @staticmethod
+    def probability(scores: Tensor) -> Tensor:
+        """sigma(s)."""
+        return torch.sigmoid(scores)

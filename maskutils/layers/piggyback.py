@@ -1,0 +1,34 @@
+"""Piggyback masks."""
+
+import torch
+from torch import Tensor
+
+from maskutils.layers.base import MaskLayer, StraightThrough, layer
+
+
+@layer("piggyback")
+class Piggyback(MaskLayer):
+    """m = 1[s > 0.005], with the identity for a gradient: dL/ds = g w.
+
+    Source: Mallya et al. 2018 (arXiv 1801.06519), eq. 1-3. s begins at 0.01, so the network begins whole; there is no
+    penalty, and the density comes out as it does. Adam as in the paper; lr is 30 times theirs, for a hundredth of their
+    steps.
+    """
+
+    lr = 3e-3
+
+    def __init__(self, weight: Tensor, threshold: float = 5e-3, init: float = 1e-2) -> None:
+        self.threshold, self.init = threshold, init
+        super().__init__(weight)
+
+    def initial(self, weight: Tensor) -> Tensor:
+        """`init` everywhere."""
+        return torch.full_like(weight, self.init)
+
+    def sample(self) -> Tensor:
+        """The mask itself: nothing is random."""
+        return StraightThrough.apply(self.scores, self.harden())
+
+    def harden(self) -> Tensor:
+        """s > threshold."""
+        return self.scores.detach() > self.threshold

@@ -1,0 +1,130 @@
+"""Formulas on plain numbers, each with its source.
+
+Accuracies are fractions in [0, 1]; index 0 is before, 1 after the transfer. Nothing here knows networks or files.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def masking_cost(dense_before: float, masked_before: float) -> float:
+    """Source accuracy lost by the mask alone: a_S(theta_0) - a_S(theta_0 * m_S). Ours; in [-1, 1]."""
+    return dense_before - masked_before
+
+
+def drift(masked_before: float, masked_after: float) -> float:
+    """Source accuracy lost by the transfer: a_S(theta_0 * m_S) - a_S(theta_1 * m_S). Ours; in [-1, 1], exactly 0 under
+    `protect`.
+    """
+    return masked_before - masked_after
+
+
+def forgetting(before: float, after: float) -> float:
+    """Source accuracy lost in all, F = a_S0 - a_S1; through the mask it is masking cost + drift.
+
+    Source: Chaudhry et al. 2018 (arXiv 1801.10112), for two tasks; it is minus the backward transfer of Lopez-Paz &
+    Ranzato 2017.
+    """
+    return before - after
+
+
+def backward_transfer(before: float, after: float) -> float:
+    """BWT = a_S1 - a_S0, for two tasks. Source: Lopez-Paz & Ranzato 2017 (arXiv 1706.08840), eq. 3."""
+    return after - before
+
+
+def retention(before: float, after: float, chance: float) -> float:
+    """Chance-corrected share of the source accuracy that is kept: (a_S1 - c) / (a_S0 - c). 1 is all, 0 is chance.
+
+    Ours, after Kemker et al. 2018 (arXiv 1708.02072), who divide plain accuracies. `nan` if the source was never above
+    chance.
+    """
+    return (after - chance) / (before - chance) if before > chance else math.nan
+
+
+def adaptation(target: float, probe: float, finetuned: float) -> float:
+    """Share of the way from a linear probe to full fine-tuning: (a_T - a_probe) / (a_FT - a_probe). Ours.
+
+    Below 0 it is worse than the probe, above 1 better than fine-tuning; `nan` where fine-tuning does not beat the
+    probe.
+    """
+    return (target - probe) / (finetuned - probe) if finetuned > probe else math.nan
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b) of two values in [0, 1]; values below 0 count as 0, `nan` stays `nan`."""
+    if math.isnan(a) or math.isnan(b):
+        return math.nan
+    a, b = max(a, 0.0), max(b, 0.0)
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other point beats in both coordinates, from the highest first coordinate to the lowest."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points), reverse=True):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front
+
+
+def hypervolume(
+    points: Sequence[tuple[float, float]], reference: tuple[float, float], best: tuple[float, float] = (1.0, 1.0)
+) -> float:
+    """Area that `points` dominate above `reference`, as a fraction of the box from `reference` to `best`; higher is
+    better.
+
+    HV = sum_i (a_S,i - r_S)(a_T,i - a_T,i-1) over the front sorted by falling a_S, with a_T,0 = r_T. Source: Zitzler &
+    Thiele 1999. Points are cut to the box, so the value lies in [0, 1].
+    """
+    (r_s, r_t), (b_s, b_t) = reference, best
+    if b_s <= r_s or b_t <= r_t:
+        raise ValueError(f"best {best} must lie above reference {reference} in both coordinates")
+    area, reached = 0.0, r_t
+    for s, t in pareto_front([(min(max(s, r_s), b_s), min(max(t, r_t), b_t)) for s, t in points]):
+        area, reached = area + (s - r_s) * (t - reached), t
+    return area / ((b_s - r_s) * (b_t - r_t))
+
+
+def expected_iou(p: float, q: float) -> float:
+    """IoU of two independent random masks of density p and q: pq / (p + q - pq). For the excess over chance of a
+    measured IoU.
+    """
+    return p * q / (p + q - p * q) if p + q else 0.0
+
+
+def mask_bits(n: int, density: float) -> float:
+    """Bits that a mask over n weights needs at the entropy bound, n H2(density); the files here use n bits, one a
+    weight.
+    """
+    if density in (0.0, 1.0):
+        return 0.0
+    return -n * (density * math.log2(density) + (1 - density) * math.log2(1 - density))
+
+
+def ece(confidences: Sequence[float], correct: Sequence[bool], n_bins: int = 15) -> float:
+    """Expected calibration error, sum_b (n_b / n) |acc_b - conf_b| over equal bins of confidence; in [0, 1], 0 is calibrated.
+
+    Source: Guo et al. 2017 (arXiv 1706.04599), eq. 3. Raises `ValueError` for no predictions.
+    """
+    if len(confidences) == 0:
+        raise ValueError("ece of no predictions")
+    confidences = np.asarray(confidences, dtype=float)
+    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, weights=np.asarray(correct, dtype=float) - confidences, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def stored_bits(approach: str, n: int, density: float | None = None) -> float:
+    """Bits to store beside one network of `n` float32 weights, so that both tasks can be served with no loss to the source.
+
+    A mask is `n` bits: under `protect` the source is in the new network, under `piggyback` the target is in the old one. What
+    has no mask needs the changes of all weights, 32 n; `select` and `exclusive` those of the fraction they train.
+    """
+    if approach in ("protect", "packnet", "piggyback"):
+        return float(n)
+    if approach in ("select", "exclusive"):
+        return n + 32.0 * n * (density or 0.0)
+    return 0.0 if approach == "source_only" else 32.0 * n

@@ -1,0 +1,177 @@
+"""Networks, their heads and their maskable weights.
+
+Owns which networks exist by name, what their head is and which of their parameters a mask may cover. Any `nn.Module`
+works everywhere; nothing has to be built here. It must not know data, masks or training.
+"""
+
+import copy
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from maskutils.config import known, register
+from maskutils.seeds import seeded
+
+MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}
+
+
+def build_model(
+    name: str = "cnn", n_classes: int = 10, in_channels: int = 1, image_size: int = 28, seed: int = 0
+) -> nn.Module:
+    """A freshly initialised network of `MODELS` for images (N, in_channels, image_size, image_size); logits are (N,
+    n_classes).
+
+    Raises `BadParameter` for an unknown name.
+
+    >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 5])
+    """
+    with seeded(seed, f"model/{name}"):
+        return MODELS[known(name, MODELS, "model")](n_classes, in_channels, image_size)
+
+
+@register(MODELS)
+def cnn(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Three strided convolutions and two linear layers, no norm layers; 0.14 M weights at 28x28."""
+    side = -(-image_size // 8)  # three times halved, rounded up
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 5, stride=2, padding=2), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(32 * side**2, 256), nn.ReLU(),
+        nn.Linear(256, n_classes),
+    )  # fmt: skip
+
+
+@register(MODELS)
+def mlp(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Two hidden layers of 160 units; 0.15 M weights at 28x28."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(in_channels * image_size**2, 160), nn.ReLU(),
+        nn.Linear(160, 160), nn.ReLU(),
+        nn.Linear(160, n_classes),
+    )  # fmt: skip
+
+
+@register(MODELS)
+def resnet18(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """torchvision's ResNet-18 with the usual stem for small images: a 3x3 convolution of stride 1 and no max-pooling."""
+    from torchvision.models import resnet18 as torchvision_resnet18  # here, for it takes a second and a half to import
+
+    model = torchvision_resnet18(num_classes=n_classes)
+    model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model
+
+
+def head_name(model: nn.Module) -> str:
+    """Name of the head: the module, last in definition order, that owns a weight of two or more dimensions.
+
+    A `TaskHeads` counts as one. Raises `ValueError` for a network without any such weight.
+    """
+    found = ""
+    for name, module in model.named_modules():
+        inside_found = isinstance(model.get_submodule(found), TaskHeads) and found and name.startswith(found + ".")
+        weight = getattr(module, "weight", None)
+        if not inside_found and (isinstance(module, TaskHeads) or (isinstance(weight, Tensor) and weight.ndim > 1)):
+            found = name
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no submodule with a weight of two or more dimensions, hence no head and nothing to mask"
+        )
+    return found
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the head; of the active one where there is one per task."""
+    head = model.get_submodule(head_name(model))
+    return list((head[head.active] if isinstance(head, TaskHeads) else head).parameters())
+
+
+def maskable(model: nn.Module) -> list[str]:
+    """Names of the parameters that a mask covers: weights of two or more dimensions, outside head and embeddings; tied
+    ones once.
+    """
+    head = head_name(model) + "."
+
+    def covered(name: str, parameter: nn.Parameter) -> bool:
+        owner, _, leaf = name.rpartition(".")
+        is_weight = parameter.ndim > 1 and "weight" in leaf and not isinstance(model.get_submodule(owner), nn.Embedding)
+        return is_weight and not name.startswith(head)
+
+    return [name for name, parameter in model.named_parameters() if covered(name, parameter)]
+
+
+def summary(model: nn.Module) -> pd.DataFrame:
+    """One row per parameter: name, shape, weights, and whether a mask covers it or why not."""
+    head, names = head_name(model) + ".", set(maskable(model))
+
+    def role(name: str) -> str:
+        return "masked" if name in names else "head" if name.startswith(head) else "not masked: bias, norm or embedding"
+
+    rows = [
+        {"parameter": n, "shape": "x".join(map(str, p.shape)), "weights": p.numel(), "role": role(n)}
+        for n, p in model.named_parameters()
+    ]
+    return pd.DataFrame(rows)
+
+
+def norm_layers(model: nn.Module) -> list[nn.Module]:
+    """Layers with running statistics (batch and instance norm of any dimension)."""
+    return [module for module in model.modules() if isinstance(module, _NormBase)]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's parameters."""
+    return next(model.parameters()).device
+
+
+class TaskHeads(nn.ModuleDict):
+    """One head per task behind one name; `active` says which one answers. For pairs whose classes differ."""
+
+    active = "source"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the active task."""
+        return self[self.active](x)
+
+
+def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Module:
+    """A copy of `model` whose head became `TaskHeads`: the old one as "source", a fresh one of `n_classes` as "target",
+    active.
+    """
+    model = copy.deepcopy(model)
+    name = head_name(model)
+    old = model.get_submodule(name)
+    if not isinstance(old, nn.Linear):
+        raise ValueError(f"the head {name!r} is a {type(old).__name__}; a head per task needs a Linear one")
+    with seeded(seed, "target head"):
+        new = nn.Linear(old.in_features, n_classes).to(old.weight)
+    heads = TaskHeads({"source": old, "target": new})
+    heads.active = "target"
+    _set_submodule(model, name, heads)
+    return model
+
+
+def own_head(model: nn.Module) -> list[str]:
+    """The prefix of the parameters of the target's own head, in a list; empty where one head serves both tasks."""
+    name = head_name(model)
+    return [f"{name}.target."] if isinstance(model.get_submodule(name), TaskHeads) else []
+
+
+def for_task(model: nn.Module, task: str) -> nn.Module:
+    """A plain copy of `model` that answers for `task` ("source" or "target"); just a copy where one head serves both."""
+    model = copy.deepcopy(model)
+    name = head_name(model)
+    heads = model.get_submodule(name)
+    if isinstance(heads, TaskHeads):
+        _set_submodule(model, name, heads[known(task, heads, "task")])
+    return model
+
+
+def _set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)

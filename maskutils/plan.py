@@ -1,0 +1,249 @@
+"""The plan: which notebook runs, with which parameters, after which, and why it must run (again).
+
+Owns profiles, the parameters of notebooks and the state of runs. It executes nothing.
+"""
+
+import ast
+import hashlib
+import itertools
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import nbformat
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from maskutils import experiment, paths
+from maskutils.config import BadParameter, Setup, checked, content_key, known
+from maskutils.mask import DamagedFile
+from maskutils.provenance import code_key, imports_in
+from maskutils.records import read_json
+
+TYPES = {t.__name__: t for t in (str, int, float, bool)} | {f"list[{t.__name__}]": list[t] for t in (str, int, float)}
+
+
+class RunSpec(BaseModel):
+    """One entry of a profile: notebooks, the parameters they vary over, and what must be done before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    notebook: str | list[str]
+    each: dict[str, list[Any]] = {}
+    after: list[str] = []
+    parameters: dict[str, Any] = {}
+    collect: bool = False  # join the records of what it comes after, before it runs
+
+
+class Profile(BaseModel):
+    """A profile file: everything that says how large a study is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    description: str
+    parameters: dict[str, Any] = {}
+    runs: Annotated[list[RunSpec], Field(min_length=1)]
+    cell_timeout: int = 3600  # seconds
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook with all its parameters. `parts` are the hashes its `key` is made of, by what they stand for."""
+
+    id: str
+    notebook: Path
+    parameters: Mapping[str, Any]
+    after: tuple[str, ...]
+    collect: bool
+    parts: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Names the content of this run: same key, same result."""
+        return content_key(dict(self.parts))
+
+
+def profiles() -> list[str]:
+    """Names of the profiles that there are."""
+    return sorted(p.stem for p in paths.PROFILES.glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """The profile `name`, or the one in a file of the user's own ("my.yaml").
+
+    Raises `BadParameter` for an unknown name, a missing file or one with faults.
+    """
+    own = Path(name).suffix in (".yaml", ".yml")
+    file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise BadParameter(f"profile {file} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise BadParameter(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
+    return checked(Profile, content)
+
+
+def make_plan(name: str) -> list[Run]:
+    """The runs of profile `name`, each after those it needs, with every parameter checked.
+
+    Raises `BadParameter` for anything wrong with profile, notebooks or parameters: nothing has started then.
+    """
+    profile, runs = load_profile(name), []
+    specs = [
+        (notebook, spec)
+        for spec in profile.runs
+        for notebook in ([spec.notebook] if isinstance(spec.notebook, str) else spec.notebook)
+    ]
+    declared = {notebook: notebook_parameters(find_notebook(notebook)) for notebook, _ in specs}
+    for parameter in profile.parameters:
+        known(parameter, set().union(*declared.values()), f"parameter of profile {name}")
+    for notebook, spec in specs:
+        for values in itertools.product(*spec.each.values()):
+            varied = dict(zip(spec.each, values, strict=True))
+            own = {k: v for k, v in profile.parameters.items() if k in declared[notebook]} | spec.parameters | varied
+            runs.append(_run(name, notebook, spec, varied, own, declared[notebook], runs))
+    return runs
+
+
+def _run(
+    profile: str, notebook: str, spec: RunSpec, varied: Mapping[str, Any], own: dict[str, Any],
+    declared: Mapping[str, tuple[str, Any]], before: Sequence[Run],
+) -> Run:  # fmt: skip
+    run_id = "-".join([notebook, *map(str, varied.values())])
+    if "profile" in declared:
+        own |= {"profile": Path(profile).stem}
+    parameters = check_parameters(run_id, own, declared)
+    path = find_notebook(notebook)
+    after = [
+        r
+        for r in before
+        if r.notebook.stem in spec.after and all(r.parameters.get(k, v) == v for k, v in varied.items())
+    ]
+    missing = set(spec.after) - {r.notebook.stem for r in after}
+    if missing:
+        raise BadParameter(
+            f"{run_id} comes after {', '.join(sorted(missing))}, which profile {profile} does not run before it"
+        )
+    code = code_cells(path)
+    parts = {
+        "notebook code": hashlib.sha256("\0".join(code).encode()).hexdigest()[:16],
+        "parameters": parameters,
+        "package code": code_key(*itertools.chain.from_iterable(imports_in(_without_magics(c)) for c in code)),
+        "upstream": {r.id: r.key for r in after},
+        "versions": {"python": platform.python_version_tuple()[:2], "torch": version("torch")},
+    }
+    if "output" in declared:
+        parameters = parameters | {"output": str(records_file(profile, run_id))}
+    return Run(run_id, path, parameters, tuple(r.id for r in after), spec.collect, parts)
+
+
+def find_notebook(name: str) -> Path:
+    """The source notebook `name`; else `BadParameter` that lists them."""
+    return (
+        paths.notebooks_dir()
+        / f"{known(name, [p.stem for p in paths.notebooks_dir().glob('*.ipynb')], 'notebook')}.ipynb"
+    )
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """The notebook at `path`. Raises `BadParameter` if it is not one."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise BadParameter(f"{path} is not a notebook or is damaged ({error}); restore it with git") from None
+
+
+def code_cells(path: Path) -> list[str]:
+    """Sources of the code cells of a notebook."""
+    return [cell.source for cell in read_notebook(path).cells if cell.cell_type == "code"]
+
+
+def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
+    """Name -> (type as written, default) of the one cell tagged `parameters`: one `name: type = literal` a line.
+
+    Raises `BadParameter` where there is no such cell, more than one, or a line of another form: papermill would inject
+    all the same.
+    """
+    cells = [c for c in read_notebook(path).cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise BadParameter(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
+    found = {}
+    for node in ast.parse(cells[0].source).body:
+        try:
+            kind = ast.unparse(node.annotation)
+            found[node.target.id] = (known(kind, TYPES, "parameter type"), ast.literal_eval(node.value))
+        except (AttributeError, ValueError, TypeError) as error:
+            raise BadParameter(
+                f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({error})"
+            ) from None
+    return found
+
+
+def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """The parameters of a run, defaults filled in: known, of the declared type, and in range where `Setup` knows the
+    range.
+
+    Raises `BadParameter` that names the run.
+    """
+    resolved = {name: default for name, (_, default) in declared.items()}
+    try:
+        for name, value in given.items():
+            kind = declared[known(name, declared, "parameter")][0]
+            resolved[name] = TypeAdapter(TYPES[kind], config={"strict": True}).validate_python(value)
+        setup = checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
+        experiment.check_names(setup)
+    except ValidationError:
+        raise BadParameter(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
+    except BadParameter as error:
+        raise BadParameter(f"{run_id}: {error}") from None
+    return resolved
+
+
+def records_file(profile: str, run_id: str) -> Path:
+    """Where a run leaves its records."""
+    return paths.runs_dir(profile) / f"{run_id}.csv"
+
+
+def state_file(profile: str, run_id: str) -> Path:
+    """Where the state of a run is written, last of all."""
+    return paths.runs_dir(profile) / f"{run_id}.json"
+
+
+def why(profile: str, run: Run) -> str:
+    """The reason why `run` must run; empty if it is done."""
+    file = state_file(profile, run.id)
+    if not file.exists():
+        return "not run yet"
+    try:
+        state = read_json(file)
+        changed = [part for part, value in run.parts.items() if state["parts"].get(part) != _as_json(value)]
+        outputs = state["outputs"]
+    except (DamagedFile, KeyError, TypeError, AttributeError):
+        return "its state file is damaged"
+    if changed:
+        return "changed: " + ", ".join(changed)
+    if state.get("status") != "done":
+        return "failed before"
+    damaged = [Path(path).name for path, digest in outputs.items() if file_digest(Path(path)) != digest]
+    return "missing or damaged: " + ", ".join(damaged) if damaged else ""
+
+
+def file_digest(path: Path) -> str:
+    """16 hex digits of a file's content; empty if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
+
+
+def _as_json(value: Any) -> Any:
+    return (
+        list(value)
+        if isinstance(value, tuple)
+        else {k: _as_json(v) for k, v in value.items()}
+        if isinstance(value, dict)
+        else value
+    )
+
+
+def _without_magics(source: str) -> str:
+    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))

@@ -1,0 +1,21 @@
+"""Records in, figures out: one function per figure.
+
+Owns how a method looks: its colour and its marker, the same in every figure. It knows the columns of records, not torch.
+"""
+
+from maskutils.plots.details import forgetting_split, gallery, layer_densities, learning, matrix, storage
+from maskutils.plots.style import BOUNDS, COLOURS, MARKERS, ORDER, save_figure
+from maskutils.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
+
+__all__ = [
+    "BOUNDS",
+    "COLOURS",
+    "MARKERS",
+    "ORDER",
+    "by_density",
+    "forgetting_split",
+    "fronts",
+    "gallery",
+    "layer_densities",
+]
+__all__ += ["learning", "matrix", "save_figure", "storage", "tradeoff", "tradeoff_by_pair"]

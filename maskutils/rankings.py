@@ -1,0 +1,96 @@
+"""Rankings: scores that need no mask layer and no training of one. The controls, and (with a gradient) saliency.
+
+Owns one function each; it gives name -> scores of the weight's shape, higher is kept sooner. It must not know densities
+or masks.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+from torch.nn import functional as F
+from torch.utils.data import Dataset, TensorDataset, default_collate
+
+from maskutils.config import register
+from maskutils.models import maskable
+from maskutils.seeds import generator
+
+Scores = dict[str, Tensor]
+RANKINGS: dict[str, Callable[[nn.Module, Any, int], Scores]] = {}
+
+
+@register(RANKINGS)
+def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
+    """|w|, compared over all layers as it is. The oldest ranking of pruning; it sees no data."""
+    return {name: model.get_parameter(name).detach().abs() for name in maskable(model)}
+
+
+@register(RANKINGS)
+def random(model: nn.Module, data: Any, seed: int) -> Scores:
+    """Uniform noise: what a mask is worth that knows nothing."""
+    noise = generator(seed, "random ranking")
+    return {name: torch.rand(model.get_parameter(name).shape, generator=noise) for name in maskable(model)}
+
+
+@register(RANKINGS)
+def snip(model: nn.Module, data: Any, seed: int) -> Scores:
+    """|g w|, the change of the source loss to first order if the weight were removed.
+
+    Source: Lee et al. 2019 (arXiv 1810.02340), eq. 6, without the normalisation, which changes no order. They score an
+    untrained network on one batch; ours is trained, and 500 images are used.
+    """
+    x, y = some(data, 500, seed)
+    device = next(model.parameters()).device
+    model = copy.deepcopy(model).eval().requires_grad_(True)
+    weights = [model.get_parameter(name) for name in maskable(model)]
+    gradients = torch.autograd.grad(F.cross_entropy(model(x.to(device)), y.to(device)), weights)
+    return {n: (g * w).abs().detach() for n, g, w in zip(maskable(model), gradients, weights, strict=True)}
+
+
+@register(RANKINGS)
+def fisher(model: nn.Module, data: Any, seed: int) -> Scores:
+    """F w^2 / 2, the change of the source loss to second order if the weight were removed, with F the exact Fisher diagonal.
+
+    Source: Theis et al. 2018 (arXiv 1801.05787), eq. 5; they estimate F from gradients at the true labels.
+    """
+    information = fisher_information(model, data, seed=seed)
+    return {n: information[n] * model.get_parameter(n).detach().square() / 2 for n in maskable(model)}
+
+
+def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0) -> Scores:
+    """The exact diagonal of the Fisher information of every parameter, over `n` images drawn from `data` by `seed`.
+
+    F_i = mean over x of sum_y p(y|x) (d log p(y|x) / d theta_i)^2: the expectation over the network's own labels is taken
+    in full, not sampled and not replaced by the true label. Source: Kirkpatrick et al. 2017 (arXiv 1612.00796).
+    """
+    x, _ = some(data, n, seed)
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+
+    def log_probabilities(theta: Scores, image: Tensor) -> Tensor:
+        return F.log_softmax(functional_call(model, (theta, buffers), (image[None],))[0], dim=0)
+
+    jacobian = vmap(jacrev(log_probabilities), in_dims=(None, 0))
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for images in x.to(next(model.parameters()).device).split(16):
+        p = F.softmax(model(images), dim=1)  # (N, classes)
+        for name, j in jacobian(parameters, images).items():  # (N, classes, *shape)
+            total[name] += torch.einsum("nc,nc...->...", p, j.square())
+    return {name: t / len(x) for name, t in total.items()}
+
+
+def some(data: Any, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Up to `n` images and labels of `data`, drawn by `seed` from a dataset, or the first ones of other iterables."""
+    if isinstance(data, Dataset):
+        picked = torch.randperm(len(data), generator=generator(seed, "some"))[:n].tolist()
+        batch = data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])
+        return batch[0], batch[1]
+    images, labels, count = [], [], 0
+    for x, y in data:
+        images.append(x), labels.append(y)
+        if (count := count + len(y)) >= n:
+            break
+    return torch.cat(images)[:n], torch.cat(labels)[:n]

@@ -1,0 +1,180 @@
+"""What records say: tables and sentences for people.
+
+Owns every number that is read in a notebook, in the terminal or in the README; none is typed by hand. It must not know networks.
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from maskutils import analysis, paths
+from maskutils.claims import Verdict, verify
+from maskutils.mask import write_atomically
+from maskutils.records import load_records, on_grid, read_json, summarise
+
+BOUNDS = ("source_only", "linear_probe", "finetune", "joint")
+
+
+def points(fraction: float) -> str:
+    """A fraction as "95.1 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
+def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
+    """A table for people: each value as "mean ± half-width" in percent, missing ones as a dash."""
+
+    def cell(mean: float, half: float) -> str:
+        return "–" if math.isnan(mean) else f"{100 * mean:.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
+
+    cells = {v: [cell(m, h) for m, h in zip(summary[v], summary[f"{v}_ci"], strict=True)] for v in values}
+    return summary.drop(columns=[c for c in summary.columns if c in values or c.endswith("_ci")]).assign(**cells)
+
+
+def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
+    """The one-look table: the bounds, and every mask under `protect` at `density`; both readings of the source and the target, in percent
+    over all pairs.
+    """
+    shown = on_grid(records)
+    protected = (shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)
+    shown = shown[(shown["alpha"] == 1) & (protected | shown["approach"].isin(BOUNDS))]
+    shown = shown[shown["density"].isna() | ((shown["density"] - density).abs() < 1e-3)]
+    values = ["source_acc_masked", "source_acc_full", "target_acc"]
+    table = percent(summarise(shown, ["approach"], values).sort_values("target_acc", ascending=False), values)
+    names = {
+        "source_acc_masked": "source through mask (%)",
+        "source_acc_full": "source full network (%)",
+        "target_acc": "target (%)",
+        "n": "seeds",
+    }
+    return table.rename(columns=names)
+
+
+def native_findings(records: pd.DataFrame, method: str) -> str:
+    """One Markdown sentence on `method` at its native density, against a random mask of that density and the whole network."""
+    native = records[records["native_of"] == method]
+    mean = native.groupby("method")[["density", "source_acc_masked_before", "source_acc_before"]].mean()
+    own, chance = mean.loc[method], mean.loc["random"]
+    return (
+        f"Left to itself, **{method}** keeps {points(own['density'])} of the weights. Of the source test images the network "
+        f"answers {points(own['source_acc_masked_before'])} correctly through that mask, "
+        f"{points(chance['source_acc_masked_before'])} through a random mask of the same density, and "
+        f"{points(own['source_acc_before'])} whole (means of {native['seed'].nunique()} seeds)."
+    )
+
+
+def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
+    """A Markdown line for each of `approaches`: what it retains and how it adapts, at every density it has."""
+    shown = on_grid(records)
+    summary = summarise(shown[shown["approach"].isin(approaches)], ["approach", "density"])
+    lines = []
+    for row in summary.sort_values(["approach", "density"]).itertuples():
+        at = "" if math.isnan(row.density) else f" at density {row.density:.2g}"
+        masked = "" if math.isnan(row.source_acc_masked) else f"{points(row.source_acc_masked)} through the mask and "
+        source = f"source {masked}{points(row.source_acc_full)} with the full network"
+        lines.append(f"- **{row.approach}**{at}: {source}, target {points(row.target_acc)}")
+    return "\n".join(lines)
+
+
+def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
+    """Markdown lines on the study as a whole, with masks at `density`: what they retain in each reading, and what they reach."""
+    shown = on_grid(records)
+    shown = shown[shown["alpha"] == 1]
+    protected = shown[(shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)]
+    at = summarise(protected[protected["density"].sub(density).abs() < 1e-3], ["approach"]).set_index("approach")
+    free = summarise(shown[shown["approach"] == "finetune"], ["approach"]).iloc[0]
+    masked, full, target = at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
+    lines = [
+        f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
+        f"reaches {points(free['target_acc'])} on the target.",
+        f"Through the mask, at density {density}, **{masked.idxmax()}** retains most: {points(masked.max())}, against "
+        f"{points(masked['random'])} for a random mask and {points(masked['magnitude'])} for magnitude.",
+        f"With the full network the masks of density {density} lie between {points(full.min())} and {points(full.max())}: "
+        f"**{full.idxmax()}** retains most, **{target.idxmax()}** adapts best ({points(target.max())} on the target).",
+        f"The largest drift through the mask, of {len(protected)} protected transfers, is {protected['drift'].abs().max():g}.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def choices(records: pd.DataFrame, drops: Sequence[float]) -> pd.DataFrame:
+    """The reader's choice for each allowed source drop, with the task known and not: what, and what to expect on test."""
+    rows = []
+    for known in (True, False):
+        for drop in drops:
+            choice = analysis.recommend(records, max_source_drop=drop, task_known=known)
+            settings = [f"{n} {choice[n]:g}" for n in ("density", "strength", "fraction") if not math.isnan(choice[n])]
+            settings += [f"alpha {choice['alpha']:g}"] if choice["alpha"] < 1 else []
+            expected = {
+                name: f"{100 * choice[name]:.1f} [{100 * choice[f'{name}_low']:.1f}, {100 * choice[f'{name}_high']:.1f}]"
+                for name in ("source_drop", "target_acc")
+            }
+            row = {"may lose": f"{100 * drop:g} %", "task known": "yes" if known else "no"}
+            row |= {"choose": choice["approach"] + (f" ({', '.join(settings)})" if settings else "")}
+            rows.append(row | {"source lost (points)": expected["source_drop"], "target (%)": expected["target_acc"]})
+    return pd.DataFrame(rows)
+
+
+def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
+    """Hypervolume of each family and its paired difference to `opponent`, best first, in points of the box."""
+    means = volumes.groupby("family")["hypervolume"].mean().sort_values(ascending=False)
+    others = [name for name in means.index if name != opponent]
+    rows = analysis.paired(volumes, "hypervolume", others, opponent).set_index("family")
+    table = pd.DataFrame({"family": means.index, "hypervolume (%)": (100 * means).round(1).astype(str).to_numpy()})
+    intervals = {n: f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for n, r in rows.iterrows()}
+    table[f"minus {opponent} (points)"] = table["family"].map(intervals).fillna("")
+    table["p (Holm)"] = (
+        table["family"].map(rows["p_holm"].map(lambda p: "" if math.isnan(p) else f"{p:.3f}")).fillna("")
+    )
+    return table
+
+
+def verdicts(found: Sequence[Verdict]) -> str:
+    """A Markdown line for each verdict."""
+    return "\n".join(f"- **{v.word}** {v.claim}: {v.evidence}" for v in found)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table for people as Markdown, its numbers as they are written."""
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
+def write_tables(table: pd.DataFrame, profile: str, name: str) -> None:
+    """Write a table for people as Markdown and LaTeX beside the records of `profile`."""
+    folder = paths.results_dir(profile)
+    write_atomically(folder / f"{name}.md", (markdown(table) + "\n").encode())
+    write_atomically(
+        folder / f"{name}.tex",
+        table.style.hide(axis="index").to_latex(hrules=True).replace("%", r"\%").replace("_", r"\_").encode(),
+    )
+
+
+def fill_readme(text: str, blocks: dict[str, str]) -> str:
+    """`text` with what stands between `<!-- name -->` and `<!-- /name -->` replaced by `blocks[name]`.
+
+    Raises `ValueError` for a name that `text` has no place for.
+    """
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"no {begin} ... {end} in the text")
+        text = text[: text.index(begin) + len(begin)] + f"\n{block.strip()}\n" + text[text.index(end) :]
+    return text
+
+
+def readme_blocks(profile: str = "default") -> dict[str, str]:
+    """What the README shows, from the committed records and manifest of `profile`."""
+    records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
+    one, made = records.iloc[0], manifest["versions"]
+    cost = (
+        f"The `{profile}` profile is {len(records):,} transfers over {records['pair'].nunique()} pairs and "
+        f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, {one['mask_steps']} for a mask "
+        f"and {one['target_steps']} on the target. A transfer took {records['seconds'].median():.1f} s (median), all notebooks "
+        f"together {manifest['kernel_seconds'] / 60:.0f} minutes of one core, on {manifest['cores']} cores with Python "
+        f"{made['python']} and torch {made['torch']}."
+    )
+    return {
+        "findings": tradeoff_findings(records),
+        "headline": markdown(headline(records)),
+        "verdicts": verdicts([v for v in verify(records) if v.passed is not None]),
+        "cost": cost,
+    }

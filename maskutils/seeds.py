@@ -1,0 +1,28 @@
+"""Independent random streams from one seed.
+
+Owns how a seed becomes many. A stream is named, so that adding one never changes the others.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+
+
+def stream(seed: int, name: str) -> int:
+    """The seed of the stream `name` of `seed`, an integer in [0, 2^63)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, name: str) -> torch.Generator:
+    """A CPU generator for the stream `name` of `seed`."""
+    return torch.Generator().manual_seed(stream(seed, name))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, name: str) -> Iterator[None]:
+    """Draw from the stream `name` of `seed` inside the block; leave torch's global generators as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(stream(seed, name))
+        yield

@@ -1,0 +1,264 @@
+"""The one training loop, and learning a mask with it.
+
+Owns how anything is trained and evaluated. `fit` mutates the model it is given and says so; `predict` and `evaluate` leave
+it in evaluation mode; everything else leaves its input alone. It must not know protocols, records or files.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from maskutils.config import BadParameter, known
+from maskutils.layers import LAYERS, attach, detach
+from maskutils.mask import Mask
+from maskutils.models import device_of, maskable, norm_layers
+from maskutils.progress import bar
+from maskutils.rankings import RANKINGS
+from maskutils.seeds import generator, seeded
+
+Batches = Dataset | Iterable[tuple[Tensor, Tensor]]
+Penalty = Callable[[Tensor, Tensor, float], Tensor]
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": lambda params, lr: Adam(params, lr, fused=True),
+    "adamw": lambda params, lr: AdamW(params, lr, weight_decay=0.01, fused=True),
+    "sgd": lambda params, lr: SGD(params, lr, momentum=0.9),
+}
+
+
+def fit(
+    model: nn.Module,
+    data: Batches,
+    *,
+    steps: int = 600,
+    lr: float = 2e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+    optimizer: str = "adamw",
+    params: Iterable[nn.Parameter] | None = None,
+    penalty: Penalty | None = None,
+    norm: str = "train",
+    watch: Callable[[], dict[str, float]] | None = None,
+) -> list[dict[str, float]]:
+    """Train `params` (all by default) of `model` on `data` by cross-entropy, with a cosine schedule to 0; mutates
+    `model`.
+
+    `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
+    begun again. `penalty(images, logits, progress)` is added to the loss, progress in [0, 1). `norm="eval"` leaves the
+    statistics of norm layers alone. Returns the history: ten rows of step, mean loss since the row before, and what
+    `watch()` returns.
+
+    Raises `FloatingPointError` when the loss is not finite, `ValueError` for empty data.
+    """
+    chosen = list(model.parameters() if params is None else params)
+    optim = OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")](chosen, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
+    training_mode(model, norm)
+    history, total, last = [], torch.zeros((), device=device_of(model)), 0
+    stream = batches(data, batch_size, seed)
+    with seeded(seed, "fit"):  # dropout and the noise of mask layers
+        for step in bar(range(1, steps + 1), "fit"):
+            total += _step(model, next(stream), optim, penalty, (step - 1) / steps)
+            schedule.step()
+            if step * 10 // steps > (step - 1) * 10 // steps:  # ten rows, whatever the number of steps
+                history.append({"step": step, "loss": finite(total.item() / (step - last), step, lr)})
+                if watch is not None:
+                    history[-1] |= watch()
+                    training_mode(model, norm)
+                total, last = torch.zeros_like(total), step
+    model.eval()
+    return history
+
+
+def _step(
+    model: nn.Module, batch: tuple[Tensor, Tensor], optim: Optimizer, penalty: Penalty | None, progress: float
+) -> Tensor:
+    """One step of `optim`; returns the loss."""
+    x, y = (t.to(device_of(model)) for t in batch)
+    logits = model(x)
+    loss = F.cross_entropy(logits, y)
+    if penalty is not None:
+        loss = loss + penalty(x, logits, progress)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    return loss.detach()
+
+
+def finite(loss: float, step: int, lr: float) -> float:
+    """`loss` if it is finite; else `FloatingPointError` that says when and what to try."""
+    if not abs(loss) < float("inf"):
+        raise FloatingPointError(
+            f"the loss is {loss} by step {step} at lr {lr}: the training diverged; lower the learning rate or check the images"
+        )
+    return loss
+
+
+def training_mode(model: nn.Module, norm: str) -> None:
+    """Put `model` into training mode, its norm layers too only if `norm` is "train" rather than "eval"."""
+    model.train()
+    if known(norm, ("train", "eval"), "norm") == "eval":
+        for module in norm_layers(model):
+            module.eval()
+
+
+def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches without end: each epoch in a new order drawn from `seed`, the last, smaller batch of an epoch left out.
+
+    A `TensorDataset` is indexed a batch at a time, which is what makes small networks quick; other datasets go through
+    a DataLoader, and other iterables are begun again when they end.
+    """
+    order = generator(seed, "batches")
+    if isinstance(data, TensorDataset):
+        n = len(data)
+        size = min(batch_size, n)
+        while n:
+            for picked in torch.randperm(n, generator=order)[: n - n % size].split(size):
+                yield data[picked]
+    else:
+        if isinstance(data, Dataset) and len(data):
+            data = DataLoader(data, min(batch_size, max(1, len(data))), shuffle=True, drop_last=True, generator=order)
+        got_any = not isinstance(data, Dataset)  # one that is empty, that is
+        while got_any:
+            got_any = False
+            for batch in data:
+                got_any = True
+                yield batch
+    raise ValueError(
+        "there is nothing to train on: the data is empty, or an iterator that is used up (give a list or a DataLoader)"
+    )
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes) and labels (N,) of the whole of `data`, on the CPU; leaves `model` in evaluation mode."""
+    model.eval()
+    device, results = device_of(model), []
+    for x, y in _in_order(data, batch_size):
+        results.append((model(x.to(device)).cpu(), y))
+    if not any(len(y) for _, y in results):
+        raise ValueError("there is nothing to evaluate on: the data is empty")
+    logits, labels = zip(*results, strict=True)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def evaluate(model: nn.Module, data: Batches) -> float:
+    """Accuracy of `model` on the whole of `data`, in [0, 1]."""
+    return accuracy(*predict(model, data))
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of the rows of `logits` (N, classes) whose highest entry is at the label (N,), in [0, 1]."""
+    return (logits.argmax(1) == labels).float().mean().item()
+
+
+def _in_order(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
+    if isinstance(data, TensorDataset):
+        return zip(*(t.split(batch_size) for t in data.tensors), strict=True)
+    return DataLoader(data, batch_size) if isinstance(data, Dataset) else data
+
+
+def learn_mask(
+    model: nn.Module,
+    data: Batches,
+    method: str = "gumbel_sigmoid",
+    *,
+    density: float | None = None,
+    per_layer: bool = False,
+    steps: int = 300,
+    lr: float | None = None,
+    strength: float | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    **options: float | str,
+) -> Mask:
+    """The mask of the weights with which `model` does its task on `data`; `model` is left as it was.
+
+    `method` is a mask layer (scores are learnt on the frozen network, with norm layers in evaluation mode), a ranking
+    (no training), or "shuffled": the mask of the method `of` (default gumbel_sigmoid), permuted within each layer.
+    `density` in (0, 1] is the fraction kept, chosen by the method's ranking (`edge_popup` learns for that density);
+    None gives the method's native mask, which a ranking has not. `lr`, `strength` (of the density penalty) and
+    `options` default to those of the layer. The mask carries its scores and its history.
+
+    Raises `BadParameter` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
+    training diverges.
+
+    >>> from maskutils import build_model, load_pair
+    >>> learn_mask(build_model("mlp"), load_pair("mnist_to_digits").source.train, "magnitude", density=0.1)
+    Mask(2 layers, 151,040 weights, density 0.100)
+    """
+    known(method, [*LAYERS, *RANKINGS, "shuffled"], "method")
+    if method == "shuffled":
+        of = str(options.pop("of", "gumbel_sigmoid"))
+        native = learn_mask(model, data, of, density=density, per_layer=per_layer, steps=steps, lr=lr, strength=strength,
+                            batch_size=batch_size, seed=seed, **options)  # fmt: skip
+        return native.shuffled(seed)
+    if method in RANKINGS:
+        for option in options:
+            known(option, (), f"option of {method}")
+        if density is None:
+            raise ValueError(
+                f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
+            )
+        return Mask.from_scores(RANKINGS[method](model, data, seed), density, per_layer)
+    if LAYERS[method].learns_density and density is not None:
+        options["density"] = density
+    if LAYERS[method].trains_weights:
+        raise BadParameter(
+            f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"
+        )
+    native = learn_subnetwork(
+        model, data, method, steps=steps, lr=lr, strength=strength, batch_size=batch_size, seed=seed, **options
+    )[1]
+    return native if density is None else native.at_density(density, per_layer)
+
+
+def learn_subnetwork(
+    model: nn.Module,
+    data: Batches,
+    method: str,
+    *,
+    steps: int = 300,
+    lr: float | None = None,
+    strength: float | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    train: Iterable[str] = (),
+    **options: float | str,
+) -> tuple[nn.Module, Mask]:
+    """A copy of `model` and the native mask of the mask layer `method`, learnt on it; `model` is left as it was.
+
+    The copy is frozen but for parameters whose names begin with one of `train` (a fresh head), and the weights themselves
+    where the method learns them together with the scores (`winning_subnetwork`). See `learn_mask` for the rest.
+    """
+    cls = LAYERS[known(method, LAYERS, "mask layer")]
+    model, train = copy.deepcopy(model).requires_grad_(False), tuple(train)
+    strength = cls.strength if strength is None else strength
+
+    def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
+        cost = strength * cls.ramp(progress) * sum(layer.penalty() for layer in layers.values()) if strength else 0.0
+        for layer in layers.values():
+            layer.progress = progress + 1 / steps  # that of the next step: this one's forward pass is over
+        return cost
+
+    def density() -> dict[str, float]:
+        return {"density": Mask({name: layer.harden() for name, layer in layers.items()}).density}
+
+    with seeded(seed, f"mask/{method}"):
+        names = maskable(model) if cls.trains_weights else []
+        weights = [p for n, p in model.named_parameters() if n in names or n.startswith(train or "\0")]
+        layers = attach(model, method, **options)
+        params = [layer.scores for layer in layers.values()] + [w.requires_grad_() for w in weights]
+        history = fit(
+            model, data, steps=steps, lr=lr or cls.lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
+            params=params, penalty=penalty, norm="eval", watch=density,
+        )  # fmt: skip
+    bits = {name: layer.harden() for name, layer in layers.items()}
+    ranking = {name: layer.ranking() for name, layer in layers.items()}
+    detach(model)
+    return model.requires_grad_(), Mask(bits, ranking, tuple(history))
