@@ -1,0 +1,236 @@
+"""Analysis: every comparison against hand-worked numbers; what is chosen is chosen on validation, what is said is test."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from maskutils import analysis
+from maskutils.records import COLUMNS, READINGS, with_approach
+
+
+def make(*rows: dict) -> pd.DataFrame:
+    """Records: what a row leaves out has a default, and validation reads as test does unless it says otherwise."""
+    blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
+    blank |= {"method": None, "native_of": None, "alpha": 1.0, "per_layer": False, "seed": 0}
+    blank |= {"source_acc_before": 0.9, "source_acc_full": 0.5, "target_acc": 0.9}
+    filled = [blank | row for row in rows]
+    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
+
+
+def at(source: float, target: float, val: tuple[float, float] | None = None, **rest) -> dict:
+    """A row with these test readings (full network), and `val` on validation if they differ."""
+    row = {"source_acc_full": source, "target_acc": target}
+    if val is not None:
+        row |= {"val_source_acc_full": val[0], "val_target_acc": val[1]}
+    return row | rest
+
+
+def l2(strength: float, source: float, target: float, val: tuple[float, float] | None = None, **rest) -> dict:
+    return at(source, target, val, protocol="l2_sp", strength=strength, **rest)
+
+
+# Relative measures and families
+
+
+@pytest.mark.parametrize(("pair", "before", "best", "full", "target"), [
+    ("mnist_to_digits", 0.9, 0.9, 0.5, 0.7),  # chance 1/10: 0.4 / 0.8 and 0.6 / 0.8
+    ("mnist_low_to_high", 1.0, 1.0, 0.6, 0.8),  # chance 1/5: 0.4 / 0.8 and 0.6 / 0.8
+])  # fmt: skip
+def test_retention_and_adaptation_are_corrected_for_chance(pair, before, best, full, target):
+    free = at(0.2, best, (0.2, 0.8), pair=pair, source_acc_before=before)
+    val = (before, 0.3)
+    out = analysis.relative(make(free, l2(1, full, target, val, pair=pair, source_acc_before=before)))
+    row, chance = out.iloc[1], 0.2 if pair == "mnist_low_to_high" else 0.1
+    assert row["retention_full"] == pytest.approx(0.5)
+    assert row["adaptation"] == pytest.approx(0.75)
+    assert row["harmonic"] == pytest.approx(0.6)
+    assert row["val_retention_full"] == pytest.approx(1.0)
+    assert row["val_adaptation"] == pytest.approx((0.3 - chance) / (0.8 - chance))
+    assert math.isnan(row["retention_masked"])
+    assert out.iloc[0]["adaptation"] == pytest.approx(1.0)
+
+
+def test_adaptation_refers_to_finetuning_of_the_same_pair_and_seed():
+    frees = [at(0.2, best, seed=s, pair=p) for best, s, p in [(0.5, 0, "a"), (0.7, 1, "a"), (0.9, 0, "b")]]
+    own = [l2(1, 0.5, 0.5, seed=s, pair=p) for s, p in [(0, "a"), (1, "a"), (0, "b"), (1, "b")]]
+    found = analysis.relative(make(*frees, *own))["adaptation"].tolist()[3:]
+    assert found[:3] == pytest.approx([1.0, 0.4 / 0.6, 0.4 / 0.8])
+    assert math.isnan(found[3])
+
+
+def test_masked_retention_reads_through_the_mask():
+    row = at(0.5, 0.7, protocol="protect", method="snip", density=0.1, source_acc_masked=0.7)
+    assert analysis.relative(make(at(0.2, 0.9), row))["retention_masked"].iloc[1] == pytest.approx(0.75)
+
+
+def test_a_family_joins_strengths_and_interpolations():
+    rows = [{}, {"alpha": 0.5}, l2(1, 0.5, 0.5), l2(1, 0.5, 0.5, alpha=0.5)]
+    rows += [{"protocol": "elastic_mask", "method": "shuffled", "alpha": 0.5}, {"protocol": "lp_ft"}]
+    names = ["wise_ft", "wise_ft", "l2_sp", "l2_sp", "elastic_mask (shuffled)", "lp_ft"]
+    assert analysis.with_family(make(*rows))["family"].tolist() == names
+
+
+def test_candidates_have_equal_densities_and_no_native_ones():
+    mask = {"protocol": "protect", "method": "snip"}
+    rows = make(mask | {"density": 0.10003}, mask | {"density": 0.09998}, mask | {"density": 0.3, "native_of": "snip"})
+    assert analysis.candidates(rows)["density"].tolist() == [0.1, 0.1]
+
+
+def test_the_best_of_a_family_is_chosen_on_validation_and_read_on_test():
+    low, high = (0.2, 0.2), (0.8, 0.8)
+    rows = [at(0.1, 0.9, seed=s) for s in (0, 1)]
+    rows += [l2(k, *test, val, seed=s) for s in (0, 1) for k, test, val in ((1, low, high), (2, high, low))]
+    best = analysis.best_of_family(make(*rows))
+    chosen = best[best["family"] == "l2_sp"]
+    assert chosen[["strength", "target_acc"]].to_numpy().tolist() == [[1, 0.2], [1, 0.2]]
+    assert sorted(best["family"]) == ["l2_sp", "l2_sp", "wise_ft", "wise_ft"]
+
+
+# Hypervolumes
+
+
+def test_the_front_is_chosen_on_validation_and_its_area_is_that_of_test():
+    rows = [l2(1, 0.8, 0.4, (0.9, 0.5)), l2(2, 0.5, 0.9, (0.5, 0.9)), l2(3, 1.0, 1.0, (0.4, 0.4))]
+    found = analysis.hypervolumes(make(*rows))
+    assert found[["pair", "seed", "family"]].to_numpy().tolist() == [["mnist_to_digits", 0, "l2_sp"]]
+    # steps of (0.8, 0.4) and (0.5, 0.9) over chance, in a box of 0.9 squared; the third is not on the validation front
+    assert found["hypervolume"].item() == pytest.approx((0.7 * 0.3 + 0.4 * 0.5) / 0.81)
+
+
+def test_all_seeds_share_the_front_of_the_validation_means():
+    val = {(1, 0): (0.9, 0.9), (2, 0): (0.2, 0.2), (1, 1): (0.5, 0.5), (2, 1): (0.6, 0.6)}
+    rows = [l2(k, *{1: (0.6, 0.6), 2: (1.0, 1.0)}[k], val[k, s], seed=s) for k in (1, 2) for s in (0, 1)]
+    assert analysis.hypervolumes(make(*rows))["hypervolume"].tolist() == pytest.approx([0.25 / 0.81] * 2)
+
+
+def test_the_box_begins_at_the_chance_of_the_pair():
+    found = analysis.hypervolumes(make(l2(1, 0.6, 0.6, pair="mnist_low_to_high"), l2(1, 0.6, 0.6)))
+    assert dict(zip(found["pair"], found["hypervolume"], strict=True)) == pytest.approx(
+        {"mnist_low_to_high": 0.16 / 0.64, "mnist_to_digits": 0.25 / 0.81}
+    )
+
+
+def test_the_masked_reading_takes_only_what_has_a_mask():
+    rows = make(at(0.2, 0.9), at(0.2, 0.7, protocol="protect", method="snip", density=0.1, source_acc_masked=0.8))
+    found = analysis.hypervolumes(rows, "masked")
+    assert found["family"].tolist() == ["snip"]
+    assert found["hypervolume"].item() == pytest.approx(0.7 * 0.6 / 0.81)
+
+
+# Paired differences
+
+
+def long(values: dict[str, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame([{"seed": s, "family": f, "v": v} for f, vs in values.items() for s, v in enumerate(vs)])
+
+
+def test_paired_differences_t_test_and_holm_by_hand():
+    table = long({"o": [0, 0, 0], "a": [0.1, 0.2, 0.3], "b": [0.1, 0.1, 0.4], "c": [0.25, 0.25, 0.25]})
+    found = analysis.paired(table, "v", ["a", "b", "c"], "o").set_index("family")
+    p = [1 - math.sqrt(12 / 14), 1 - 2 / math.sqrt(6)]  # two-sided with 2 degrees of freedom: 1 - t / sqrt(t^2 + 2)
+    assert found["difference"].tolist() == pytest.approx([0.2, 0.2, 0.25])
+    assert found.loc[["a", "b"], "p"].tolist() == pytest.approx(p)
+    assert found.loc[["a", "b"], "p_holm"].tolist() == pytest.approx([2 * p[0], max(p[1], 2 * p[0])])
+    assert found.loc["c", ["p", "p_holm"]].isna().all()
+    assert found.loc["c", ["low", "high"]].tolist() == [0.25, 0.25]
+    assert found["n"].tolist() == [3, 3, 3]
+
+
+def test_pairs_are_averaged_within_a_seed_and_only_common_seeds_are_compared():
+    easy = long({"a": [0.3, 0.4, 0.9], "o": [0.2, 0.2]})
+    hard = long({"a": [0.5, 0.6], "o": [0.2, 0.2]})
+    row = analysis.paired(pd.concat([easy, hard]), "v", ["a"], "o").iloc[0]
+    assert row["n"] == 2  # differences 0.4 - 0.2 and 0.5 - 0.2
+    assert row["difference"] == pytest.approx(0.25)
+    assert row["p"] == pytest.approx(1 - 2 / math.pi * math.atan(5))  # t = 0.25 / 0.05, one degree of freedom
+
+
+def test_no_p_where_differences_are_equal_but_for_rounding():
+    table = long({"o": [0.8, 0.7, 0.3], "a": [0.9, 0.8, 0.4]})
+    assert math.isnan(analysis.paired(table, "v", ["a"], "o")["p"].item())
+
+
+@pytest.mark.parametrize("values", [[0.4], [0.4, 0.4, 0.4]])
+def test_bootstrap_of_what_does_not_vary_is_the_value(values):
+    assert analysis.bootstrap(np.array(values)) == pytest.approx((0.4, 0.4))
+
+
+def test_bootstrap_is_about_the_normal_interval_and_always_the_same():
+    values = np.random.default_rng(1).normal(0.5, 0.1, 100)
+    half = 1.96 * values.std() / 10
+    assert analysis.bootstrap(values) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.003)
+    assert analysis.bootstrap(values) == analysis.bootstrap(values)
+
+
+# The reader's choice
+
+MASK = {"protocol": "protect", "method": "snip", "density": 0.1}
+MENU = [at(0.9, 0.3, protocol="source_only"), l2(1, 0.86, 0.7), at(0.6, 0.9), at(0.9, 0.99, protocol="joint")]
+MENU += [at(0.86, 0.8, protocol="replay", fraction=0.1), at(0.7, 0.85, source_acc_masked=0.89, **MASK)]
+
+
+@pytest.mark.parametrize(("need", "approach", "drop", "target"), [
+    ({"max_source_drop": 0.0}, "source_only", 0.0, 0.3),
+    ({"max_source_drop": 0.05}, "replay", 0.04, 0.8),
+    ({"max_source_drop": 0.05, "without": ["replay"]}, "l2_sp", 0.04, 0.7),
+    ({"max_source_drop": 0.05, "task_known": True}, "snip", 0.01, 0.85),
+    ({"max_source_drop": 1.0}, "finetune", 0.3, 0.9),
+    ({"min_target": 0.2}, "source_only", 0.0, 0.3),
+    ({"min_target": 0.65}, "replay", 0.04, 0.8),  # as little drop as l2_sp, and a better target
+    ({"min_target": 0.82}, "snip", 0.2, 0.85),
+    ({"min_target": 0.65, "task_known": True}, "snip", 0.01, 0.85),
+])  # fmt: skip
+def test_the_choice_meets_the_need_at_the_best_price(need, approach, drop, target):
+    choice = analysis.recommend(make(*MENU), **need)
+    assert choice["approach"] == approach
+    assert choice[["source_drop", "target_acc"]].tolist() == pytest.approx([drop, target])
+
+
+@pytest.mark.parametrize("need", [{}, {"max_source_drop": 0.1, "min_target": 0.5}])
+def test_exactly_one_need_is_given(need):
+    with pytest.raises(ValueError, match="give one need"):
+        analysis.recommend(make(*MENU), **need)
+
+
+def test_where_nothing_meets_the_need_the_nearest_is_named():
+    with pytest.raises(ValueError, match=r"max_source_drop=0\.01.*the least drop is 0\.040"):
+        analysis.recommend(make(*MENU), max_source_drop=0.01, without=["source_only"])
+    with pytest.raises(ValueError, match=r"min_target=0\.95.*the best target is 0\.900"):
+        analysis.recommend(make(*MENU), min_target=0.95)
+
+
+def test_the_choice_is_made_on_validation_and_its_expectation_is_test_over_seeds():
+    rows = [l2(1, f, t, (0.9, 0.8), seed=s) for s, f, t in [(0, 0.8, 0.4), (1, 0.7, 0.5), (2, 0.6, 0.6)]]
+    rows += [l2(2, 0.9, 0.99, (0.9, 0.7), seed=s) for s in range(3)]
+    choice = analysis.recommend(make(*rows), max_source_drop=0.0)
+    assert (choice["strength"], choice["n"]) == (1, 3)
+    assert choice[["source_drop", "target_acc"]].tolist() == pytest.approx([0.2, 0.5])
+    for name, low, high in (("source_drop", 0.1, 0.3), ("target_acc", 0.4, 0.6)):  # means of three reach the extremes
+        assert [choice[f"{name}_low"], choice[f"{name}_high"]] == pytest.approx([low, high])
+
+
+@pytest.mark.parametrize(("protocol", "without"), [("joint", []), ("replay", ["replay"])])
+def test_interpolation_opens_no_way_around_what_is_left_out(protocol, without):
+    rows = make(at(0.9, 0.3, protocol="source_only"), at(0.9, 0.9, protocol=protocol, alpha=0.5))
+    assert analysis.recommend(rows, max_source_drop=0.0, without=without)["approach"] == "source_only"
+
+
+def test_each_seed_is_left_out_of_the_choice_it_checks():
+    rows = [at(0.9, 0.3, protocol="source_only", seed=s) for s in range(3)]
+    rows += [at(full, 0.8, seed=s) for s, full in enumerate([0.9, 0.9, 0.5])]
+    table = analysis.check_choice(make(*rows), [0.05])
+    assert table["approach"].tolist() == ["source_only", "source_only", "finetune"]
+    assert table["promised"].tolist() == pytest.approx([0, 0, 0])
+    assert table["found"].tolist() == pytest.approx([0, 0, 0.4])
+    assert table["target_acc"].tolist() == pytest.approx([0.3, 0.3, 0.8])
+
+
+def test_storage_compares_what_serves_both_tasks_with_the_task_known():
+    through = MASK | {"source_acc_masked": 0.7}
+    kept = [through, through | {"protocol": "select"}, {}, {"protocol": "piggyback"}, {"protocol": "source_only"}]
+    left = [through | {"density": 0.5}, through | {"per_layer": True}, {"alpha": 0.5}, {"protocol": "l2_sp"}]
+    found = analysis.for_storage(make(*kept, *left))
+    assert found.index.tolist() == [0, 1, 2, 3, 4]
+    assert found["source"].tolist() == [0.7, 0.7, 0.9, 0.9, 0.9]

@@ -1,0 +1,112 @@
+"""The batch: order, failure, resumption after a kill, two at once. These tests start real workers and kernels."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from projects import root, write_notebook, write_profile  # noqa: F401
+
+from maskutils import batch, paths, plan, records
+from maskutils.batch import reproduce
+from maskutils.config import BadParameter
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the libraries that run kernels
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root):  # noqa: F811
+    runs = [{"notebook": "broken"}, {"notebook": "second", "after": ["broken"]}, {"notebook": "first"}]
+    profile = write_profile(root / "tiny.yaml", runs, seeds=[3])
+    heard = []
+    states = reproduce(profile, workers=1, report=lambda event, run, state: heard.append((event, run.id)))
+    assert {run: state["status"] for run, state in states.items()} == {
+        "broken": "failed",
+        "second": "blocked",
+        "first": "done",
+    }
+    assert "this cell is broken" in states["broken"]["error"]
+    assert paths.Path(states["broken"]["notebook"]).name == "broken.failed.ipynb"
+    assert paths.Path(states["broken"]["notebook"]).exists()
+    assert not (root / "results" / "tiny" / "manifest.json").exists()
+    assert ("started", "second") not in heard
+
+    write_notebook(root / "notebooks" / "broken.ipynb", "repaired = True")
+    heard.clear()
+    states = reproduce(profile, workers=1, report=lambda event, run, state: heard.append((event, run.id)))
+    assert {state["status"] for state in states.values()} == {"done"}
+    assert ("skipped", "first") in heard
+    assert ("started", "first") not in heard
+    assert not (root / "results" / "tiny" / "runs" / "broken.failed.ipynb").exists()
+    manifest = records.read_json(root / "results" / "tiny" / "manifest.json")
+    assert [row["id"] for row in manifest["runs"]] == ["broken", "second", "first"]
+    assert manifest["runs"][1]["parameters"]["seeds"] == [3]
+
+
+def test_records_are_joined_before_the_notebook_that_reads_them(root):  # noqa: F811
+    read = "import pandas as pd\nfrom maskutils import paths\nassert len(pd.read_csv(paths.results_dir(profile) / 'records.csv')) == 4"
+    write_notebook(root / "notebooks" / "reader.ipynb", read, parameters='profile: str = "default"')
+    runs = [{"notebook": ["first", "second"]}, {"notebook": "reader", "after": ["first", "second"], "collect": True}]
+    states = reproduce(write_profile(root / "tiny.yaml", runs, seeds=[0, 1]), workers=1)
+    assert states["reader"]["status"] == "done", states["reader"]
+
+
+def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root):  # noqa: F811
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(root / 'go')!r}).exists(): time.sleep(0.05)"
+    write_notebook(root / "notebooks" / "second.ipynb", wait)
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
+    command = [sys.executable, "-m", "maskutils.cli", "reproduce", "--profile", profile, "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    partial = root / "results" / "tiny" / "runs" / "second.partial.ipynb"
+    deadline = time.monotonic() + 120
+    while not partial.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert partial.exists()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    done = plan.state_file(profile, "first").read_bytes()
+    first, second = plan.make_plan(profile)
+    assert (plan.why(profile, first), plan.why(profile, second)) == ("", "not run yet")
+    (root / "go").touch()
+    states = reproduce(profile, workers=1)
+    assert {state["status"] for state in states.values()} == {"done"}
+    assert plan.state_file(profile, "first").read_bytes() == done
+    assert not partial.exists()
+
+
+def test_a_kernel_that_dies_is_reported_in_plain_words(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "broken.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    states = reproduce(write_profile(root / "tiny.yaml", [{"notebook": "broken"}]), workers=1)
+    assert "the kernel died" in states["broken"]["error"]
+
+
+def test_a_second_batch_on_the_same_results_is_refused(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    with batch.exclusive(profile), pytest.raises(batch.Busy, match="another batch works on"):
+        reproduce(profile)
+    assert plan.why(profile, plan.make_plan(profile)[0]) == "not run yet"
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused_before_work(root):  # noqa: F811
+    (root / "results").write_text("a file where the folder should be")
+    with pytest.raises(BadParameter, match="cannot write to"):
+        reproduce(write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
+
+
+def test_an_address_without_a_scheduler_is_refused(root, monkeypatch):  # noqa: F811
+    with pytest.raises(BadParameter, match="no Dask scheduler at"), batch.client(1, "nonsense://here"):
+        pass
+
+
+def test_expected_seconds_come_from_the_last_run(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    runs = plan.make_plan(profile)
+    records.write_json(plan.state_file(profile, "first"), {"status": "done", "seconds": 7.5})
+    assert batch.expected_seconds(profile, runs) == {"first": 7.5, "second": 30.0}

@@ -1,0 +1,153 @@
+"""Claims: each passes on records made to satisfy it, fails on records made to violate it, and is skipped where there are none."""
+
+import math
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from maskutils import claims
+from maskutils.claims import CLAIMS, Verdict, verify
+from maskutils.records import COLUMNS, READINGS, with_approach
+
+SEEDS = range(3)
+
+
+@pytest.fixture(autouse=True)
+def _quick_intervals(monkeypatch):
+    """Intervals of fewer resamples; the interval itself is tested in test_analysis."""
+    bootstrap = stats.bootstrap
+    monkeypatch.setattr(stats, "bootstrap", lambda *a, **k: bootstrap(*a, **k | {"n_resamples": 100}))
+
+
+def make(*rows: dict) -> pd.DataFrame:
+    """Records on `SEEDS` with a little noise; what a row leaves out has a default, and validation reads as test does."""
+    blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
+    blank |= {"method": None, "native_of": None, "alpha": 1.0, "per_layer": False, "source_acc_before": 0.95}
+    out = []
+    for row in rows:
+        for seed in [row["seed"]] if "seed" in row else SEEDS:
+            filled = blank | row | {"seed": seed}
+            for name, wobble in (("source_acc_full", 1), ("source_acc_masked", -1), ("target_acc", 1)):
+                filled[name] += wobble * (seed - 1) * filled["noise"] * row.get("sign", 1)
+            out.append({f"val_{n}": filled[n] for n in READINGS} | filled)
+    return with_approach(pd.DataFrame(out).drop(columns=["noise", "sign"], errors="ignore"))
+
+
+def at(source: float, target: float, protocol: str = "finetune", noise: float = 0.001, **rest) -> dict:
+    return {"source_acc_full": source, "target_acc": target, "protocol": protocol, "noise": noise} | rest
+
+
+def mask(method: str, full: float, target: float, masked: float = 0.9, density: float = 0.1, **rest) -> dict:
+    return at(full, target, "protect", method=method, source_acc_masked=masked, density=density, **rest)
+
+
+def dial(method: str, *curve: tuple[float, float]) -> list[dict]:
+    return [mask(method, *point, density=d) for d, point in zip((0.1, 0.5, 0.9), curve, strict=True)]
+
+
+def elastic(own: float, shuffled: float, magnitude: float, constant: float) -> list[dict]:
+    rows = [at(0.8, own, "elastic_mask", method="gumbel_sigmoid", strength=1), at(0.8, constant, "l2_sp", strength=1)]
+    for method, value in (("shuffled", shuffled), ("magnitude", magnitude)):
+        rows.append(at(0.8, value, "elastic_mask", method=method, strength=1, sign=-1))
+    return rows
+
+
+BACK = at(0.5, 0.5, alpha=0.5, noise=0)  # fine-tuning, interpolated: what makes its family WiSE-FT
+FREE, SAFE = at(0.5, 0.95, sign=-1), at(0.95, 0.3, "source_only", noise=0)
+RISING = dial("gumbel_sigmoid", (0.6, 0.9), (0.7, 0.8), (0.8, 0.7))
+CONTROLS = [mask("random", 0.5, 0.9, 0.2, sign=-1), mask("shuffled", 0.5, 0.9, 0.4, sign=-1)]
+MENDED = [mask("shuffled", 0.8, 0.9, 0.9, sign=-1), CONTROLS[0]]
+WORSE = [mask("gumbel_sigmoid", 0.5, 0.8), mask("edge_popup", 0.4, 0.8)]
+UNSTABLE = [at(0.95 if s else 0.5, 0.9, noise=0, seed=s, val_source_acc_full=0.95, val_target_acc=0.9) for s in SEEDS]
+LIAR = [at(0.5, 0.9, val_source_acc_full=0.95, val_target_acc=0.9)]
+
+CASES = [
+    ("density_is_the_dial", RISING, True),
+    ("density_is_the_dial", [*RISING, *dial("bernoulli", (0.8, 0.9), (0.7, 0.8), (0.6, 0.7))], False),
+    ("density_is_the_dial", dial("gumbel_sigmoid", (0.6, 0.7), (0.7, 0.8), (0.8, 0.9)), False),
+    ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.9)], True),
+    ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.94)], False),
+    ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.9, 0.9)], False),
+    ("learnt_masks_beat_their_controls_through_the_mask", [mask("gumbel_sigmoid", 0.5, 0.9), *CONTROLS], True),
+    ("learnt_masks_beat_their_controls_through_the_mask", [mask("gumbel_sigmoid", 0.8, 0.9, 0.3), *CONTROLS], False),
+    ("learnt_masks_beat_their_controls_through_the_mask", [mask("gumbel_sigmoid", 0.8, 0.9, 0.401, noise=0.002), *CONTROLS], False),
+    ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.8, 0.9), *CONTROLS], True),
+    ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.4, 0.9), *CONTROLS], False),
+    ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.801, 0.9), *MENDED], False),
+    ("masks_against_strong_baselines", [BACK, at(0.5, 0.9), mask("gumbel_sigmoid", 0.7, 0.9), WORSE[1]], True),
+    ("masks_against_strong_baselines", [BACK, at(0.7, 0.9, sign=-1), mask("gumbel_sigmoid", 0.7, 0.8995)], True),
+    ("masks_against_strong_baselines", [BACK, at(0.7, 0.9, sign=-1), *WORSE], False),
+    ("elastic_mask_against_strong_baselines", [BACK, at(0.7, 0.9), *elastic(0.9, 0.5, 0.5, 0.5)], True),
+    ("elastic_mask_against_strong_baselines", [BACK, at(0.9, 0.9, sign=-1), *elastic(0.8, 0.5, 0.5, 0.5)], False),
+    ("elastic_mask_owes_it_to_the_mask", elastic(0.9, 0.8, 0.8, 0.8), True),
+    ("elastic_mask_owes_it_to_the_mask", elastic(0.9, 0.95, 0.8, 0.8), False),
+    ("elastic_mask_owes_it_to_the_mask", elastic(0.9, 0.8, 0.95, 0.8), False),
+    ("elastic_mask_owes_it_to_the_mask", elastic(0.9, 0.8, 0.8, 0.95), False),
+    ("elastic_mask_owes_it_to_the_mask", elastic(0.8005, 0.8, 0.8, 0.8), False),  # ahead, but not in every seed
+    ("the_choice_holds_on_unseen_seeds", [SAFE, at(0.9, 0.9)], True),
+    ("the_choice_holds_on_unseen_seeds", [SAFE, *LIAR], False),
+    ("the_choice_holds_on_unseen_seeds", [SAFE, *UNSTABLE], False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("claim", "rows", "holds"), CASES)
+def test_a_claim_passes_exactly_where_the_records_say_so(claim, rows, holds):
+    verdict = CLAIMS[claim](make(*rows))
+    assert verdict.passed is holds, verdict.evidence
+    assert any(letter.isdigit() for letter in verdict.evidence)
+
+
+def test_every_claim_has_records_that_satisfy_and_that_violate_it():
+    assert {(c, holds) for c, _, holds in CASES} == {(c, holds) for c in CLAIMS for holds in (True, False)}
+
+
+NOTHING = list(CLAIMS)
+
+
+@pytest.mark.parametrize("claim", NOTHING)
+def test_a_claim_of_which_the_records_hold_nothing_is_skipped(claim):
+    verdict = CLAIMS[claim](make(at(0.9, 0.5, "lp_ft", seed=0)))
+    assert verdict.passed is None
+    assert verdict.word == "SKIP"
+
+
+def test_without_masks_their_claim_is_skipped():
+    assert claims.some_masks_prevent_forgetting_and_pay(make(FREE)).passed is None
+
+
+def test_without_gumbel_sigmoid_its_shuffled_control_is_not_compared():
+    verdict = claims.learnt_masks_beat_their_controls_through_the_mask(make(mask("bernoulli", 0.8, 0.9), *CONTROLS))
+    assert verdict.passed is True
+
+
+def test_one_density_tells_nothing_of_the_dial():
+    assert claims.density_is_the_dial(make(mask("bernoulli", 0.8, 0.9))).passed is None
+
+
+def test_where_nothing_can_be_chosen_verify_still_gives_its_verdicts():
+    assert claims.the_choice_holds_on_unseen_seeds(make(at(0.5, 0.9))).passed is not True
+
+
+def test_two_seeds_cannot_tell_whether_the_choice_holds():
+    rows = [at(0.9, 0.9, seed=0), at(0.9, 0.9, seed=1)]
+    assert claims.the_choice_holds_on_unseen_seeds(make(*rows)).passed is None
+
+
+def test_verify_gives_one_verdict_for_every_claim_in_order():
+    records = make(FREE, BACK, SAFE, *RISING, *CONTROLS, *elastic(0.9, 0.8, 0.8, 0.8))
+    found = verify(records)
+    assert found[0] == claims.density_is_the_dial(records)
+    assert len({v.claim for v in found}) == len(found) == len(CLAIMS)
+    assert {v.word for v in found} == {"PASS", "FAIL"}
+
+
+def test_differences_in_evidence_are_those_of_the_records():
+    rows = [mask("gumbel_sigmoid", 0.8, 0.9, 0.75, noise=0), mask("random", 0.5, 0.9, 0.5, noise=0)]
+    said = claims.learnt_masks_beat_their_controls_through_the_mask(make(*rows)).evidence
+    assert said == "gumbel_sigmoid - random +25.0 [+25.0, +25.0] points"
+
+
+@pytest.mark.parametrize(("passed", "word"), [(True, "PASS"), (False, "FAIL"), (None, "SKIP")])
+def test_a_verdict_says_its_word(passed, word):
+    assert Verdict("c", passed, "e").word == word

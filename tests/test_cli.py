@@ -1,0 +1,78 @@
+"""The command line: exit codes, and one clear error for every kind of bad input."""
+
+import pytest
+from projects import root, write_profile  # noqa: F401
+from typer.testing import CliRunner
+
+from maskutils import batch, cli, plan, records
+
+
+def call(*arguments):
+    result = CliRunner().invoke(cli.app, list(arguments))
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("command", ["plan", "reproduce", "status"])
+def test_an_unknown_profile_exits_2_and_lists_the_known(command):
+    code, output = call(command, "--profile", "smok")
+    assert code == 2
+    assert "unknown profile 'smok'; known: default, smoke" in output.replace("\n", " ")
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["reproduce", "--workers", "0"], ["reproduce", "--profil", "smoke"], ["nonsense"]]
+)
+def test_bad_arguments_exit_2(arguments):
+    assert call(*arguments)[0] == 2
+
+
+def test_plan_says_what_runs_and_why(root):  # noqa: F811
+    code, output = call("plan", "--profile", write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}]))
+    assert code == 0
+    assert "not run yet" in output
+    assert "2 of 2 to run" in output
+
+
+def test_status_shows_done_failed_and_missing_and_the_failed_notebook(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second", "broken"]}])
+    runs = {run.id: run for run in plan.make_plan(profile)}
+    state = {"status": "done", "seconds": 1.0, "outputs": {}}
+    records.write_json(plan.state_file(profile, "first"), state | {"parts": dict(runs["first"].parts)})
+    failed = {"status": "failed", "error": "RuntimeError: broken", "notebook": "results/broken.failed.ipynb"}
+    records.write_json(plan.state_file(profile, "broken"), state | failed | {"parts": dict(runs["broken"].parts)})
+    code, output = call("status", "--profile", profile)
+    assert code == 1
+    for word in ("done", "failed", "missing", "broken.failed.ipynb", "RuntimeError: broken"):
+        assert word in output
+
+
+def test_reproduce_exits_0_when_all_is_done_and_1_when_some_failed(root, monkeypatch):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    states = {
+        "first": {"status": "done", "seconds": 1.0},
+        "second": {"status": "failed", "seconds": 1.0, "error": "e", "notebook": "n"},
+    }
+
+    def pretend(name, workers, scheduler, force, report):
+        for run in plan.make_plan(name):
+            report("started", run, {})
+            report(states[run.id]["status"], run, states[run.id])
+        return states
+
+    monkeypatch.setattr(batch, "reproduce", pretend)
+    code, output = call("reproduce", "--profile", profile)
+    assert code == 1
+    assert "[2/2] second: failed" in output
+    states["second"]["status"] = "done"
+    code, output = call("reproduce", "--profile", profile)
+    assert code == 0
+    assert "2 of 2 runs done" in output
+
+
+def test_another_batch_at_work_exits_1(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    with batch.exclusive(profile):
+        code, output = call("reproduce", "--profile", profile)
+    assert code == 1
+    assert "another batch works on" in output

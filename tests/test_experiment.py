@@ -1,0 +1,367 @@
+"""The verbs of a notebook: what is cached, what is made again, and what a record holds."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from maskutils import artefacts, experiment, paths, rankings
+from maskutils.config import BadParameter, Setup
+from maskutils.layers import LAYERS
+from maskutils.rankings import RANKINGS, fisher_information
+from maskutils.records import COLUMNS, READINGS
+from maskutils.transfer import protocols
+
+TINY = Setup(
+    model="mlp", pair="mnist_to_rotated", source_steps=20, mask_steps=10, target_steps=10, densities=(0.1, 0.5)
+)
+COST = ["seconds", "mask_seconds", "peak_mb"]
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """A project of its own, with empty caches, in which rankings see 16 images instead of 500."""
+    some = rankings.some
+    monkeypatch.setattr(rankings, "some", lambda data, n, seed: some(data, min(n, 16), seed))
+    monkeypatch.setenv("MASKUTILS_ROOT", str(tmp_path))
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the costly steps, in the order they are taken."""
+    taken = []
+
+    def watch(module, name: str, said: str) -> None:
+        step = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **given: taken.append(said) or step(*args, **given))
+
+    watch(artefacts, "fit", "fit")
+    watch(artefacts, "learn_mask", "mask")  # of rankings
+    watch(artefacts, "learn_subnetwork", "mask")  # of mask layers
+    watch(experiment, "transfer", "transfer")
+    return taken
+
+
+def only_file(kind: str):
+    (path,) = paths.cache_dir(kind).iterdir()
+    return path
+
+
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(t, b.state_dict()[n]) for n, t in a.state_dict().items())
+
+
+def timeless(table: pd.DataFrame) -> list[dict]:
+    return table.drop(columns=COST).astype(object).where(table.notna(), None).to_dict("records")
+
+
+def test_a_source_network_is_trained_once_and_found_again(calls):
+    first, again = experiment.source_network(TINY, 0), experiment.source_network(TINY, 0)
+    assert calls == ["fit"]
+    assert same_weights(first, again)
+    assert first.training is again.training is False
+
+
+@pytest.mark.parametrize(
+    ("change", "retrained"),
+    [
+        ({"source_steps": 21}, True), ({"source_lr": 1e-3}, True), ({"batch_size": 16}, True), ({"model": "cnn"}, True),
+        ({"pair": "mnist_to_inverted"}, True), ({"mask_steps": 5}, False), ({"target_steps": 5}, False),
+        ({"target_lr": 1.0}, False), ({"densities": (0.3,)}, False), ({"per_layer": True}, False),
+        ({"seeds": (0, 1)}, False),
+    ],
+)  # fmt: skip
+def test_a_source_network_is_trained_again_exactly_if_what_it_depends_on_changes(calls, change, retrained):
+    experiment.source_network(TINY, 0)
+    experiment.source_network(TINY.model_copy(update=change), 0)
+    assert calls == ["fit"] * (1 + retrained)
+
+
+def test_another_seed_is_another_network(calls):
+    first, other = experiment.source_network(TINY, 0), experiment.source_network(TINY, 1)
+    assert calls == ["fit", "fit"]
+    assert not same_weights(first, other)
+
+
+def test_a_change_of_code_makes_everything_again(calls, monkeypatch):
+    experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
+    before = list(calls)
+    monkeypatch.setattr(artefacts, "code_key", lambda *_: "other code")
+    experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
+    assert calls == before * 2 == ["fit", "mask", "transfer"] * 2
+
+
+@pytest.mark.parametrize("method", [*LAYERS, *RANKINGS, "shuffled"])
+def test_a_mask_is_found_again_at_any_density_unless_the_method_learns_for_one(calls, method):
+    first, again, other = (experiment.source_mask(TINY, method, 0, density) for density in (0.1, 0.1, 0.5))
+    learns = method in LAYERS and LAYERS[method].learns_density
+    assert calls.count("mask") == 1 + learns
+    assert first == again
+    assert (first.density, other.density) == (pytest.approx(0.1, abs=1e-4), pytest.approx(0.5, abs=1e-4))
+
+
+@pytest.mark.parametrize("method", [name for name, cls in LAYERS.items() if cls.trains_weights])
+def test_a_method_that_trains_weights_too_gives_the_same_network_again(calls, method):
+    (first, mask), (again, mask_again) = (experiment.source_subnetwork(TINY, method, 0, 0.1) for _ in range(2))
+    assert calls == ["fit", "mask"]
+    assert mask == mask_again
+    assert same_weights(first, again)
+    assert not same_weights(first, experiment.source_network(TINY, 0))
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:50]), lambda p: p.unlink()])
+def test_a_damaged_or_missing_network_of_a_mask_is_made_again(calls, recwarn, damage):
+    first, _ = experiment.source_subnetwork(TINY, "winning_subnetwork", 0, 0.1)
+    damage(only_file("subnetwork"))
+    again, _ = experiment.source_subnetwork(TINY, "winning_subnetwork", 0, 0.1)
+    assert same_weights(first, again)
+
+
+def test_a_target_mask_is_another_than_the_sources_and_found_again(calls):
+    first, again = (experiment.target_mask(TINY, "gumbel_sigmoid", 0, 0.1) for _ in range(2))
+    assert calls == ["fit", "mask"]
+    assert first == again != experiment.source_mask(TINY, "gumbel_sigmoid", 0, 0.1)
+
+
+def test_the_importance_of_ewc_is_the_fisher_information_and_found_again(monkeypatch):
+    model, data = experiment.source_network(TINY, 0), experiment.source_pair(TINY, 0).source.train
+    first = experiment.source_importance(TINY, "ewc", None, 0)
+    monkeypatch.setattr(artefacts, "fisher_information", None)
+    again = experiment.source_importance(TINY, "ewc", None, 0)
+    for name, expected in fisher_information(model, data, seed=0).items():
+        assert torch.equal(first[name], again[name])
+        assert torch.allclose(first[name], expected)
+
+
+@pytest.mark.parametrize("control", ["magnitude", "shuffled"])
+def test_controls_of_the_elastic_mask_deal_the_same_probabilities_out_otherwise(control):
+    p, dealt = (experiment.source_importance(TINY, "elastic_mask", m, 0) for m in ("gumbel_sigmoid", control))
+    model, names = experiment.source_network(TINY, 0), ["1.weight", "3.weight"]
+    assert all(torch.equal(p[n], torch.ones_like(p[n])) == (n not in names) for n in p)
+    flat = [torch.cat([t[n].flatten() for n in names]) for t in (p, dealt)]
+    assert torch.equal(flat[0].sort().values, flat[1].sort().values)
+    assert not torch.equal(*flat)
+    if control == "magnitude":
+        weights = torch.cat([model.get_parameter(n).detach().abs().flatten() for n in names])
+        assert (flat[1][weights.argsort(stable=True)].diff() >= 0).all()
+
+
+def test_an_elastic_mask_of_an_unknown_method_is_refused():
+    with pytest.raises(BadParameter, match="gumbel_sigmod"):
+        experiment.run_anchored(TINY, "elastic_mask", [0.1], "gumbel_sigmod")
+
+
+def test_per_layer_is_a_density_too_and_not_learnt_again(calls):
+    overall = experiment.source_mask(TINY, "gumbel_sigmoid", 0, 0.1)
+    each = experiment.source_mask(TINY.model_copy(update={"per_layer": True}), "gumbel_sigmoid", 0, 0.1)
+    assert calls.count("mask") == 1
+    assert list(each.densities.values()) == pytest.approx([0.1] * 2, abs=1e-3) != list(overall.densities.values())
+
+
+@pytest.mark.parametrize("change", [{"mask_steps": 5}, {"source_steps": 21}])
+def test_a_mask_is_learnt_again_if_what_it_depends_on_changes(calls, change):
+    experiment.source_mask(TINY, "piggyback", 0)
+    experiment.source_mask(TINY.model_copy(update=change), "piggyback", 0)
+    experiment.source_mask(TINY, "piggyback", 0, threshold=1e-3)
+    assert calls.count("mask") == 3
+
+
+def test_shuffled_permutes_the_cached_mask_of_its_base(calls):
+    base, mixed = (
+        experiment.source_mask(TINY, "magnitude", 0, 0.1),
+        experiment.source_mask(TINY, "shuffled", 0, 0.1, of="magnitude"),
+    )
+    assert calls.count("mask") == 1
+    assert mixed.densities == base.densities
+    assert mixed != base
+
+
+def test_records_are_measured_once_and_found_again(calls):
+    first = experiment.run_method(TINY, "magnitude")
+    taken = list(calls)
+    pd.testing.assert_frame_equal(experiment.run_method(TINY, "magnitude"), first)
+    assert calls == taken
+    assert calls.count("transfer") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"target_steps": 11}, True), ({"target_lr": 1e-3}, True), ({"per_layer": True}, True),
+        ({"mask_steps": 5}, True), ({"alphas": (0.5,)}, True), ({"densities": (0.2,)}, True), ({"seeds": (0,)}, False),
+    ],
+)  # fmt: skip
+def test_a_record_is_measured_again_exactly_if_what_it_depends_on_changes(calls, change, again):
+    setup = TINY.model_copy(update={"densities": (0.1,)})
+    experiment.run_method(setup, "magnitude")
+    experiment.run_method(setup.model_copy(update=change), "magnitude")
+    assert calls.count("transfer") == 1 + again
+
+
+def test_a_change_of_the_code_of_transfers_measures_again_but_keeps_what_it_starts_from(calls, monkeypatch):
+    for code in ("one", "other"):
+        monkeypatch.setattr(experiment, "code_key", lambda *_, code=code: code)
+        experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
+    assert calls == ["fit", "mask", "transfer", "transfer"]
+
+
+def test_the_seed_decides_every_record_but_its_seconds(tmp_path, monkeypatch):
+    tables = []
+    for name in ("a", "b"):
+        monkeypatch.setenv("MASKUTILS_ROOT", str(tmp_path / name))
+        tables.append(
+            pd.concat([experiment.run_method(TINY, "gumbel_sigmoid"), experiment.run_protocol(TINY, "finetune")])
+        )
+    assert timeless(tables[0]) == timeless(tables[1])
+
+
+def test_run_method_has_a_record_for_each_seed_and_density():
+    made = experiment.run_method(TINY.model_copy(update={"seeds": (0, 1)}), "random")
+    assert list(zip(made["seed"], made["density"].round(2), strict=True)) == [(0, 0.1), (0, 0.5), (1, 0.1), (1, 0.5)]
+    assert set(made["approach"]) == {"random"}
+    assert (made["drift"] == 0.0).all()
+    assert made[READINGS].notna().all(axis=None)
+    assert set(COLUMNS) <= set(made.columns)
+
+
+@pytest.mark.parametrize("protocol", ["source_only", "finetune"])
+def test_run_protocol_has_a_record_for_each_seed_without_a_mask(protocol):
+    made = experiment.run_protocol(TINY.model_copy(update={"seeds": (0, 2)}), protocol)
+    assert made["seed"].tolist() == [0, 2]
+    assert set(made["approach"]) == {protocol}
+    assert made[["method", "density", "native_of", "source_acc_masked", "drift"]].isna().all(axis=None)
+    assert made["late_gain"].notna().all() == (protocol == "finetune")
+
+
+@pytest.mark.parametrize("method", LAYERS)
+def test_run_native_sets_a_random_mask_of_equal_density_beside_a_methods_own(method):
+    made = experiment.run_native(TINY, method)
+    assert made["method"].tolist() == [method, "random"]
+    assert made["native_of"].tolist() == [method, method]
+    assert made["density"].nunique() == 1
+    assert made["density"].iloc[0] == experiment.source_mask(TINY, method, 0).density
+
+
+def test_an_anchor_has_a_record_for_each_strength_and_alpha():
+    made = experiment.run_anchored(TINY.model_copy(update={"alphas": (0.5, 1.0)}), "l2_sp", [0.1, 1.0])
+    assert made[["strength", "alpha"]].values.tolist() == [[0.1, 0.5], [0.1, 1.0], [1.0, 0.5], [1.0, 1.0]]
+    assert made["approach"].tolist() == ["l2_sp + wise_ft", "l2_sp"] * 2
+    assert made["source_acc_full"].nunique() > 1
+
+
+def test_alpha_says_how_far_the_record_is_from_the_source_to_the_target():
+    setup = TINY.model_copy(update={"alphas": (1e-6, 1.0)})
+    near, far = (row for _, row in experiment.run_protocol(setup, "finetune").iterrows())
+    source = experiment.run_protocol(TINY, "source_only").iloc[0]
+    assert [near[name] for name in READINGS[3:]] == [source[name] for name in READINGS[3:]]
+    assert far["target_acc"] > near["target_acc"]
+
+
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
+def test_a_strength_is_above_zero(calls, strength):
+    with pytest.raises(BadParameter, match=r"strength = .* must be greater than 0"):
+        experiment.run_anchored(TINY, "l2_sp", [0.1, strength])
+    assert calls == []
+
+
+@pytest.mark.parametrize(("protocol", "method"), [("piggyback", None), ("exclusive", "magnitude")])
+def test_a_target_mask_is_learnt_for_the_mask_steps_that_the_record_states(monkeypatch, protocol, method):
+    taken, learn = [], protocols.learn_subnetwork
+    monkeypatch.setattr(protocols, "learn_subnetwork", lambda *a, **k: taken.append(k["steps"]) or learn(*a, **k))
+    setup = TINY.model_copy(update={"densities": (0.1,)})
+    made = experiment.run_method(setup, method, protocol) if method else experiment.run_protocol(setup, protocol)
+    assert made["mask_steps"].tolist() == taken == [10]
+
+
+def test_a_record_says_what_it_was_made_with():
+    row = experiment.run_protocol(TINY, "finetune").iloc[0]
+    settings = TINY.model_dump(exclude={"seeds", "densities", "alphas"})
+    assert {name: row[name] for name in settings} == settings
+    assert torch.__version__.startswith(row["torch"])
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", row["commit"])
+    assert [h["step"] for h in row["history"]] == list(range(1, 11))
+
+
+def test_a_cached_record_says_what_it_was_made_with_too():
+    experiment.run_protocol(TINY, "finetune")
+    assert experiment.run_protocol(TINY.model_copy(update={"mask_steps": 77}), "finetune")["mask_steps"].item() == 77
+
+
+@pytest.mark.parametrize("steps", [1, 5, 7, 10])
+def test_any_number_of_target_steps_gives_a_record(steps):
+    setup = TINY.model_copy(update={"target_steps": steps, "densities": (0.1,)})
+    assert len(experiment.run_method(setup, "magnitude")) == 1
+
+
+@pytest.mark.parametrize("kind", ["source", "mask", "transfer"])
+def test_a_damaged_cache_file_is_named_and_made_again(kind):
+    setup = TINY.model_copy(update={"densities": (0.1,)})
+    first = experiment.run_method(setup, "piggyback")
+    path = only_file(kind)
+    path.write_bytes(path.read_bytes()[:50])
+    if kind != "transfer":
+        only_file("transfer").unlink()
+    with pytest.warns(UserWarning, match=f"cache: .*{path.name}.*delete it"):
+        again = experiment.run_method(setup, "piggyback")
+    assert timeless(again) == timeless(first)
+    assert path.stat().st_size > 50
+
+
+def test_a_cache_file_with_part_of_the_weights_does_not_disturb_the_new_training():
+    first = experiment.source_network(TINY, 0)
+    path = only_file("source")
+    weights = load_file(path)
+    del weights["5.bias"]
+    save_file({name: torch.zeros_like(tensor) for name, tensor in weights.items()}, path)
+    with pytest.warns(UserWarning, match="does not hold the weights of this network"):
+        again = experiment.source_network(TINY, 0)
+    assert same_weights(first, again)
+
+
+def test_a_cache_file_of_another_shape_is_made_again():
+    first, path = experiment.source_network(TINY, 0), only_file("source")
+    save_file({name: torch.zeros(2) for name in load_file(path)}, path)
+    with pytest.warns(UserWarning, match="does not hold the weights of this network"):
+        assert same_weights(experiment.source_network(TINY, 0), first)
+
+
+def test_an_unknown_or_absent_device_is_an_error_that_says_what_there_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadParameter, match=r"unknown device 'gpu'; known: auto, cpu, cuda, mps"):
+        artefacts.device(Setup(device="gpu"))
+    with pytest.raises(BadParameter, match=r"device 'cuda' is not there; present: .*cpu"):
+        artefacts.device(Setup(device="cuda"))
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_is_the_fastest_device_that_is_there(monkeypatch, cuda, mps, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert artefacts.device(Setup()).type == chosen
+    assert artefacts.device(Setup(device="cpu")).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("change", "meant"), [({"pair": "mnist_to_digit"}, "mnist_to_digits"), ({"model": "nnc"}, "cnn")]
+)
+def test_unknown_pairs_and_networks_are_refused_before_any_work(calls, change, meant):
+    with pytest.raises(BadParameter, match=f"Did you mean '{meant}'"):
+        experiment.check_names(Setup(**change))
+    with pytest.raises(BadParameter, match=f"Did you mean '{meant}'"):
+        experiment.configure(change)
+    assert calls == []
+
+
+def test_configure_gives_the_setup_of_a_notebook():
+    assert experiment.configure({"model": "mlp", "seeds": [3], "other": 1}) == Setup(model="mlp", seeds=(3,))
+
+
+@pytest.mark.parametrize("run", [experiment.run_method, experiment.run_protocol, experiment.run_native])
+def test_an_unknown_method_or_protocol_is_refused_and_leaves_no_record(run):
+    with pytest.raises(BadParameter, match=r"unknown (method|protocol) 'gumble'; known: "):
+        run(TINY, "gumble")
+    assert not paths.cache_dir("transfer").exists()

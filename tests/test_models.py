@@ -1,0 +1,209 @@
+"""Networks by name, heads and maskable weights, also of networks from elsewhere."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
+
+from maskutils.config import BadParameter
+from maskutils.models import (
+    MODELS,
+    TaskHeads,
+    build_model,
+    device_of,
+    for_task,
+    head_name,
+    head_parameters,
+    maskable,
+    norm_layers,
+    own_head,
+    summary,
+    with_target_head,
+)
+
+SHAPE = {"n_classes": 7, "in_channels": 3, "image_size": 12}
+FOREIGN = {
+    "resnet18": (lambda: resnet18(num_classes=4), "fc"),
+    "mobilenet_v3_small": (lambda: mobilenet_v3_small(num_classes=4), "classifier.3"),
+    "vit": (lambda: VisionTransformer(16, 8, 1, 2, 8, 16, num_classes=4), "heads.head"),
+}
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """Three linear layers with a norm layer; the head is "4"."""
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 5), nn.Linear(5, 3)).eval()
+
+
+def bits_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(t, b[n]) for n, t in a.items())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_have_one_column_a_class(name):
+    assert build_model(name, **SHAPE).eval()(torch.zeros(2, 3, 12, 12)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_seed_decides_every_initial_weight(name):
+    first, again, other = (build_model(name, **SHAPE, seed=seed) for seed in (1, 1, 2))
+    assert same(bits_of(first), bits_of(again))
+    assert not any(torch.equal(first.get_parameter(n), other.get_parameter(n)) for n in maskable(first))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_building_leaves_the_global_generator_alone(name):
+    before = torch.random.get_rng_state()
+    build_model(name, **SHAPE)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_maskable_is_every_weight_but_the_head_biases_and_norm_layers(name):
+    model = build_model(name, **SHAPE)
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert [id(model.get_parameter(n)) for n in maskable(model)] == [id(layer.weight) for layer in layers[:-1]]
+    assert model.get_submodule(head_name(model)) is layers[-1]
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_the_small_networks_have_about_150_000_weights_and_say_how_many(name):
+    weights = sum(p.numel() for p in build_model(name).parameters())
+    assert 130_000 < weights < 170_000
+    assert f"{weights / 1e6:.2f} M weights at 28x28" in MODELS[name].__doc__
+
+
+@pytest.mark.parametrize("size", [5, 8, 13, 28])
+def test_cnn_takes_images_of_any_size(size):
+    assert build_model("cnn", 10, 1, size)(torch.zeros(1, 1, size, size)).shape == (1, 10)
+
+
+def test_an_unknown_network_gets_a_suggestion():
+    with pytest.raises(BadParameter, match=r"unknown model 'resnet81'.*Did you mean 'resnet18'"):
+        build_model("resnet81")
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_the_head_of_a_network_from_elsewhere_is_found(name):
+    make, head = FOREIGN[name]
+    model = make()
+    assert head_name(model) == head
+    assert {id(p) for p in head_parameters(model)} == {id(p) for p in model.get_submodule(head).parameters()}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_maskable_elsewhere_are_matrices_and_filters_outside_the_head(name):
+    make, head = FOREIGN[name]
+    model = make()
+    by_rule = [n for n, p in model.named_parameters() if p.ndim > 1 and not n.startswith(head)]
+    assert maskable(model) == [n for n in by_rule if n not in ("class_token", "encoder.pos_embedding")]
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.ReLU()), nn.Sequential(nn.BatchNorm1d(3)), nn.ReLU()])
+def test_a_network_without_weights_has_no_head(model):
+    with pytest.raises(ValueError, match="no head and nothing to mask"):
+        head_name(model)
+
+
+def test_a_tied_weight_is_masked_once():
+    tied = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 2))
+    tied[1].weight = tied[0].weight
+    assert maskable(tied) == ["0.weight"]
+
+
+def test_an_embedding_is_not_masked():
+    assert maskable(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 2))) == ["1.weight"]
+
+
+def test_summary_has_a_row_a_parameter_with_its_role(net):
+    table = summary(net).set_index("parameter")
+    assert list(table.index) == [n for n, _ in net.named_parameters()]
+    assert list(table.index[table["role"] == "masked"]) == ["0.weight", "3.weight"]
+    assert list(table.index[table["role"] == "head"]) == ["4.weight", "4.bias"]
+    assert table["role"].str.startswith("not masked").sum() == 4
+    assert (table.loc["0.weight", "shape"], table.loc["0.weight", "weights"]) == ("5x6", 30)
+
+
+def test_norm_layers_are_those_with_running_statistics():
+    statistical = [nn.BatchNorm1d(2), nn.BatchNorm2d(2), nn.BatchNorm3d(2), nn.InstanceNorm2d(2), nn.SyncBatchNorm(2)]
+    model = nn.Sequential(*statistical, nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.Linear(2, 2), nn.Dropout())
+    assert norm_layers(model) == statistical
+
+
+def test_device_of_is_where_the_parameters_are(net):
+    assert device_of(net) == torch.device("cpu")
+    assert device_of(net.to("meta")) == torch.device("meta")
+
+
+def test_a_target_head_is_added_to_a_copy(net):
+    before, both = bits_of(net), with_target_head(net, 6)
+    assert same(bits_of(net), before)
+    assert isinstance(both[4], TaskHeads)
+    assert not isinstance(net[4], TaskHeads)
+    assert not {id(p) for p in net.parameters()} & {id(p) for p in both.parameters()}
+
+
+def test_the_target_head_is_active_and_is_the_head(net):
+    both, x = with_target_head(net, 6), torch.randn(2, 6)
+    assert both(x).shape == (2, 6)
+    assert head_name(both) == "4"
+    assert {id(p) for p in head_parameters(both)} == {id(p) for p in both[4]["target"].parameters()}
+    assert maskable(both) == maskable(net)
+
+
+def test_only_a_network_with_a_head_per_task_has_a_head_of_the_targets_own(net):
+    assert own_head(net) == []
+    assert own_head(with_target_head(net, 6)) == ["4.target."]
+
+
+def test_the_active_head_survives_a_copy(net):
+    both = for_task(with_target_head(net, 6), "target")
+    assert both(torch.zeros(1, 6)).shape == (1, 6)
+
+
+def test_for_task_gives_the_source_network_back_bit_for_bit(net):
+    x, back = torch.randn(2, 6), for_task(with_target_head(net, 6), "source")
+    assert torch.equal(back(x), net(x))
+    assert same(bits_of(back), bits_of(net))
+
+
+def test_for_task_leaves_its_input_alone(net):
+    both = with_target_head(net, 6)
+    assert for_task(both, "source") is not both
+    assert isinstance(both[4], TaskHeads)
+    assert both[4].active == "target"
+
+
+def test_for_task_is_a_mere_copy_where_one_head_serves_both(net):
+    copied = for_task(net, "target")
+    assert copied is not net
+    assert same(bits_of(copied), bits_of(net))
+
+
+def test_for_task_refuses_an_unknown_task(net):
+    with pytest.raises(BadParameter, match=r"unknown task 'sourse'.*Did you mean 'source'"):
+        for_task(with_target_head(net, 6), "sourse")
+
+
+def test_the_seed_decides_the_target_head(net):
+    first, again, other = (with_target_head(net, 6, seed)[4]["target"].weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_networks_from_elsewhere_get_a_target_head_too(name):
+    model = FOREIGN[name][0]().eval()
+    x = torch.randn(1, 3, 16, 16) if name == "vit" else torch.randn(1, 3, 32, 32)
+    both = with_target_head(model, 6).eval()
+    assert both(x).shape == (1, 6)
+    assert torch.equal(for_task(both, "source")(x), model(x))
+
+
+def test_a_head_that_is_not_linear_gets_no_sibling():
+    with pytest.raises(ValueError, match="head '1' is a Conv2d; a head per task needs a Linear one"):
+        with_target_head(nn.Sequential(nn.Linear(2, 2), nn.Conv2d(1, 1, 1)), 3)

@@ -1,0 +1,160 @@
+"""The plan: parameters are checked before anything starts, and what must run is told from what is done."""
+
+import json
+
+import pytest
+from projects import root, write_notebook, write_profile  # noqa: F401
+
+from maskutils import plan, records
+from maskutils.config import BadParameter
+
+
+def state_of(root, profile, run, **changes):  # noqa: F811
+    """Write the state of a finished run, as the batch does, with `changes`."""
+    output = plan.records_file(profile, run.id)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text("records")
+    state = {
+        "status": "done",
+        "seconds": 1.0,
+        "parts": dict(run.parts),
+        "outputs": {str(output): plan.file_digest(output)},
+    }
+    records.write_json(plan.state_file(profile, run.id), state | changes)
+
+
+@pytest.fixture
+def profile(root):  # noqa: F811
+    return write_profile(
+        root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}], seeds=[1]
+    )
+
+
+@pytest.mark.parametrize("name", plan.profiles())
+def test_every_profile_makes_a_plan_in_dependency_order(name):
+    seen = set()
+    for run in plan.make_plan(name):
+        assert set(run.after) <= seen
+        assert run.id not in seen
+        seen.add(run.id)
+
+
+@pytest.mark.parametrize("notebook", sorted(p.stem for p in plan.paths.notebooks_dir().glob("*.ipynb")))
+def test_every_notebook_has_parameters_that_are_checked(notebook):
+    declared = plan.notebook_parameters(plan.find_notebook(notebook))
+    assert plan.check_parameters(notebook, {}, declared).keys() == declared.keys()
+
+
+def test_unknown_profile_is_refused_with_the_known_ones():
+    with pytest.raises(BadParameter, match=r"unknown profile 'defualt'.*Did you mean 'default'"):
+        plan.make_plan("defualt")
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ([{"notebook": "frist"}], "unknown notebook 'frist'"),
+        ([{"notebook": "first", "parameters": {"sedes": [1]}}], "unknown parameter 'sedes'.*Did you mean 'seeds'"),
+        ([{"notebook": "first", "parameters": {"seeds": ["1"]}}], r"seeds = \['1'\] is not of type list\[int\]"),
+        ([{"notebook": "first", "parameters": {"seeds": []}}], "seeds"),
+        ([{"notebook": "first", "after": ["second"]}], "does not run before it"),
+        ([{"notbook": "first"}], "notebook"),
+        ([], "runs"),
+    ],
+)
+def test_faults_of_a_profile_are_refused_before_anything_runs(root, runs, message):  # noqa: F811
+    with pytest.raises(BadParameter, match=message):
+        plan.make_plan(write_profile(root / "bad.yaml", runs))
+
+
+def test_a_misspelt_common_parameter_is_refused(root):  # noqa: F811
+    with pytest.raises(BadParameter, match="unknown parameter of profile"):
+        plan.make_plan(write_profile(root / "bad.yaml", [{"notebook": "first"}], sedes=[1]))
+
+
+@pytest.mark.parametrize("text", ["runs: [", "just text", "[1, 2]", ""])
+def test_a_profile_that_is_not_a_mapping_is_refused(root, text):  # noqa: F811
+    (root / "bad.yaml").write_text(text)
+    with pytest.raises(BadParameter, match=r"bad\.yaml"):
+        plan.make_plan(str(root / "bad.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "value", "message"),
+    [
+        ("densities: list[float] = [0.5]", {"densities": [1.5]}, "densities.*1.5"),
+        ("densities: list[float] = [0.5]", {"densities": [0.0]}, "densities"),
+        ('pair: str = "mnist_to_digits"', {"pair": "mnist_to_digit"}, "unknown pair.*Did you mean"),
+        ('model: str = "cnn"', {"model": "cmm"}, "unknown model"),
+        ("target_steps: int = 3", {"target_steps": 0}, "target_steps"),
+        ("target_steps: int = 3", {"target_steps": "3"}, "not of type int"),
+        ("per_layer: bool = False", {"per_layer": "true"}, "not of type bool"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_a_kernel_starts(root, parameters, value, message):  # noqa: F811
+    write_notebook(root / "notebooks" / "n.ipynb", "1", parameters=parameters)
+    with pytest.raises(BadParameter, match=message):
+        plan.make_plan(write_profile(root / "bad.yaml", [{"notebook": "n", "parameters": value}]))
+
+
+@pytest.mark.parametrize("cell", [None, "x = 1", "x: int | None = None", "x: int = 1 + y", "x: dict = {}", "import os"])
+def test_a_parameters_cell_of_another_form_is_refused(root, cell):  # noqa: F811
+    path = write_notebook(root / "notebooks" / "n.ipynb", "1", parameters=cell)
+    with pytest.raises(BadParameter, match=r"n\.ipynb"):
+        plan.notebook_parameters(path)
+
+
+def test_a_damaged_notebook_is_refused(root):  # noqa: F811
+    (root / "notebooks" / "n.ipynb").write_text("{")
+    with pytest.raises(BadParameter, match=r"n\.ipynb is not a notebook"):
+        plan.make_plan(write_profile(root / "bad.yaml", [{"notebook": "n"}]))
+
+
+def test_what_is_done_stays_and_an_edit_of_prose_changes_nothing(root, profile):  # noqa: F811
+    first = plan.make_plan(profile)[0]
+    assert plan.why(profile, first) == "not run yet"
+    state_of(root, profile, first)
+    assert plan.why(profile, first) == ""
+    source = (root / "notebooks" / "first.ipynb").read_text()
+    (root / "notebooks" / "first.ipynb").write_text(source.replace("# Title", "# Another title"))
+    assert plan.why(profile, plan.make_plan(profile)[0]) == ""
+
+
+def test_an_edit_of_code_reruns_the_notebook_and_what_comes_after_it(root, profile):  # noqa: F811
+    for run in plan.make_plan(profile):
+        state_of(root, profile, run)
+    source = (root / "notebooks" / "first.ipynb").read_text()
+    (root / "notebooks" / "first.ipynb").write_text(source.replace("0.5", "0.25"))
+    reasons = [plan.why(profile, run) for run in plan.make_plan(profile)]
+    assert reasons == ["changed: notebook code", "changed: upstream"]
+
+
+def test_an_edit_of_the_package_reruns(root, profile, monkeypatch):  # noqa: F811
+    state_of(root, profile, plan.make_plan(profile)[0])
+    monkeypatch.setattr(plan, "code_key", lambda *modules: "another")
+    assert plan.why(profile, plan.make_plan(profile)[0]) == "changed: package code"
+
+
+@pytest.mark.parametrize("damage", ["delete", "edit"])
+def test_missing_or_damaged_outputs_are_run_again(root, profile, damage):  # noqa: F811
+    first = plan.make_plan(profile)[0]
+    state_of(root, profile, first)
+    output = plan.records_file(profile, first.id)
+    output.unlink() if damage == "delete" else output.write_text("half a rec")
+    assert plan.why(profile, first) == "missing or damaged: first.csv"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", json.dumps({"status": "done"}), json.dumps({"parts": 3, "outputs": 1})]
+)
+def test_a_damaged_state_is_run_again(root, profile, content):  # noqa: F811
+    first = plan.make_plan(profile)[0]
+    state_of(root, profile, first)
+    plan.state_file(profile, first.id).write_text(content)
+    assert plan.why(profile, first) == "its state file is damaged"
+
+
+def test_a_failed_run_is_run_again(root, profile):  # noqa: F811
+    first = plan.make_plan(profile)[0]
+    state_of(root, profile, first, status="failed")
+    assert plan.why(profile, first) == "failed before"

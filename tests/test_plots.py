@@ -1,0 +1,167 @@
+"""Figures: each is one, with labelled axes; a method looks the same in all of them; files repeat bit for bit."""
+
+import math
+import struct
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from maskutils import analysis, plots
+from maskutils.records import COLUMNS, READINGS, with_approach
+
+mpl.use("Agg")
+
+METHOD = "gumbel_sigmoid"
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def make() -> pd.DataFrame:
+    """Bounds, two masks at two densities, interpolations and L2-SP, on two pairs and two seeds."""
+    blank = dict.fromkeys(COLUMNS, math.nan) | {"model": "cnn", "method": None, "native_of": None, "per_layer": False}
+    blank |= {"source_acc_before": 0.95, "stored_bits": 8e6, "masking_cost": 0.1, "drift": 0.02, "forgetting": 0.3}
+    kinds = [{"protocol": p, "alpha": a} for p, a in [*((b, 1.0) for b in plots.BOUNDS), ("finetune", 0.5)]]
+    kinds += [{"protocol": "protect", "method": m, "density": d} for m in (METHOD, "random") for d in (0.1, 0.5)]
+    kinds += [{"protocol": "l2_sp", "strength": s} for s in (1.0, 2.0)]
+    out = []
+    for i, kind in enumerate(kinds):
+        for pair in ("mnist_to_digits", "mnist_low_to_high"):
+            for seed in (0, 1):
+                row = blank | {"alpha": 1.0} | kind | {"pair": pair, "seed": seed}
+                row |= {"source_acc_full": 0.5 + 0.03 * i + 0.01 * seed, "target_acc": 0.9 - 0.03 * i}
+                row["source_acc_masked"] = 0.9 if "method" in kind else math.nan
+                out.append({f"val_{n}": row[n] for n in READINGS} | row)
+    return with_approach(pd.DataFrame(out))
+
+
+RECORDS = make()
+HISTORIES = {name: [{"step": s, "loss": 1 / s} for s in (1, 2, 3)] for name in (METHOD, "finetune")}
+FIGURES = {
+    "tradeoff": lambda: plots.tradeoff(RECORDS, "title"),
+    "tradeoff_by_pair": lambda: plots.tradeoff_by_pair(RECORDS),
+    "by_density": lambda: plots.by_density(RECORDS, {"source_acc_full": "source", "target_acc": "target"}),
+    "fronts": lambda: plots.fronts(analysis.with_family(RECORDS), ["wise_ft", "l2_sp", METHOD], "title"),
+    "learning": lambda: plots.learning(HISTORIES, {"loss": "loss"}, percent=False),
+    "layer_densities": lambda: plots.layer_densities({METHOD: {"0": 0.5, "1": 0.2}, "random": {"0": 0.1, "1": 0.1}}),
+    "forgetting_split": lambda: plots.forgetting_split(RECORDS),
+    "matrix": lambda: plots.matrix(pd.DataFrame([[1.0, 0.25], [0.25, 1.0]], ["a", "b"], ["a", "b"]), "overlap"),
+    "storage": lambda: plots.storage(analysis.for_storage(RECORDS)),
+    "gallery": lambda: plots.gallery({"mnist": [[[[0.0, 1.0]]], [[[1.0, 0.0]]]], "digits": [[[[0.5, 0.0]]]]}, n=2),
+}
+UNLABELLED = {"matrix", "gallery"}  # their labels are ticks and row names
+
+
+def lines(figure: Figure) -> list:
+    return [line for axis in figure.axes for line in axis.get_lines()]
+
+
+def test_every_public_figure_is_drawn_here():
+    assert set(FIGURES) | {"BOUNDS", "COLOURS", "MARKERS", "ORDER", "save_figure"} == set(plots.__all__)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_has_axes_with_labels(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    assert figure.axes
+    assert all(axis.has_data() for axis in figure.axes if name != "gallery")
+    if name not in UNLABELLED:
+        assert all(axis.get_xlabel() for axis in figure.axes)
+        assert any(axis.get_ylabel() for axis in figure.axes) or name == "forgetting_split"  # its names are ticks
+
+
+def test_a_matrix_shows_its_names_numbers_and_label():
+    heat, bar = FIGURES["matrix"]().axes
+    assert [t.get_text() for t in heat.texts] == ["1.00", "0.25", "0.25", "1.00"]
+    assert [t.get_text() for t in heat.get_xticklabels()] == ["a", "b"]
+    assert bar.get_ylabel() == "overlap"
+
+
+def test_a_gallery_has_a_named_row_for_each_domain():
+    figure = FIGURES["gallery"]()
+    assert [axis.get_ylabel() for axis in figure.axes] == ["mnist", "", "digits", ""]
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["tradeoff", "tradeoff_by_pair", "by_density", "fronts", "learning", "storage"])
+def test_a_method_has_its_colour_in_every_figure(name):
+    colour, marker = plots.COLOURS[METHOD], plots.MARKERS[METHOD]
+    drawn = {(to_hex(line.get_color()), line.get_marker()) for line in lines(FIGURES[name]())}
+    assert (to_hex(colour), marker) in drawn
+
+
+def test_bars_have_the_colours_of_their_methods():
+    axis = FIGURES["layer_densities"]().axes[0]
+    handles = dict(zip(["a", "b"], axis.get_legend().get_patches(), strict=True))
+    assert to_hex(handles["b"].get_facecolor()) == to_hex(plots.COLOURS["random"])
+    heights = [[bar.get_height() for bar in container] for container in axis.containers]
+    assert heights == [[0.5, 0.2], [0.1, 0.1]]
+
+
+def test_no_two_methods_look_alike():
+    looks = [(to_hex(plots.COLOURS[n]), plots.MARKERS[n]) for n in plots.ORDER]
+    assert len(set(looks)) == len(plots.ORDER) == len(set(plots.ORDER))
+
+
+def test_the_trade_off_draws_the_means_in_percent():
+    masked, full = FIGURES["tradeoff"]().axes
+    rows = RECORDS[RECORDS["approach"] == METHOD].groupby("density")[["source_acc_full", "target_acc"]].mean() * 100
+    curves = {line.get_marker(): line for line in full.get_lines()}
+    assert curves[plots.MARKERS[METHOD]].get_xydata() == pytest.approx(rows.to_numpy())
+    assert {tuple(line.get_xdata()) for line in masked.get_lines() if line.get_marker() == "o"} == {(90.0, 90.0)}
+    assert plots.MARKERS["wise_ft"] in curves
+    assert plots.MARKERS["wise_ft"] not in {line.get_marker() for line in masked.get_lines()}
+
+
+def test_a_front_joins_only_what_nothing_beats():
+    axis = plots.fronts(analysis.with_family(RECORDS), ["l2_sp", "wise_ft"]).axes[0]
+    rows = RECORDS[RECORDS["approach"] == "l2_sp"].groupby("strength")[["source_acc_full", "target_acc"]].mean() * 100
+    assert axis.get_lines()[0].get_xydata() == pytest.approx(rows.to_numpy()[::-1])
+    beaten = RECORDS.assign(target_acc=RECORDS["source_acc_full"])
+    axis = plots.fronts(analysis.with_family(beaten), ["l2_sp"]).axes[0]
+    assert axis.get_lines()[0].get_xydata() == pytest.approx(rows.to_numpy()[1:, [0, 0]])
+
+
+def test_forgetting_is_split_into_masking_cost_and_drift():
+    axis = FIGURES["forgetting_split"]().axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == [METHOD, "random"]
+    cost, drift = ([bar.get_width() for bar in container] for container in axis.containers)
+    assert cost + drift == pytest.approx([10, 10, 2, 2])
+    assert list(lines(axis.figure)[0].get_xdata()) == pytest.approx([30, 30])
+
+
+def test_legends_name_what_is_drawn():
+    texts = [t.get_text() for t in FIGURES["tradeoff"]().legends[0].get_texts()]
+    assert texts == [METHOD, "random", "wise_ft", *plots.BOUNDS]
+
+
+def test_saving_twice_writes_the_same_bytes(tmp_path):
+    written = []
+    for name in ("a", "b"):
+        files = plots.save_figure(FIGURES["learning"](), "figure", folder=tmp_path / name)
+        assert [f.name for f in files] == ["figure.png", "figure.pdf"]
+        written.append([f.read_bytes() for f in files])
+    assert written[0] == written[1]
+    assert written[0][0].startswith(b"\x89PNG")
+    assert written[0][1].startswith(b"%PDF")
+
+
+def test_figures_are_saved_at_the_resolution_of_the_style(tmp_path):
+    figure = FIGURES["learning"]()
+    file = plots.save_figure(figure, "figure", folder=tmp_path)[0]
+    width = struct.unpack(">I", file.read_bytes()[16:20])[0]
+    assert width == pytest.approx(160 * figure.get_figwidth(), abs=1)
+
+
+def test_no_two_approaches_of_the_storage_figure_look_alike():
+    extra = [RECORDS.assign(approach=name) for name in ("select (gumbel_sigmoid)", "exclusive (gumbel_sigmoid)")]
+    figure = plots.storage(pd.concat([t.assign(source=0.9) for t in extra]))
+    assert len({(line.get_color(), line.get_marker()) for line in lines(figure)}) == 2

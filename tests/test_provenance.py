@@ -1,0 +1,61 @@
+"""Provenance: the hash of our code changes with the code, and with nothing else."""
+
+import re
+
+import pytest
+
+from maskutils import paths, provenance
+
+SOURCE = '"""Doc."""\n\nfrom maskutils.b import g\n\n\ndef f():\n    """Doc."""\n    return 1  # one\n'
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of two modules, `a` that imports `b`, and a third that nobody imports."""
+    for name, text in {"a": SOURCE, "b": "def g():\n    return 2\n", "c": "x = 3\n"}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path)
+    return tmp_path
+
+
+def key(*modules):
+    provenance.code_key.cache_clear()
+    provenance._bare.cache_clear()
+    return provenance.code_key(*modules)
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    yield
+    provenance.code_key.cache_clear()
+    provenance._bare.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "changes"),
+    [
+        ("a", "return 1", "return 7", True), ("b", "return 2", "return 7", True), ("c", "x = 3", "x = 7", False),
+        ("a", "# one", "# another word", False), ("a", '    """Doc."""', '    """Another."""', False),
+        ("a", "\n\n\ndef", "\n\ndef", False), ("a", "return 1", "return  (1)", False),
+    ],
+)  # fmt: skip
+def test_the_key_changes_with_code_that_is_imported_and_not_with_prose(package, module, old, new, changes):
+    before = key("a")
+    file = package / f"{module}.py"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    assert (key("a") != before) == changes
+
+
+def test_the_closure_follows_imports_and_folders(package):
+    (package / "d").mkdir()
+    (package / "d" / "__init__.py").write_text("from maskutils.d.e import h\n")
+    (package / "d" / "e.py").write_text("from maskutils import a\nh = 1\n")
+    assert provenance.closure("d") == {"a", "b", "d"}
+    assert provenance.closure("b") == {"b"}
+
+
+def test_versions_and_commit_are_named():
+    assert {"python", "torch", "torchvision", "maskutils"} <= set(provenance.versions())
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", provenance.git_commit())
+    assert provenance.cores() >= 1

@@ -1,0 +1,181 @@
+"""The report: every number in a sentence or table is that of the records, by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from maskutils import paths, report
+from maskutils.claims import Verdict
+from maskutils.records import COLUMNS, READINGS, with_approach
+
+
+def make(*rows: dict) -> pd.DataFrame:
+    """Records: what a row leaves out has a default, and validation reads as test does."""
+    blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
+    blank |= {"method": None, "native_of": None, "alpha": 1.0, "per_layer": False, "seed": 0, "source_acc_before": 0.95}
+    filled = [blank | row for row in rows]
+    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
+
+
+def at(full: float, target: float, protocol: str = "finetune", **rest) -> dict:
+    return {"source_acc_full": full, "target_acc": target, "protocol": protocol} | rest
+
+
+def mask(method: str, masked: float, full: float, target: float, density: float = 0.1, **rest) -> dict:
+    return at(full, target, "protect", method=method, source_acc_masked=masked, density=density, **rest)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "results_dir", lambda profile: tmp_path / profile)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(0.951, "95.1 %"), (0.0, "0.0 %"), (1.0, "100.0 %"), (0.1234, "12.3 %")]
+)
+def test_points(fraction, text):
+    assert report.points(fraction) == text
+
+
+def test_percent_shows_means_intervals_and_what_is_missing():
+    summary = pd.DataFrame(
+        {"a": [0.5, 0.25, math.nan], "a_ci": [0.012, math.nan, math.nan], "n": [3, 1, 3], "b_ci": 0.0}
+    )
+    table = report.percent(summary, ["a"])
+    assert table["a"].tolist() == ["50.0 ± 1.2", "25.0", "–"]
+    assert list(table.columns) == ["n", "a"]
+
+
+def test_the_headline_has_one_row_an_approach_at_the_density_asked_for():
+    left = [at(0.1, 0.1, alpha=0.5), at(0.1, 0.1, "l2_sp", strength=1), at(0.1, 0.1, "replay", fraction=0.1)]
+    left += [mask("snip", 0.1, 0.1, 0.1, 0.5), mask("snip", 0.1, 0.1, 0.1, native_of="snip", seed=1)]
+    table = report.headline(make(at(0.5, 0.9), mask("snip", 0.8, 0.6, 0.7), at(0.6, 0.8, seed=0, pair="b"), *left))
+    names = ["approach", "seeds", "source through mask (%)", "source full network (%)", "target (%)"]
+    assert table[names].to_numpy().tolist() == [
+        ["finetune", 1, "–", "55.0", "85.0"],
+        ["snip", 1, "80.0", "60.0", "70.0"],
+    ]
+    other = report.headline(make(mask("snip", 0.8, 0.6, 0.7, 0.5)), density=0.5)
+    assert other["source through mask (%)"].tolist() == ["80.0"]
+
+
+def test_the_headline_is_sorted_by_the_number():
+    table = report.headline(make(at(0.5, 1.0), mask("snip", 0.8, 0.6, 0.95), at(0.9, 0.09, "source_only")))
+    assert table["target (%)"].tolist() == ["100.0", "95.0", "9.0"]
+
+
+def test_native_findings_compare_with_chance_of_the_same_density():
+    rows = [
+        mask(m, 0, 0, 0, d, native_of="bernoulli", source_acc_masked_before=a, seed=s)
+        for m, d, a, s in [("bernoulli", 0.2, 0.8, 0), ("bernoulli", 0.4, 0.9, 1), ("random", 0.3, 0.1, 0)]
+    ]
+    text = report.native_findings(make(*rows, mask("bernoulli", 0, 0, 0, source_acc_masked_before=0)), "bernoulli")
+    for said in (
+        "**bernoulli** keeps 30.0 %",
+        "answers 85.0 %",
+        "10.0 % through a random",
+        "95.0 % whole",
+        "of 2 seeds",
+    ):
+        assert said in text
+
+
+def test_density_findings_have_a_line_for_each_density():
+    rows = [mask("snip", 0.8, 0.6, 0.7), mask("snip", 0.9, 0.7, 0.6, 0.25), at(0.5, 0.9), at(0.1, 0.1, "lp_ft")]
+    assert report.density_findings(make(*rows), ["snip", "finetune"]).splitlines() == [
+        "- **finetune**: source 50.0 % with the full network, target 90.0 %",
+        "- **snip** at density 0.1: source 80.0 % through the mask and 60.0 % with the full network, target 70.0 %",
+        "- **snip** at density 0.25: source 90.0 % through the mask and 70.0 % with the full network, target 60.0 %",
+    ]
+
+
+def test_tradeoff_findings_are_those_of_the_frame():
+    rows = [at(0.5, 0.96), mask("random", 0.1, 0.66, 0.92), mask("magnitude", 0.7, 0.6, 0.94)]
+    rows += [mask("snip", 0.8, 0.62, 0.9, drift=0.0), mask("snip", 0.99, 0.99, 0.99, 0.5, drift=-0.25)]
+    lines = report.tradeoff_findings(make(*rows)).splitlines()
+    assert lines[0] == "- Free fine-tuning takes the source from 95.0 % to 50.0 % and reaches 96.0 % on the target."
+    assert "**snip** retains most: 80.0 %, against 10.0 % for a random mask and 70.0 % for magnitude" in lines[1]
+    assert "lie between 60.0 % and 66.0 %: **random** retains most, **magnitude** adapts best (94.0 %" in lines[2]
+    assert lines[3] == "- The largest drift through the mask, of 4 protected transfers, is 0.25."
+
+
+def test_choices_say_what_to_choose_and_what_to_expect():
+    rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05, alpha=0.5)]
+    table = report.choices(make(*rows, mask("snip", 0.92, 0.7, 0.85)), [0.01, 0.05])
+    assert table.to_numpy().tolist() == [
+        ["1 %", "yes", "l2_sp (strength 3)", "0.0 [0.0, 0.0]", "30.0 [30.0, 30.0]"],
+        ["5 %", "yes", "snip (density 0.1)", "3.0 [3.0, 3.0]", "85.0 [85.0, 85.0]"],
+        ["1 %", "no", "l2_sp (strength 3)", "0.0 [0.0, 0.0]", "30.0 [30.0, 30.0]"],
+        ["5 %", "no", "replay + wise_ft (fraction 0.05, alpha 0.5)", "5.0 [5.0, 5.0]", "80.0 [80.0, 80.0]"],
+    ]
+
+
+def test_a_choice_without_settings_has_no_empty_brackets():
+    assert set(report.choices(make(at(0.95, 0.9)), [0.05])["choose"]) == {"finetune"}
+
+
+VOLUMES = [{"family": f, "seed": s, "hypervolume": v} for f, vs in {
+    "o": [0.5, 0.5, 0.5], "a": [0.6, 0.7, 0.8], "b": [0.25, 0.25, 0.25]}.items() for s, v in enumerate(vs)]  # fmt: skip
+
+
+def test_the_table_against_an_opponent():
+    table = report.against(pd.DataFrame(VOLUMES), "o").set_index("family")
+    assert table["hypervolume (%)"].to_dict() == {"a": "70.0", "o": "50.0", "b": "25.0"}
+    assert list(table.index) == ["a", "o", "b"]
+    shown = table["minus o (points)"]
+    assert shown["a"].startswith("+20.0 [+10.0, +30.0]")
+    assert (shown["o"], shown["b"]) == ("", "-25.0 [-25.0, -25.0]")
+    assert (
+        table.loc["a", "p (Holm)"] == f"{1 - math.sqrt(12 / 14):.3f}"
+    )  # t = 0.2 / (0.1 / sqrt 3), 2 degrees of freedom
+    assert table.loc["o", "p (Holm)"] == ""
+
+
+def test_no_p_is_shown_where_there_is_none():
+    assert report.against(pd.DataFrame(VOLUMES), "o").set_index("family").loc["b", "p (Holm)"] == ""
+
+
+def test_verdicts_are_lines():
+    found = [Verdict("c", True, "1 point"), Verdict("d", None, "none")]
+    assert report.verdicts(found) == "- **PASS** c: 1 point\n- **SKIP** d: none"
+
+
+def test_tables_are_written_as_markdown_and_latex(results):
+    report.write_tables(pd.DataFrame({"name": ["a"], "target (%)": ["95.1"]}), "p", "t")
+    markdown = (results / "p" / "t.md").read_text().splitlines()
+    assert [cell.strip() for cell in markdown[0].strip("|").split("|")] == ["name", "target (%)"]
+    assert [cell.strip() for cell in markdown[2].strip("|").split("|")] == ["a", "95.1"]
+    latex = (results / "p" / "t.tex").read_text()
+    assert r"name & target (\%) \\" in latex
+    assert r"a & 95.1 \\" in latex
+    assert sorted(p.name for p in (results / "p").iterdir()) == ["t.md", "t.tex"]
+
+
+def test_markdown_keeps_the_decimals(results):
+    report.write_tables(pd.DataFrame({"target (%)": ["95.0"]}), "p", "t")
+    assert "95.0" in (results / "p" / "t.md").read_text()
+
+
+def test_names_are_escaped_in_latex(results):
+    report.write_tables(pd.DataFrame({"approach": ["gumbel_sigmoid"]}), "p", "t")
+    assert r"gumbel\_sigmoid" in (results / "p" / "t.tex").read_text()
+
+
+TEXT = "head\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b --><!-- /b -->\ntail\n"
+
+
+def test_blocks_are_filled_between_their_markers_and_nowhere_else():
+    filled = report.fill_readme(TEXT, {"a": "\nnew\nlines\n", "b": "x"})
+    assert filled == (
+        "head\n<!-- a -->\nnew\nlines\n<!-- /a -->\nbetween\n<!-- b -->\nx\n<!-- /b -->\ntail\n"
+    )  # fmt: skip
+    assert report.fill_readme(filled, {"a": "\nnew\nlines\n", "b": "x"}) == filled
+    assert report.fill_readme(TEXT, {}) == TEXT
+
+
+@pytest.mark.parametrize("text", ["", "<!-- a -->", "<!-- /a -->", "<!-- aa --><!-- /aa -->"])
+def test_a_missing_marker_is_refused(text):
+    with pytest.raises(ValueError, match=r"no <!-- a --> \.\.\. <!-- /a -->"):
+        report.fill_readme(text, {"a": "x"})
