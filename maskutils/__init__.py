@@ -6,11 +6,12 @@ An open study after *Differentiable Weight Masks for Domain Transfer* (Khanna, V
 
 from maskutils.analysis import recommend
 from maskutils.data import load_pair
+from maskutils.learn import learn_mask
 from maskutils.mask import Mask
 from maskutils.models import build_model
 from maskutils.protection import protect
 from maskutils.records import load_records
-from maskutils.train import evaluate, fit, learn_mask
+from maskutils.train import evaluate, fit
 from maskutils.transfer import score, transfer
 
 __version__ = "0.1.0"

@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from maskutils import metrics
 from maskutils.config import known
-from maskutils.records import on_grid
+from maskutils.records import at_density, on_grid
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
 NOT_FOR_CHOICE = ("joint",)  # needs the whole source: a bound
@@ -49,14 +49,9 @@ def with_family(records: pd.DataFrame) -> pd.DataFrame:
     return records.assign(family=family)
 
 
-def candidates(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` at equal densities, with densities rounded so that equal ones are equal."""
-    return on_grid(records).assign(density=lambda r: r["density"].round(3))
-
-
 def best_of_family(records: pd.DataFrame, value: str = "harmonic") -> pd.DataFrame:
     """For each pair and family, the test rows (one a seed) of the candidate with the highest mean `value` on validation."""
-    rows = with_family(candidates(relative(records)))
+    rows = with_family(on_grid(relative(records)))
     means = rows.groupby(["pair", "family", *CANDIDATE], dropna=False)[f"val_{value}"].mean().dropna().reset_index()
     best = means.loc[means.groupby(["pair", "family"])[f"val_{value}"].idxmax()].drop(columns=f"val_{value}")
     return rows.merge(best, on=["pair", "family", *CANDIDATE])
@@ -68,7 +63,7 @@ def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") 
     The front is chosen by validation means over seeds; the area is that of its test points, so a family with many strengths
     gains nothing from their noise. `split` "val_" gives the area of the validation points, to choose families by.
     """
-    column, rows = READINGS[reading], with_family(candidates(records))
+    column, rows = READINGS[reading], with_family(on_grid(records))
     rows = rows[rows[column].notna()]
     out = []
     for (pair, family), group in rows.groupby(["pair", "family"]):
@@ -149,7 +144,7 @@ def recommend(
     without = [without] if isinstance(without, str) else list(without)
     for name in without:
         known(name, {*records["approach"], *records["approach"].str.removesuffix(" + wise_ft")}, "approach")
-    rows = with_drop(candidates(records), task_known)
+    rows = with_drop(on_grid(records), task_known)
     trained = rows["approach"].str.removesuffix(" + wise_ft")  # an interpolation needs what its training needs
     rows = rows[~(trained.isin([*NOT_FOR_CHOICE, *without]) | rows["approach"].isin([*without]))]
     means = rows.groupby(CANDIDATE, dropna=False)[["val_drop", "val_target_acc"]].mean().reset_index()
@@ -204,7 +199,7 @@ def check_choice(records: pd.DataFrame, drops: Sequence[float], task_known: bool
             seen, unseen = group[group["seed"] != seed], group[group["seed"] == seed]
             for allowed in drops:
                 choice = recommend(seen, max_source_drop=allowed, task_known=task_known)
-                found = of_candidate(with_drop(candidates(unseen), task_known), choice).iloc[0]
+                found = of_candidate(with_drop(on_grid(unseen), task_known), choice).iloc[0]
                 row = {"pair": pair, "seed": seed, "allowed": allowed, "approach": choice["approach"]}
                 out.append(
                     row | {"promised": choice["source_drop"], "found": found["drop"], "target_acc": found["target_acc"]}
@@ -212,13 +207,26 @@ def check_choice(records: pd.DataFrame, drops: Sequence[float], task_known: bool
     return pd.DataFrame(out)
 
 
+def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
+    """The settings of a method in a table of `experiment.tune`, best first: setting, val_acc, native_density, cost, affordable, n.
+
+    `val_acc` is the mean through the mask over densities, pairs and seeds; `cost` what the native mask loses of the network's
+    accuracy. Those whose cost is above `max_cost` come after all others.
+    """
+    native, on_densities = table[table["native"]].groupby("setting"), table[~table["native"]].groupby("setting")
+    out = pd.DataFrame({"val_acc": on_densities["val_acc"].mean(), "native_density": native["density"].mean()})
+    out["cost"] = native["val_acc_before"].mean() - native["val_acc"].mean()
+    out["affordable"], out["n"] = out["cost"] <= max_cost, native.size()
+    return out.sort_values(["affordable", "val_acc"], ascending=False).reset_index()
+
+
 def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     """Rows for the storage figure: masks at `density`, others in their best setting, and `source` in the task-known reading.
 
     Where nothing but a second network serves both tasks, that network's source is the source network itself.
     """
-    rows = candidates(records)
-    rows = rows[(rows["alpha"] == 1) & (rows["density"].isna() | ((rows["density"] - density).abs() < 2e-3))]
+    rows = at_density(records, density)
+    rows = rows[rows["alpha"] == 1]
     kept = {"protect", "packnet", "finetune", "piggyback", "source_only", "select", "exclusive"}
     rows = rows[rows["protocol"].isin(kept) & ~rows["per_layer"].where(rows["protocol"] == "protect", False)]
     apart = rows["protocol"].isin(["finetune", "piggyback", "source_only"])

@@ -19,11 +19,12 @@ from maskutils import paths
 from maskutils.config import BadParameter, Setup, content_key, known
 from maskutils.data import Pair, load_pair
 from maskutils.layers import LAYERS
+from maskutils.learn import learn_mask, learn_subnetwork
 from maskutils.mask import DamagedFile, Mask, write_atomically
 from maskutils.models import build_model, own_head, with_target_head
 from maskutils.provenance import code_key
 from maskutils.rankings import Scores, fisher_information
-from maskutils.train import fit, learn_mask, learn_subnetwork
+from maskutils.train import fit
 
 T = TypeVar("T")
 
@@ -162,7 +163,7 @@ def source_key(setup: Setup, seed: int) -> str:
 
 def mask_key(setup: Setup, method: str, seed: int, options: Mapping[str, Any]) -> str:
     """Names the content of a mask of a source network."""
-    return content_key("mask", source_key(setup, seed), method, setup.mask_steps, dict(options), code_key("train"))
+    return content_key("mask", source_key(setup, seed), method, setup.mask_steps, dict(options), code_key("learn"))
 
 
 def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None], load_from: Callable[[Path], T]) -> T:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,21 @@ def ipc_kernel_manager(sockets: str) -> type:
 
 
 @contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """`variables` in the environment of this process inside the block; on leaving it is what it was, whatever changed it.
+
+    Dask changes it too: a kernel that some later code starts would inherit its thread counts.
+    """
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
 def client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """A Dask client: of `scheduler`, or of `workers` single-threaded processes here, each with its share of the cores
     for kernels.
@@ -169,8 +184,8 @@ def client(workers: int, scheduler: str | None) -> Iterator[Any]:
         return
     threads = str(max(1, cores() // workers))
     kernel = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) | {"TQDM_DISABLE": "1"}
-    os.environ.update(kernel)  # inherited by workers and their kernels
     with (
+        environment(kernel),  # inherited by workers and their kernels
         dask.config.set({"distributed.worker.profile.enabled": False}),  # sampling costs a tenth of a core
         LocalCluster(
             workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50

@@ -51,7 +51,7 @@ def _interval(row: pd.Series) -> str:
 def density_is_the_dial(records: pd.DataFrame) -> Verdict:
     """Rank correlation of density with retention is at least 0.9, with adaptation at most -0.9, for every learnt method."""
     said, passed = [], True
-    means = summarise(analysis.candidates(records), ["approach", "density"])
+    means = summarise(on_grid(records), ["approach", "density"])
     for name in [n for n in LEARNT if n in set(means["approach"])]:
         curve = means[means["approach"] == name]
         if len(curve) < 3:
@@ -68,7 +68,7 @@ def density_is_the_dial(records: pd.DataFrame) -> Verdict:
 def some_masks_prevent_forgetting_and_pay(records: pd.DataFrame) -> Verdict:
     """Some mask loses at most 2 points of the source with the full network, and at least 2 points of the target."""
     claim = "some masks prevent forgetting almost wholly with the full network (2 points), and pay on the target"
-    means = summarise(analysis.candidates(records), ["approach", "density"])
+    means = summarise(on_grid(records), ["approach", "density"])
     if not {"finetune", *LEARNT} & set(means["approach"]) > {"finetune"}:
         return Verdict(claim, None, "the records hold no learnt masks beside fine-tuning")
     free = means[means["approach"] == "finetune"].iloc[0]

@@ -102,6 +102,39 @@ def _assigned(source: str) -> Iterator[str]:
         yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
+def positive(name: str, value: float) -> float:
+    """`value` if it is above 0; else `BadParameter`."""
+    if not value > 0:
+        raise BadParameter(f"{name} = {value!r} must be greater than 0")
+    return value
+
+
+def fraction(name: str, value: float) -> float:
+    """`value` if it is in (0, 1]; else `BadParameter`."""
+    if not 0 < value <= 1:
+        raise BadParameter(f"{name} {value!r} is outside (0, 1]")
+    return value
+
+
+def options(text: str) -> dict[str, float | str]:
+    """Options of a method, written as in "lr 0.3 strength 2e-6". Raises `BadParameter` for a name without a value.
+
+    >>> options("lr 1 init kaiming")
+    {'lr': 1, 'init': 'kaiming'}
+    """
+    words = text.split()
+    if len(words) % 2:
+        raise BadParameter(f"{text!r} is not of the form 'name value name value'")
+    return {name: _number(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def _number(text: str) -> float | str:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def content_key(*parts: Any) -> str:
     """16 hex digits that name the content of JSON-ready `parts`; equal parts, equal key."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -109,9 +142,12 @@ def content_key(*parts: Any) -> str:
 
 
 def register(registry: dict[str, F]) -> Callable[[F], F]:
-    """A decorator that files a function in `registry` under its own name."""
+    """A decorator that files a function in `registry` under its own name. Raises `ValueError` for a name that is taken."""
 
     def add(function: F) -> F:
-        return registry.setdefault(function.__name__, function)
+        if function.__name__ in registry:
+            raise ValueError(f"{function.__name__!r} is registered already; give the new one another name")
+        registry[function.__name__] = function
+        return function
 
     return add

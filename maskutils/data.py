@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from maskutils.config import known, register
 from maskutils.seeds import stream
@@ -67,6 +67,11 @@ def load_pair(name: str, seed: int = 0) -> Pair:
     True
     """
     return PAIRS[known(name, PAIRS, "pair")](seed)
+
+
+def subset(data: Dataset, indices: Tensor) -> Dataset:
+    """The images of `data` at `indices` (N,); in memory if `data` is."""
+    return TensorDataset(*data[indices]) if isinstance(data, TensorDataset) else Subset(data, indices.tolist())
 
 
 @register(PAIRS)

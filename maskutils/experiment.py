@@ -3,6 +3,7 @@
 It must not know notebooks or the batch.
 """
 
+import inspect
 import resource
 import sys
 import time
@@ -25,9 +26,9 @@ from maskutils.artefacts import (
     source_subnetwork,
     target_mask,
 )
-from maskutils.config import Setup, content_key, known
+from maskutils.config import Setup, content_key, known, positive
 from maskutils.data import PAIRS
-from maskutils.layers.base import positive
+from maskutils.layers import LAYERS
 from maskutils.models import MODELS
 from maskutils.progress import bar
 from maskutils.provenance import code_key, git_commit, versions
@@ -36,7 +37,7 @@ from maskutils.train import evaluate
 from maskutils.transfer import interpolate, score, transfer
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
-__all__ += ["configure", "run_anchored", "run_method", "run_native", "run_protocol"]
+__all__ += ["configure", "run_anchored", "run_method", "run_native", "run_protocol", "tune"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,27 @@ def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
+    """What the masks of `method` with `options` are worth, to choose options by: source accuracy through them on *validation*.
+
+    A row for each seed and each density of `setup`, and one for the native mask (`native`): pair, model, method, setting (the
+    options as text), seed, density, native, val_acc, val_acc_before (of the whole network). No test image is read.
+    """
+    rows = []
+    for seed in bar(setup.seeds, f"{method} {options}", unit="seed"):
+        network, data = source_network(setup, seed), source_pair(setup, seed).source.val
+        about = {"pair": setup.pair, "model": setup.model, "method": method, "seed": seed}
+        about |= {
+            "setting": " ".join(f"{n} {v}" for n, v in options.items()),
+            "val_acc_before": evaluate(network, data),
+        }
+        for density in (None, *setup.densities):
+            owner, mask = source_subnetwork(setup, method, seed, density, **options)
+            found = {"density": mask.density, "native": density is None, "val_acc": evaluate(mask.apply(owner), data)}
+            rows.append(about | found)
+    return pd.DataFrame(rows)
+
+
 def _table(setup: Setup, approaches: Iterable[Approach], what: str) -> pd.DataFrame:
     """The records of all `approaches` on all seeds."""
     grid = [(approach, seed) for seed in setup.seeds for approach in approaches]
@@ -136,6 +158,7 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     mask, rows = given.get("mask"), []
     row = {"pair": setup.pair, "model": setup.model, "protocol": approach.protocol, "method": approach.method}
     row |= {"density": None if mask is None else mask.density, "native_of": approach.native_of, "seed": seed}
+    row["options"] = _options(approach)
     row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(approach.knobs) | seconds
     n = sum(p.numel() for p in before.parameters())
     row |= _about(setup) | {"stored_bits": metrics.stored_bits(approach.protocol, n, row["density"])}
@@ -147,10 +170,20 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     return rows
 
 
+def _options(approach: Approach) -> str | None:
+    """The options of the method that are not its defaults, as "tau 0.5 lr 0.1"; None where there are none."""
+    cls = LAYERS.get(approach.method)
+    usual = {"of": "gumbel_sigmoid"}
+    if cls is not None:
+        usual = {n: p.default for n, p in inspect.signature(cls).parameters.items()}
+        usual |= {"lr": cls.lr, "strength": cls.strength}
+    return " ".join(f"{n} {v}" for n, v in approach.options.items() if usual.get(n) != v) or None
+
+
 def _training(history: list[dict[str, float]]) -> dict[str, Any]:
     """How the target was learnt: the history, and what its last three tenths gained on validation."""
-    gain = history[-1]["target_val"] - history[6]["target_val"] if len(history) == 10 else None
-    return {"late_gain": gain, "history": history}
+    early = [row["target_val"] for row in history if 10 * row["step"] <= 7 * history[-1]["step"]]
+    return {"late_gain": history[-1]["target_val"] - early[-1] if early else None, "history": history}
 
 
 def _about(setup: Setup) -> dict[str, Any]:

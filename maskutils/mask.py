@@ -51,11 +51,15 @@ class Mask:
         """The mask of exactly round(density * n) highest scores, over all layers or (`per_layer`) in each.
 
         Over all layers each one keeps at least a share `floor` of its weights (never more than `density`), so that none
-        is cut off. Equal scores are kept in order of position. Raises `ValueError` for a density outside (0, 1].
+        is cut off. Equal scores are kept in order of position. Raises `ValueError` for a density outside (0, 1] or scores that are nan.
         """
         if not 0 < density <= 1:
             raise ValueError(f"density {density} is outside (0, 1]: it is the fraction of weights kept")
         flat = {name: s.detach().flatten().float() for name, s in scores.items()}
+        if unordered := [name for name, s in flat.items() if s.isnan().any()]:
+            raise ValueError(
+                f"scores of {', '.join(unordered)} hold nan, which has no order; did the training diverge?"
+            )
         share, total = (
             density if per_layer else min(floor, density),
             round(density * sum(s.numel() for s in flat.values())),

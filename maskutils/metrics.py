@@ -89,10 +89,10 @@ def hypervolume(
 
 
 def expected_iou(p: float, q: float) -> float:
-    """IoU of two independent random masks of density p and q: pq / (p + q - pq). For the excess over chance of a
+    """IoU of two independent random masks of density p and q: pq / (p + q - pq); 1 where both are empty. For the excess over chance of a
     measured IoU.
     """
-    return p * q / (p + q - p * q) if p + q else 0.0
+    return p * q / (p + q - p * q) if p + q else 1.0
 
 
 def mask_bits(n: int, density: float) -> float:

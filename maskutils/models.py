@@ -5,7 +5,7 @@ works everywhere; nothing has to be built here. It must not know data, masks or 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 import pandas as pd
 import torch
@@ -94,7 +94,15 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 def maskable(model: nn.Module) -> list[str]:
     """Names of the parameters that a mask covers: weights of two or more dimensions, outside head and embeddings; tied
     ones once.
+
+    Raises `ValueError` for a network that has none.
     """
+    if names := _covered(model):
+        return names
+    raise ValueError(f"{type(model).__name__} has nothing to mask: no weight of two or more dimensions beside its head")
+
+
+def _covered(model: nn.Module) -> list[str]:
     head = head_name(model) + "."
 
     def covered(name: str, parameter: nn.Parameter) -> bool:
@@ -107,7 +115,7 @@ def maskable(model: nn.Module) -> list[str]:
 
 def summary(model: nn.Module) -> pd.DataFrame:
     """One row per parameter: name, shape, weights, and whether a mask covers it or why not."""
-    head, names = head_name(model) + ".", set(maskable(model))
+    head, names = head_name(model) + ".", set(_covered(model))
 
     def role(name: str) -> str:
         return "masked" if name in names else "head" if name.startswith(head) else "not masked: bias, norm or embedding"
@@ -122,6 +130,13 @@ def summary(model: nn.Module) -> pd.DataFrame:
 def norm_layers(model: nn.Module) -> list[nn.Module]:
     """Layers with running statistics (batch and instance norm of any dimension)."""
     return [module for module in model.modules() if isinstance(module, _NormBase)]
+
+
+def check_prefixes(train: Iterable[str], names: Collection[str]) -> None:
+    """Raises `ValueError` for a prefix in `train` with which none of `names` begins."""
+    for prefix in train:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"train={prefix!r} matches no parameter or buffer; there are {', '.join(names)}")
 
 
 def device_of(model: nn.Module) -> torch.device:

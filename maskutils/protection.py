@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from maskutils.mask import Mask
+from maskutils.models import check_prefixes
 
 
 @contextlib.contextmanager
@@ -36,9 +37,7 @@ def protect(
     mask.check(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     train = tuple(train)
-    for prefix in train:
-        if not any(name.startswith(prefix) for name in tensors):
-            raise ValueError(f"train={prefix!r} matches no parameter or buffer; there are {', '.join(tensors)}")
+    check_prefixes(train, tensors)
     kept = {name: bits.to(tensors[name].device) for name, bits in mask.bits.items()}
     held = {
         name: t.detach().clone() for name, t in tensors.items() if name in kept or not name.startswith(train or "\0")

@@ -21,14 +21,15 @@ IDENTITY = [
     "model",
     "protocol",
     "method",
+    "options",
     "density",
     "native_of",
     "strength",
     "fraction",
     "alpha",
     "per_layer",
-    "seed",
 ]
+IDENTITY += ["seed"]
 READINGS = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
 LOSSES = ["masking_cost", "drift", "forgetting"]
 COLUMNS = [*IDENTITY, *READINGS, *LOSSES, "seconds"]
@@ -92,19 +93,21 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
     """`records` with a column `approach`, the name that tables and figures use.
 
     The method under `protect`, else the protocol, with the method in brackets where it is not the protocol's usual one;
+    options of the method that are not its defaults stand in brackets too;
     equal density in each layer instead of over all adds "per layer"; interpolation towards the source adds "+ wise_ft"
     (fine-tuning with it is `wise_ft` itself).
     """
     usual = {"protect": None, "packnet": "magnitude", "elastic_mask": "gumbel_sigmoid"}
 
-    def name(protocol: str, method: str | None, alpha: float, per_layer: bool) -> str:
+    def name(protocol: str, method: str | None, options: str | None, alpha: float, per_layer: bool) -> str:
         given = isinstance(method, str) and method != usual.get(protocol)
         base = method if protocol == "protect" else f"{protocol} ({method})" if given else protocol
         base = "piggyback (target)" if protocol == "piggyback" else base
+        base += f" ({options})" if isinstance(options, str) else ""
         base += " per layer" if per_layer and protocol == "protect" else ""
         return base if alpha == 1 else "wise_ft" if base == "finetune" else f"{base} + wise_ft"
 
-    columns = records[["protocol", "method", "alpha", "per_layer"]].itertuples(index=False)
+    columns = records[["protocol", "method", "options", "alpha", "per_layer"]].itertuples(index=False)
     return records.assign(approach=[name(*row) for row in columns])
 
 
@@ -120,8 +123,17 @@ def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
 
 
 def on_grid(records: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows at native densities: what is compared at equal density, and what has none."""
-    return records[records["native_of"].isna()]
+    """Without the rows at native densities: what is compared at equal density, and what has none.
+
+    Densities are rounded to three places: a mask keeps whole weights, so 0.1 of them can be 0.09999.
+    """
+    return records[records["native_of"].isna()].assign(density=lambda r: r["density"].round(3))
+
+
+def at_density(records: pd.DataFrame, density: float) -> pd.DataFrame:
+    """The rows of `on_grid(records)` at `density`, and those that have none."""
+    rows = on_grid(records)
+    return rows[rows["density"].isna() | (rows["density"] == round(density, 3))]
 
 
 def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = (*READINGS, *LOSSES)) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from maskutils import analysis, paths
 from maskutils.claims import Verdict, verify
 from maskutils.mask import write_atomically
-from maskutils.records import load_records, on_grid, read_json, summarise
+from maskutils.records import at_density, load_records, on_grid, read_json, summarise
 
 BOUNDS = ("source_only", "linear_probe", "finetune", "joint")
 
@@ -35,10 +35,9 @@ def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     """The one-look table: the bounds, and every mask under `protect` at `density`; both readings of the source and the target, in percent
     over all pairs.
     """
-    shown = on_grid(records)
+    shown = at_density(records, density)
     protected = (shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)
     shown = shown[(shown["alpha"] == 1) & (protected | shown["approach"].isin(BOUNDS))]
-    shown = shown[shown["density"].isna() | ((shown["density"] - density).abs() < 1e-3)]
     values = ["source_acc_masked", "source_acc_full", "target_acc"]
     table = percent(summarise(shown, ["approach"], values).sort_values("target_acc", ascending=False), values)
     names = {
@@ -81,7 +80,7 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     shown = on_grid(records)
     shown = shown[shown["alpha"] == 1]
     protected = shown[(shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)]
-    at = summarise(protected[protected["density"].sub(density).abs() < 1e-3], ["approach"]).set_index("approach")
+    at = summarise(protected[protected["density"] == round(density, 3)], ["approach"]).set_index("approach")
     free = summarise(shown[shown["approach"] == "finetune"], ["approach"]).iloc[0]
     masked, full, target = at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
     lines = [
@@ -146,6 +145,12 @@ def write_tables(table: pd.DataFrame, profile: str, name: str) -> None:
         folder / f"{name}.tex",
         table.style.hide(axis="index").to_latex(hrules=True).replace("%", r"\%").replace("_", r"\_").encode(),
     )
+
+
+def write_tuning(ranked: pd.DataFrame, method: str) -> None:
+    """Write the ranked settings of a mask layer where the project keeps them, under results/tuning."""
+    text = ranked.to_csv(index=False, float_format="%.4f")
+    write_atomically(paths.results_dir("tuning") / f"{method}.csv", text.encode())
 
 
 def fill_readme(text: str, blocks: dict[str, str]) -> str:

@@ -1,10 +1,9 @@
-"""The one training loop, and learning a mask with it.
+"""The one training loop, and what reads a network out.
 
 Owns how anything is trained and evaluated. `fit` mutates the model it is given and says so; `predict` and `evaluate` leave
 it in evaluation mode; everything else leaves its input alone. It must not know protocols, records or files.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -13,12 +12,9 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from maskutils.config import BadParameter, known
-from maskutils.layers import LAYERS, attach, detach
-from maskutils.mask import Mask
-from maskutils.models import device_of, maskable, norm_layers
+from maskutils.config import known
+from maskutils.models import device_of, norm_layers
 from maskutils.progress import bar
-from maskutils.rankings import RANKINGS
 from maskutils.seeds import generator, seeded
 
 Batches = Dataset | Iterable[tuple[Tensor, Tensor]]
@@ -161,104 +157,3 @@ def _in_order(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]
     if isinstance(data, TensorDataset):
         return zip(*(t.split(batch_size) for t in data.tensors), strict=True)
     return DataLoader(data, batch_size) if isinstance(data, Dataset) else data
-
-
-def learn_mask(
-    model: nn.Module,
-    data: Batches,
-    method: str = "gumbel_sigmoid",
-    *,
-    density: float | None = None,
-    per_layer: bool = False,
-    steps: int = 300,
-    lr: float | None = None,
-    strength: float | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-    **options: float | str,
-) -> Mask:
-    """The mask of the weights with which `model` does its task on `data`; `model` is left as it was.
-
-    `method` is a mask layer (scores are learnt on the frozen network, with norm layers in evaluation mode), a ranking
-    (no training), or "shuffled": the mask of the method `of` (default gumbel_sigmoid), permuted within each layer.
-    `density` in (0, 1] is the fraction kept, chosen by the method's ranking (`edge_popup` learns for that density);
-    None gives the method's native mask, which a ranking has not. `lr`, `strength` (of the density penalty) and
-    `options` default to those of the layer. The mask carries its scores and its history.
-
-    Raises `BadParameter` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
-    training diverges.
-
-    >>> from maskutils import build_model, load_pair
-    >>> learn_mask(build_model("mlp"), load_pair("mnist_to_digits").source.train, "magnitude", density=0.1)
-    Mask(2 layers, 151,040 weights, density 0.100)
-    """
-    known(method, [*LAYERS, *RANKINGS, "shuffled"], "method")
-    if method == "shuffled":
-        of = str(options.pop("of", "gumbel_sigmoid"))
-        native = learn_mask(model, data, of, density=density, per_layer=per_layer, steps=steps, lr=lr, strength=strength,
-                            batch_size=batch_size, seed=seed, **options)  # fmt: skip
-        return native.shuffled(seed)
-    if method in RANKINGS:
-        for option in options:
-            known(option, (), f"option of {method}")
-        if density is None:
-            raise ValueError(
-                f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
-            )
-        return Mask.from_scores(RANKINGS[method](model, data, seed), density, per_layer)
-    if LAYERS[method].learns_density and density is not None:
-        options["density"] = density
-    if LAYERS[method].trains_weights:
-        raise BadParameter(
-            f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"
-        )
-    native = learn_subnetwork(
-        model, data, method, steps=steps, lr=lr, strength=strength, batch_size=batch_size, seed=seed, **options
-    )[1]
-    return native if density is None else native.at_density(density, per_layer)
-
-
-def learn_subnetwork(
-    model: nn.Module,
-    data: Batches,
-    method: str,
-    *,
-    steps: int = 300,
-    lr: float | None = None,
-    strength: float | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-    train: Iterable[str] = (),
-    **options: float | str,
-) -> tuple[nn.Module, Mask]:
-    """A copy of `model` and the native mask of the mask layer `method`, learnt on it; `model` is left as it was.
-
-    The copy is frozen but for parameters whose names begin with one of `train` (a fresh head), and the weights themselves
-    where the method learns them together with the scores (`winning_subnetwork`). See `learn_mask` for the rest.
-    """
-    cls = LAYERS[known(method, LAYERS, "mask layer")]
-    model, train = copy.deepcopy(model).requires_grad_(False), tuple(train)
-    strength = cls.strength if strength is None else strength
-
-    def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
-        cost = strength * cls.ramp(progress) * sum(layer.penalty() for layer in layers.values()) if strength else 0.0
-        for layer in layers.values():
-            layer.progress = progress + 1 / steps  # that of the next step: this one's forward pass is over
-        return cost
-
-    def density() -> dict[str, float]:
-        return {"density": Mask({name: layer.harden() for name, layer in layers.items()}).density}
-
-    with seeded(seed, f"mask/{method}"):
-        names = maskable(model) if cls.trains_weights else []
-        weights = [p for n, p in model.named_parameters() if n in names or n.startswith(train or "\0")]
-        layers = attach(model, method, **options)
-        params = [layer.scores for layer in layers.values()] + [w.requires_grad_() for w in weights]
-        history = fit(
-            model, data, steps=steps, lr=lr or cls.lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
-            params=params, penalty=penalty, norm="eval", watch=density,
-        )  # fmt: skip
-    bits = {name: layer.harden() for name, layer in layers.items()}
-    ranking = {name: layer.ranking() for name, layer in layers.items()}
-    detach(model)
-    return model.requires_grad_(), Mask(bits, ranking, tuple(history))

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from maskutils import analysis
-from maskutils.records import COLUMNS, READINGS, with_approach
+from maskutils.records import COLUMNS, READINGS, on_grid, with_approach
 
 
 def make(*rows: dict) -> pd.DataFrame:
     """Records: what a row leaves out has a default, and validation reads as test does unless it says otherwise."""
     blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
-    blank |= {"method": None, "native_of": None, "alpha": 1.0, "per_layer": False, "seed": 0}
+    blank |= {"method": None, "native_of": None, "options": None, "alpha": 1.0, "per_layer": False, "seed": 0}
     blank |= {"source_acc_before": 0.9, "source_acc_full": 0.5, "target_acc": 0.9}
     filled = [blank | row for row in rows]
     return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
@@ -72,10 +72,10 @@ def test_a_family_joins_strengths_and_interpolations():
     assert analysis.with_family(make(*rows))["family"].tolist() == names
 
 
-def test_candidates_have_equal_densities_and_no_native_ones():
+def test_rows_on_the_grid_have_equal_densities_and_no_native_ones():
     mask = {"protocol": "protect", "method": "snip"}
     rows = make(mask | {"density": 0.10003}, mask | {"density": 0.09998}, mask | {"density": 0.3, "native_of": "snip"})
-    assert analysis.candidates(rows)["density"].tolist() == [0.1, 0.1]
+    assert on_grid(rows)["density"].tolist() == [0.1, 0.1]
 
 
 def test_the_best_of_a_family_is_chosen_on_validation_and_read_on_test():
@@ -234,3 +234,19 @@ def test_storage_compares_what_serves_both_tasks_with_the_task_known():
     found = analysis.for_storage(make(*kept, *left))
     assert found.index.tolist() == [0, 1, 2, 3, 4]
     assert found["source"].tolist() == [0.7, 0.7, 0.9, 0.9, 0.9]
+
+
+def test_settings_are_ranked_by_their_masks_after_those_that_cost_too_much():
+    rows = [
+        ("a", True, 0.90),
+        ("a", False, 0.80),
+        ("b", True, 0.94),
+        ("b", False, 0.70),
+        ("c", True, 0.93),
+        ("c", False, 0.75),
+    ]
+    table = pd.DataFrame([{"setting": s, "native": n, "val_acc": v, "density": 0.1} for s, n, v in rows])
+    ranked = analysis.rank_settings(table.assign(val_acc_before=0.95), max_cost=0.02 + 1e-9)
+    assert ranked["setting"].tolist() == ["c", "b", "a"]
+    assert ranked["cost"].tolist() == pytest.approx([0.02, 0.01, 0.05])
+    assert ranked["affordable"].tolist() == [True, True, False]

@@ -49,6 +49,12 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root):  #
     assert manifest["runs"][1]["parameters"]["seeds"] == [3]
 
 
+def test_the_environment_is_left_as_it_was(root):  # noqa: F811
+    before = dict(os.environ)
+    reproduce(write_profile(root / "tiny.yaml", [{"notebook": "first"}], seeds=[0]), workers=1)
+    assert dict(os.environ) == before
+
+
 def test_records_are_joined_before_the_notebook_that_reads_them(root):  # noqa: F811
     read = "import pandas as pd\nfrom maskutils import paths\nassert len(pd.read_csv(paths.results_dir(profile) / 'records.csv')) == 4"
     write_notebook(root / "notebooks" / "reader.ipynb", read, parameters='profile: str = "default"')

@@ -23,7 +23,14 @@ def _quick_intervals(monkeypatch):
 def make(*rows: dict) -> pd.DataFrame:
     """Records on `SEEDS` with a little noise; what a row leaves out has a default, and validation reads as test does."""
     blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
-    blank |= {"method": None, "native_of": None, "alpha": 1.0, "per_layer": False, "source_acc_before": 0.95}
+    blank |= {
+        "method": None,
+        "native_of": None,
+        "options": None,
+        "alpha": 1.0,
+        "per_layer": False,
+        "source_acc_before": 0.95,
+    }
     out = []
     for row in rows:
         for seed in [row["seed"]] if "seed" in row else SEEDS:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from maskutils.config import BadParameter, Setup, checked, content_key, from_notebook, known, register
+from maskutils.config import BadParameter, Setup, checked, content_key, from_notebook, known, options, register
 
 PARAMETERS = 'pair: str = "mnist_to_digits"\nseeds: list[int] = [0]\nmask_steps = 300\noutput = ""\n'
 
@@ -180,3 +180,21 @@ def test_register_files_a_function_under_its_own_name_and_gives_it_back():
 
     assert register(registry)(probe) is probe
     assert registry == {"probe": probe}
+
+
+def test_a_name_is_registered_once():
+    def cnn() -> None: ...
+
+    registry = {"cnn": cnn}
+    with pytest.raises(ValueError, match="'cnn' is registered already"):
+        register(registry)(cnn)
+
+
+def test_options_are_read_as_numbers_where_they_are_numbers():
+    assert options("lr 0.3 strength 2e-6 init kaiming") == {"lr": 0.3, "strength": 2e-6, "init": "kaiming"}
+    assert options("") == {}
+
+
+def test_an_option_without_a_value_is_refused():
+    with pytest.raises(BadParameter, match="is not of the form"):
+        options("lr 0.3 init")

@@ -12,6 +12,7 @@ from maskutils.config import BadParameter, Setup
 from maskutils.layers import LAYERS
 from maskutils.rankings import RANKINGS, fisher_information
 from maskutils.records import COLUMNS, READINGS
+from maskutils.train import evaluate
 from maskutils.transfer import protocols
 
 TINY = Setup(
@@ -365,3 +366,22 @@ def test_an_unknown_method_or_protocol_is_refused_and_leaves_no_record(run):
     with pytest.raises(BadParameter, match=r"unknown (method|protocol) 'gumble'; known: "):
         run(TINY, "gumble")
     assert not paths.cache_dir("transfer").exists()
+
+
+def test_options_are_recorded_where_they_are_not_the_defaults():
+    usual = experiment.run_method(TINY, "gumbel_sigmoid", tau=1.0)
+    other = experiment.run_method(TINY, "gumbel_sigmoid", tau=0.5)
+    assert usual["options"].isna().all()
+    assert set(usual["approach"]) == {"gumbel_sigmoid"}
+    assert set(other["approach"]) == {"gumbel_sigmoid (tau 0.5)"}
+
+
+def test_tuning_reads_masks_on_validation_images_only(monkeypatch):
+    pair = experiment.source_pair(TINY, 0)
+    network = experiment.source_network(TINY, 0)
+    table = experiment.tune(TINY, "gumbel_sigmoid", {"lr": 0.1})
+    assert table["native"].tolist() == [True, *[False] * len(TINY.densities)]
+    assert set(table["setting"]) == {"lr 0.1"}
+    assert table["val_acc_before"].iloc[0] == evaluate(network, pair.source.val)
+    native = experiment.source_mask(TINY, "gumbel_sigmoid", 0, lr=0.1)
+    assert table["val_acc"].iloc[0] == evaluate(native.apply(network), pair.source.val)

@@ -272,3 +272,9 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeyp
     with pytest.raises(error):
         write_atomically(tmp_path / "f", b"new")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+def test_scores_that_are_nan_have_no_order_and_are_refused_by_layer():
+    scores = {"good": torch.ones(3), "bad": torch.tensor([1.0, float("nan")])}
+    with pytest.raises(ValueError, match="scores of bad hold nan"):
+        Mask.from_scores(scores, 0.5)

@@ -148,7 +148,7 @@ def test_expected_iou_is_that_of_simulated_independent_masks(p, q):
 
 
 def test_expected_iou_of_two_empty_masks_is_a_number():
-    assert metrics.expected_iou(0.0, 0.0) == 0.0
+    assert metrics.expected_iou(0.0, 0.0) == 1.0  # as `Mask.iou` has it
 
 
 @pytest.mark.parametrize(("density", "bits"), [(0.0, 0.0), (1.0, 0.0), (0.5, 1000.0), (0.11, 499.916), (0.25, 811.278)])

@@ -9,8 +9,8 @@ from torch.utils.data import TensorDataset
 
 from maskutils.config import BadParameter
 from maskutils.layers import LAYERS, Bernoulli, ContinuousSparsification, WinningSubnetwork
+from maskutils.learn import learn_mask, learn_subnetwork
 from maskutils.models import maskable
-from maskutils.train import learn_mask, learn_subnetwork
 
 S = torch.tensor([-2.0, -0.5, -0.1, 0.1, 0.5, 2.0])
 

@@ -26,7 +26,13 @@ def _close():
 
 def make() -> pd.DataFrame:
     """Bounds, two masks at two densities, interpolations and L2-SP, on two pairs and two seeds."""
-    blank = dict.fromkeys(COLUMNS, math.nan) | {"model": "cnn", "method": None, "native_of": None, "per_layer": False}
+    blank = dict.fromkeys(COLUMNS, math.nan) | {
+        "model": "cnn",
+        "method": None,
+        "native_of": None,
+        "options": None,
+        "per_layer": False,
+    }
     blank |= {"source_acc_before": 0.95, "stored_bits": 8e6, "masking_cost": 0.1, "drift": 0.02, "forgetting": 0.3}
     kinds = [{"protocol": p, "alpha": a} for p, a in [*((b, 1.0) for b in plots.BOUNDS), ("finetune", 0.5)]]
     kinds += [{"protocol": "protect", "method": m, "density": d} for m in (METHOD, "random") for d in (0.1, 0.5)]
@@ -54,6 +60,7 @@ FIGURES = {
     "forgetting_split": lambda: plots.forgetting_split(RECORDS),
     "matrix": lambda: plots.matrix(pd.DataFrame([[1.0, 0.25], [0.25, 1.0]], ["a", "b"], ["a", "b"]), "overlap"),
     "storage": lambda: plots.storage(analysis.for_storage(RECORDS)),
+    "lines": lambda: plots.lines(pd.DataFrame({"a": [0.1, 0.2], METHOD: [0.5, 0.9]}, [0.1, 0.4]), "x", "y"),
     "gallery": lambda: plots.gallery({"mnist": [[[[0.0, 1.0]]], [[[1.0, 0.0]]]], "digits": [[[[0.5, 0.0]]]]}, n=2),
 }
 UNLABELLED = {"matrix", "gallery"}  # their labels are ticks and row names

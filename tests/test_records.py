@@ -11,6 +11,7 @@ from maskutils.records import (
     IDENTITY,
     LOSSES,
     READINGS,
+    at_density,
     collect,
     load_records,
     on_grid,
@@ -29,6 +30,7 @@ BASE = {
     "method": "magnitude",
     "density": 0.1,
     "native_of": None,
+    "options": None,
     "strength": None,
     "fraction": None,
     "alpha": 1.0,
@@ -238,3 +240,14 @@ def test_nan_is_not_written_and_leaves_what_was_there(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(tmp_path / "v.json", {"a": math.nan})
     assert read_json(tmp_path / "v.json") == 1
+
+
+def test_options_that_are_not_the_defaults_are_in_the_name():
+    named = with_approach(table({"options": "tau 0.5"}, {"alpha": 0.5, "options": "tau 0.5"}, {}))
+    assert named["approach"].tolist() == ["magnitude (tau 0.5)", "magnitude (tau 0.5) + wise_ft", "magnitude"]
+
+
+def test_rows_at_a_density_include_those_that_have_none():
+    rows = at_density(table({"density": 0.10004}, {"density": 0.2}, {"density": None}, {"native_of": "piggyback"}), 0.1)
+    assert rows["density"].tolist()[0] == 0.1
+    assert rows["density"].isna().tolist() == [False, True]

@@ -1,4 +1,4 @@
-"""The training loop, batches, evaluation, and learning a mask."""
+"""Training: the one loop, its batches, and what reads a network out."""
 
 import copy
 import math
@@ -6,34 +6,12 @@ from itertools import islice, pairwise
 
 import pytest
 import torch
+from networks import NETS, easy, state, with_norm
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from maskutils.config import BadParameter
-from maskutils.layers import LAYERS
-from maskutils.models import build_model, maskable
-from maskutils.rankings import RANKINGS
-from maskutils.train import OPTIMIZERS, batches, evaluate, fit, learn_mask, learn_subnetwork, predict
-
-FROZEN = [name for name, cls in LAYERS.items() if not cls.trains_weights]  # the others are not for learn_mask
-METHODS = [*FROZEN, *RANKINGS, "shuffled"]
-
-
-def with_norm() -> nn.Module:
-    convolutions = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()]
-    return nn.Sequential(*convolutions, nn.Linear(144, 16), nn.ReLU(), nn.Linear(16, 6))
-
-
-NETS = {"mlp": lambda: build_model("mlp", 6, 1, 8), "cnn": lambda: build_model("cnn", 6, 1, 8), "norm": with_norm}
-
-
-def easy(n: int = 192, seed: int = 0) -> TensorDataset:
-    """Images of six classes, each a fixed pattern under noise."""
-    patterns = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(99))
-    noise = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    y = torch.arange(n) % 6
-    return TensorDataset(patterns[y] + 0.3 * noise, y)
+from maskutils.train import OPTIMIZERS, batches, evaluate, fit, predict
 
 
 class Plain(Dataset):
@@ -55,29 +33,17 @@ FORMS = {
     "loader": lambda data: DataLoader(data, 32),
     "list": lambda data: list(DataLoader(data, 32)),
 }
+
 NOTHING = {"TensorDataset": easy(0), "dataset": Plain(easy(0)), "list": [], "iterator": iter([])}
+
+
+def with_dropout() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(), nn.Linear(8, 6))
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def trained() -> nn.Module:
-    model = NETS["mlp"]()
-    fit(model, easy(), steps=60)
-    return model
-
-
-def state(model: nn.Module) -> list:
-    """Everything that a call could leave behind in a model, comparable."""
-    tensors = [(name, tensor.tolist()) for name, tensor in model.state_dict().items()]
-    flags = [(p.requires_grad, p.grad is None) for p in model.parameters()]
-    return tensors + flags + [(type(m), m.training) for m in model.modules()]
-
-
-# fit
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -94,10 +60,6 @@ def test_data_of_every_form_is_learnt(form):
     model = NETS["mlp"]()
     fit(model, form(easy()), steps=40)
     assert evaluate(model, form(easy(seed=1))) > 0.9
-
-
-def with_dropout() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(), nn.Linear(8, 6))
 
 
 @pytest.mark.parametrize("form", [FORMS["TensorDataset"], FORMS["dataset"]])
@@ -193,9 +155,6 @@ def test_no_data_is_an_error(use, data):
         use(NETS["mlp"](), data)
 
 
-# batches
-
-
 @pytest.mark.parametrize("form", [FORMS["TensorDataset"], FORMS["dataset"]])
 @pytest.mark.parametrize(("n", "size", "each"), [(12, 4, 3), (14, 4, 3), (3, 8, 1)])
 def test_an_epoch_has_no_image_twice_and_the_next_has_another_order(form, n, size, each):
@@ -210,9 +169,6 @@ def test_an_epoch_has_no_image_twice_and_the_next_has_another_order(form, n, siz
 def test_images_stay_with_their_labels_and_a_list_is_begun_again():
     assert all(torch.equal(x, y) for x, y in islice(batches(TensorDataset(torch.arange(9), torch.arange(9)), 4, 0), 9))
     assert list(islice(batches([(1, 2), (3, 4)], 7, 0), 5)) == [(1, 2), (3, 4)] * 2 + [(1, 2)]
-
-
-# predict and evaluate
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
@@ -237,139 +193,3 @@ def test_evaluation_changes_nothing_but_the_mode():
     evaluate(model, easy())
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-# learn_mask
-
-
-@pytest.mark.parametrize("make", NETS.values(), ids=NETS.keys())
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_masks_every_network_and_leaves_it_as_it_was(method, make):
-    model = make()
-    before = state(model)
-    mask = learn_mask(model, easy(), method, density=0.3, steps=3)
-    assert state(model) == before
-    assert list(mask.bits) == list(mask.scores) == maskable(model)
-    assert sum(int(b.sum()) for b in mask.bits.values()) == round(0.3 * mask.size)
-    assert 0 <= evaluate(mask.apply(model), easy()) <= 1
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_seed_decides_the_mask_and_the_global_generator_is_left_alone(method):
-    model, before = NETS["mlp"](), torch.random.get_rng_state()
-    masks = [learn_mask(model, easy(), method, density=0.3, steps=5, seed=1)]
-    assert torch.equal(torch.random.get_rng_state(), before)
-    torch.rand(5)
-    masks += [learn_mask(model, easy(), method, density=0.3, steps=5, seed=seed) for seed in (1, 2)]
-    assert masks[0] == masks[1]
-    assert all(torch.equal(s, masks[1].scores[n]) for n, s in masks[0].scores.items())
-    assert (masks[0] == masks[2]) == (method in ("magnitude", "snip", "fisher"))  # these draw nothing from 192 images
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_per_layer_every_layer_has_the_density(trained, method):
-    densities = learn_mask(trained, easy(), method, density=0.25, per_layer=True, steps=2).densities
-    assert list(densities.values()) == [0.25] * len(densities)
-
-
-@pytest.mark.parametrize("density", [0.0, -1.0, 1.5, float("nan")])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_density_outside_zero_to_one_is_refused(trained, method, density):
-    with pytest.raises(ValueError, match=r"outside \(0, 1\]"):
-        learn_mask(trained, easy(), method, density=density, steps=1)
-
-
-@pytest.mark.parametrize("method", FROZEN)
-def test_what_is_learnt_beats_chance_through_the_mask(trained, method):
-    def through(name: str) -> float:
-        return evaluate(learn_mask(trained, easy(), name, density=0.05, steps=60).apply(trained), easy(seed=1))
-
-    assert through(method) > through("random") + 0.2
-
-
-@pytest.mark.parametrize("method", FROZEN)
-def test_a_layer_has_a_native_mask_and_a_history_of_its_density(trained, method):
-    mask = learn_mask(trained, easy(), method, steps=20)
-    assert [row["step"] for row in mask.history] == list(range(2, 22, 2))
-    assert mask.history[-1]["density"] == mask.density
-    if LAYERS[method].learns_density:
-        assert learn_mask(trained, easy(), method, density=0.1, steps=1).history[-1]["density"] == pytest.approx(
-            0.1, abs=1e-3
-        )
-
-
-@pytest.mark.parametrize("method", [name for name, cls in LAYERS.items() if cls.strength])
-def test_a_stronger_penalty_gives_a_sparser_mask(trained, method):
-    free, default = (learn_mask(trained, easy(), method, steps=40, strength=s).density for s in (0.0, None))
-    assert default < free - 0.2
-
-
-@pytest.mark.parametrize("method", FROZEN)
-def test_scores_are_learnt_with_norm_layers_in_evaluation_mode(method):
-    model, modes = with_norm().train(), []
-    model[1].register_forward_pre_hook(lambda m, _: modes.append(m.training))
-    learn_mask(model, easy(), method, steps=12)
-    assert modes == [False] * 12
-
-
-@pytest.mark.parametrize("strength", [0.0, 1e-6])
-def test_a_layer_samples_at_the_progress_of_its_own_step(trained, monkeypatch, strength):
-    class Probe(LAYERS["piggyback"]):
-        seen = []
-
-        def sample(self) -> torch.Tensor:
-            self.seen.append(self.progress)
-            return super().sample()
-
-    monkeypatch.setitem(LAYERS, "probe", Probe)
-    learn_subnetwork(trained, easy(), "probe", steps=4, strength=strength)
-    assert Probe.seen == [0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]  # two layers
-
-
-@pytest.mark.parametrize("train", [(), ["5."]])
-@pytest.mark.parametrize("method", LAYERS)
-def test_a_subnetwork_is_a_copy_in_which_only_what_is_asked_for_was_trained(trained, method, train):
-    before = state(trained)
-    model, mask = learn_subnetwork(trained, easy(48), method, steps=3, train=iter(train))
-    assert state(trained) == before
-    assert all(p.requires_grad for p in model.parameters())
-    assert not any(nn.utils.parametrize.is_parametrized(module) for module in model.modules())
-    moved = {n for n, p in model.named_parameters() if not torch.equal(p, trained.get_parameter(n))}
-    weights = set(mask.bits) if LAYERS[method].trains_weights else set()
-    assert moved == weights | ({"5.weight", "5.bias"} if train else set())
-
-
-@pytest.mark.parametrize("method", RANKINGS)
-def test_a_ranking_needs_a_density(trained, method):
-    with pytest.raises(ValueError, match=rf"{method!r} .*no native density; pass density="):
-        learn_mask(trained, easy(), method)
-
-
-@pytest.mark.parametrize("of", [None, *FROZEN, *RANKINGS])
-def test_shuffled_has_the_counts_of_its_base_in_every_layer_and_other_places(trained, of):
-    base = learn_mask(trained, easy(), of or "gumbel_sigmoid", density=0.2, steps=2)
-    mixed = learn_mask(trained, easy(), "shuffled", density=0.2, steps=2, **({"of": of} if of else {}))
-    assert mixed == base.shuffled(0)
-    assert mixed.densities == base.densities
-    assert all(not torch.equal(b, base.bits[n]) for n, b in mixed.bits.items())
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda model: fit(model, easy(), optimizer="adan"), "unknown optimizer 'adan'.*'adam'"),
-        (lambda model: fit(model, easy(), norm="evla"), "unknown norm 'evla'.*'eval'"),
-        (lambda model: learn_mask(model, easy(), "magnitud"), "unknown method 'magnitud'.*'magnitude'"),
-        (lambda model: learn_mask(model, easy(), "shuffled", of="piggybak"), "unknown method 'piggybak'.*'piggyback'"),
-        (lambda model: learn_mask(model, easy(), "shuffled", of="piggyback", tau=1.0), "option of piggyback 'tau'"),
-    ],
-)
-def test_an_unknown_name_gets_a_suggestion(call, message):
-    with pytest.raises(BadParameter, match=message):
-        call(NETS["mlp"]())
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_an_unknown_option_is_refused(trained, method):
-    with pytest.raises(BadParameter, match=r"unknown option .*'tua'"):
-        learn_mask(trained, easy(), method, density=0.5, steps=1, tua=1.0)

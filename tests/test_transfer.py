@@ -284,3 +284,11 @@ def test_answering_for_a_task_puts_the_active_head_back_even_if_it_fails(trained
     with pytest.raises(RuntimeError):
         answer(after, "source", torch.zeros(1, 2))
     assert after[6].active == "target"
+
+
+@pytest.mark.parametrize(("protocol", "knob"), [
+    ("replay", {"fraction": 0.0}), ("replay", {"fraction": 1.5}), ("l2_sp", {"strength": -1.0}), ("lwf", {"strength": 0.0}),
+])  # fmt: skip
+def test_a_knob_out_of_range_is_refused_by_name(protocol, knob):
+    with pytest.raises(BadParameter, match=next(iter(knob))):
+        transfer(build_model("mlp", 10), load_pair("mnist_to_digits"), protocol, steps=1, **knob)

@@ -8,14 +8,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from maskutils.config import BadParameter
-
 LAYERS: dict[str, type["MaskLayer"]] = {}
 
 
 def layer(name: str) -> Callable[[type["MaskLayer"]], type["MaskLayer"]]:
     """File a mask layer under the name that is its parameter value, legend key and table row."""
-    return lambda cls: LAYERS.setdefault(name, cls)
+
+    def add(cls: type["MaskLayer"]) -> type["MaskLayer"]:
+        if name in LAYERS:
+            raise ValueError(f"mask layer {name!r} is registered already; give the new one another name")
+        LAYERS[name] = cls
+        return cls
+
+    return add
 
 
 class StraightThrough(torch.autograd.Function):
@@ -38,24 +43,25 @@ class MaskLayer(nn.Module):
     """Scores of a weight's shape, and the masked weight they give; a parametrization of that weight while scores are
     learnt.
 
-    A subclass gives `initial`, `sample` and `harden`, and where they differ `penalty`, `ranking` and `ramp`. Class
+    A subclass gives `sample` and `harden`, and where they differ `initial`, `penalty`, `ranking` and `ramp`. Class
     attributes are its defaults for `learn_mask`: `optimizer`, `lr`, `strength` (weight of the summed penalties in the
-    loss), and whether the method learns for one given density (then it takes an option `density`) or gives one ranking
-    for all.
+    loss), `start` (every score to begin with), and whether the method learns for one given density (then it takes an
+    option `density`) or gives one ranking for all.
     """
 
-    optimizer, lr, strength = "adam", 0.1, 0.0
+    optimizer, lr, strength, start = "adam", 0.1, 0.0, 0.0
     learns_density = False
     trains_weights = False  # whether the weights are learnt together with the scores
     progress = 0.0  # of the training, in [0, 1); set by the learner at every step
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, init: float | str | None = None) -> None:
         super().__init__()
+        self.init = self.start if init is None else init
         self.scores = nn.Parameter(self.initial(weight.detach()))
 
     def initial(self, weight: Tensor) -> Tensor:
-        """Scores to begin with, of the shape of `weight`."""
-        raise NotImplementedError
+        """Scores to begin with, float32 of the shape of `weight`: `init` everywhere (`start` if none is given)."""
+        return torch.full_like(weight, self.init, dtype=torch.float32)
 
     def sample(self) -> Tensor:
         """The mask of one training step, differentiable in the scores."""
@@ -103,10 +109,3 @@ def top_fraction(values: Tensor, density: float) -> Tensor:
     mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
     mask[values.flatten().topk(k, sorted=False).indices] = True
     return mask.view_as(values)
-
-
-def positive(name: str, value: float) -> float:
-    """`value` if it is above 0; else `BadParameter`."""
-    if not value > 0:
-        raise BadParameter(f"{name} = {value!r} must be greater than 0")
-    return value

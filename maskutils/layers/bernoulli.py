@@ -15,15 +15,7 @@ class Bernoulli(MaskLayer):
     not, and there is a penalty, without which the mask stays whole.
     """
 
-    lr, strength = 0.3, 2e-6
-
-    def __init__(self, weight: Tensor, init: float = 2.0) -> None:
-        self.init = init
-        super().__init__(weight)
-
-    def initial(self, weight: Tensor) -> Tensor:
-        """`init` everywhere."""
-        return torch.full_like(weight, self.init)
+    lr, strength, start = 0.3, 1e-5, 2.0
 
     def sample(self) -> Tensor:
         """A binary mask whose entries are 1 with probability sigma(s)."""

@@ -15,16 +15,8 @@ class ContinuousSparsification(MaskLayer):
     not, and s begins above 0, where the hard mask is whole. Adam instead of SGD.
     """
 
-    lr, strength = 0.1, 1e-4
+    lr, strength, start = 0.1, 1e-4, 0.3
     final_beta = 200.0
-
-    def __init__(self, weight: Tensor, init: float = 0.3) -> None:
-        self.init = init
-        super().__init__(weight)
-
-    def initial(self, weight: Tensor) -> Tensor:
-        """`init` everywhere."""
-        return torch.full_like(weight, self.init)
 
     def sample(self) -> Tensor:
         """The soft mask at the present temperature, in (0, 1)."""

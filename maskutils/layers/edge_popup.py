@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from maskutils.config import BadParameter, known
+from maskutils.config import fraction, known
 from maskutils.layers.base import MaskLayer, StraightThrough, layer, top_fraction
 
 
@@ -24,10 +24,8 @@ class EdgePopup(MaskLayer):
     learns_density = True
 
     def __init__(self, weight: Tensor, density: float = 0.5, init: str = "weight") -> None:
-        if not 0 < density <= 1:
-            raise BadParameter(f"density {density} is outside (0, 1]: it is the fraction of weights kept")
-        self.density, self.init = density, known(init, ("kaiming", "weight"), "init of edge_popup")
-        super().__init__(weight)
+        self.density = fraction("density", density)
+        super().__init__(weight, known(init, ("kaiming", "weight"), "init of edge_popup"))
 
     def initial(self, weight: Tensor) -> Tensor:
         """Kaiming-uniform with a = sqrt(5), or |w| of the same root mean square."""

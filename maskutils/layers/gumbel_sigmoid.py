@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from maskutils.layers.base import MaskLayer, StraightThrough, layer, logistic_noise, positive
+from maskutils.config import positive
+from maskutils.layers.base import MaskLayer, StraightThrough, layer, logistic_noise
 
 
 @layer("gumbel_sigmoid")
@@ -16,15 +17,11 @@ class GumbelSigmoid(MaskLayer):
     4; lr is 30 times theirs, for a hundredth of their steps.
     """
 
-    lr, strength = 0.3, 2e-6
+    lr, strength, start = 0.3, 2e-6, 2.0
 
-    def __init__(self, weight: Tensor, tau: float = 1.0, init: float = 2.0) -> None:
-        self.tau, self.init = positive("tau", tau), init
-        super().__init__(weight)
-
-    def initial(self, weight: Tensor) -> Tensor:
-        """`init` everywhere."""
-        return torch.full_like(weight, self.init)
+    def __init__(self, weight: Tensor, tau: float = 1.0, init: float | None = None) -> None:
+        self.tau = positive("tau", tau)
+        super().__init__(weight, init)
 
     def sample(self) -> Tensor:
         """A binary mask whose entries are 1 with probability sigma(s)."""

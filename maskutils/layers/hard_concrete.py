@@ -19,16 +19,8 @@ class HardConcrete(MaskLayer):
     one half, and measured so. Their lambda multiplies the mean of the layers' penalties, ours the sum.
     """
 
-    lr, strength = 0.2, 10.0
+    lr, strength, start = 0.2, 10.0, 1.6094
     beta, gamma, zeta = 2 / 3, -0.1, 1.1
-
-    def __init__(self, weight: Tensor, init: float = 1.6094) -> None:
-        self.init = init
-        super().__init__(weight)
-
-    def initial(self, weight: Tensor) -> Tensor:
-        """`init` everywhere."""
-        return torch.full_like(weight, self.init)
 
     def sample(self) -> Tensor:
         """A mask in [0, 1], exactly 0 or 1 with positive probability."""

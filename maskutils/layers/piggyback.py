@@ -1,6 +1,5 @@
 """Piggyback masks."""
 
-import torch
 from torch import Tensor
 
 from maskutils.layers.base import MaskLayer, StraightThrough, layer
@@ -15,15 +14,11 @@ class Piggyback(MaskLayer):
     steps.
     """
 
-    lr = 3e-3
+    lr, start = 3e-3, 1e-2
 
-    def __init__(self, weight: Tensor, threshold: float = 5e-3, init: float = 1e-2) -> None:
-        self.threshold, self.init = threshold, init
-        super().__init__(weight)
-
-    def initial(self, weight: Tensor) -> Tensor:
-        """`init` everywhere."""
-        return torch.full_like(weight, self.init)
+    def __init__(self, weight: Tensor, threshold: float = 5e-3, init: float | None = None) -> None:
+        self.threshold = threshold
+        super().__init__(weight, init)
 
     def sample(self) -> Tensor:
         """The mask itself: nothing is random."""

@@ -3,7 +3,7 @@
 Owns how a method looks: its colour and its marker, the same in every figure. It knows the columns of records, not torch.
 """
 
-from maskutils.plots.details import forgetting_split, gallery, layer_densities, learning, matrix, storage
+from maskutils.plots.details import forgetting_split, gallery, layer_densities, learning, lines, matrix, storage
 from maskutils.plots.style import BOUNDS, COLOURS, MARKERS, ORDER, save_figure
 from maskutils.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
 
@@ -18,4 +18,4 @@ __all__ = [
     "gallery",
     "layer_densities",
 ]
-__all__ += ["learning", "matrix", "save_figure", "storage", "tradeoff", "tradeoff_by_pair"]
+__all__ += ["learning", "lines", "matrix", "save_figure", "storage", "tradeoff", "tradeoff_by_pair"]

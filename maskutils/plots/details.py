@@ -52,9 +52,8 @@ def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
 
 def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
     """Source accuracy lost by each mask of `density`: masking cost and drift through the mask, all of it with the full network."""
-    shown = rec.on_grid(records)
-    at = (shown["density"] - density).abs() < 2e-3
-    shown = shown[shown["protocol"].isin(["protect", "protect_weights"]) & at & (shown["alpha"] == 1)]
+    shown = rec.at_density(records, density)
+    shown = shown[shown["protocol"].isin(["protect", "protect_weights"]) & (shown["alpha"] == 1)]
     means = rec.summarise(shown, ["approach"]).set_index("approach")
     names = ordered(means.index, ORDER)
     with styled():
@@ -66,6 +65,19 @@ def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
         axis.set(xlabel=f"source accuracy lost at density {density:g} (points, left is better)")
         axis.invert_yaxis()
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=9)
+        return figure
+
+
+def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
+    """Each column of `table` (fractions) in percent against its index, on a logarithmic axis."""
+    with styled():
+        figure, axis = plt.subplots(figsize=(7, 3.6))
+        for name in table:
+            axis.plot(table.index, 100 * table[name], label=name, **look(name))
+        axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+        axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
+        axis.minorticks_off()
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
         return figure
 
 

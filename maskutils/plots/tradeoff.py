@@ -69,7 +69,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
             100 * summary.loc["finetune", "target_acc"], color="black", linestyle="--", linewidth=0.8, alpha=0.5
         )
     masks = records[records["protocol"] == "protect"]
-    points = rec.summarise(masks.assign(density=masks["density"].round(3)), ["approach", "density"])
+    points = rec.summarise(masks, ["approach", "density"])
     for name, curve in points.groupby("approach"):
         curve = curve.sort_values("density")
         style = look(name)
@@ -94,7 +94,7 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     """
     shown = rec.on_grid(records)
     masks = shown[(shown["protocol"] == "protect") & (shown["alpha"] == 1) & ~shown["per_layer"]]
-    points = rec.summarise(masks.assign(density=masks["density"].round(3)), ["approach", "density"])
+    points = rec.summarise(masks, ["approach", "density"])
     with styled():
         figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.6), squeeze=False)
         for axis, (column, label) in zip(axes[0], values.items(), strict=True):

@@ -8,11 +8,10 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Subset
 
-from maskutils import protection
-from maskutils.config import register
-from maskutils.data import Pair
+from maskutils import config, protection
+from maskutils.config import positive, register
+from maskutils.data import Pair, subset
 from maskutils.mask import Mask
 from maskutils.models import head_name, head_parameters, norm_layers, own_head
 from maskutils.rankings import Scores
@@ -25,8 +24,9 @@ def anchor(model: nn.Module, strength: float, importance: Scores | None = None) 
     """strength * sum_i importance_i (theta_i - theta_0,i)^2, theta_0 the parameters as they are now; importance 1 if none.
 
     Parameters without an importance (a head of the target's own) are not held, nor is an idle head of the source's own: it
-    has no gradient, and one of 0 would let weight decay at it.
+    has no gradient, and one of 0 would let weight decay at it. Raises `BadParameter` unless `strength` is above 0.
     """
+    positive("strength", strength)
     idle = f"{head_name(model)}.source."
     names = [
         n for n, _ in model.named_parameters() if not n.startswith(idle) and (importance is None or n in importance)
@@ -77,6 +77,7 @@ def lwf(model: nn.Module, train: Train, strength: float = 1.0, temperature: floa
     Source: Li & Hoiem 2017 (arXiv 1606.09282), eq. 2-3, with the factor T^2 of Hinton et al. 2015 and without their warm-up of the new
     head.
     """
+    positive("strength", strength)
     teacher = _frozen(model)
 
     def distil(x: Tensor, logits: Tensor, progress: float) -> Tensor:
@@ -94,9 +95,9 @@ def replay(model: nn.Module, train: Train, pair: Pair, seed: int, fraction: floa
 
     Source: Chaudhry et al. 2019 (arXiv 1902.10486).
     """
-    n = len(pair.source.train)
-    kept = torch.randperm(n, generator=generator(seed, "replay"))[: max(1, round(fraction * n))]
-    source = batches(Subset(pair.source.train, kept.tolist()), 32, seed + 1)
+    n, share = len(pair.source.train), config.fraction("fraction", fraction)
+    kept = torch.randperm(n, generator=generator(seed, "replay"))[: max(1, round(share * n))]
+    source = batches(subset(pair.source.train, kept), train.keywords["batch_size"], seed + 1)
 
     def rehearse(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         images, labels = (t.to(x.device) for t in next(source))
@@ -121,7 +122,7 @@ def lp_ft(model: nn.Module, train: Train) -> History:
 
 
 @register(PROTOCOLS)
-def bias_only(model: nn.Module, train: Train, pair: Pair) -> History:
+def bias_only(model: nn.Module, train: Train) -> History:
     """Only parameters of one dimension (biases, norm layers) and a head of the target's own are trained.
 
     Source: Ben Zaken et al. 2022 (BitFit, arXiv 2106.10199).
@@ -131,7 +132,7 @@ def bias_only(model: nn.Module, train: Train, pair: Pair) -> History:
 
 
 @register(PROTOCOLS)
-def bn_only(model: nn.Module, train: Train, pair: Pair) -> History:
+def bn_only(model: nn.Module, train: Train) -> History:
     """Only the scales and shifts of norm layers and a head of the target's own are trained.
 
     Source: Frankle et al. 2021 (arXiv 2003.00152), there on random features. Raises `ValueError` for a network without norm layers.

@@ -5,9 +5,9 @@ from torch import nn
 from maskutils import protection
 from maskutils.config import register
 from maskutils.data import Pair
+from maskutils.learn import learn_subnetwork
 from maskutils.mask import Mask
 from maskutils.models import head_parameters, own_head
-from maskutils.train import learn_subnetwork
 from maskutils.transfer.base import PROTOCOLS, History, Train
 
 
@@ -29,7 +29,7 @@ def linear_probe(model: nn.Module, train: Train) -> History:
 
 
 @register(PROTOCOLS)
-def protect(model: nn.Module, train: Train, pair: Pair, mask: Mask) -> History:
+def protect(model: nn.Module, train: Train, mask: Mask) -> History:
     """What the source mask keeps, and everything no mask covers, held bit-identical; the other weights trained.
 
     Our reading of arXiv 2308.13957, whose abstract names no protocol. A head of the target's own is trained.
@@ -39,7 +39,7 @@ def protect(model: nn.Module, train: Train, pair: Pair, mask: Mask) -> History:
 
 
 @register(PROTOCOLS)
-def protect_weights(model: nn.Module, train: Train, pair: Pair, mask: Mask) -> History:
+def protect_weights(model: nn.Module, train: Train, mask: Mask) -> History:
     """`protect` without holding what no mask covers: biases, norm layers and a shared head are trained on the target too.
 
     An ablation: the source through the mask then drifts.
@@ -49,7 +49,7 @@ def protect_weights(model: nn.Module, train: Train, pair: Pair, mask: Mask) -> H
 
 
 @register(PROTOCOLS)
-def select(model: nn.Module, train: Train, pair: Pair, mask: Mask) -> History:
+def select(model: nn.Module, train: Train, mask: Mask) -> History:
     """Only what the source mask keeps is trained, and a head of the target's own: the weights that matter are re-used."""
     with protection.protect(model, ~mask, train=own_head(model)):
         return train()
