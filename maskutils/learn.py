@@ -5,12 +5,12 @@ protocols, records or files.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
 from maskutils.config import BadParameter, known
-from maskutils.layers import LAYERS, attach, detach
+from maskutils.layers import LAYERS, MaskLayer, attach, detach
 from maskutils.mask import Mask
 from maskutils.models import check_prefixes, maskable
 from maskutils.rankings import RANKINGS
@@ -102,9 +102,6 @@ def learn_subnetwork(
             layer.progress = progress + 1 / steps  # that of the next step: this one's forward pass is over
         return cost
 
-    def density() -> dict[str, float]:
-        return {"density": Mask({name: layer.harden() for name, layer in layers.items()}).density}
-
     with seeded(seed, f"mask/{method}"):
         names = maskable(model) if cls.trains_weights else []
         weights = [p for n, p in model.named_parameters() if n in names or n.startswith(train or "\0")]
@@ -112,9 +109,13 @@ def learn_subnetwork(
         params = [layer.scores for layer in layers.values()] + [w.requires_grad_() for w in weights]
         history = fit(
             model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
-            params=params, penalty=penalty, norm="eval", watch=density,
+            params=params, penalty=penalty, norm="eval", watch=lambda: {"density": Mask(_hard(layers)).density},
         )  # fmt: skip
-    bits = {name: layer.harden() for name, layer in layers.items()}
+    bits = _hard(layers)
     ranking = {name: layer.ranking() for name, layer in layers.items()}
     detach(model)
     return model.requires_grad_(), Mask(bits, ranking, tuple(history))
+
+
+def _hard(layers: Mapping[str, MaskLayer]) -> dict[str, Tensor]:
+    return {name: layer.harden() for name, layer in layers.items()}

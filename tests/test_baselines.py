@@ -50,7 +50,8 @@ def moved(a: nn.Module, b: nn.Module) -> dict[str, torch.Tensor]:
 def penalty_of(protocol: str, model: nn.Module, **given):
     """The penalty that a protocol trains with."""
     kept = {}
-    PROTOCOLS[protocol](model, lambda **options: kept.update(options) or [], **given)
+    train = functools.partial(lambda **options: kept.update(options) or [], batch_size=32)
+    PROTOCOLS[protocol](model, train, **given)
     return functools.partial(kept["penalty"], progress=0.0)
 
 

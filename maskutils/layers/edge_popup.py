@@ -20,7 +20,7 @@ class EdgePopup(MaskLayer):
     density is the fraction kept, and the same in every layer.
     """
 
-    optimizer, lr = "sgd", 1.0
+    optimizer, lr = "sgd", 3.0
     learns_density = True
 
     def __init__(self, weight: Tensor, density: float = 0.5, init: str = "weight") -> None:

@@ -1,7 +1,5 @@
 """Winning subnetworks."""
 
-from torch import Tensor
-
 from maskutils.layers.base import layer
 from maskutils.layers.edge_popup import EdgePopup
 
@@ -11,11 +9,8 @@ class WinningSubnetwork(EdgePopup):
     """The selection of edge-popup, with scores *and weights* learnt together: dL/ds = sign(s) g w, dL/dw = g m.
 
     Source: Kang et al. 2022, *Forget-free Continual Learning with Winning Subnetworks* (ICML), for one task. Adam on both; scores begin at
-    random as in the paper, weights as the source network left them. It gives a network as well as a mask.
+    |w| as in our edge-popup (at random in the paper), weights as the source network left them. It gives a network as well as a mask.
     """
 
     optimizer, lr = "adam", 1e-2
     trains_weights = True
-
-    def __init__(self, weight: Tensor, density: float = 0.5, init: str = "kaiming") -> None:
-        super().__init__(weight, density, init)
