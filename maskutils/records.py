@@ -127,7 +127,7 @@ def on_grid(records: pd.DataFrame) -> pd.DataFrame:
 
     Densities are rounded to three places: a mask keeps whole weights, so 0.1 of them can be 0.09999.
     """
-    return records[records["native_of"].isna()].assign(density=lambda r: r["density"].round(3))
+    return records[records["native_of"].isna()].assign(density=lambda r: r["density"].astype(float).round(3))
 
 
 def at_density(records: pd.DataFrame, density: float) -> pd.DataFrame:

@@ -251,3 +251,7 @@ def test_rows_at_a_density_include_those_that_have_none():
     rows = at_density(table({"density": 0.10004}, {"density": 0.2}, {"density": None}, {"native_of": "piggyback"}), 0.1)
     assert rows["density"].tolist()[0] == 0.1
     assert rows["density"].isna().tolist() == [False, True]
+
+
+def test_rows_without_any_density_are_on_the_grid():
+    assert len(on_grid(table({"density": None}))) == 1
