@@ -1,0 +1,32 @@
+"""Pairs of domains, with disjoint, seeded train / val / test splits.
+
+Owns where images come from and how they are split. It must not know networks. A domain's splits are ordinary torch
+datasets: `TensorDataset` where the images live in memory, anything with `__getitem__` where they do not.
+"""
+
+from maskutils.config import known
+from maskutils.data import embedded, folders, vision
+from maskutils.data.base import PAIRS, Domain, Loading, Pair, split, subset
+
+__all__ = ["PAIRS", "Domain", "Loading", "Pair", "check_pair", "embedded", "folders", "load_pair", "split", "subset", "vision"]
+
+
+def load_pair(name: str, seed: int = 0, loading: Loading = Loading()) -> Pair:
+    """The pair `name`, split by `seed`; images are float32 (C, H, W), normalised.
+
+    `name` is one of `PAIRS` ("mnist_to_digits": packaged; "cifar10_to_stl10": torchvision's, downloaded on first use or read from
+    `loading.root`), or "folders:SOURCE:TARGET" for two folders of class folders. Raises `BadParameter` for an unknown name, for images that
+    cannot be read and for data that is not there, with the files to put where.
+
+    >>> load_pair("mnist_to_digits").shared_head
+    True
+    """
+    check_pair(name)
+    if name.startswith(folders.PREFIX):
+        return folders.pair_of(name, seed, loading)
+    return PAIRS[name](seed, loading)
+
+
+def check_pair(name: str) -> str:
+    """`name` itself if it is a pair by its name; else `BadParameter`."""
+    return name if name.startswith(folders.PREFIX) else known(name, PAIRS, "pair")

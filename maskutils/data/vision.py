@@ -1,0 +1,1 @@
+"""Pairs of torchvision's data sets."""
