@@ -48,6 +48,12 @@ def figures_dir(profile: str = "default") -> Path:
     return figures if profile == "default" else figures / Path(profile).stem
 
 
+def data_root() -> Path:
+    """Where data sets are read from and downloaded to: `$MASKUTILS_DATA_ROOT`, else the user's cache folder."""
+    root = os.environ.get("MASKUTILS_DATA_ROOT")
+    return Path(root).expanduser() if root else platformdirs.user_cache_path("maskutils") / "data"
+
+
 def cache_dir(kind: str) -> Path:
     """Where cached artefacts of one kind ("source", "mask", "transfer") lie; named by content, shared by all profiles."""
     return project_root() / "results" / ".cache" / kind

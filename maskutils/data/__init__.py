@@ -8,10 +8,24 @@ from maskutils.config import known
 from maskutils.data import embedded, folders, vision
 from maskutils.data.base import PAIRS, Domain, Loading, Pair, split, subset
 
-__all__ = ["PAIRS", "Domain", "Loading", "Pair", "check_pair", "embedded", "folders", "load_pair", "split", "subset", "vision"]
+__all__ = [
+    "PAIRS",
+    "Domain",
+    "Loading",
+    "Pair",
+    "check_pair",
+    "embedded",
+    "folders",
+    "load_pair",
+    "split",
+    "subset",
+    "vision",
+]
+
+AS_THEY_ARE = Loading()
 
 
-def load_pair(name: str, seed: int = 0, loading: Loading = Loading()) -> Pair:
+def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     """The pair `name`, split by `seed`; images are float32 (C, H, W), normalised.
 
     `name` is one of `PAIRS` ("mnist_to_digits": packaged; "cifar10_to_stl10": torchvision's, downloaded on first use or read from

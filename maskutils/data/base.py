@@ -21,8 +21,9 @@ class Loading:
     """How images are read where they are not part of a package.
 
     `root` holds data sets in torchvision's layout. `size` is the side in pixels that images are brought to, `channels` 1 or 3
-    (0 for either: as they are, if all agree). `transform` (PIL image -> tensor) stands for both, and for the normalisation. `damaged` is "refuse"
-    or "skip", `classes` "all" or "common" (those of both sides only), `workers` the processes that load streamed images.
+    (0 for either: as they are, if all agree). `transform` (PIL image -> tensor) stands for both, and for the normalisation.
+    `damaged` is "refuse" or "skip", `classes` "all" or "common" (those of both sides only), `workers` the processes that load
+    streamed images.
     """
 
     root: Path | None = None
@@ -86,6 +87,8 @@ def split(labels: Sequence[int], seed: int, name: str, test: float = 0.25, val: 
     """
     labels, state = np.asarray(labels), stream(seed, f"split/{name}") % 2**32
     divide = partial(train_test_split, random_state=state)
-    rest, held = divide(np.arange(len(labels)), test_size=test, stratify=labels) if test else (np.arange(len(labels)), [])
+    rest, held = (
+        divide(np.arange(len(labels)), test_size=test, stratify=labels) if test else (np.arange(len(labels)), [])
+    )
     train, validation = divide(rest, test_size=val / (1 - test), stratify=labels[rest])
     return train, validation, np.asarray(held, dtype=int)

@@ -1,1 +1,215 @@
-"""Pairs of torchvision's data sets."""
+"""Pairs of torchvision's data sets, through its own loaders and checksums.
+
+They are read from the data root where they lie there in torchvision's layout, and downloaded to it on first use.
+"""
+
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset, TensorDataset
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from maskutils import paths
+from maskutils.config import BadParameter, register
+from maskutils.data.base import PAIRS, Domain, Loading, Pair, split, subset
+from maskutils.data.embedded import DIGITS, MEAN, STD, domain, mnist_5k
+
+IDX = "{0}/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
+CIFAR10_STL10 = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "horse",
+    "ship",
+    "truck",
+)  # the nine classes of both
+TORCHVISION: dict[str, tuple[Callable[[Path, bool, bool], Dataset], str]] = {  # (root, train, download) -> data set; its files
+    "mnist": (lambda r, t, d: datasets.MNIST(r, t, download=d), IDX.format("MNIST")),
+    "fashion": (lambda r, t, d: datasets.FashionMNIST(r, t, download=d), IDX.format("FashionMNIST")),
+    "kmnist": (lambda r, t, d: datasets.KMNIST(r, t, download=d), IDX.format("KMNIST")),
+    "usps": (lambda r, t, d: datasets.USPS(r, t, download=d), "usps.bz2 and usps.t.bz2"),
+    "svhn": (lambda r, t, d: datasets.SVHN(r, _half(t), download=d), "train_32x32.mat and test_32x32.mat"),
+    "cifar10": (lambda r, t, d: datasets.CIFAR10(r, t, download=d), "cifar-10-python.tar.gz"),
+    "cifar100": (lambda r, t, d: datasets.CIFAR100(r, t, download=d), "cifar-100-python.tar.gz"),
+    "stl10": (lambda r, t, d: datasets.STL10(r, _half(t), download=d), "stl10_binary.tar.gz"),
+    "imagenet": (lambda r, t, d: datasets.ImageNet(r, "val"), "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz"),
+    "flowers102": (lambda r, t, d: datasets.Flowers102(r, _half(t), download=d), "flowers-102/ (102flowers.tgz and two .mat)"),
+    "pets": (lambda r, t, d: datasets.OxfordIIITPet(r, "trainval" if t else "test", download=d), "oxford-iiit-pet/ (images, annotations)"),
+    "dtd": (lambda r, t, d: datasets.DTD(r, _half(t), download=d), "dtd/ (dtd-r1.0.1.tar.gz)"),
+    "eurosat": (lambda r, t, d: datasets.EuroSAT(r, download=d), "eurosat/ (EuroSAT.zip)"),
+}  # fmt: skip
+UNSPLIT = ("imagenet", "eurosat")  # without a test split of their own
+PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of ImageNet's channels
+
+
+def open_set(name: str, train: bool, loading: Loading) -> Dataset:
+    """torchvision's data set `name`, its training or its test half; downloaded if it is not at the data root.
+
+    Raises `BadParameter` that says which files to put where, if it is neither there nor can be had.
+    """
+    opener, files = TORCHVISION[name]
+    root = loading.root or paths.data_root()
+    try:
+        return opener(root, train, False)
+    except (RuntimeError, FileNotFoundError):  # torchvision's ways to say that it is not there
+        pass
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return opener(root, train, True)
+    except (OSError, RuntimeError, urllib.error.URLError) as error:
+        raise BadParameter(
+            f"data set {name!r} is not at {root} and cannot be had ({error}); put there {files}, or name another folder with "
+            "--data-root or $MASKUTILS_DATA_ROOT"
+        ) from None
+
+
+def _half(train: bool) -> str:
+    return "train" if train else "test"
+
+
+def arrays(data: Any) -> tuple[Tensor, np.ndarray]:
+    """Images (N, C, H, W), uint8, and labels (N,) of a data set of torchvision's that lies in memory."""
+    x, y = torch.as_tensor(data.data), np.asarray(data.targets if hasattr(data, "targets") else data.labels)
+    if x.ndim == 3:  # MNIST and its kind, USPS
+        x = x[:, None]
+    return (x.permute(0, 3, 1, 2) if x.shape[-1] == 3 else x), y
+
+
+def brought_to(x: Tensor, size: int, channels: int) -> Tensor:
+    """Images (N, C, H, W), uint8, as float32 (N, channels, size, size) in [0, 1]."""
+    x = torch.cat([_resized(part, size) for part in x.split(10_000)])
+    if channels == 1 and x.shape[1] == 3:
+        return v2.functional.rgb_to_grayscale(x)
+    return x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x
+
+
+def _resized(x: Tensor, size: int) -> Tensor:
+    x = x.float() / 255
+    return (
+        x
+        if x.shape[-2:] == (size, size)
+        else F.interpolate(x, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+    )
+
+
+class Images(Dataset):
+    """A data set of torchvision's, read image by image; `workers` processes load it."""
+
+    def __init__(self, data: Dataset, transform: Callable, workers: int) -> None:
+        self.data, self.transform, self.workers = data, transform, workers
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        image, label = self.data[i]
+        return self.transform(image.convert("RGB")), label
+
+
+def _in_memory(source: str, target: str, keep: tuple[str, ...], seed: int, loading: Loading) -> Pair:
+    """A pair of sets that fit in memory: at the source's size, with the most channels, normalised as the source's training images."""
+    if loading.transform is not None:
+        raise BadParameter(f"{source}_to_{target} lies in memory and takes no transform; pass size= and channels=")
+    opened = {
+        name: [_kept(open_set(name, train, loading), keep) for train in (True, False)] for name in (source, target)
+    }
+    shape = opened[source][0][0].shape
+    channels = loading.channels or max(halves[0][0].shape[1] for halves in opened.values())
+    sides, statistics = [], None
+    for name, halves in opened.items():
+        (x, y), (x_test, y_test) = (
+            (brought_to(x, loading.size or shape[-1], channels), torch.as_tensor(y)) for x, y in halves
+        )
+        train, val, _ = split(y, seed, f"{name}/train", test=0)
+        statistics = statistics or torch.std_mean(x[train], (0, 2, 3), keepdim=True)  # of the source, which comes first
+        splits = [(x[train], y[train]), (x[val], y[val]), (x_test, y_test)]
+        sides.append(_domain(name, splits, *statistics, _classes(name, keep, len(y.unique()))))
+    return Pair(f"{source}_to_{target}", *sides)
+
+
+def _domain(
+    name: str, splits: list[tuple[Tensor, Tensor]], std: Tensor | float, mean: Tensor | float, classes: tuple[str, ...]
+) -> Domain:
+    return Domain(name, *(TensorDataset((x - mean) / std, y.long()) for x, y in splits), classes)
+
+
+def _kept(data: Any, keep: tuple[str, ...]) -> tuple[Tensor, np.ndarray]:
+    """Images and labels of the classes `keep` (all, if empty), numbered in that order."""
+    x, y = arrays(data)
+    if not keep:
+        return x, y
+    number = {{"car": "automobile"}.get(c, c): i for i, c in enumerate(data.classes)}
+    label = np.full(len(data.classes), -1)
+    label[[number[c] for c in keep]] = np.arange(len(keep))
+    return x[label[y] >= 0], label[y][label[y] >= 0]
+
+
+def _classes(name: str, keep: tuple[str, ...], n: int) -> tuple[str, ...]:
+    if name in ("mnist", "usps", "svhn"):
+        return DIGITS
+    return keep or tuple(f"{name} {i}" for i in range(n))
+
+
+def _streamed(source: str, target: str, seed: int, loading: Loading) -> Pair:
+    """A pair of sets of photographs, read image by image, as a network that was trained on ImageNet expects them."""
+    side = loading.size or 224
+    usual = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*PRETRAINED)]
+    transform = loading.transform or v2.Compose([v2.Resize(side * 8 // 7), v2.CenterCrop(side), *usual])
+    sides = []
+    for name in (source, target):
+        train_set = open_set(name, True, loading)
+        train, val, test = split(labels_of(train_set), seed, name, test=0.25 if name in UNSPLIT else 0)
+        images = Images(train_set, transform, loading.workers)
+        held = (
+            subset(images, test)
+            if name in UNSPLIT
+            else Images(open_set(name, False, loading), transform, loading.workers)
+        )
+        sides.append(Domain(name, subset(images, train), subset(images, val), held, tuple(map(str, train_set.classes))))
+    return Pair(f"{source}_to_{target}", *sides)
+
+
+def labels_of(data: Any) -> list[int]:
+    """The labels of a data set of torchvision's, without reading its images."""
+    return list(data.targets if hasattr(data, "targets") else data._labels)
+
+
+def _pair(source: str, target: str, make: Callable[..., Pair], *given: Any) -> None:
+    """File a pair under its name."""
+
+    def load(seed: int, loading: Loading) -> Pair:
+        return make(source, target, *given, seed, loading)
+
+    load.__name__ = f"{source}_to_{target}"
+    register(PAIRS)(load)
+
+
+for _source, _target in [("mnist", t) for t in ("usps", "svhn", "fashion", "kmnist")] + [
+    ("svhn", "mnist"),
+    ("cifar10", "cifar100"),
+]:
+    _pair(_source, _target, _in_memory, ())
+_pair("cifar10", "stl10", _in_memory, CIFAR10_STL10)
+for _target in ("flowers102", "pets", "dtd", "eurosat"):
+    _pair("imagenet", _target, _streamed)
+
+
+@register(PAIRS)
+def mnist5k_to_fashion(seed: int, loading: Loading) -> Pair:
+    """5,000 packaged MNIST images, then the 70,000 of Fashion-MNIST: other things, so each task has a head of its own."""
+    halves = [arrays(open_set("fashion", train, loading)) for train in (True, False)]
+    (x, y), (x_test, y_test) = ((brought_to(x, 28, 1), torch.as_tensor(y)) for x, y in halves)
+    train, val, _ = split(y, seed, "fashion/train", test=0)
+    splits = [(x[train], y[train]), (x[val], y[val]), (x_test, y_test)]
+    source = domain("mnist", *mnist_5k(), seed)
+    return Pair("mnist5k_to_fashion", source, _domain("fashion", splits, STD, MEAN, _classes("fashion", (), 10)))
