@@ -6,6 +6,7 @@ versions, and what came before it. It must not know transfers.
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from maskutils import paths
+from maskutils import config, paths
 from maskutils.config import BadParameter, Setup, content_key, known
-from maskutils.data import Pair, load_pair
+from maskutils.data import Loading, Pair, load_pair
+from maskutils.files import DamagedFile, write_atomically
 from maskutils.layers import LAYERS
 from maskutils.learn import learn_mask, learn_subnetwork
-from maskutils.mask import DamagedFile, Mask, write_atomically
-from maskutils.models import build_model, own_head, with_target_head
+from maskutils.mask import Mask
+from maskutils.models import build_model, own_head, pretrained_transform, with_target_head
 from maskutils.provenance import code_key
 from maskutils.rankings import Scores, fisher_information
 from maskutils.train import fit
@@ -33,17 +35,35 @@ _pair = lru_cache(maxsize=8)(load_pair)
 
 def source_pair(setup: Setup, seed: int) -> Pair:
     """The pair of `setup`, split by `seed`; the last few stay in memory."""
-    return _pair(setup.pair, seed)
+    return _pair(setup.pair, seed, loading(setup))
+
+
+def loading(setup: Setup) -> Loading:
+    """How the images of `setup` are read: its `images`, and the transforms of its pretrained weights.
+
+    Raises `BadParameter` for an option that is not known or not of its type.
+    """
+    given = config.options(setup.images)
+    kinds = {f.name: type(f.default) for f in fields(Loading) if f.name not in ("root", "transform")}
+    for name, value in given.items():
+        if type(value) is not kinds[known(name, kinds, "option of images")]:
+            raise BadParameter(f"images: {name} {value!r} is not of type {kinds[name].__name__}")
+    return Loading(transform=pretrained_transform(setup.model, setup.weights), **given)
 
 
 def source_network(setup: Setup, seed: int) -> nn.Module:
-    """The network trained on the source of `setup.pair` from `seed`; cached."""
+    """The network trained on the source of `setup.pair` from `seed`; cached. With `weights` and no `source_steps`, as it comes."""
     pair = source_pair(setup, seed)
     channels, size, _ = pair.image_shape
-    model = build_model(setup.model, len(pair.source.classes), channels, size, seed).to(device(setup))
+    model = build_model(setup.model, len(pair.source.classes), channels, size, seed, setup.weights).to(device(setup))
+    if setup.computing.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if setup.weights and not setup.source_steps:
+        return model.eval()  # it does the source task already
 
     def make() -> Scores:
         settings = {"steps": setup.source_steps, "lr": setup.source_lr, "batch_size": setup.batch_size, "seed": seed}
+        settings["precision"] = setup.computing.precision
         fit(model, pair.source.train, **settings)
         return model.state_dict()
 
@@ -70,7 +90,7 @@ def source_subnetwork(
     if cls is not None and cls.learns_density and density is not None:
         options["density"] = density
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
-    settings = {"steps": setup.mask_steps, "seed": seed} | options
+    settings = {"steps": setup.mask_steps, "seed": seed, "precision": setup.computing.precision} | options
 
     def make_mask() -> Mask:
         if cls is None:  # a ranking: any density will do
@@ -98,7 +118,13 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
 
     def make() -> Mask:
         return learn_subnetwork(
-            model, pair.target.train, method, steps=setup.mask_steps, seed=seed, train=own_head(model)
+            model,
+            pair.target.train,
+            method,
+            steps=setup.mask_steps,
+            seed=seed,
+            precision=setup.computing.precision,
+            train=own_head(model),
         )[1]
 
     path = _path("mask", mask_key(setup, method, seed, {"task": "target"}))
@@ -140,12 +166,12 @@ def _dealt(values: Scores, order: Scores) -> Scores:
 
 
 def device(setup: Setup) -> torch.device:
-    """The device that `setup.device` names; "auto" is CUDA, else MPS, else the CPU.
+    """The device that `setup.compute` names; "auto" is CUDA, else MPS, else the CPU.
 
     Raises `BadParameter` if it is not there.
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    name = known(setup.device, [*present, "auto"], "device")
+    name = setup.computing.device
     if name == "auto":
         name = next(n for n in ("cuda", "mps", "cpu") if present[n])
     if not present[name]:
@@ -156,6 +182,7 @@ def device(setup: Setup) -> torch.device:
 def source_key(setup: Setup, seed: int) -> str:
     """Names the content of a source network."""
     stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
+    stage |= {name: getattr(setup, name) for name in ("weights", "images", "compute")}
     return content_key(
         "source", stage, seed, [device(setup).type, torch.__version__], code_key("data", "models", "train")
     )

@@ -31,7 +31,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one 
 def faults() -> Iterator[None]:
     """Say a known fault in one place and leave with its exit code."""
     from maskutils.batch import Busy
-    from maskutils.mask import DamagedFile
+    from maskutils.files import DamagedFile
 
     try:
         yield

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
@@ -22,10 +23,36 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Items = Strict(False)  # a list, as a notebook or YAML writes it, becomes a tuple; its items stay strict
 
 
+DEVICES, PRECISIONS, MODES = ("auto", "cpu", "cuda", "mps"), ("float32", "bf16"), ("channels_last", "deterministic")
+
+
 class BadParameter(ValueError):
     """A setting that is unknown, of the wrong type or out of range; the message names it, what is known and the way
     out.
     """
+
+
+@dataclass(frozen=True)
+class Computing:
+    """On what, and in which precision, a network is trained. `device` may be "auto"; bf16 is automatic mixed precision, scores and
+    weights stay float32.
+    """
+
+    device: str = "auto"
+    precision: str = "float32"
+    channels_last: bool = False
+    deterministic: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> "Computing":
+        """Read from words in any order, as in "cuda bf16 channels_last".
+
+        >>> Computing.of("bf16 cpu").device
+        'cpu'
+        """
+        words = [known(word, [*DEVICES, *PRECISIONS, *MODES], "word of compute") for word in text.split()]
+        chosen = [next((w for w in words if w in kind), kind[0]) for kind in (DEVICES, PRECISIONS)]
+        return cls(*chosen, *(mode in words for mode in MODES))
 
 
 class Setup(BaseModel):
@@ -39,7 +66,7 @@ class Setup(BaseModel):
     model: str = "cnn"
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1), Items] = (0,)
     densities: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (0.1, 0.5)
-    source_steps: Steps = 600  # optimiser steps
+    source_steps: Annotated[int, Field(ge=0)] = 600  # optimiser steps; 0 with `weights` that do the source task already
     mask_steps: Steps = 300
     target_steps: Steps = 300
     batch_size: Steps = 32  # images a step
@@ -49,7 +76,14 @@ class Setup(BaseModel):
         1.0,
     )  # share of the way from source to target
     per_layer: bool = False  # equal density in each layer instead of over all
-    device: str = "auto"
+    weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file
+    images: str = ""  # how image files are read: "size 224 channels 3 damaged skip classes common workers 2"
+    compute: str = "auto"  # device, and any of bf16, channels_last, deterministic
+
+    @property
+    def computing(self) -> "Computing":
+        """`compute`, read. Raises `BadParameter` for a word that is not known."""
+        return Computing.of(self.compute)
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:

@@ -26,10 +26,10 @@ from maskutils.artefacts import (
     source_subnetwork,
     target_mask,
 )
-from maskutils.config import Setup, content_key, known, positive
-from maskutils.data import PAIRS
+from maskutils.config import Computing, Setup, content_key, positive
+from maskutils.data import check_pair
 from maskutils.layers import LAYERS
-from maskutils.models import MODELS
+from maskutils.models import check_model
 from maskutils.progress import bar
 from maskutils.provenance import code_key, git_commit, versions
 from maskutils.records import read_json, with_approach, write_json
@@ -57,13 +57,20 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
 
     Raises `BadParameter`, one line for each fault, before any work.
     """
-    return check_names(config.from_notebook(namespace))
+    setup = check_names(config.from_notebook(namespace))
+    torch.use_deterministic_algorithms(setup.computing.deterministic)
+    return setup
 
 
 def check_names(setup: Setup) -> Setup:
-    """`setup` itself if its pair and its model are registered; else `BadParameter`."""
-    known(setup.pair, PAIRS, "pair")
-    known(setup.model, MODELS, "model")
+    """`setup` itself if its pair, its model and its way of computing are known; else `BadParameter`."""
+    check_pair(setup.pair)
+    check_model(setup.model)
+    if not (setup.source_steps or setup.weights):
+        raise config.BadParameter(
+            "source_steps = 0 trains no source network; give weights= that do the source task already"
+        )
+    Computing.of(setup.compute)
     return setup
 
 
@@ -151,7 +158,7 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     prepared = time.perf_counter()
     history: list[dict[str, float]] = []
     settings = {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
-    settings["mask_steps"] = setup.mask_steps
+    settings |= {"mask_steps": setup.mask_steps, "precision": setup.computing.precision}
     after = transfer(before, pair, approach.protocol, history=history, **given, **settings, **approach.knobs)
     seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
 
@@ -160,6 +167,7 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     row |= {"density": None if mask is None else mask.density, "native_of": approach.native_of, "seed": seed}
     row["options"] = _options(approach)
     row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(approach.knobs) | seconds
+    row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
     n = sum(p.numel() for p in before.parameters())
     row |= _about(setup) | {"stored_bits": metrics.stored_bits(approach.protocol, n, row["density"])}
     for alpha in setup.alphas:

@@ -30,6 +30,7 @@ def learn_mask(
     strength: float | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    precision: str = "float32",
     **options: float | str,
 ) -> Mask:
     """The mask of the weights with which `model` does its task on `data`; `model` is left as it was.
@@ -48,29 +49,45 @@ def learn_mask(
     Mask(2 layers, 151,040 weights, density 0.100)
     """
     known(method, [*LAYERS, *RANKINGS, "shuffled"], "method")
+    settings = {
+        "steps": steps,
+        "lr": lr,
+        "strength": strength,
+        "batch_size": batch_size,
+        "seed": seed,
+        "precision": precision,
+    }
     if method == "shuffled":
-        of = str(options.pop("of", "gumbel_sigmoid"))
-        native = learn_mask(model, data, of, density=density, per_layer=per_layer, steps=steps, lr=lr, strength=strength,
-                            batch_size=batch_size, seed=seed, **options)  # fmt: skip
-        return native.shuffled(seed)
+        base = str(options.pop("of", "gumbel_sigmoid"))
+        return learn_mask(model, data, base, density=density, per_layer=per_layer, **settings, **options).shuffled(seed)
     if method in RANKINGS:
-        for option in options:
-            known(option, (), f"option of {method}")
-        if density is None:
-            raise ValueError(
-                f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
-            )
-        return Mask.from_scores(RANKINGS[method](model, data, seed), density, per_layer)
-    if LAYERS[method].learns_density and density is not None:
-        options["density"] = density
+        return _ranked(model, data, method, density, per_layer, seed, options)
     if LAYERS[method].trains_weights:
         raise BadParameter(
             f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"
         )
-    native = learn_subnetwork(
-        model, data, method, steps=steps, lr=lr, strength=strength, batch_size=batch_size, seed=seed, **options
-    )[1]
+    if LAYERS[method].learns_density and density is not None:
+        options["density"] = density
+    native = learn_subnetwork(model, data, method, **settings, **options)[1]
     return native if density is None else native.at_density(density, per_layer)
+
+
+def _ranked(
+    model: nn.Module,
+    data: Batches,
+    method: str,
+    density: float | None,
+    per_layer: bool,
+    seed: int,
+    options: Iterable[str],
+) -> Mask:
+    for option in options:
+        known(option, (), f"option of {method}")
+    if density is None:
+        raise ValueError(
+            f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
+        )
+    return Mask.from_scores(RANKINGS[method](model, data, seed), density, per_layer)
 
 
 def learn_subnetwork(
@@ -83,6 +100,7 @@ def learn_subnetwork(
     strength: float | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    precision: str = "float32",
     train: Iterable[str] = (),
     **options: float | str,
 ) -> tuple[nn.Module, Mask]:
@@ -109,7 +127,7 @@ def learn_subnetwork(
         params = [layer.scores for layer in layers.values()] + [w.requires_grad_() for w in weights]
         history = fit(
             model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
-            params=params, penalty=penalty, norm="eval", watch=lambda: {"density": Mask(_hard(layers)).density},
+            params=params, penalty=penalty, norm="eval", precision=precision, watch=lambda: {"density": Mask(_hard(layers)).density},
         )  # fmt: skip
     bits = _hard(layers)
     ranking = {name: layer.ranking() for name, layer in layers.items()}

@@ -7,11 +7,10 @@ must not know how scores are learnt.
 import copy
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from maskutils.files import DamagedFile, write_atomically
 from maskutils.seeds import generator
 
 FORMAT = "maskutils.mask/1"
-
-
-class DamagedFile(ValueError):
-    """A file that cannot be read back as what it should be; the message names it and the way out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +29,8 @@ class Mask:
     """Name of parameter -> bool tensor of its shape; True is kept by the source task, hence to be protected.
 
     `scores` (same names, float; higher is kept sooner) rank the weights where a method learnt them; `history` is how it
-    learnt. Both are lost by set algebra. `a & b`, `a | b`, `~a` and `a == b` need the same names and shapes.
+    learnt; `state` is what the task needs beside the masked weights (see `with_state`). All are lost by set algebra.
+    `a & b`, `a | b`, `~a` and `a == b` need the same names and shapes.
 
     >>> a = Mask({"w": torch.tensor([True, False])})
     >>> (a | ~a).density
@@ -43,6 +40,7 @@ class Mask:
     bits: Mapping[str, Tensor]
     scores: Mapping[str, Tensor] | None = None
     history: tuple[dict[str, float], ...] = field(default=(), repr=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_scores(
@@ -116,10 +114,23 @@ class Mask:
         union = sum(int(b.sum()) for b in either.bits.values())
         return sum(int(b.sum()) for b in both.bits.values()) / union if union else 1.0
 
+    def with_state(self, model: nn.Module) -> "Mask":
+        """This mask with a copy of all that it does not cover in `model`: biases, norm layers and their statistics, the head.
+
+        With it, `apply` gives the task back whatever the network has become, even where another task has changed those.
+        """
+        self.check(model)
+        rest = {n: t.detach().clone() for n, t in model.state_dict().items() if n not in self.bits}
+        return Mask(self.bits, self.scores, self.history, rest)
+
     def apply(self, model: nn.Module) -> nn.Module:
-        """A copy of `model` with every weight that is not kept set to zero: the network *through the mask*."""
+        """A copy of `model` with every weight that is not kept set to zero: the network *through the mask*.
+
+        What the mask carries as `state` takes its place too, a head for another number of classes included.
+        """
         self.check(model)
         model = copy.deepcopy(model)
+        _put(model, self.state)
         with torch.no_grad():
             for name, b in self.bits.items():
                 weight = model.get_parameter(name)
@@ -140,10 +151,9 @@ class Mask:
             )
 
     def save(self, path: str | Path, scores: bool = False) -> None:
-        """Write one bit per weight (and the float32 scores and the history, if asked) to a safetensors file,
-        atomically.
-        """
+        """Write one bit per weight, the state (and the float32 scores and the history, if asked) to a safetensors file, atomically."""
         tensors = {f"bits/{n}": torch.from_numpy(np.packbits(b.cpu().numpy())) for n, b in self.bits.items()}
+        tensors |= {f"state/{n}": t.detach().cpu().contiguous() for n, t in self.state.items()}
         if scores and self.scores is not None:
             tensors |= {f"scores/{n}": s.detach().cpu().float().contiguous() for n, s in self.scores.items()}
         meta = {"format": FORMAT, "shapes": json.dumps({n: list(b.shape) for n, b in self.bits.items()})}
@@ -161,8 +171,10 @@ class Mask:
                     raise ValueError(f"its format is {file.metadata()['format']!r}, not {FORMAT!r}")
                 shapes = json.loads(file.metadata()["shapes"])
                 bits = {n: _unpack(file.get_tensor(f"bits/{n}"), shape) for n, shape in shapes.items()}
-                scores = {n: file.get_tensor(f"scores/{n}") for n in shapes if f"scores/{n}" in file.keys()}  # noqa: SIM118
-                return cls(bits, scores or None, tuple(json.loads(file.metadata()["history"])))
+                stored = {part: _stored(file, part) for part in ("scores", "state")}
+                return cls(
+                    bits, stored["scores"] or None, tuple(json.loads(file.metadata()["history"])), stored["state"]
+                )
         except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise DamagedFile(
                 f"{path} is not a mask file or is damaged ({error}); delete it and make it again"
@@ -195,21 +207,25 @@ class Mask:
         return Mask({name: operation(b, other.bits[name]) for name, b in self.bits.items()})
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a whole file or none: to a temporary file beside it, then renamed over it. Makes the folder if it is
-    missing.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def _stored(file: Any, part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}/"): file.get_tensor(key) for key in file.keys() if key.startswith(f"{part}/")}  # noqa: SIM118
+
+
+def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put tensors in the place of parameters and buffers of `model`, whatever their shape was. Mutates `model`."""
+    for name, tensor in state.items():
+        owner, _, leaf = name.rpartition(".")
+        try:
+            module = model.get_submodule(owner)
+            before = getattr(module, leaf)
+        except AttributeError:
+            raise ValueError(
+                f"the mask carries {name!r}, which {type(model).__name__} does not have: it is of another network"
+            ) from None
+        value = tensor.detach().clone().to(before.device)
+        setattr(module, leaf, nn.Parameter(value) if isinstance(before, nn.Parameter) else value)
+        if isinstance(module, nn.Linear) and leaf == "weight":
+            module.out_features, module.in_features = value.shape
 
 
 def _top(scores: Tensor, k: int) -> Tensor:

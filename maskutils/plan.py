@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from maskutils import experiment, paths
 from maskutils.config import BadParameter, Setup, checked, content_key, known
-from maskutils.mask import DamagedFile
+from maskutils.files import DamagedFile
 from maskutils.provenance import code_key, imports_in
 from maskutils.records import read_json
 

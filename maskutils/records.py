@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from maskutils import paths
-from maskutils.mask import DamagedFile, write_atomically
+from maskutils.files import DamagedFile, write_atomically
 
 IDENTITY = [
     "pair",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from maskutils import analysis, paths
 from maskutils.claims import Verdict, verify
-from maskutils.mask import write_atomically
+from maskutils.files import write_atomically
 from maskutils.records import at_density, load_records, on_grid, read_json, summarise
 
 BOUNDS = ("source_only", "linear_probe", "finetune", "joint")

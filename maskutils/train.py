@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from maskutils.config import known
+from maskutils.config import PRECISIONS, known
 from maskutils.models import device_of, norm_layers
 from maskutils.progress import bar
 from maskutils.seeds import generator, seeded
@@ -39,6 +39,7 @@ def fit(
     params: Iterable[nn.Parameter] | None = None,
     penalty: Penalty | None = None,
     norm: str = "train",
+    precision: str = "float32",
     watch: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train `params` (all by default) of `model` on `data` by cross-entropy, with a cosine schedule to 0; mutates
@@ -46,11 +47,12 @@ def fit(
 
     `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
     begun again. `penalty(images, logits, progress)` is added to the loss, progress in [0, 1). `norm="eval"` leaves the
-    statistics of norm layers alone. Returns the history: ten rows of step, mean loss since the row before, and what
-    `watch()` returns.
+    statistics of norm layers alone; `precision="bf16"` computes in automatic mixed precision. Returns the history:
+    ten rows of step, mean loss since the row before, and what `watch()` returns.
 
     Raises `FloatingPointError` when the loss is not finite, `ValueError` for empty data.
     """
+    known(precision, PRECISIONS, "precision")
     chosen = list(model.parameters() if params is None else params)
     optim = OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")](chosen, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
@@ -59,7 +61,7 @@ def fit(
     stream = batches(data, batch_size, seed)
     with seeded(seed, "fit"):  # dropout and the noise of mask layers
         for step in bar(range(1, steps + 1), "fit"):
-            total += _step(model, next(stream), optim, penalty, (step - 1) / steps)
+            total += _step(model, next(stream), optim, penalty, (step - 1) / steps, precision)
             schedule.step()
             if step * 10 // steps > (step - 1) * 10 // steps:  # ten rows, whatever the number of steps
                 history.append({"step": step, "loss": finite(total.item() / (step - last), step, lr)})
@@ -72,14 +74,21 @@ def fit(
 
 
 def _step(
-    model: nn.Module, batch: tuple[Tensor, Tensor], optim: Optimizer, penalty: Penalty | None, progress: float
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    optim: Optimizer,
+    penalty: Penalty | None,
+    progress: float,
+    precision: str,
 ) -> Tensor:
     """One step of `optim`; returns the loss."""
-    x, y = (t.to(device_of(model)) for t in batch)
-    logits = model(x)
-    loss = F.cross_entropy(logits, y)
-    if penalty is not None:
-        loss = loss + penalty(x, logits, progress)
+    device = device_of(model)
+    x, y = (t.to(device, non_blocking=True) for t in batch)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(x)
+        loss = F.cross_entropy(logits, y)
+        if penalty is not None:
+            loss = loss + penalty(x, logits, progress)
     optim.zero_grad()
     loss.backward()
     optim.step()
@@ -118,7 +127,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
                 yield data[picked]
     else:
         if isinstance(data, Dataset) and len(data):
-            data = DataLoader(data, min(batch_size, max(1, len(data))), shuffle=True, drop_last=True, generator=order)
+            data = loader(data, min(batch_size, len(data)), shuffle=True, drop_last=True, generator=order)
         got_any = not isinstance(data, Dataset)  # one that is empty, that is
         while got_any:
             got_any = False
@@ -153,7 +162,16 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).float().mean().item()
 
 
+def loader(data: Dataset, batch_size: int, **options: object) -> DataLoader:
+    """A DataLoader of `data`, with as many worker processes as its attribute `workers` says (none if it has none)."""
+    workers = getattr(data, "workers", 0)
+    pinned = torch.cuda.is_available()
+    return DataLoader(
+        data, batch_size, num_workers=workers, persistent_workers=workers > 0, pin_memory=pinned, **options
+    )
+
+
 def _in_order(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
     if isinstance(data, TensorDataset):
         return zip(*(t.split(batch_size) for t in data.tensors), strict=True)
-    return DataLoader(data, batch_size) if isinstance(data, Dataset) else data
+    return loader(data, batch_size) if isinstance(data, Dataset) else data

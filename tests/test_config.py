@@ -4,7 +4,17 @@ import math
 
 import pytest
 
-from maskutils.config import BadParameter, Setup, checked, content_key, from_notebook, known, options, register
+from maskutils.config import (
+    BadParameter,
+    Computing,
+    Setup,
+    checked,
+    content_key,
+    from_notebook,
+    known,
+    options,
+    register,
+)
 
 PARAMETERS = 'pair: str = "mnist_to_digits"\nseeds: list[int] = [0]\nmask_steps = 300\noutput = ""\n'
 
@@ -47,7 +57,7 @@ def test_a_setting_of_the_wrong_type_is_refused_by_name(name, value):
         checked(Setup, {name: value})
 
 
-@pytest.mark.parametrize("name", ["source_steps", "mask_steps", "target_steps", "batch_size"])
+@pytest.mark.parametrize("name", ["mask_steps", "target_steps", "batch_size"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, True])
 def test_steps_are_integers_of_at_least_one(name, value):
     with pytest.raises(BadParameter, match=f"parameter {name} = "):
@@ -198,3 +208,14 @@ def test_options_are_read_as_numbers_where_they_are_numbers():
 def test_an_option_without_a_value_is_refused():
     with pytest.raises(BadParameter, match="is not of the form"):
         options("lr 0.3 init")
+
+
+def test_compute_is_read_in_any_order_and_has_defaults():
+    assert Computing.of("") == Computing("auto", "float32", False, False)
+    assert Computing.of("channels_last bf16 cuda") == Computing("cuda", "bf16", True, False)
+    assert Setup(compute="cpu deterministic").computing == Computing("cpu", deterministic=True)
+
+
+def test_an_unknown_word_of_compute_is_refused():
+    with pytest.raises(BadParameter, match="unknown word of compute 'fp16'"):
+        Computing.of("cuda fp16")

@@ -332,10 +332,12 @@ def test_a_cache_file_of_another_shape_is_made_again():
 
 def test_an_unknown_or_absent_device_is_an_error_that_says_what_there_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BadParameter, match=r"unknown device 'gpu'; known: auto, cpu, cuda, mps"):
-        artefacts.device(Setup(device="gpu"))
+    with pytest.raises(
+        BadParameter, match=r"unknown word of compute 'gpu'; known: auto, bf16, channels_last, cpu, cuda"
+    ):
+        artefacts.device(Setup(compute="gpu"))
     with pytest.raises(BadParameter, match=r"device 'cuda' is not there; present: .*cpu"):
-        artefacts.device(Setup(device="cuda"))
+        artefacts.device(Setup(compute="cuda"))
 
 
 @pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
@@ -343,7 +345,7 @@ def test_auto_is_the_fastest_device_that_is_there(monkeypatch, cuda, mps, chosen
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert artefacts.device(Setup()).type == chosen
-    assert artefacts.device(Setup(device="cpu")).type == "cpu"
+    assert artefacts.device(Setup(compute="cpu")).type == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Masks as values: set algebra, making from scores, files."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -9,7 +8,8 @@ from safetensors.torch import save
 from torch import nn
 
 from maskutils import mask as mask_module
-from maskutils.mask import DamagedFile, Mask, write_atomically
+from maskutils.files import DamagedFile
+from maskutils.mask import Mask
 
 SIZES = {"a.weight": (20, 30), "b.weight": (7, 3, 3, 3), "c.weight": (50, 4)}
 TOTAL = 600 + 189 + 200
@@ -254,24 +254,6 @@ def test_a_truncated_file_is_refused(tmp_path, length):
     (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes()[:length])
     with pytest.raises(DamagedFile, match="damaged"):
         Mask.load(tmp_path / "m")
-
-
-def test_writing_makes_the_folder_and_leaves_only_the_file(tmp_path):
-    write_atomically(tmp_path / "a" / "b" / "f", b"new")
-    assert {p.name: p.read_bytes() for p in (tmp_path / "a" / "b").iterdir()} == {"f": b"new"}
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("broken", ["replace", "chmod"])
-def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error, broken):
-    def fail(*_: object) -> None:
-        raise error
-
-    (tmp_path / "f").write_bytes(b"old")
-    monkeypatch.setattr(os, broken, fail)
-    with pytest.raises(error):
-        write_atomically(tmp_path / "f", b"new")
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 
 
 def test_scores_that_are_nan_have_no_order_and_are_refused_by_layer():

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
@@ -14,13 +16,18 @@ from maskutils.models import (
     for_task,
     head_name,
     head_parameters,
+    load_weights,
     maskable,
     norm_layers,
     own_head,
+    pretrained_transform,
     summary,
+    torchvision_names,
+    with_head,
     with_target_head,
 )
 
+NAMES = [*MODELS, "resnet18"]  # ours, and one of torchvision's
 SHAPE = {"n_classes": 7, "in_channels": 3, "image_size": 12}
 FOREIGN = {
     "resnet18": (lambda: resnet18(num_classes=4), "fc"),
@@ -43,26 +50,26 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(t, b[n]) for n, t in a.items())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_logits_have_one_column_a_class(name):
     assert build_model(name, **SHAPE).eval()(torch.zeros(2, 3, 12, 12)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_seed_decides_every_initial_weight(name):
     first, again, other = (build_model(name, **SHAPE, seed=seed) for seed in (1, 1, 2))
     assert same(bits_of(first), bits_of(again))
     assert not any(torch.equal(first.get_parameter(n), other.get_parameter(n)) for n in maskable(first))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_building_leaves_the_global_generator_alone(name):
     before = torch.random.get_rng_state()
     build_model(name, **SHAPE)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_maskable_is_every_weight_but_the_head_biases_and_norm_layers(name):
     model = build_model(name, **SHAPE)
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
@@ -207,3 +214,98 @@ def test_networks_from_elsewhere_get_a_target_head_too(name):
 def test_a_head_that_is_not_linear_gets_no_sibling():
     with pytest.raises(ValueError, match="head '1' is a Conv2d; a head per task needs a Linear one"):
         with_target_head(nn.Sequential(nn.Linear(2, 2), nn.Conv2d(1, 1, 1)), 3)
+
+
+def test_every_classification_network_of_torchvision_is_known_by_name_and_no_other():
+    assert {"resnet50", "vit_b_16", "swin_t", "mobilenet_v3_large", "efficientnet_b0"} <= set(torchvision_names())
+    assert not [name for name in torchvision_names() if "rcnn" in name or "deeplab" in name]
+    with pytest.raises(BadParameter, match=r"unknown model 'resnet5'.*Did you mean 'resnet50'"):
+        build_model("resnet5")
+
+
+def test_a_resnet_has_the_stem_for_small_images_and_torchvisions_for_large_ones():
+    small, large = build_model("resnet18", 4, 3, 32), build_model("resnet18", 4, 3, 224)
+    assert (small.conv1.kernel_size, small.conv1.stride) == ((3, 3), (1, 1))
+    assert isinstance(small.maxpool, nn.Identity)
+    assert (large.conv1.kernel_size, large.conv1.stride) == ((7, 7), (2, 2))
+    assert isinstance(large.maxpool, nn.MaxPool2d)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
+def test_the_first_convolution_takes_the_channels_of_the_images(name):
+    assert build_model(name, 4, 1, 96).eval()(torch.zeros(1, 1, 96, 96)).shape == (1, 4)
+
+
+def test_a_network_that_begins_with_no_convolution_says_so():
+    with pytest.raises(BadParameter, match="weights 'DEFAULT' of resnet18 are for 3 channels, the images have 1"):
+        build_model("resnet18", 10, 1, 224, weights="DEFAULT")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A state dict of the cnn, and where it lies."""
+    model = build_model("cnn", seed=5)
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    return model, str(tmp_path / "weights.safetensors")
+
+
+def test_weights_come_from_a_safetensors_file(saved):
+    model, path = saved
+    assert same(bits_of(build_model("cnn", weights=path)), bits_of(model))
+
+
+def test_weights_of_another_network_are_refused_with_the_keys_that_differ(saved):
+    with pytest.raises(BadParameter, match=r"another network than Sequential: .*missing: 1.bias.*unexpected: 0.bias.*"):
+        load_weights(build_model("mlp"), saved[1])
+    with pytest.raises(BadParameter, match=r"1 of another shape: 0.weight \(8, 1, 5, 5\) for \(8, 3, 5, 5\)"):
+        build_model("cnn", in_channels=3, weights=saved[1])
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "model.ckpt"])
+def test_a_pickled_checkpoint_is_refused_and_says_how_to_convert(name, tmp_path):
+    torch.save(build_model("cnn").state_dict(), tmp_path / name)
+    with pytest.raises(BadParameter, match=r"may hold a pickle.*safetensors.torch.save_file"):
+        build_model("cnn", weights=str(tmp_path / name))
+
+
+def test_missing_or_damaged_weights_are_refused(tmp_path):
+    with pytest.raises(BadParameter, match="cannot be read"):
+        build_model("cnn", weights=str(tmp_path / "none.safetensors"))
+    (tmp_path / "half.safetensors").write_bytes(b"half of a file")
+    with pytest.raises(BadParameter, match="cannot be read"):
+        build_model("cnn", weights=str(tmp_path / "half.safetensors"))
+
+
+def test_names_of_weights_are_checked_before_anything_is_downloaded():
+    with pytest.raises(BadParameter, match=r"unknown weights of resnet18 'IMAGENET'; known: .*IMAGENET1K_V1"):
+        build_model("resnet18", in_channels=3, weights="IMAGENET")
+    with pytest.raises(BadParameter, match="model 'cnn' has no pretrained weights 'DEFAULT'"):
+        build_model("cnn", weights="DEFAULT")
+
+
+def test_pretrained_weights_that_cannot_be_had_say_what_to_put_where(monkeypatch):
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(BadParameter, match=r"no network here\); put https://.*resnet18.*into .*checkpoints"):
+        build_model("resnet18", in_channels=3, weights="DEFAULT")
+
+
+def test_pretrained_weights_bring_their_transforms_and_get_a_head_of_the_classes(monkeypatch):
+    state = resnet18().state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    model = build_model("resnet18", 7, 3, 224, weights="DEFAULT")
+    assert torch.equal(model.conv1.weight, state["conv1.weight"])
+    assert model.fc.out_features == 7
+    assert build_model("resnet18", 1000, 3, 224, weights="DEFAULT").fc.weight.equal(state["fc.weight"])
+    picture = Image.new("RGB", (300, 200), (124, 116, 104))
+    assert pretrained_transform("resnet18", "DEFAULT")(picture).shape == (3, 224, 224)
+    assert pretrained_transform("resnet18", "DEFAULT")(picture).abs().max() < 0.02, "the mean colour of ImageNet is 0"
+    assert pretrained_transform("resnet18", "") is None
+
+
+def test_a_fresh_head_is_of_the_kind_of_the_old_one():
+    assert with_head(build_model("squeezenet1_1", 4, 3, 64), 9).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 9)
+    with pytest.raises(ValueError, match="is a Conv1d; give the network a Linear one"):
+        with_head(nn.Sequential(nn.Linear(3, 3), nn.Conv1d(3, 3, 1)), 2)

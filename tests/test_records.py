@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from maskutils.mask import DamagedFile
+from maskutils.files import DamagedFile
 from maskutils.records import (
     COLUMNS,
     IDENTITY,

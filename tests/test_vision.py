@@ -60,12 +60,12 @@ def write_cifar(root: Path) -> None:
     ten, hundred = root / "cifar-10-batches-py", root / "cifar-100-python"
     ten.mkdir()
     hundred.mkdir()
-    rows = {"data": pixels(N, 3072), "labels": labels().tolist(), "fine_labels": labels(20).tolist()}
+    rows = {"data": pixels(N, 3072), "labels": labels().tolist()}
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
         (ten / name).write_bytes(pickle.dumps(rows))
-    (ten / "batches.meta").write_bytes(pickle.dumps({"label_names": datasets.CIFAR10.__doc__ and CIFAR10}))
+    (ten / "batches.meta").write_bytes(pickle.dumps({"label_names": CIFAR10}))
     for name in ("train", "test"):
-        (hundred / name).write_bytes(pickle.dumps(rows))
+        (hundred / name).write_bytes(pickle.dumps({"data": pixels(N, 3072), "fine_labels": labels(20).tolist()}))
     (hundred / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"thing {i}" for i in range(20)]}))
 
 

@@ -5,7 +5,6 @@ They are read from the data root where they lie there in torchvision's layout, a
 
 import urllib.error
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
-from torchvision import datasets
-from torchvision.transforms import v2
 
 from maskutils import paths
 from maskutils.config import BadParameter, register
@@ -33,20 +30,20 @@ CIFAR10_STL10 = (
     "ship",
     "truck",
 )  # the nine classes of both
-TORCHVISION: dict[str, tuple[Callable[[Path, bool, bool], Dataset], str]] = {  # (root, train, download) -> data set; its files
-    "mnist": (lambda r, t, d: datasets.MNIST(r, t, download=d), IDX.format("MNIST")),
-    "fashion": (lambda r, t, d: datasets.FashionMNIST(r, t, download=d), IDX.format("FashionMNIST")),
-    "kmnist": (lambda r, t, d: datasets.KMNIST(r, t, download=d), IDX.format("KMNIST")),
-    "usps": (lambda r, t, d: datasets.USPS(r, t, download=d), "usps.bz2 and usps.t.bz2"),
-    "svhn": (lambda r, t, d: datasets.SVHN(r, _half(t), download=d), "train_32x32.mat and test_32x32.mat"),
-    "cifar10": (lambda r, t, d: datasets.CIFAR10(r, t, download=d), "cifar-10-python.tar.gz"),
-    "cifar100": (lambda r, t, d: datasets.CIFAR100(r, t, download=d), "cifar-100-python.tar.gz"),
-    "stl10": (lambda r, t, d: datasets.STL10(r, _half(t), download=d), "stl10_binary.tar.gz"),
-    "imagenet": (lambda r, t, d: datasets.ImageNet(r, "val"), "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz"),
-    "flowers102": (lambda r, t, d: datasets.Flowers102(r, _half(t), download=d), "flowers-102/ (102flowers.tgz and two .mat)"),
-    "pets": (lambda r, t, d: datasets.OxfordIIITPet(r, "trainval" if t else "test", download=d), "oxford-iiit-pet/ (images, annotations)"),
-    "dtd": (lambda r, t, d: datasets.DTD(r, _half(t), download=d), "dtd/ (dtd-r1.0.1.tar.gz)"),
-    "eurosat": (lambda r, t, d: datasets.EuroSAT(r, download=d), "eurosat/ (EuroSAT.zip)"),
+TORCHVISION: dict[str, tuple[Callable[..., Dataset], str]] = {  # (torchvision.datasets, root, train, download) -> set; its files
+    "mnist": (lambda tv, r, t, d: tv.MNIST(r, t, download=d), IDX.format("MNIST")),
+    "fashion": (lambda tv, r, t, d: tv.FashionMNIST(r, t, download=d), IDX.format("FashionMNIST")),
+    "kmnist": (lambda tv, r, t, d: tv.KMNIST(r, t, download=d), IDX.format("KMNIST")),
+    "usps": (lambda tv, r, t, d: tv.USPS(r, t, download=d), "usps.bz2 and usps.t.bz2"),
+    "svhn": (lambda tv, r, t, d: tv.SVHN(r, _half(t), download=d), "train_32x32.mat and test_32x32.mat"),
+    "cifar10": (lambda tv, r, t, d: tv.CIFAR10(r, t, download=d), "cifar-10-python.tar.gz"),
+    "cifar100": (lambda tv, r, t, d: tv.CIFAR100(r, t, download=d), "cifar-100-python.tar.gz"),
+    "stl10": (lambda tv, r, t, d: tv.STL10(r, _half(t), download=d), "stl10_binary.tar.gz"),
+    "imagenet": (lambda tv, r, t, d: tv.ImageNet(r, "val"), "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz"),
+    "flowers102": (lambda tv, r, t, d: tv.Flowers102(r, _half(t), download=d), "flowers-102/ (102flowers.tgz and two .mat)"),
+    "pets": (lambda tv, r, t, d: tv.OxfordIIITPet(r, "trainval" if t else "test", download=d), "oxford-iiit-pet/ (images, annotations)"),
+    "dtd": (lambda tv, r, t, d: tv.DTD(r, _half(t), download=d), "dtd/ (dtd-r1.0.1.tar.gz)"),
+    "eurosat": (lambda tv, r, t, d: tv.EuroSAT(r, download=d), "eurosat/ (EuroSAT.zip)"),
 }  # fmt: skip
 UNSPLIT = ("imagenet", "eurosat")  # without a test split of their own
 PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of ImageNet's channels
@@ -57,15 +54,17 @@ def open_set(name: str, train: bool, loading: Loading) -> Dataset:
 
     Raises `BadParameter` that says which files to put where, if it is neither there nor can be had.
     """
+    from torchvision import datasets  # here, for it takes a second to import
+
     opener, files = TORCHVISION[name]
     root = loading.root or paths.data_root()
     try:
-        return opener(root, train, False)
+        return opener(datasets, root, train, False)
     except (RuntimeError, FileNotFoundError):  # torchvision's ways to say that it is not there
         pass
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return opener(root, train, True)
+        return opener(datasets, root, train, True)
     except (OSError, RuntimeError, urllib.error.URLError) as error:
         raise BadParameter(
             f"data set {name!r} is not at {root} and cannot be had ({error}); put there {files}, or name another folder with "
@@ -89,7 +88,7 @@ def brought_to(x: Tensor, size: int, channels: int) -> Tensor:
     """Images (N, C, H, W), uint8, as float32 (N, channels, size, size) in [0, 1]."""
     x = torch.cat([_resized(part, size) for part in x.split(10_000)])
     if channels == 1 and x.shape[1] == 3:
-        return v2.functional.rgb_to_grayscale(x)
+        return (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)  # ITU-R 601, as PIL has it
     return x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x
 
 
@@ -119,21 +118,21 @@ class Images(Dataset):
 def _in_memory(source: str, target: str, keep: tuple[str, ...], seed: int, loading: Loading) -> Pair:
     """A pair of sets that fit in memory: at the source's size, with the most channels, normalised as the source's training images."""
     if loading.transform is not None:
-        raise BadParameter(f"{source}_to_{target} lies in memory and takes no transform; pass size= and channels=")
-    opened = {
-        name: [_kept(open_set(name, train, loading), keep) for train in (True, False)] for name in (source, target)
-    }
-    shape = opened[source][0][0].shape
-    channels = loading.channels or max(halves[0][0].shape[1] for halves in opened.values())
-    sides, statistics = [], None
-    for name, halves in opened.items():
-        (x, y), (x_test, y_test) = (
-            (brought_to(x, loading.size or shape[-1], channels), torch.as_tensor(y)) for x, y in halves
+        raise BadParameter(
+            f"{source}_to_{target} lies in memory and takes no transform of pretrained weights; give a network without them"
         )
+    opened = {name: [open_set(name, train, loading) for train in (True, False)] for name in (source, target)}
+    pictures = {name: [_kept(half, keep) for half in halves] for name, halves in opened.items()}
+    shape = pictures[source][0][0].shape
+    channels = loading.channels or max(halves[0][0].shape[1] for halves in pictures.values())
+    sides, statistics = [], None
+    for name, halves in pictures.items():
+        sized = [(brought_to(x, loading.size or shape[-1], channels), torch.as_tensor(y)) for x, y in halves]
+        (x, y), (x_test, y_test) = sized
         train, val, _ = split(y, seed, f"{name}/train", test=0)
         statistics = statistics or torch.std_mean(x[train], (0, 2, 3), keepdim=True)  # of the source, which comes first
         splits = [(x[train], y[train]), (x[val], y[val]), (x_test, y_test)]
-        sides.append(_domain(name, splits, *statistics, _classes(name, keep, len(y.unique()))))
+        sides.append(_domain(name, splits, *statistics, _classes(name, keep, opened[name][0])))
     return Pair(f"{source}_to_{target}", *sides)
 
 
@@ -154,14 +153,14 @@ def _kept(data: Any, keep: tuple[str, ...]) -> tuple[Tensor, np.ndarray]:
     return x[label[y] >= 0], label[y][label[y] >= 0]
 
 
-def _classes(name: str, keep: tuple[str, ...], n: int) -> tuple[str, ...]:
-    if name in ("mnist", "usps", "svhn"):
-        return DIGITS
-    return keep or tuple(f"{name} {i}" for i in range(n))
+def _classes(name: str, keep: tuple[str, ...], data: Any) -> tuple[str, ...]:
+    return DIGITS if name in ("mnist", "usps", "svhn") else keep or tuple(map(str, data.classes))
 
 
 def _streamed(source: str, target: str, seed: int, loading: Loading) -> Pair:
     """A pair of sets of photographs, read image by image, as a network that was trained on ImageNet expects them."""
+    from torchvision.transforms import v2
+
     side = loading.size or 224
     usual = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*PRETRAINED)]
     transform = loading.transform or v2.Compose([v2.Resize(side * 8 // 7), v2.CenterCrop(side), *usual])
@@ -207,9 +206,9 @@ for _target in ("flowers102", "pets", "dtd", "eurosat"):
 @register(PAIRS)
 def mnist5k_to_fashion(seed: int, loading: Loading) -> Pair:
     """5,000 packaged MNIST images, then the 70,000 of Fashion-MNIST: other things, so each task has a head of its own."""
-    halves = [arrays(open_set("fashion", train, loading)) for train in (True, False)]
-    (x, y), (x_test, y_test) = ((brought_to(x, 28, 1), torch.as_tensor(y)) for x, y in halves)
+    halves = [open_set("fashion", train, loading) for train in (True, False)]
+    (x, y), (x_test, y_test) = ((brought_to(x, 28, 1), torch.as_tensor(y)) for x, y in map(arrays, halves))
     train, val, _ = split(y, seed, "fashion/train", test=0)
     splits = [(x[train], y[train]), (x[val], y[val]), (x_test, y_test)]
     source = domain("mnist", *mnist_5k(), seed)
-    return Pair("mnist5k_to_fashion", source, _domain("fashion", splits, STD, MEAN, _classes("fashion", (), 10)))
+    return Pair("mnist5k_to_fashion", source, _domain("fashion", splits, STD, MEAN, _classes("fashion", (), halves[0])))

@@ -41,9 +41,11 @@ def attach(model: nn.Module, method: str, **options: float | str) -> dict[str, M
                 f"option {option} of {method} = {value!r} is not {'a name' if kind is str else 'a number'}"
             )
     layers = {name: cls(model.get_parameter(name), **options) for name in maskable(model)}
-    for name, mask_layer in layers.items():
-        module, _, leaf = name.rpartition(".")
-        parametrize.register_parametrization(model.get_submodule(module), leaf, mask_layer, unsafe=True)
+    shared = {id(model.get_parameter(name)): layer for name, layer in layers.items()}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):  # a tied weight, wherever it is used
+        if id(parameter) in shared:
+            module, _, leaf = name.rpartition(".")
+            parametrize.register_parametrization(model.get_submodule(module), leaf, shared[id(parameter)], unsafe=True)
     return layers
 
 

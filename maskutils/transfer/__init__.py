@@ -37,6 +37,7 @@ def transfer(
     batch_size: int = 32,
     mask_steps: int = 300,
     seed: int = 0,
+    precision: str = "float32",
     history: list[dict[str, float]] | None = None,
     **knobs: float,
 ) -> nn.Module:
@@ -64,6 +65,7 @@ def transfer(
     model = copy.deepcopy(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
     watch = functools.partial(_validation, model, pair) if history is not None else None
     settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "norm": "eval", "watch": watch}
+    settings["precision"] = precision
     train = functools.partial(fit, model, pair.target.train, **settings)
     given |= {"pair": pair, "seed": seed, "mask_steps": mask_steps} | knobs
     rows = function(model, train, **{name: value for name, value in given.items() if name in accepted})

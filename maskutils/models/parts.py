@@ -1,70 +1,15 @@
-"""Networks, their heads and their maskable weights.
-
-Owns which networks exist by name, what their head is and which of their parameters a mask may cover. Any `nn.Module`
-works everywhere; nothing has to be built here. It must not know data, masks or training.
-"""
+"""Parts of any network: its head (or one per task), its maskable weights, its norm layers."""
 
 import copy
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from maskutils.config import known, register
+from maskutils.config import known
 from maskutils.seeds import seeded
-
-MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}
-
-
-def build_model(
-    name: str = "cnn", n_classes: int = 10, in_channels: int = 1, image_size: int = 28, seed: int = 0
-) -> nn.Module:
-    """A freshly initialised network of `MODELS` for images (N, in_channels, image_size, image_size); logits are (N,
-    n_classes).
-
-    Raises `BadParameter` for an unknown name.
-
-    >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
-    torch.Size([2, 5])
-    """
-    with seeded(seed, f"model/{name}"):
-        return MODELS[known(name, MODELS, "model")](n_classes, in_channels, image_size)
-
-
-@register(MODELS)
-def cnn(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Three strided convolutions and two linear layers, no norm layers; 0.14 M weights at 28x28."""
-    side = -(-image_size // 8)  # three times halved, rounded up
-    return nn.Sequential(
-        nn.Conv2d(in_channels, 8, 5, stride=2, padding=2), nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(32 * side**2, 256), nn.ReLU(),
-        nn.Linear(256, n_classes),
-    )  # fmt: skip
-
-
-@register(MODELS)
-def mlp(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """Two hidden layers of 160 units; 0.15 M weights at 28x28."""
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(in_channels * image_size**2, 160), nn.ReLU(),
-        nn.Linear(160, 160), nn.ReLU(),
-        nn.Linear(160, n_classes),
-    )  # fmt: skip
-
-
-@register(MODELS)
-def resnet18(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    """torchvision's ResNet-18 with the usual stem for small images: a 3x3 convolution of stride 1 and no max-pooling."""
-    from torchvision.models import resnet18 as torchvision_resnet18  # here, for it takes a second and a half to import
-
-    model = torchvision_resnet18(num_classes=n_classes)
-    model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
-    model.maxpool = nn.Identity()
-    return model
 
 
 def head_name(model: nn.Module) -> str:
@@ -167,7 +112,7 @@ def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Modu
         new = nn.Linear(old.in_features, n_classes).to(old.weight)
     heads = TaskHeads({"source": old, "target": new})
     heads.active = "target"
-    _set_submodule(model, name, heads)
+    set_submodule(model, name, heads)
     return model
 
 
@@ -183,10 +128,11 @@ def for_task(model: nn.Module, task: str) -> nn.Module:
     name = head_name(model)
     heads = model.get_submodule(name)
     if isinstance(heads, TaskHeads):
-        _set_submodule(model, name, heads[known(task, heads, "task")])
+        set_submodule(model, name, heads[known(task, heads, "task")])
     return model
 
 
-def _set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
+def set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of the submodule `name`; mutates `model`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)

@@ -1,0 +1,29 @@
+"""Files that are whole or not there, and the error for those that are neither.
+
+Owns how anything is written. It must not know what is in a file.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+class DamagedFile(ValueError):
+    """A file that cannot be read back as what it should be; the message names it and the way out."""
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a whole file or none: to a temporary file beside it, then renamed over it. Makes the folder if it is
+    missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,51 @@
+"""Networks, their heads and their maskable weights.
+
+Owns which networks exist by name, what their head is and which of their parameters a mask may cover. Any `nn.Module`
+works everywhere; nothing has to be built here. It must not know data, masks or training.
+"""
+
+from maskutils.models.networks import (
+    MODELS,
+    build_model,
+    check_model,
+    load_weights,
+    pretrained_transform,
+    torchvision_names,
+    with_head,
+)
+from maskutils.models.parts import (
+    TaskHeads,
+    check_prefixes,
+    device_of,
+    for_task,
+    head_name,
+    head_parameters,
+    maskable,
+    norm_layers,
+    own_head,
+    summary,
+    with_target_head,
+)
+
+__all__ = [
+    "MODELS",
+    "TaskHeads",
+    "build_model",
+    "check_model",
+    "check_prefixes",
+    "device_of",
+    "for_task",
+    "head_name",
+    "head_parameters",
+]
+__all__ += [
+    "load_weights",
+    "maskable",
+    "norm_layers",
+    "own_head",
+    "pretrained_transform",
+    "summary",
+    "torchvision_names",
+    "with_head",
+]
+__all__ += ["with_target_head"]

@@ -1,0 +1,192 @@
+"""Networks by name: three of our own, any classification network of torchvision's, and weights from safetensors files."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from maskutils.config import BadParameter, known, register
+from maskutils.models.parts import head_name, set_submodule
+from maskutils.seeds import seeded
+
+MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}
+
+
+def build_model(
+    name: str = "cnn", n_classes: int = 10, in_channels: int = 1, image_size: int = 28, seed: int = 0, weights: str = ""
+) -> nn.Module:
+    """The network `name` for images (N, in_channels, image_size, image_size); its logits are (N, n_classes).
+
+    `name` is one of `MODELS`, or any of torchvision's classification networks. `weights` are none (freshly initialised by
+    `seed`), the name of torchvision's own ("DEFAULT", "IMAGENET1K_V1"; downloaded on first use, with a fresh head unless `n_classes` is
+    theirs), or a .safetensors file of a state dict. Raises `BadParameter` for an unknown name, for weights that
+    cannot be had and for those of another network, with the keys that differ.
+
+    >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 5])
+    """
+    check_model(name)
+    with seeded(seed, f"model/{name}"):
+        if name in MODELS and weights and not is_file(weights):
+            raise BadParameter(
+                f"model {name!r} has no pretrained weights {weights!r}; give a .safetensors file, or a network of torchvision's"
+            )
+        if name in MODELS:
+            model = MODELS[name](n_classes, in_channels, image_size)
+        else:
+            model = torchvision_model(name, n_classes, in_channels, image_size, "" if is_file(weights) else weights)
+    return load_weights(model, weights) if is_file(weights) else model
+
+
+def is_file(weights: str) -> bool:
+    """Whether `weights` names a file rather than weights of torchvision's."""
+    return "." in weights or "/" in weights
+
+
+def check_model(name: str) -> str:
+    """`name` itself if there is a network of that name; else `BadParameter`."""
+    return name if name in MODELS else known(name, [*MODELS, *torchvision_names()], "model")
+
+
+@cache
+def torchvision_names() -> list[str]:
+    """Names of torchvision's classification networks."""
+    import torchvision.models  # here, for it takes a second and a half to import
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+@register(MODELS)
+def cnn(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Three strided convolutions and two linear layers, no norm layers; 0.14 M weights at 28x28."""
+    side = -(-image_size // 8)  # three times halved, rounded up
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 5, stride=2, padding=2), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(32 * side**2, 256), nn.ReLU(),
+        nn.Linear(256, n_classes),
+    )  # fmt: skip
+
+
+@register(MODELS)
+def mlp(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Two hidden layers of 160 units; 0.15 M weights at 28x28."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(in_channels * image_size**2, 160), nn.ReLU(),
+        nn.Linear(160, 160), nn.ReLU(),
+        nn.Linear(160, n_classes),
+    )  # fmt: skip
+
+
+def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: int, weights: str = "") -> nn.Module:
+    """A classification network of torchvision's, for `build_model`.
+
+    A ResNet without weights gets the usual stem for images of 64 pixels or less: a 3x3 convolution of stride 1, no max-pooling.
+    """
+    import torchvision.models
+
+    if not weights:
+        model = torchvision.models.get_model(name, num_classes=n_classes)
+        small = name.startswith("resnet") and image_size <= 64
+        if small:
+            model.maxpool = nn.Identity()
+        if small or in_channels != 3:
+            _with_stem(model, name, in_channels, small)
+        return model
+    if in_channels != 3:
+        raise BadParameter(
+            f"the weights {weights!r} of {name} are for 3 channels, the images have {in_channels}; load them with channels 3"
+        )
+    chosen = _weights_of(name, weights)
+    try:
+        model = torchvision.models.get_model(name, weights=chosen)
+    except (OSError, RuntimeError) as error:
+        folder = f"{torch.hub.get_dir()}/checkpoints"
+        raise BadParameter(
+            f"the weights {chosen} cannot be downloaded ({error}); put {chosen.url} into {folder}"
+        ) from None
+    return model if n_classes == len(chosen.meta["categories"]) else with_head(model, n_classes)
+
+
+def _weights_of(name: str, weights: str) -> Any:
+    """torchvision's weights of that name for a network. Raises `BadParameter` that lists those there are."""
+    import torchvision.models
+
+    kinds = torchvision.models.get_model_weights(name)
+    known(weights, {*kinds.__members__, "DEFAULT"}, f"weights of {name}")
+    return kinds[weights] if weights != "DEFAULT" else kinds.DEFAULT
+
+
+def pretrained_transform(name: str, weights: str) -> Callable[[Any], Tensor] | None:
+    """The transforms (PIL image -> tensor) that torchvision's `weights` of `name` want; None for other weights."""
+    return _weights_of(name, weights).transforms() if weights and not is_file(weights) else None
+
+
+def _with_stem(model: nn.Module, name: str, in_channels: int, small: bool) -> None:
+    """Replace the first convolution by one for `in_channels`; `small`: 3x3 with stride 1. Mutates `model`."""
+    first = next((n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        raise BadParameter(
+            f"model {name!r} begins with no convolution to adapt to {in_channels} channels; load the images with channels=3"
+        )
+    old = model.get_submodule(first)
+    form = (
+        {"kernel_size": 3, "stride": 1, "padding": 1}
+        if small
+        else {k: getattr(old, k) for k in ("kernel_size", "stride", "padding")}
+    )
+    set_submodule(model, first, nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **form))
+
+
+def with_head(model: nn.Module, n_classes: int) -> nn.Module:
+    """`model` with a fresh head of its kind (Linear or 1x1 convolution) for `n_classes`; mutates `model`.
+
+    Raises `ValueError` for a head of another kind.
+    """
+    name = head_name(model)
+    old = model.get_submodule(name)
+    if isinstance(old, nn.Conv2d):  # SqueezeNet
+        new = nn.Conv2d(old.in_channels, n_classes, old.kernel_size)
+    elif isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, n_classes, bias=old.bias is not None)
+    else:
+        raise ValueError(f"the head {name!r} is a {type(old).__name__}; give the network a Linear one yourself")
+    set_submodule(model, name, new.to(old.weight))
+    return model
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """`model` with the state dict of a .safetensors file; mutates `model`.
+
+    Raises `BadParameter` for a pickled checkpoint (nothing is unpickled here), a missing or damaged file, and one of another
+    network, with the names and shapes that differ.
+    """
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors":
+        raise BadParameter(
+            f"{path} may hold a pickle, which can run code when it is read, and is refused; convert it once where you trust it: "
+            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
+        )
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadParameter(f"weights {path} cannot be read ({error})") from None
+    mine = {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    missing, unexpected = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
+    shapes = [
+        f"{n} {tuple(state[n].shape)} for {mine[n]}"
+        for n in sorted(mine.keys() & state.keys())
+        if tuple(state[n].shape) != mine[n]
+    ]
+    if missing or unexpected or shapes:
+        faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        said = "; ".join(f"{len(v)} {k}: {', '.join(v[:5])}" for k, v in faults.items() if v)
+        raise BadParameter(f"weights {path} are of another network than {type(model).__name__}: {said}")
+    model.load_state_dict(state)
+    return model
