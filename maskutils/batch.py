@@ -16,6 +16,7 @@ import filelock
 
 from maskutils import paths, plan, records
 from maskutils.config import BadParameter
+from maskutils.cost import expected_seconds, measured_seconds
 from maskutils.plan import Run
 from maskutils.provenance import cores, git_commit, versions
 
@@ -229,12 +230,12 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
     """What was run, from what, in how long; only when all is done."""
     if any(states[run.id]["status"] != "done" for run in runs):
         return
-    longest = expected_seconds(
-        profile, runs, unknown=0.0
+    rows, longest = (
+        [],
+        measured_seconds(profile, runs),
     )  # a run that finds its transfers in the cache costs less than it did
-    rows = []
     for run in runs:
-        seconds = max(states[run.id]["seconds"], longest[run.id])
+        seconds = max(states[run.id]["seconds"], longest.get(run.id, 0.0))
         rows.append({"id": run.id, "key": run.key, "seconds": seconds, "parameters": run.parts["parameters"]})
     table = paths.results_dir(profile) / "records.csv"
     manifest = {
@@ -246,17 +247,3 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
     }
     manifest["kernel_seconds"] = round(sum(row["seconds"] for row in rows), 1)
     records.write_json(paths.results_dir(profile) / "manifest.json", manifest | {"runs": rows})
-
-
-def expected_seconds(profile: str, runs: Sequence[Run], unknown: float = 30.0) -> dict[str, float]:
-    """What each run takes with an empty cache, from the manifest or its last state, whichever says more; else `unknown`."""
-    known: dict[str, float] = {}
-    with contextlib.suppress(FileNotFoundError, records.DamagedFile, KeyError):
-        manifest = records.read_json(paths.results_dir(profile) / "manifest.json")
-        known = {row["id"]: row["seconds"] for row in manifest["runs"]}
-    for run in runs:
-        with contextlib.suppress(FileNotFoundError, records.DamagedFile, KeyError, TypeError):
-            state = records.read_json(plan.state_file(profile, run.id))
-            if state["status"] == "done":
-                known[run.id] = max(state["seconds"], known.get(run.id, 0.0))
-    return {run.id: known.get(run.id, unknown) for run in runs}

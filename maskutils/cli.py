@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -44,11 +45,11 @@ def faults() -> Iterator[None]:
 def plan(profile: ProfileName = "default") -> None:
     """Show what `reproduce` would run, with which parameters, and why."""
     with faults():
-        from maskutils import batch
         from maskutils import plan as planning
+        from maskutils.cost import expected_seconds
 
         runs = planning.make_plan(profile)
-        expected = batch.expected_seconds(profile, runs)
+        expected = expected_seconds(profile, runs)
         reasons = {run.id: planning.why(profile, run) for run in runs}
     table = Table(
         "run",
@@ -59,11 +60,13 @@ def plan(profile: ProfileName = "default") -> None:
     )
     for run in runs:
         table.add_row(
-            run.id, reasons[run.id] or "[dim]done, stays[/dim]", f"{expected[run.id]:.0f} s" if reasons[run.id] else ""
+            run.id, reasons[run.id] or "[dim]done, stays[/dim]", duration(expected[run.id]) if reasons[run.id] else ""
         )
     console.print(table)
     seconds = sum(expected[run.id] for run in runs if reasons[run.id])
-    console.print(f"{sum(map(bool, reasons.values()))} of {len(runs)} to run; about {seconds / 60:.0f} min of one core")
+    console.print(
+        f"{sum(map(bool, reasons.values()))} of {len(runs)} to run; about {duration(seconds)} of one core like the one of `default`"
+    )
 
 
 @app.command()
@@ -74,15 +77,19 @@ def reproduce(
         str | None, typer.Option(help="Address of a running Dask scheduler, as tcp://host:8786.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again what is done; caches stay.")] = False,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of data sets, in torchvision's layout.")] = None,
 ) -> None:
     """Run the notebooks of a profile that are not done; write its records, tables and figures."""
     begun = time.monotonic()
+    if data_root is not None:
+        os.environ["MASKUTILS_DATA_ROOT"] = str(data_root.expanduser().resolve())  # for the kernels of this machine
     with faults():
         from maskutils import batch
         from maskutils import plan as planning
+        from maskutils.cost import expected_seconds
 
         runs = planning.make_plan(profile)
-        expected = batch.expected_seconds(profile, runs)
+        expected = expected_seconds(profile, runs)
         with progress(expected) as report:
             states = batch.reproduce(profile, workers, scheduler, force, report)
     failed = print_states(profile, [run.id for run in runs], states)
@@ -141,10 +148,33 @@ def readme(profile: ProfileName = "default") -> None:
 
 
 @app.command()
+def bench() -> None:
+    """Measure what masks, protection and rankings cost against the dense network and the textbook formula; takes a minute."""
+    from maskutils.bench import measure
+
+    frame = measure()
+    table = Table(*frame.columns, title="each line within one run, the best of several", title_justify="left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(str, row))
+    console.print(table)
+
+
+@app.command()
 def lab() -> None:
     """Open JupyterLab on the notebooks."""
     command = [sys.executable, "-m", "jupyterlab", str(paths.notebooks_dir())]
     os.execv(command[0], command)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as people say it."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.0f} h"
+    )
 
 
 @contextmanager

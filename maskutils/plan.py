@@ -7,6 +7,7 @@ import ast
 import hashlib
 import itertools
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -111,7 +112,7 @@ def _run(
     profile: str, notebook: str, spec: RunSpec, varied: Mapping[str, Any], own: dict[str, Any],
     declared: Mapping[str, tuple[str, Any]], before: Sequence[Run],
 ) -> Run:  # fmt: skip
-    run_id = "-".join([notebook, *map(str, varied.values())])
+    run_id = "-".join([notebook, *(re.sub(r"[^\w.+-]+", "_", str(value)) for value in varied.values())])  # names files
     if "profile" in declared:
         own |= {"profile": Path(profile).stem}
     parameters = check_parameters(run_id, own, declared)

@@ -109,10 +109,3 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_work(root):  
 def test_an_address_without_a_scheduler_is_refused(root, monkeypatch):  # noqa: F811
     with pytest.raises(BadParameter, match="no Dask scheduler at"), batch.client(1, "nonsense://here"):
         pass
-
-
-def test_expected_seconds_come_from_the_last_run(root):  # noqa: F811
-    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
-    runs = plan.make_plan(profile)
-    records.write_json(plan.state_file(profile, "first"), {"status": "done", "seconds": 7.5})
-    assert batch.expected_seconds(profile, runs) == {"first": 7.5, "second": 30.0}

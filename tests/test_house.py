@@ -15,7 +15,7 @@ from maskutils import paths, provenance, report
 
 ROOT = paths.PACKAGE.parent
 ORDER = [  # an import may only point down this list
-    "cli", "batch", "plan", "experiment", "plots", "report", "claims", "__init__", "artefacts", "transfer", "learn", "train",
+    "cli", "bench", "batch", "cost", "plan", "experiment", "plots", "report", "claims", "__init__", "artefacts", "transfer", "learn", "train",
     "rankings", "protection", "analysis", "records", "layers", "mask", "data", "models", "metrics", "progress", "provenance", "config",
     "seeds", "files", "paths",
 ]  # fmt: skip

@@ -1,0 +1,46 @@
+"""Estimates: measured where there is a measurement, else in proportion to the work."""
+
+import pytest
+from projects import root, write_notebook, write_profile  # noqa: F401
+
+from maskutils import cost, paths, plan, records
+
+PARAMETERS = {"pair": "mnist_to_digits", "model": "mlp", "seeds": [0], "densities": [0.1, 0.5], "target_steps": 300}
+
+
+def test_a_run_takes_what_it_took_last_and_another_what_nothing_is_known_of(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    runs = plan.make_plan(profile)
+    records.write_json(plan.state_file(profile, "first"), {"status": "done", "seconds": 7.5})
+    assert cost.expected_seconds(profile, runs) == {"first": 7.5, "second": cost.UNKNOWN}
+
+
+def test_the_longer_of_manifest_and_last_state_is_believed(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    runs = plan.make_plan(profile)
+    records.write_json(paths.results_dir(profile) / "manifest.json", {"runs": [{"id": "first", "seconds": 40.0}]})
+    records.write_json(plan.state_file(profile, "first"), {"status": "done", "seconds": 7.5})
+    assert cost.measured_seconds(profile, runs) == {"first": 40.0}
+
+
+def test_a_run_never_done_is_scaled_from_the_default_profile_by_its_work(root):  # noqa: F811
+    lines = [f"{n}: {'str' if isinstance(v, str) else 'int' if isinstance(v, int) else 'list[int]' if n == 'seeds' else 'list[float]'} = {v!r}  #"
+             for n, v in PARAMETERS.items()]  # fmt: skip
+    write_notebook(root / "notebooks" / "work.ipynb", "pass", parameters="\n".join(lines))
+    row = {"id": "work-x", "seconds": cost.START + 10, "parameters": PARAMETERS}
+    records.write_json(paths.results_dir("default") / "manifest.json", {"runs": [row]})
+    run = {"notebook": "work", "parameters": {"seeds": [0, 1, 2], "target_steps": 600}}
+    profile = write_profile(root / "tiny.yaml", [run])
+    assert cost.expected_seconds(profile, plan.make_plan(profile))["work"] == pytest.approx(cost.START + 60)
+
+
+def test_flops_are_counted_without_computing():
+    assert cost.flops("mlp", 1, 28) == 2 * (784 * 160 + 160 * 160 + 160 * 10)
+    assert cost.flops("resnet50", 3, 224) == pytest.approx(8.2e9, rel=0.02)
+
+
+def test_work_grows_with_the_images_side():
+    small, large = (
+        {**PARAMETERS, "model": "cnn", "pair": "folders:a:b", "images": f"size {side}"} for side in (32, 64)
+    )
+    assert cost.work(large) > 3 * cost.work(small)
