@@ -116,8 +116,7 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
 
     Mean, 95 % bootstrap interval (percentile, over seeds), p of a two-sided paired t-test and its Holm correction over `of`.
     """
-    wide = table.groupby(["seed", by])[value].mean().unstack()
-    rows = []
+    wide, rows = table.groupby(["seed", by])[value].mean().unstack(), []
     for name in of:
         difference = (wide[name] - wide[against]).dropna().to_numpy()
         low, high = bootstrap(difference)
@@ -133,7 +132,7 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
                 "n": len(difference),
             }
         )
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=[by, "against", "difference", "low", "high", "p", "n"])
     tested = frame["p"].notna()
     frame["p_holm"] = np.nan
     if tested.any():
