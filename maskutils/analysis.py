@@ -20,6 +20,10 @@ READINGS = ("full", "masked", "known")  # see `source_read`
 CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; 10 unless said here
 
 
+class Unmet(ValueError):
+    """No approach meets a reader's need; after the last ": " the message says what comes nearest."""
+
+
 def chance(records: pd.DataFrame, task: str) -> pd.Series:
     """Accuracy of guessing, 1 / classes in (0, 1], on the `task` ("source" or "target") of each row.
 
@@ -92,23 +96,25 @@ def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") 
     gains nothing from their noise. `reading` is one of `READINGS`; what has none is left out. `split` "val_" gives the area of
     the validation points, to choose families by.
     """
-    rows = with_family(on_grid(records))
-    rows = rows.assign(
-        val_x=source_read(rows, reading, "val_"), x=source_read(rows, reading, split), y=rows[f"{split}target_acc"]
-    )
-    rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[rows["x"].notna()]
-    out = []
-    for (pair, family), group in rows.groupby(["pair", "family"]):
-        means = group.groupby(CANDIDATE, dropna=False)[["val_x", "val_target_acc"]].mean().reset_index()
-        points = list(means[["val_x", "val_target_acc"]].itertuples(index=False, name=None))
-        front = set(metrics.pareto_front(points))
-        chosen = group.merge(means.loc[[p in front for p in points], CANDIDATE], on=CANDIDATE)
-        for seed, kept in chosen.groupby("seed"):
-            area = metrics.hypervolume(
-                list(kept[["x", "y"]].itertuples(index=False, name=None)), tuple(kept[["source", "target"]].iloc[0])
-            )
-            out.append({"pair": pair, "seed": seed, "family": family, "hypervolume": area})
+    rows, key = with_family(on_grid(records)), ["pair", "family", *CANDIDATE]
+    readings = {"x": source_read(rows, reading, split), "val_x": source_read(rows, reading, "val_")}
+    readings |= {"y": rows[f"{split}target_acc"], "val_y": rows["val_target_acc"]}
+    rows = rows[[*key, "seed"]].assign(**readings, source=chance(rows, "source"), target=chance(rows, "target"))
+    rows = rows[rows["x"].notna()]
+    means = rows.groupby(key, dropna=False)[["val_x", "val_y"]].mean().reset_index()
+    fronts = [group[_on_front(group[["val_x", "val_y"]])] for _, group in means.groupby(["pair", "family"])]
+    out, best = [], pd.concat([means[:0], *fronts])[key]
+    for (pair, family, seed), kept in rows.merge(best, on=key).groupby(["pair", "family", "seed"]):
+        points, worst = kept[["x", "y"]].to_numpy(), kept[["source", "target"]].to_numpy()[0]
+        area = metrics.hypervolume([(x, y) for x, y in points], (worst[0], worst[1]))
+        out.append({"pair": pair, "seed": seed, "family": family, "hypervolume": area})
     return pd.DataFrame(out, columns=["pair", "seed", "family", "hypervolume"])
+
+
+def _on_front(points: pd.DataFrame) -> list[bool]:
+    listed = list(points.itertuples(index=False, name=None))
+    front = set(metrics.pareto_front(listed))
+    return [point in front for point in listed]
 
 
 def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by: str = "family") -> pd.DataFrame:
@@ -133,9 +139,8 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
             }
         )
     frame = pd.DataFrame(rows, columns=[by, "against", "difference", "low", "high", "p", "n"])
-    tested = frame["p"].notna()
-    frame["p_holm"] = np.nan
-    if tested.any():
+    tested, frame["p_holm"] = frame["p"].notna(), frame["p"]
+    if tested.sum() > 1:
         frame.loc[tested, "p_holm"] = multipletests(frame.loc[tested, "p"], method="holm")[1]
     return frame
 
@@ -164,7 +169,7 @@ def recommend(
     ("replay" where no source data may be kept). Chosen on validation; `source_drop` and `target_acc` are test means over
     pairs and seeds, `_low` and `_high` their 95 % bootstrap intervals over seeds, `n` the seeds.
 
-    Raises `ValueError` if the need is not given, or if nothing meets it (then with what comes nearest).
+    Raises `ValueError` if the need is not given, `Unmet` if nothing meets it.
     """
     need = max_source_drop if min_target is None else min_target
     if (max_source_drop is None) == (min_target is None) or not 0 <= need <= 1:
@@ -183,7 +188,7 @@ def recommend(
         met, order = means["val_target_acc"] >= min_target, ["val_drop", "val_target_acc"]
         nearest = f"the best target is {means['val_target_acc'].max():.3f}"
     if not met.any():
-        raise ValueError(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
+        raise Unmet(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
     chosen = means[met].sort_values(order, ascending=[order[0] == "val_drop", order[0] != "val_drop"]).iloc[0]
     return pd.concat([chosen[CANDIDATE], expectation(rows, chosen)])
 

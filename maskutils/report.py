@@ -116,7 +116,7 @@ def _choice(records: pd.DataFrame, task_known: bool, need: Mapping[str, float]) 
     names = {"source_drop": "source lost (points)", "target_acc": "target (%)"}
     try:
         choice = analysis.recommend(records, task_known=task_known, **need)
-    except ValueError as error:  # nothing meets the need
+    except analysis.Unmet as error:
         nearest = str(error).rpartition(": ")[2]
         return {"choose": f"nothing: {nearest}"} | dict.fromkeys(names.values(), "–")
     of, expected = settings(choice), {}

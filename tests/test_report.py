@@ -141,6 +141,11 @@ def test_choices_are_told_in_sentences():
     assert said.splitlines()[0].endswith("at test time: nothing: the best target is 0.900.")
 
 
+def test_a_need_out_of_range_is_an_error_and_no_choice():
+    with pytest.raises(ValueError, match="a fraction in"):
+        report.choices(make(at(0.95, 0.9)), [5])
+
+
 def test_a_choice_without_settings_has_no_empty_brackets():
     assert set(report.choices(make(at(0.95, 0.9)), [0.05])["choose"]) == {"finetune"}
 
