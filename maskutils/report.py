@@ -82,13 +82,19 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     shown = shown[shown["alpha"] == 1]
     protected = shown[(shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)]
     at = summarise(protected[protected["density"] == round(density, 3)], ["approach"]).set_index("approach")
-    free = summarise(shown[shown["approach"] == "finetune"], ["approach"]).iloc[0]
+    free = summarise(shown[shown["approach"] == "finetune"], ["approach"])
+    if free.empty or at.empty:
+        return f"The records hold no masks of density {density} beside free fine-tuning."
+    free = free.iloc[0]
     masked, full, target = at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
+    controls = [n for n in ("random", "magnitude") if n in masked]
     lines = [
         f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
         f"reaches {points(free['target_acc'])} on the target.",
-        f"Through the mask, at density {density}, **{masked.idxmax()}** retains most: {points(masked.max())}, against "
-        f"{points(masked['random'])} for a random mask and {points(masked['magnitude'])} for magnitude.",
+        f"Through the mask, at density {density}, **{masked.idxmax()}** retains most: {points(masked.max())}"
+        + (", against " if controls else "")
+        + " and ".join(f"{points(masked[n])} for {'a random mask' if n == 'random' else n}" for n in controls)
+        + ".",
         f"With the full network the masks of density {density} lie between {points(full.min())} and {points(full.max())}: "
         f"**{full.idxmax()}** retains most, **{target.idxmax()}** adapts best ({points(target.max())} on the target).",
         f"The largest drift through the mask, of {len(protected)} protected transfers, is {protected['drift'].abs().max():g}.",

@@ -109,6 +109,16 @@ def test_tradeoff_findings_are_those_of_the_frame():
     assert lines[3] == "- The largest drift through the mask, of 4 protected transfers, is 0.25."
 
 
+def test_findings_leave_out_the_controls_that_are_not_there():
+    told = report.tradeoff_findings(make(at(0.5, 0.96), mask("snip", 0.8, 0.62, 0.9, drift=0.0))).splitlines()
+    assert told[1] == "- Through the mask, at density 0.1, **snip** retains most: 80.0 %."
+
+
+@pytest.mark.parametrize("rows", [[at(0.5, 0.96)], [mask("snip", 0.8, 0.62, 0.9)]])
+def test_findings_of_which_the_records_hold_nothing_say_so(rows):
+    assert report.tradeoff_findings(make(*rows)) == "The records hold no masks of density 0.1 beside free fine-tuning."
+
+
 def test_choices_say_what_to_choose_and_what_to_expect():
     rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05, alpha=0.5)]
     table = report.choices(make(*rows, mask("snip", 0.92, 0.7, 0.85)), [0.01, 0.05], [0.8, 0.9])

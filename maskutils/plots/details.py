@@ -80,7 +80,7 @@ def differences(tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float |
         )
         for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
             for row in table.itertuples(index=False):
-                style = look(row[0]) | {"markersize": 6, "capsize": 3}
+                style = look(row[0]) | {"markersize": 7, "markeredgewidth": 1.5, "capsize": 3}
                 middle, ends = (
                     100 * row.difference,
                     [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]],
