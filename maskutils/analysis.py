@@ -222,9 +222,10 @@ def check_choice(records: pd.DataFrame, drops: Sequence[float], task_known: bool
     """The reader's choice on seeds it has not seen: each pair, each of `drops`, each seed left out once.
 
     A row says what was allowed, chosen, promised (by the other seeds, on validation and test) and found on the seed left out.
+    With one seed there is nothing to check, and no row.
     """
-    out = []
-    for pair, group in records.groupby("pair"):
+    out, columns = [], ["pair", "seed", "allowed", "approach", "promised", "found", "target_acc"]
+    for pair, group in records.groupby("pair") if records["seed"].nunique() > 1 else ():
         for seed in sorted(group["seed"].unique()):
             seen, unseen = group[group["seed"] != seed], group[group["seed"] == seed]
             for allowed in drops:
@@ -234,7 +235,7 @@ def check_choice(records: pd.DataFrame, drops: Sequence[float], task_known: bool
                 out.append(
                     row | {"promised": choice["source_drop"], "found": found["drop"], "target_acc": found["target_acc"]}
                 )
-    return pd.DataFrame(out)
+    return pd.DataFrame(out, columns=columns)
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:

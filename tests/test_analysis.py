@@ -282,6 +282,10 @@ def test_each_seed_is_left_out_of_the_choice_it_checks():
     assert table["target_acc"].tolist() == pytest.approx([0.3, 0.3, 0.8])
 
 
+def test_with_one_seed_no_choice_can_be_checked():
+    assert analysis.check_choice(make(at(0.9, 0.8)), [0.05]).empty
+
+
 def test_storage_compares_what_serves_both_tasks_with_the_task_known():
     through = MASK | {"source_acc_masked": 0.7}
     kept = [through, through | {"protocol": "select"}, {}, {"protocol": "piggyback"}, {"protocol": "source_only"}]

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from maskutils import paths, report
+from maskutils import analysis, paths, report
 from maskutils.claims import Verdict
 from maskutils.records import COLUMNS, READINGS, save_records, with_approach, write_json
 
@@ -164,6 +164,10 @@ def test_promises_are_counted_for_each_allowed_drop():
     checked = pd.DataFrame({"allowed": [0.05, 0.05, 0.05, 0.1], "found": [0.01, 0.07, 0.0701, 0.04]})
     assert report.promises(checked).to_numpy().tolist() == [["5.0 %", 3, 2, "+2.0"], ["10.0 %", 1, 1, "-6.0"]]
     assert report.promises(checked, slack=0.0)["kept"].tolist() == [1, 1]
+
+
+def test_no_promises_are_counted_where_none_were_checked():
+    assert report.promises(analysis.check_choice(make(at(0.9, 0.8)), [0.05])).empty
 
 
 def test_each_family_is_shown_at_the_setting_that_is_best_over_all_pairs():
