@@ -15,7 +15,7 @@ from maskutils.records import on_grid, summarise
 
 LEARNT = ["gumbel_sigmoid", "hard_concrete", "edge_popup", "piggyback", "continuous_sparsification", "bernoulli"]
 LEARNT += ["winning_subnetwork"]  # trains its weights with its mask, and so is another network before the transfer
-OPPONENTS = ["wise_ft", "ewc", "l2_sp", "replay"]
+OPPONENTS = ["wise_ft", "ewc", "l2_sp", "replay", "random"]  # strong baselines, and the mask that knows nothing
 MARGIN = 0.02  # of the hypervolume: what may be lost to WiSE-FT by what is "not worse"; fixed before the records of the study were there
 
 
