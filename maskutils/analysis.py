@@ -16,27 +16,56 @@ from maskutils.records import at_density, on_grid
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
 NOT_FOR_CHOICE = ("joint",)  # needs the whole source: a bound
-READINGS = {"masked": "source_acc_masked", "full": "source_acc_full"}
-CLASSES = {"mnist_low_to_high": 5}  # chance is 1 / classes, 10 unless said here
+READINGS = ("full", "masked", "known")  # see `source_read`
+CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; 10 unless said here
+
+
+class Unmet(ValueError):
+    """No approach meets a reader's need; after the last ": " the message says what comes nearest."""
+
+
+def chance(records: pd.DataFrame, task: str) -> pd.Series:
+    """Accuracy of guessing, 1 / classes in (0, 1], on the `task` ("source" or "target") of each row.
+
+    From the column `<task>_classes`; where it is missing or empty, by the name of a pair that the project ships.
+    """
+    shipped = records["pair"].map(CLASSES).fillna(10)
+    return 1 / records.get(f"{task}_classes", shipped).fillna(shipped)
+
+
+def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") -> pd.Series:
+    """Source accuracy after the transfer, in [0, 1], in one of `READINGS`; `prefix` "val_" for validation.
+
+    "full": with the full network. "masked": through the mask, `nan` without one. "known": the best that is open to whoever
+    knows the task at test time: through the mask, of the whole source network where only a mask of the target was put on it
+    (`piggyback`), with the full network where there is no mask. Raises `BadParameter` for another reading.
+    """
+    full, masked = records[f"{prefix}source_acc_full"], records[f"{prefix}source_acc_masked"]
+    if known(reading, READINGS, "reading") != "known":
+        return full if reading == "full" else masked
+    intact = records["approach"] == "piggyback (target)"  # the target's mask taken off, the source network is whole
+    return masked.fillna(full).mask(intact, records[f"{prefix}source_acc_before"])
 
 
 def relative(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` with, for test and validation, `retention_full`, `retention_masked`, `adaptation` and their `harmonic` mean.
+    """`records` with, for test and validation, `retention_<reading>`, `adaptation` and their mean `harmonic`, `harmonic_known`.
 
     Retention is chance-corrected, of the source accuracy before. Adaptation is the same of the target, against free
-    fine-tuning from the same seed on the same pair; `harmonic` is that of full retention and adaptation.
+    fine-tuning from the same seed on the same pair; `harmonic` is that of full retention and adaptation, `harmonic_known`
+    that of retention with the task known.
     """
     free = records[(records["approach"] == "finetune")].set_index(["pair", "model", "seed"])
     out = records.copy()
     reference = pd.MultiIndex.from_frame(out[["pair", "model", "seed"]])
-    chance = 1 / out["pair"].map(CLASSES).fillna(10)
+    source, target = chance(out, "source"), chance(out, "target")
     for prefix in ("", "val_"):
         before, best = out[f"{prefix}source_acc_before"], free[f"{prefix}target_acc"].reindex(reference).to_numpy()
-        for name, column in READINGS.items():
-            out[f"{prefix}retention_{name}"] = (out[prefix + column] - chance) / (before - chance)
-        out[f"{prefix}adaptation"] = (out[f"{prefix}target_acc"] - chance) / (best - chance)
-        pairs = zip(out[f"{prefix}retention_full"], out[f"{prefix}adaptation"], strict=True)
-        out[f"{prefix}harmonic"] = [metrics.harmonic_mean(r, a) for r, a in pairs]
+        for name in READINGS:
+            out[f"{prefix}retention_{name}"] = (source_read(out, name, prefix) - source) / (before - source)
+        out[f"{prefix}adaptation"] = (out[f"{prefix}target_acc"] - target) / (best - target)
+        for name, reading in (("harmonic", "full"), ("harmonic_known", "known")):
+            pairs = zip(out[f"{prefix}retention_{reading}"], out[f"{prefix}adaptation"], strict=True)
+            out[f"{prefix}{name}"] = [metrics.harmonic_mean(r, a) for r, a in pairs]
     return out
 
 
@@ -49,37 +78,43 @@ def with_family(records: pd.DataFrame) -> pd.DataFrame:
     return records.assign(family=family)
 
 
-def best_of_family(records: pd.DataFrame, value: str = "harmonic") -> pd.DataFrame:
-    """For each pair and family, the test rows (one a seed) of the candidate with the highest mean `value` on validation."""
-    rows = with_family(on_grid(relative(records)))
-    means = rows.groupby(["pair", "family", *CANDIDATE], dropna=False)[f"val_{value}"].mean().dropna().reset_index()
-    best = means.loc[means.groupby(["pair", "family"])[f"val_{value}"].idxmax()].drop(columns=f"val_{value}")
-    return rows.merge(best, on=["pair", "family", *CANDIDATE])
+def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bool = True) -> pd.DataFrame:
+    """For each family the test rows (one a pair and seed) of the candidate with the highest mean `value` on validation.
+
+    `value` is a column of `relative`. The candidate is chosen for each pair, or one for all pairs without `each_pair`.
+    """
+    rows, by = with_family(on_grid(relative(records))), ["pair", "family"] if each_pair else ["family"]
+    means = rows.groupby([*by, *CANDIDATE], dropna=False)[f"val_{value}"].mean().dropna().reset_index()
+    best = means.loc[means.groupby(by)[f"val_{value}"].idxmax()].drop(columns=f"val_{value}")
+    return rows.merge(best, on=[*by, *CANDIDATE])
 
 
 def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") -> pd.DataFrame:
     """Hypervolume of each family, pair and seed over chance, as a fraction of the box up to 1: pair, seed, family, hypervolume.
 
     The front is chosen by validation means over seeds; the area is that of its test points, so a family with many strengths
-    gains nothing from their noise. `split` "val_" gives the area of the validation points, to choose families by.
+    gains nothing from their noise. `reading` is one of `READINGS`; what has none is left out. `split` "val_" gives the area of
+    the validation points, to choose families by.
     """
-    column, rows = READINGS[reading], with_family(on_grid(records))
-    rows = rows[rows[column].notna()]
-    out = []
-    for (pair, family), group in rows.groupby(["pair", "family"]):
-        means = group.groupby(CANDIDATE, dropna=False)[[f"val_{column}", "val_target_acc"]].mean().reset_index()
-        front = set(
-            metrics.pareto_front(list(means[[f"val_{column}", "val_target_acc"]].itertuples(index=False, name=None)))
-        )
-        kept = [p in front for p in means[[f"val_{column}", "val_target_acc"]].itertuples(index=False, name=None)]
-        chosen, chance = group.merge(means.loc[kept, CANDIDATE], on=CANDIDATE), 1 / CLASSES.get(pair, 10)
-        for seed, points in chosen.groupby("seed"):
-            area = metrics.hypervolume(
-                list(points[[split + column, f"{split}target_acc"]].itertuples(index=False, name=None)),
-                (chance, chance),
-            )
-            out.append({"pair": pair, "seed": seed, "family": family, "hypervolume": area})
-    return pd.DataFrame(out)
+    rows, key = with_family(on_grid(records)), ["pair", "family", *CANDIDATE]
+    readings = {"x": source_read(rows, reading, split), "val_x": source_read(rows, reading, "val_")}
+    readings |= {"y": rows[f"{split}target_acc"], "val_y": rows["val_target_acc"]}
+    rows = rows[[*key, "seed"]].assign(**readings, source=chance(rows, "source"), target=chance(rows, "target"))
+    rows = rows[rows["x"].notna()]
+    means = rows.groupby(key, dropna=False)[["val_x", "val_y"]].mean().reset_index()
+    fronts = [group[_on_front(group[["val_x", "val_y"]])] for _, group in means.groupby(["pair", "family"])]
+    out, best = [], pd.concat([means[:0], *fronts])[key]
+    for (pair, family, seed), kept in rows.merge(best, on=key).groupby(["pair", "family", "seed"]):
+        points, worst = kept[["x", "y"]].to_numpy(), kept[["source", "target"]].to_numpy()[0]
+        area = metrics.hypervolume([(x, y) for x, y in points], (worst[0], worst[1]))
+        out.append({"pair": pair, "seed": seed, "family": family, "hypervolume": area})
+    return pd.DataFrame(out, columns=["pair", "seed", "family", "hypervolume"])
+
+
+def _on_front(points: pd.DataFrame) -> list[bool]:
+    listed = list(points.itertuples(index=False, name=None))
+    front = set(metrics.pareto_front(listed))
+    return [point in front for point in listed]
 
 
 def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by: str = "family") -> pd.DataFrame:
@@ -87,8 +122,7 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
 
     Mean, 95 % bootstrap interval (percentile, over seeds), p of a two-sided paired t-test and its Holm correction over `of`.
     """
-    wide = table.groupby(["seed", by])[value].mean().unstack()
-    rows = []
+    wide, rows = table.groupby(["seed", by])[value].mean().unstack(), []
     for name in of:
         difference = (wide[name] - wide[against]).dropna().to_numpy()
         low, high = bootstrap(difference)
@@ -104,10 +138,9 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
                 "n": len(difference),
             }
         )
-    frame = pd.DataFrame(rows)
-    tested = frame["p"].notna()
-    frame["p_holm"] = np.nan
-    if tested.any():
+    frame = pd.DataFrame(rows, columns=[by, "against", "difference", "low", "high", "p", "n"])
+    tested, frame["p_holm"] = frame["p"].notna(), frame["p"]
+    if tested.sum() > 1:
         frame.loc[tested, "p_holm"] = multipletests(frame.loc[tested, "p"], method="holm")[1]
     return frame
 
@@ -136,7 +169,7 @@ def recommend(
     ("replay" where no source data may be kept). Chosen on validation; `source_drop` and `target_acc` are test means over
     pairs and seeds, `_low` and `_high` their 95 % bootstrap intervals over seeds, `n` the seeds.
 
-    Raises `ValueError` if the need is not given, or if nothing meets it (then with what comes nearest).
+    Raises `ValueError` if the need is not given, `Unmet` if nothing meets it.
     """
     need = max_source_drop if min_target is None else min_target
     if (max_source_drop is None) == (min_target is None) or not 0 <= need <= 1:
@@ -155,7 +188,7 @@ def recommend(
         met, order = means["val_target_acc"] >= min_target, ["val_drop", "val_target_acc"]
         nearest = f"the best target is {means['val_target_acc'].max():.3f}"
     if not met.any():
-        raise ValueError(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
+        raise Unmet(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
     chosen = means[met].sort_values(order, ascending=[order[0] == "val_drop", order[0] != "val_drop"]).iloc[0]
     return pd.concat([chosen[CANDIDATE], expectation(rows, chosen)])
 
@@ -174,10 +207,7 @@ def with_drop(rows: pd.DataFrame, task_known: bool) -> pd.DataFrame:
     """`rows` with `drop` and `val_drop`: source accuracy lost in the reading that is open to the reader; without those it is not."""
     out = rows.copy()
     for prefix in ("", "val_"):
-        reading = out[f"{prefix}source_acc_full"]
-        if task_known:
-            intact = out["approach"] == "piggyback (target)"  # the target's mask taken off, the source network is whole
-            reading = out[f"{prefix}source_acc_masked"].fillna(reading).mask(intact, out[f"{prefix}source_acc_before"])
+        reading = source_read(out, "known" if task_known else "full", prefix)
         out[f"{prefix}drop"] = out[f"{prefix}source_acc_before"] - reading
     return out
 
@@ -192,9 +222,10 @@ def check_choice(records: pd.DataFrame, drops: Sequence[float], task_known: bool
     """The reader's choice on seeds it has not seen: each pair, each of `drops`, each seed left out once.
 
     A row says what was allowed, chosen, promised (by the other seeds, on validation and test) and found on the seed left out.
+    With one seed there is nothing to check, and no row.
     """
-    out = []
-    for pair, group in records.groupby("pair"):
+    out, columns = [], ["pair", "seed", "allowed", "approach", "promised", "found", "target_acc"]
+    for pair, group in records.groupby("pair") if records["seed"].nunique() > 1 else ():
         for seed in sorted(group["seed"].unique()):
             seen, unseen = group[group["seed"] != seed], group[group["seed"] == seed]
             for allowed in drops:
@@ -204,7 +235,7 @@ def check_choice(records: pd.DataFrame, drops: Sequence[float], task_known: bool
                 out.append(
                     row | {"promised": choice["source_drop"], "found": found["drop"], "target_acc": found["target_acc"]}
                 )
-    return pd.DataFrame(out)
+    return pd.DataFrame(out, columns=columns)
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:

@@ -64,9 +64,8 @@ def plan(profile: ProfileName = "default") -> None:
         )
     console.print(table)
     seconds = sum(expected[run.id] for run in runs if reasons[run.id])
-    console.print(
-        f"{sum(map(bool, reasons.values()))} of {len(runs)} to run; about {duration(seconds)} of one core like the one of `default`"
-    )
+    todo = sum(map(bool, reasons.values()))
+    console.print(f"{todo} of {len(runs)} to run; about {duration(seconds)} of one core like those of `default`")
 
 
 @app.command()

@@ -4,12 +4,13 @@ Owns every number that is read in a notebook, in the terminal or in the README; 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from maskutils import analysis, paths
-from maskutils.claims import Verdict, verify
+from maskutils.claims import LEARNT, Verdict, verify
 from maskutils.files import write_atomically
 from maskutils.records import at_density, load_records, on_grid, read_json, summarise
 
@@ -81,13 +82,19 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     shown = shown[shown["alpha"] == 1]
     protected = shown[(shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)]
     at = summarise(protected[protected["density"] == round(density, 3)], ["approach"]).set_index("approach")
-    free = summarise(shown[shown["approach"] == "finetune"], ["approach"]).iloc[0]
+    free = summarise(shown[shown["approach"] == "finetune"], ["approach"])
+    if free.empty or at.empty:
+        return f"The records hold no masks of density {density} beside free fine-tuning."
+    free = free.iloc[0]
     masked, full, target = at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
+    controls = [n for n in ("random", "magnitude") if n in masked]
     lines = [
         f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
         f"reaches {points(free['target_acc'])} on the target.",
-        f"Through the mask, at density {density}, **{masked.idxmax()}** retains most: {points(masked.max())}, against "
-        f"{points(masked['random'])} for a random mask and {points(masked['magnitude'])} for magnitude.",
+        f"Through the mask, at density {density}, **{masked.idxmax()}** retains most: {points(masked.max())}"
+        + (", against " if controls else "")
+        + " and ".join(f"{points(masked[n])} for {'a random mask' if n == 'random' else n}" for n in controls)
+        + ".",
         f"With the full network the masks of density {density} lie between {points(full.min())} and {points(full.max())}: "
         f"**{full.idxmax()}** retains most, **{target.idxmax()}** adapts best ({points(target.max())} on the target).",
         f"The largest drift through the mask, of {len(protected)} protected transfers, is {protected['drift'].abs().max():g}.",
@@ -95,22 +102,82 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def choices(records: pd.DataFrame, drops: Sequence[float]) -> pd.DataFrame:
-    """The reader's choice for each allowed source drop, with the task known and not: what, and what to expect on test."""
+def choices(records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = ()) -> pd.DataFrame:
+    """The reader's choice for each need, with the task known and not: what, and what to expect on test with 95 % intervals.
+
+    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. Where
+    nothing meets it the table says what comes nearest.
+    """
+    needs = [(f"lose at most {100 * d:.1f} points", {"max_source_drop": d}) for d in drops]
+    needs += [(f"reach {points(t)} on the target", {"min_target": t}) for t in targets]
     rows = []
     for known in (True, False):
-        for drop in drops:
-            choice = analysis.recommend(records, max_source_drop=drop, task_known=known)
-            settings = [f"{n} {choice[n]:g}" for n in ("density", "strength", "fraction") if not math.isnan(choice[n])]
-            settings += [f"alpha {choice['alpha']:g}"] if choice["alpha"] < 1 else []
-            expected = {
-                name: f"{100 * choice[name]:.1f} [{100 * choice[f'{name}_low']:.1f}, {100 * choice[f'{name}_high']:.1f}]"
-                for name in ("source_drop", "target_acc")
-            }
-            row = {"may lose": f"{100 * drop:g} %", "task known": "yes" if known else "no"}
-            row |= {"choose": choice["approach"] + (f" ({', '.join(settings)})" if settings else "")}
-            rows.append(row | {"source lost (points)": expected["source_drop"], "target (%)": expected["target_acc"]})
+        for need, given in needs:
+            row = {"need": need, "task known": "yes" if known else "no"}
+            rows.append(row | _choice(records, known, given))
     return pd.DataFrame(rows)
+
+
+def _choice(records: pd.DataFrame, task_known: bool, need: Mapping[str, float]) -> dict[str, str]:
+    names = {"source_drop": "source lost (points)", "target_acc": "target (%)"}
+    try:
+        choice = analysis.recommend(records, task_known=task_known, **need)
+    except analysis.Unmet as error:
+        nearest = str(error).rpartition(": ")[2]
+        return {"choose": f"nothing: {nearest}"} | dict.fromkeys(names.values(), "–")
+    of, expected = settings(choice), {}
+    for name, column in names.items():
+        low, high = (100 * choice[f"{name}_{end}"] for end in ("low", "high"))
+        expected[column] = f"{100 * choice[name]:.1f} [{low:.1f}, {high:.1f}]"
+    return {"choose": choice["approach"] + (f" ({of})" if of else "")} | expected
+
+
+def settings(choice: Mapping[str, float]) -> str:
+    """The settings of a candidate as "density 0.1, alpha 0.5", without those that it has not."""
+    named = [f"{name} {choice[name]:g}" for name in ("density", "strength", "fraction") if not math.isnan(choice[name])]
+    return ", ".join(named + ([f"alpha {choice['alpha']:g}"] if choice["alpha"] < 1 else []))
+
+
+def choice_findings(chosen: pd.DataFrame) -> str:
+    """A Markdown line for each row of `choices`."""
+    lines = []
+    for need, known, choose, lost, target in chosen.itertuples(index=False):
+        know = "know" if known == "yes" else "do not know"
+        expected = f"**{choose}**; expect to lose {lost} points of the source and {target} % on the target."
+        told = f"{choose}." if lost == "–" else expected
+        lines.append(f"- You must {need} and {know} the task at test time: {told}")
+    return "\n".join(lines)
+
+
+def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
+    """How `analysis.check_choice` went for each allowed drop: choices made, how many lost at most `slack` (a fraction) more
+    than allowed on the seed not seen, and the worst of them in points over what was allowed.
+    """
+    over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
+    table = pd.DataFrame({"choices": over.size(), "kept": over.apply(lambda o: int((o <= slack + 1e-9).sum()))})
+    table["worst (points over)"] = (100 * over.max()).map("{:+.1f}".format)
+    return (
+        table.reset_index().assign(allowed=lambda t: t["allowed"].map(points)).rename(columns={"allowed": "may lose"})
+    )
+
+
+def best_settings(records: pd.DataFrame) -> pd.DataFrame:
+    """Each family at one setting for all pairs, that with the highest harmonic mean of full retention and adaptation on
+    validation; its test readings in percent, best first. Variants of a method (in brackets, per layer) are left out.
+    """
+    best = _plain(analysis.best_of_family(records, each_pair=False))
+    values, by = ["source_acc_full", "target_acc", "harmonic"], ["family", *analysis.CANDIDATE]
+    table = summarise(best, by, values).sort_values("harmonic", ascending=False)
+    chosen = [settings(row) for _, row in table.iterrows()]
+    table = percent(
+        table.assign(setting=chosen)[["family", "setting", "n", *values, *(f"{v}_ci" for v in values)]], values
+    )
+    names = {"source_acc_full": "source full network (%)", "target_acc": "target (%)", "harmonic": "harmonic mean (%)"}
+    return table.rename(columns={"n": "seeds"} | names)
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    return table[~table["family"].str.contains(r" \(| per layer")]
 
 
 def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
@@ -121,9 +188,8 @@ def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
     table = pd.DataFrame({"family": means.index, "hypervolume (%)": (100 * means).round(1).astype(str).to_numpy()})
     intervals = {n: f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for n, r in rows.iterrows()}
     table[f"minus {opponent} (points)"] = table["family"].map(intervals).fillna("")
-    table["p (Holm)"] = (
-        table["family"].map(rows["p_holm"].map(lambda p: "" if math.isnan(p) else f"{p:.3f}")).fillna("")
-    )
+    told = rows["p_holm"].map(lambda p: "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}")
+    table["p (Holm)"] = table["family"].map(told).fillna("")
     return table
 
 
@@ -167,19 +233,37 @@ def fill_readme(text: str, blocks: dict[str, str]) -> str:
 
 
 def readme_blocks(profile: str = "default") -> dict[str, str]:
-    """What the README shows, from the committed records and manifest of `profile`."""
+    """What the README shows, from the committed records and manifest of `profile`; what these do not hold is said so in a line."""
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
-    one, made = records.iloc[0], manifest["versions"]
-    cost = (
-        f"The `{profile}` profile is {len(records):,} transfers over {records['pair'].nunique()} pairs and "
+    blocks = {
+        "findings": tradeoff_findings(records),
+        "headline": markdown(headline(records)),
+        "choices": markdown(choices(records, [0.01, 0.02, 0.05, 0.1])),
+        "verdicts": verdicts([v for v in verify(records) if v.passed is not None]),
+        "cost": cost(records, manifest),
+    }
+    if "wise_ft" not in set(records["approach"]):
+        none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
+        return blocks | {"baselines": none, "families": none}
+    families = against(_plain(analysis.hypervolumes(records)), "wise_ft")
+    return blocks | {"baselines": markdown(best_settings(records)), "families": markdown(families)}
+
+
+def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
+    """A sentence or two on what the records took: transfers, seconds, minutes of one core, and on what."""
+    trained, made, one = records[records["alpha"] == 1], manifest["versions"], records.iloc[0]
+    free = len(records) - len(trained)
+    interpolated = (
+        f" and {free:,} interpolations of them that cost nothing, {len(records):,} records in all," if free else ""
+    )
+    # a mask that came from the cache took no longer than a transfer without one
+    prepared = trained.loc[trained["approach"] == "finetune", "mask_seconds"].median()
+    learnt = trained.loc[trained["method"].isin(LEARNT) & (trained["mask_seconds"] > 10 * prepared), "mask_seconds"]
+    mask = f", learning a mask {learnt.median():.1f} s" if len(learnt) else ""
+    return (
+        f"The `{manifest['profile']}` profile is {len(trained):,} transfers{interpolated} over {records['pair'].nunique()} pairs and "
         f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, {one['mask_steps']} for a mask "
-        f"and {one['target_steps']} on the target. A transfer took {records['seconds'].median():.1f} s (median), all notebooks "
+        f"and {one['target_steps']} on the target. A transfer took {trained['seconds'].median():.1f} s (median){mask}, all notebooks "
         f"together {manifest['kernel_seconds'] / 60:.0f} minutes of one core, on {manifest['cores']} cores with Python "
         f"{made['python']} and torch {made['torch']}."
     )
-    return {
-        "findings": tradeoff_findings(records),
-        "headline": markdown(headline(records)),
-        "verdicts": verdicts([v for v in verify(records) if v.passed is not None]),
-        "cost": cost,
-    }

@@ -52,6 +52,47 @@ def test_retention_and_adaptation_are_corrected_for_chance(pair, before, best, f
     assert out.iloc[0]["adaptation"] == pytest.approx(1.0)
 
 
+def test_chance_is_that_of_the_classes_where_the_records_hold_them():
+    rows = [{"source_classes": 4, "target_classes": 2}, {}, {"pair": "mnist_low_to_high"}]
+    assert analysis.chance(make(*rows), "source").tolist() == [0.25, 0.1, 0.2]
+    assert analysis.chance(make(*rows), "target").tolist() == [0.5, 0.1, 0.2]
+    assert analysis.chance(make({}, {"pair": "mnist_low_to_high"}), "target").tolist() == [0.1, 0.2]
+
+
+def test_a_pair_that_is_not_shipped_has_its_own_chance_in_every_measure():
+    own = {"pair": "mine", "source_classes": 4, "target_classes": 2, "source_acc_before": 1.0}
+    rows = make(at(0.5, 1.0, **own), l2(1, 0.55, 0.75, **own))
+    row = analysis.relative(rows).iloc[1]
+    assert row["retention_full"] == pytest.approx(0.3 / 0.75)
+    assert row["adaptation"] == pytest.approx(0.25 / 0.5)
+    areas = analysis.hypervolumes(rows).set_index("family")["hypervolume"]
+    assert areas["l2_sp"] == pytest.approx(0.3 * 0.25 / (0.75 * 0.5))
+
+
+READ = [at(0.5, 0.7, protocol="protect", method="snip", density=0.1, source_acc_masked=0.7), at(0.5, 0.7)]
+READ += [at(0.5, 0.7, protocol="piggyback", source_acc_masked=0.3)]
+
+
+@pytest.mark.parametrize(("reading", "values"), [
+    ("full", [0.5, 0.5, 0.5]), ("masked", [0.7, math.nan, 0.3]), ("known", [0.7, 0.5, 0.9]),
+])  # fmt: skip
+def test_the_source_is_read_in_three_ways(reading, values):
+    assert analysis.source_read(make(*READ), reading).tolist() == pytest.approx(values, nan_ok=True)
+    assert analysis.source_read(make(*READ), reading, "val_").tolist() == pytest.approx(values, nan_ok=True)
+
+
+def test_an_unknown_reading_is_refused():
+    with pytest.raises(ValueError, match=r"unknown reading 'ful'.*Did you mean 'full'"):
+        analysis.source_read(make({}), "ful")
+
+
+def test_the_harmonic_mean_with_the_task_known_takes_the_mask():
+    row = analysis.relative(make(at(0.2, 0.9), READ[0])).iloc[1]
+    assert row["retention_known"] == pytest.approx(0.75)
+    assert row["harmonic_known"] == pytest.approx(0.75)  # of 0.75 and 0.6 / 0.8
+    assert row["harmonic"] == pytest.approx(2 * 0.5 * 0.75 / 1.25)
+
+
 def test_adaptation_refers_to_finetuning_of_the_same_pair_and_seed():
     frees = [at(0.2, best, seed=s, pair=p) for best, s, p in [(0.5, 0, "a"), (0.7, 1, "a"), (0.9, 0, "b")]]
     own = [l2(1, 0.5, 0.5, seed=s, pair=p) for s, p in [(0, "a"), (1, "a"), (0, "b"), (1, "b")]]
@@ -88,6 +129,14 @@ def test_the_best_of_a_family_is_chosen_on_validation_and_read_on_test():
     assert sorted(best["family"]) == ["l2_sp", "l2_sp", "wise_ft", "wise_ft"]
 
 
+def test_the_best_of_a_family_may_be_one_for_all_pairs():
+    rows = [at(0.5, 0.9, pair=p) for p in "ab"]
+    rows += [l2(k, v, 0.9, pair=p) for k, p, v in [(1, "a", 0.9), (2, "a", 0.8), (1, "b", 0.1), (2, "b", 0.7)]]
+    chosen = {each: analysis.best_of_family(make(*rows), each_pair=each) for each in (True, False)}
+    strengths = {each: t[t["family"] == "l2_sp"].set_index("pair")["strength"].to_dict() for each, t in chosen.items()}
+    assert strengths == {True: {"a": 1, "b": 2}, False: {"a": 2, "b": 2}}
+
+
 # Hypervolumes
 
 
@@ -117,6 +166,12 @@ def test_the_masked_reading_takes_only_what_has_a_mask():
     found = analysis.hypervolumes(rows, "masked")
     assert found["family"].tolist() == ["snip"]
     assert found["hypervolume"].item() == pytest.approx(0.7 * 0.6 / 0.81)
+
+
+def test_with_the_task_known_what_has_no_mask_is_read_whole():
+    found = analysis.hypervolumes(make(*READ, l2(1, 0.6, 0.6)), "known").set_index("family")["hypervolume"]
+    expected = {"snip": 0.6 * 0.6, "wise_ft": 0.4 * 0.6, "piggyback (target)": 0.8 * 0.6, "l2_sp": 0.25}
+    assert found.to_dict() == pytest.approx({name: area / 0.81 for name, area in expected.items()})
 
 
 # Paired differences
@@ -225,6 +280,10 @@ def test_each_seed_is_left_out_of_the_choice_it_checks():
     assert table["promised"].tolist() == pytest.approx([0, 0, 0])
     assert table["found"].tolist() == pytest.approx([0, 0, 0.4])
     assert table["target_acc"].tolist() == pytest.approx([0.3, 0.3, 0.8])
+
+
+def test_with_one_seed_no_choice_can_be_checked():
+    assert analysis.check_choice(make(at(0.9, 0.8)), [0.05]).empty
 
 
 def test_storage_compares_what_serves_both_tasks_with_the_task_known():

@@ -24,8 +24,8 @@ def test_the_longer_of_manifest_and_last_state_is_believed(root):  # noqa: F811
 
 
 def test_a_run_never_done_is_scaled_from_the_default_profile_by_its_work(root):  # noqa: F811
-    lines = [f"{n}: {'str' if isinstance(v, str) else 'int' if isinstance(v, int) else 'list[int]' if n == 'seeds' else 'list[float]'} = {v!r}  #"
-             for n, v in PARAMETERS.items()]  # fmt: skip
+    kinds = {"seeds": "list[int]", "densities": "list[float]", "target_steps": "int"}
+    lines = [f"{name}: {kinds.get(name, 'str')} = {value!r}  #" for name, value in PARAMETERS.items()]
     write_notebook(root / "notebooks" / "work.ipynb", "pass", parameters="\n".join(lines))
     row = {"id": "work-x", "seconds": cost.START + 10, "parameters": PARAMETERS}
     records.write_json(paths.results_dir("default") / "manifest.json", {"runs": [row]})

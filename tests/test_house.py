@@ -15,9 +15,9 @@ from maskutils import paths, provenance, report
 
 ROOT = paths.PACKAGE.parent
 ORDER = [  # an import may only point down this list
-    "cli", "bench", "batch", "cost", "plan", "experiment", "plots", "report", "claims", "__init__", "artefacts", "transfer", "learn", "train",
-    "rankings", "protection", "analysis", "records", "layers", "mask", "data", "models", "metrics", "progress", "provenance", "config",
-    "seeds", "files", "paths",
+    "cli", "bench", "batch", "cost", "plan", "experiment", "plots", "report", "claims", "__init__", "artefacts", "transfer", "learn",
+    "train", "rankings", "protection", "analysis", "records", "layers", "mask", "data", "models", "metrics", "progress", "provenance",
+    "config", "seeds", "files", "paths",
 ]  # fmt: skip
 MODULES = sorted(
     {p.stem for p in paths.PACKAGE.glob("*.py")} | {p.parent.name for p in paths.PACKAGE.glob("*/__init__.py")}

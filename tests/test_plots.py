@@ -63,7 +63,11 @@ FIGURES = {
     "lines": lambda: plots.lines(pd.DataFrame({"a": [0.1, 0.2], METHOD: [0.5, 0.9]}, [0.1, 0.4]), "x", "y"),
     "gallery": lambda: plots.gallery({"mnist": [[[[0.0, 1.0]]], [[[1.0, 0.0]]]], "digits": [[[[0.5, 0.0]]]]}, n=2),
 }
+PAIRED = [(METHOD, 0.2, 0.1, 0.25), ("random", -0.05, -0.06, -0.01)]
+PAIRED = pd.DataFrame(PAIRED, columns=["family", "difference", "low", "high"])
+FIGURES["differences"] = lambda: plots.differences({"full": PAIRED, "known": PAIRED[:1]}, "points", margin=0.02)
 UNLABELLED = {"matrix", "gallery"}  # their labels are ticks and row names
+NAMED = {"forgetting_split", "differences"}  # their names are ticks
 
 
 def lines(figure: Figure) -> list:
@@ -82,7 +86,7 @@ def test_a_figure_has_axes_with_labels(name):
     assert all(axis.has_data() for axis in figure.axes if name != "gallery")
     if name not in UNLABELLED:
         assert all(axis.get_xlabel() for axis in figure.axes)
-        assert any(axis.get_ylabel() for axis in figure.axes) or name == "forgetting_split"  # its names are ticks
+        assert any(axis.get_ylabel() for axis in figure.axes) or name in NAMED
 
 
 def test_a_matrix_shows_its_names_numbers_and_label():
@@ -98,7 +102,24 @@ def test_a_gallery_has_a_named_row_for_each_domain():
     assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("name", ["tradeoff", "tradeoff_by_pair", "by_density", "fronts", "learning", "storage"])
+def test_differences_are_drawn_in_points_with_their_intervals_zero_and_margin():
+    full, known = FIGURES["differences"]().axes
+    assert [t.get_text() for t in full.get_yticklabels()] == [METHOD, "random"]
+    assert [(c.lines[0].get_xdata()[0], c.lines[0].get_ydata()[0]) for c in full.containers] == [(20, 0), (-5, 1)]
+    ends = [segment[:, 0].tolist() for c in full.containers for segment in c.lines[2][0].get_segments()]
+    assert ends == [pytest.approx([10, 25]), pytest.approx([-6, -1])]
+    assert [line.get_xdata()[0] for line in full.get_lines()[-2:]] == [0, -2]
+    assert [axis.get_title() for axis in (full, known)] == ["full", "known"]
+    assert len(known.containers) == 1
+    assert not [
+        x for a in plots.differences({"a": PAIRED}, "x").axes for x in a.get_lines() if list(x.get_xdata()) == [-2, -2]
+    ]
+
+
+COLOURED = ["tradeoff", "tradeoff_by_pair", "by_density", "fronts", "learning", "storage", "differences"]
+
+
+@pytest.mark.parametrize("name", COLOURED)
 def test_a_method_has_its_colour_in_every_figure(name):
     colour, marker = plots.COLOURS[METHOD], plots.MARKERS[METHOD]
     drawn = {(to_hex(line.get_color()), line.get_marker()) for line in lines(FIGURES[name]())}

@@ -5,9 +5,9 @@ import math
 import pandas as pd
 import pytest
 
-from maskutils import paths, report
+from maskutils import analysis, paths, report
 from maskutils.claims import Verdict
-from maskutils.records import COLUMNS, READINGS, with_approach
+from maskutils.records import COLUMNS, READINGS, save_records, with_approach, write_json
 
 
 def make(*rows: dict) -> pd.DataFrame:
@@ -109,19 +109,87 @@ def test_tradeoff_findings_are_those_of_the_frame():
     assert lines[3] == "- The largest drift through the mask, of 4 protected transfers, is 0.25."
 
 
+def test_findings_leave_out_the_controls_that_are_not_there():
+    told = report.tradeoff_findings(make(at(0.5, 0.96), mask("snip", 0.8, 0.62, 0.9, drift=0.0))).splitlines()
+    assert told[1] == "- Through the mask, at density 0.1, **snip** retains most: 80.0 %."
+
+
+@pytest.mark.parametrize("rows", [[at(0.5, 0.96)], [mask("snip", 0.8, 0.62, 0.9)]])
+def test_findings_of_which_the_records_hold_nothing_say_so(rows):
+    assert report.tradeoff_findings(make(*rows)) == "The records hold no masks of density 0.1 beside free fine-tuning."
+
+
 def test_choices_say_what_to_choose_and_what_to_expect():
     rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05, alpha=0.5)]
-    table = report.choices(make(*rows, mask("snip", 0.92, 0.7, 0.85)), [0.01, 0.05])
+    table = report.choices(make(*rows, mask("snip", 0.92, 0.7, 0.85)), [0.01, 0.05], [0.8, 0.9])
+    small, most, some, much = (
+        "lose at most 1.0 points",
+        "lose at most 5.0 points",
+        "reach 80.0 % on the target",
+        "reach 90.0 % on the target",
+    )
+    half = "replay + wise_ft (fraction 0.05, alpha 0.5)"
     assert table.to_numpy().tolist() == [
-        ["1 %", "yes", "l2_sp (strength 3)", "0.0 [0.0, 0.0]", "30.0 [30.0, 30.0]"],
-        ["5 %", "yes", "snip (density 0.1)", "3.0 [3.0, 3.0]", "85.0 [85.0, 85.0]"],
-        ["1 %", "no", "l2_sp (strength 3)", "0.0 [0.0, 0.0]", "30.0 [30.0, 30.0]"],
-        ["5 %", "no", "replay + wise_ft (fraction 0.05, alpha 0.5)", "5.0 [5.0, 5.0]", "80.0 [80.0, 80.0]"],
+        [small, "yes", "l2_sp (strength 3)", "0.0 [0.0, 0.0]", "30.0 [30.0, 30.0]"],
+        [most, "yes", "snip (density 0.1)", "3.0 [3.0, 3.0]", "85.0 [85.0, 85.0]"],
+        [some, "yes", "snip (density 0.1)", "3.0 [3.0, 3.0]", "85.0 [85.0, 85.0]"],
+        [much, "yes", "nothing: the best target is 0.850", "–", "–"],
+        [small, "no", "l2_sp (strength 3)", "0.0 [0.0, 0.0]", "30.0 [30.0, 30.0]"],
+        [most, "no", half, "5.0 [5.0, 5.0]", "80.0 [80.0, 80.0]"],
+        [some, "no", half, "5.0 [5.0, 5.0]", "80.0 [80.0, 80.0]"],
+        [much, "no", "nothing: the best target is 0.850", "–", "–"],
     ]
+
+
+def test_choices_are_told_in_sentences():
+    assert report.choice_findings(report.choices(make(at(0.95, 0.9)), [0.05])).splitlines() == [
+        f"- You must lose at most 5.0 points and {know} the task at test time: **finetune**; "
+        "expect to lose 0.0 [0.0, 0.0] points of the source and 90.0 [90.0, 90.0] % on the target."
+        for know in ("know", "do not know")
+    ]
+    said = report.choice_findings(report.choices(make(at(0.95, 0.9)), [], [0.99]))
+    assert said.splitlines()[0].endswith("at test time: nothing: the best target is 0.900.")
+
+
+def test_a_need_out_of_range_is_an_error_and_no_choice():
+    with pytest.raises(ValueError, match="a fraction in"):
+        report.choices(make(at(0.95, 0.9)), [5])
 
 
 def test_a_choice_without_settings_has_no_empty_brackets():
     assert set(report.choices(make(at(0.95, 0.9)), [0.05])["choose"]) == {"finetune"}
+
+
+def test_promises_are_counted_for_each_allowed_drop():
+    checked = pd.DataFrame({"allowed": [0.05, 0.05, 0.05, 0.1], "found": [0.01, 0.07, 0.0701, 0.04]})
+    assert report.promises(checked).to_numpy().tolist() == [["5.0 %", 3, 2, "+2.0"], ["10.0 %", 1, 1, "-6.0"]]
+    assert report.promises(checked, slack=0.0)["kept"].tolist() == [1, 1]
+
+
+def test_no_promises_are_counted_where_none_were_checked():
+    assert report.promises(analysis.check_choice(make(at(0.9, 0.8)), [0.05])).empty
+
+
+def test_each_family_is_shown_at_the_setting_that_is_best_over_all_pairs():
+    rows = [at(0.5, 0.9, pair=p) for p in "ab"]
+    rows += [at(f, 0.9, "l2_sp", strength=k, pair=p, **never) for k, p, f, never in [
+        (1, "a", 0.95, {}), (2, "a", 0.9, {}), (1, "b", 0.1, {}), (2, "b", 0.7, {}), (3, "b", 0.95, {"val_target_acc": 0.1}),
+    ]]  # fmt: skip
+    rows += [at(0.9, 0.9, "elastic_mask", method="shuffled", strength=1), mask("snip", 0.9, 0.9, 0.9, per_layer=True)]
+    table = report.best_settings(make(*rows))
+    assert list(table.columns) == [
+        "family",
+        "setting",
+        "seeds",
+        "source full network (%)",
+        "target (%)",
+        "harmonic mean (%)",
+    ]
+    # harmonic means with full adaptation: of 0.8 / 0.85 and of 0.6 / 0.85, averaged; of 0.4 / 0.85
+    assert table.to_numpy().tolist() == [
+        ["l2_sp", "strength 2", 1, "80.0", "90.0", "89.9"],
+        ["wise_ft", "", 1, "50.0", "90.0", "64.0"],
+    ]
 
 
 VOLUMES = [{"family": f, "seed": s, "hypervolume": v} for f, vs in {
@@ -143,6 +211,14 @@ def test_the_table_against_an_opponent():
 
 def test_no_p_is_shown_where_there_is_none():
     assert report.against(pd.DataFrame(VOLUMES), "o").set_index("family").loc["b", "p (Holm)"] == ""
+
+
+def test_a_very_small_p_is_not_shown_as_zero():
+    steady = [
+        {"family": f, "seed": s, "hypervolume": v + 1e-4 * s * s} for f, v in (("o", 0.5), ("a", 0.6)) for s in range(4)
+    ]
+    steady[-1]["hypervolume"] += 1e-6
+    assert report.against(pd.DataFrame(steady), "o").set_index("family").loc["a", "p (Holm)"] == "< 0.001"
 
 
 def test_verdicts_are_lines():
@@ -187,3 +263,56 @@ def test_blocks_are_filled_between_their_markers_and_nowhere_else():
 def test_a_missing_marker_is_refused(text):
     with pytest.raises(ValueError, match=r"no <!-- a --> \.\.\. <!-- /a -->"):
         report.fill_readme(text, {"a": "x"})
+
+
+MANIFEST = {"profile": "p", "versions": {"python": "3.11.7", "torch": "2.14.1"}, "cores": 2, "kernel_seconds": 90.0}
+STEPS = {
+    "source_steps": 600,
+    "mask_steps": 300,
+    "target_steps": 200,
+    "seconds": 1.5,
+    "mask_seconds": 0.03,
+    "drift": 0.0,
+}
+BASE = [at(0.5, 0.9), at(0.95, 0.3, "source_only"), mask("random", 0.2, 0.6, 0.8), mask("magnitude", 0.7, 0.7, 0.8)]
+BASE = [row | STEPS for row in BASE]
+OTHERS = [at(0.8, 0.6, alpha=0.5) | STEPS, at(0.9, 0.6, "ewc", strength=1) | STEPS]
+
+
+def test_the_cost_counts_transfers_once_and_interpolations_apart():
+    learnt = mask("bernoulli", 0.9, 0.7, 0.8) | STEPS
+    fresh = [learnt | {"mask_seconds": t, "seed": s} for s, t in enumerate([2.0, 4.0, 0.04])]
+    assert report.cost(make(*BASE, *OTHERS, *fresh), MANIFEST) == (
+        "The `p` profile is 8 transfers and 1 interpolations of them that cost nothing, 9 records in all, over 1 pairs and 3 "
+        "seeds, with 600 steps of source training, 300 for a mask and 200 on the target. A transfer took 1.5 s (median), "
+        "learning a mask 3.0 s, all notebooks together 2 minutes of one core, on 2 cores with Python 3.11.7 and torch 2.14.1."
+    )
+    said = report.cost(make(*BASE), MANIFEST)
+    assert said.startswith("The `p` profile is 4 transfers over 1 pairs and 1 seeds")
+    assert "learning" not in said
+
+
+def blocks_of(results, *rows: dict) -> dict[str, str]:
+    save_records(make(*rows), results / "p" / "records.csv")
+    write_json(results / "p" / "manifest.json", MANIFEST)
+    return report.readme_blocks("p")
+
+
+NAMES = {"findings", "headline", "baselines", "choices", "families", "verdicts", "cost"}
+
+
+def test_the_readme_has_every_block_for_records_with_baselines(results):
+    blocks = blocks_of(results, *BASE, *OTHERS)
+    assert set(blocks) == NAMES
+    assert "| ewc" in blocks["baselines"]
+    assert "strength 1" in blocks["baselines"]
+    assert "minus wise_ft" in blocks["families"]
+    assert blocks["choices"].count("lose at most") == 8
+    assert "4 transfers" not in blocks["cost"]
+
+
+def test_the_readme_says_what_records_without_baselines_do_not_hold(results):
+    blocks = blocks_of(results, *BASE)
+    assert set(blocks) == NAMES
+    for name in ("baselines", "families"):
+        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `study` do."

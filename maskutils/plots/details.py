@@ -68,6 +68,33 @@ def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
         return figure
 
 
+def differences(tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float | None = None) -> Figure:
+    """Paired differences (fractions) with their 95 % intervals in points, a row for each name, a panel for each of `tables`.
+
+    `tables` (title -> rows of `analysis.paired`); the first column names the row. Grey is zero, dotted is minus `margin`.
+    """
+    names = ordered({name for table in tables.values() for name in table.iloc[:, 0]}, ORDER)
+    with styled():
+        figure, axes = plt.subplots(
+            1, len(tables), figsize=(4.2 * len(tables) + 1.5, 0.32 * len(names) + 1.3), sharey=True, squeeze=False
+        )
+        for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+            for row in table.itertuples(index=False):
+                style = look(row[0]) | {"markersize": 7, "markeredgewidth": 1.5, "capsize": 3}
+                middle, ends = (
+                    100 * row.difference,
+                    [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]],
+                )
+                axis.errorbar(middle, names.index(row[0]), xerr=ends, **style)
+            axis.axvline(0, color="#666666", linewidth=1)
+            if margin is not None:
+                axis.axvline(-100 * margin, color="#666666", linewidth=1, linestyle=":")
+            axis.set(title=title, xlabel=xlabel)
+        axes[0][0].set_yticks(range(len(names)), names)
+        axes[0][0].invert_yaxis()
+        return figure
+
+
 def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     """Each column of `table` (fractions) in percent against its index, on a logarithmic axis."""
     with styled():
