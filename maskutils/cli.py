@@ -137,13 +137,13 @@ def verify(profile: ProfileName = "default") -> None:
 
 
 @app.command()
-def readme(profile: ProfileName = "default") -> None:
-    """Write the numbers of the committed records into README.md."""
+def readme() -> None:
+    """Write the numbers of the committed records (`study`, `fashion`) into README.md."""
     with faults():
         from maskutils.report import fill_readme, readme_blocks
 
         file = paths.project_root() / "README.md"
-        file.write_text(fill_readme(file.read_text(encoding="utf-8"), readme_blocks(profile)), encoding="utf-8")
+        file.write_text(fill_readme(file.read_text(encoding="utf-8"), readme_blocks()), encoding="utf-8")
 
 
 @app.command()

@@ -232,8 +232,11 @@ def fill_readme(text: str, blocks: dict[str, str]) -> str:
     return text
 
 
-def readme_blocks(profile: str = "default") -> dict[str, str]:
-    """What the README shows, from the committed records and manifest of `profile`; what these do not hold is said so in a line."""
+def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
+    """What the README shows, from the committed records and manifest of `profile`; what these do not hold is said so in a line.
+
+    Each of the profiles `beside` it has a block of its own name with its findings.
+    """
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
     blocks = {
         "findings": tradeoff_findings(records),
@@ -241,7 +244,7 @@ def readme_blocks(profile: str = "default") -> dict[str, str]:
         "choices": markdown(choices(records, [0.01, 0.02, 0.05, 0.1])),
         "verdicts": verdicts([v for v in verify(records) if v.passed is not None]),
         "cost": cost(records, manifest),
-    }
+    } | {name: tradeoff_findings(load_records(name)) for name in beside}
     if "wise_ft" not in set(records["approach"]):
         none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
         return blocks | {"baselines": none, "families": none}

@@ -5,6 +5,7 @@ import struct
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -193,3 +194,10 @@ def test_no_two_approaches_of_the_storage_figure_look_alike():
     extra = [RECORDS.assign(approach=name) for name in ("select (gumbel_sigmoid)", "exclusive (gumbel_sigmoid)")]
     figure = plots.storage(pd.concat([t.assign(source=0.9) for t in extra]))
     assert len({(line.get_color(), line.get_marker()) for line in lines(figure)}) == 2
+
+
+def test_a_gallery_shows_colours_as_colours():
+    red = np.zeros((3, 2, 2))
+    red[0] = 5.0
+    shown = plots.gallery({"photos": [red]}, n=1).axes[0].get_images()[0].get_array()
+    assert shown.tolist() == [[[1.0, 0.0, 0.0]] * 2] * 2

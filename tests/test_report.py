@@ -295,7 +295,7 @@ def test_the_cost_counts_transfers_once_and_interpolations_apart():
 def blocks_of(results, *rows: dict) -> dict[str, str]:
     save_records(make(*rows), results / "p" / "records.csv")
     write_json(results / "p" / "manifest.json", MANIFEST)
-    return report.readme_blocks("p")
+    return report.readme_blocks("p", beside=())
 
 
 NAMES = {"findings", "headline", "baselines", "choices", "families", "verdicts", "cost"}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -136,12 +137,18 @@ def storage(records: pd.DataFrame) -> Figure:
 
 
 def gallery(images: Mapping[str, Sequence], n: int = 10) -> Figure:
-    """The first `n` images of each domain in `images` (name -> arrays (C, H, W)), a row each."""
+    """The first `n` images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
     with styled():
         figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
         for row, (name, pictures) in zip(axes, images.items(), strict=True):
             for axis, picture in zip(row, pictures, strict=False):
-                axis.imshow(picture[0], cmap="gray")
+                axis.imshow(_visible(picture), cmap="gray")
                 axis.set(xticks=[], yticks=[])
             row[0].set_ylabel(name, rotation=0, ha="right", va="center")
         return figure
+
+
+def _visible(picture: np.ndarray) -> np.ndarray:
+    """A normalised image (C, H, W) as (H, W) or (H, W, 3) in [0, 1]."""
+    pixels = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
+    return ((pixels - pixels.min()) / max(np.ptp(pixels), 1e-9)).squeeze(-1 if pixels.shape[-1] == 1 else ())
