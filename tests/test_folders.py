@@ -252,7 +252,9 @@ def test_damaged_images_are_left_out_with_a_warning(source, target, monkeypatch,
     assert sum(len(items(getattr(pair.target, split))) for split in SPLITS) == 15
 
 
-def test_a_class_left_with_too_few_whole_images_is_refused(source, target):
+@pytest.mark.parametrize("memory", [0, 2**30])
+def test_a_class_left_with_too_few_whole_images_is_refused(source, target, monkeypatch, memory):
+    monkeypatch.setattr(base, "IN_MEMORY", memory)
     for file in sorted((target / "dog").glob("*.png"))[2:]:
         file.write_text("no")
     with pytest.warns(UserWarning, match="6 of 32"), pytest.raises(BadParameter, match="dog has 2 readable images"):
@@ -404,6 +406,13 @@ def test_a_transform_that_gives_no_float_tensor_is_refused(source, target):
             load(source, target, transform=transform)
 
 
+@pytest.mark.parametrize("memory", [0, 2**30])
+def test_images_are_float32_whatever_the_transform_gives(source, target, monkeypatch, memory):
+    monkeypatch.setattr(base, "IN_MEMORY", memory)
+    pair = load(source, target, transform=lambda image: transforms.ToTensor()(image).double())
+    assert pair.source.train[0][0].dtype == pair.target.test[0][0].dtype == torch.float32
+
+
 def test_a_transform_that_gives_several_shapes_is_refused(source, tmp_path):
     with pytest.raises(
         BadParameter, match=r"gives \(3, 32, 48\) for an image of 48x32, \(3, 32, 32\) for others; end it"
@@ -422,6 +431,13 @@ def test_splits_are_disjoint_stratified_and_have_their_shares(tmp_path):
             [26, 26], [4, 4], [10, 10],
         ]  # fmt: skip
         assert len({f for part in parts for f in fingerprints(part)}) == 80
+
+
+def test_no_two_classes_are_split_alike(tmp_path, streaming):
+    pair = load(fill(tmp_path / "a", n=40), fill(tmp_path / "b", n=40))
+    tests = [[domain.test.dataset.files[i] for i in domain.test.indices] for domain in (pair.source, pair.target)]
+    numbers = {frozenset(Path(f).stem for f in files if c in f) for files in tests for c in ("/cat/", "/dog/")}
+    assert len(numbers) == 4
 
 
 def test_a_split_mixes_its_classes(tmp_path):
