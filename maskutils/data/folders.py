@@ -1,10 +1,222 @@
-"""Pairs of image folders, in torchvision's ImageFolder layout: a folder for each class."""
+"""Pairs of image folders, in torchvision's ImageFolder layout: a folder for each class.
 
-from maskutils.data.base import Loading, Pair
+Owns how folders of images are checked, matched and divided. It must not know networks, and changes no file. Every image
+is looked at before anything else is done with it, so that what is wrong is said at once and not in the middle of training.
+"""
+
+import math
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
+
+from maskutils.config import BadParameter, known
+from maskutils.data import base
+from maskutils.data.base import Domain, Loading, Pair, subset
+from maskutils.data.pictures import (
+    READABLE,
+    Header,
+    Recipe,
+    Streamed,
+    counted,
+    decoded,
+    header,
+    normalised,
+    recipe_for,
+    statistics,
+)
+from maskutils.progress import bar
+from maskutils.seeds import generator
 
 PREFIX = "folders:"
 
 
+@dataclass(frozen=True)
+class Folder:
+    """One side of a pair: its N image files and the class of each, an index into `classes`."""
+
+    root: Path
+    name: str
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def only(self, files: Iterable[str], classes: Iterable[str] | None = None) -> "Folder":
+        """This folder with no other than these files and, if given, no other than these classes."""
+        names = self.classes if classes is None else tuple(sorted(classes))
+        files, new = set(files), {c: i for i, c in enumerate(names)}
+        own = [(f, self.classes[y]) for f, y in zip(self.files, self.labels, strict=True)]
+        kept = [(f, new[c]) for f, c in own if f in files and c in new]
+        return replace(self, classes=names, files=tuple(f for f, _ in kept), labels=tuple(y for _, y in kept))
+
+
 def pair_of(name: str, seed: int, loading: Loading) -> Pair:
-    """The pair "folders:SOURCE:TARGET"."""
-    raise NotImplementedError
+    """The pair "folders:SOURCE:TARGET" of two folders that hold a folder of images for each class.
+
+    Images are float32 (C, H, W), normalised with the mean and std of the source's train split; `loading.transform`
+    stands for size, channels and normalisation, and is applied but once to images that live in memory. Each class is
+    split 65 : 10 : 25, with at least one image in each part. Files and folders whose name begins with a dot are left
+    out. A copy of a file under another name is not recognised.
+
+    Raises `BadParameter` for folders that are not there or not laid out so, for images that are damaged, too few, in
+    source and target both, or of several modes or sizes, and for classes that are the same in part; each with the way
+    out.
+    """
+    _check(loading)
+    source, target = (_listed(root, short) for root, short in _roots(name))
+    _apart(source, target)
+    sides = [_enough(side) for side in _aligned(source, target, loading.classes)]
+    sides, headers = _looked_at(sides, loading.damaged)
+    recipe = recipe_for(headers, loading)
+    sides, data = zip(*(_loaded(side, recipe, loading) for side in sides), strict=True)
+    parts = [_split(side, seed) for side in sides]
+    if loading.transform is None:
+        mean, std = statistics(data[0], parts[0][0], seed)
+        data = [normalised(images, mean, std) for images in data]
+    domains = zip(sides, data, parts, strict=True)
+    return Pair(name, *(Domain(s.name, *(subset(d, i) for i in p), s.classes) for s, d, p in domains))
+
+
+def _check(loading: Loading) -> None:
+    known(loading.damaged, ("refuse", "skip"), "damaged")
+    known(loading.classes, ("all", "common"), "classes")
+    if loading.channels not in (0, 1, 3):
+        raise BadParameter(f"channels = {loading.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
+    if loading.size < 0:
+        raise BadParameter(f"size = {loading.size!r} is not a side in pixels, or 0 (as the images are)")
+
+
+def _roots(name: str) -> list[tuple[Path, str]]:
+    """The two folders of `name`, each with a name as short as tells them apart."""
+    parts = name.removeprefix(PREFIX).split(":")
+    if len(parts) != 2 or not all(parts):
+        raise BadParameter(f"{name!r} is not of the form '{PREFIX}SOURCE:TARGET', two folders whose paths have no ':'")
+    roots = [Path(os.path.abspath(Path(part).expanduser())) for part in parts]
+    for depth in range(1, max(len(root.parts) for root in roots) + 1):
+        names = ["/".join(root.parts[-depth:]) for root in roots]
+        if names[0] != names[1]:
+            break
+    return list(zip(roots, names, strict=True))
+
+
+def _listed(root: Path, name: str) -> Folder:
+    """The classes and images below `root`, in the order of their names."""
+    if not root.is_dir():
+        raise BadParameter(f"{root} is not a folder; give one that holds a folder of images for each class")
+    classes = tuple(sorted(c.name for c in root.iterdir() if c.is_dir() and not c.name.startswith(".")))
+    if not classes:
+        raise BadParameter(f"{root} has no class folders; put the images of each class into a folder of its own there")
+    labels = {c: i for i, c in enumerate(classes)}
+    found = make_dataset(root, labels, is_valid_file=partial(_is_image, root), allow_empty=True)
+    return Folder(root, name, classes, tuple(f for f, _ in found), tuple(y for _, y in found))
+
+
+def _is_image(root: Path, file: str) -> bool:
+    hidden = any(part.startswith(".") for part in Path(file).relative_to(root).parts)
+    return has_file_allowed_extension(file, IMG_EXTENSIONS) and not hidden
+
+
+def _enough(folder: Folder) -> Folder:
+    """`folder` itself if each class has the three images that three splits need."""
+    counts = Counter(folder.labels)
+    for label, name in enumerate(folder.classes):
+        if counts[label] < 3:
+            raise BadParameter(
+                f"class folder {folder.root / name} has {counts[label]} readable images ({' '.join(IMG_EXTENSIONS)}); a class needs 3, "
+                "one each to train, validate and test: add images, or take the folder away"
+            )
+    return folder
+
+
+def _apart(source: Folder, target: Folder) -> None:
+    """Raise `BadParameter` if a file is there twice, be it through links."""
+    times = Counter(os.path.realpath(file) for file in source.files + target.files)
+    twice = [file for file, n in times.items() if n > 1]
+    if twice:
+        raise BadParameter(
+            f"{len(twice)} image files are there twice in {source.root} and {target.root}, such as {twice[0]}: what is trained on would "
+            "leak into the test, and the source into the target; give two folders that share no file"
+        )
+
+
+def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Folder]:
+    """Both sides as they are, if all classes are the same or none is; or with the classes in common only."""
+    common = set(source.classes) & set(target.classes)
+    lists = [f"{side.name} has {_first([c for c in side.classes if c not in common])}" for side in (source, target)]
+    if classes == "common":
+        if not common:
+            raise BadParameter(f"no class is in common: {'; '.join(lists)}. Rename the folders, or pass classes='all'")
+        return source.only(source.files, common), target.only(target.files, common)
+    if common and source.classes != target.classes:
+        raise BadParameter(
+            f"{len(common)} classes are on both sides and others on one only: {'; '.join(lists)}. Rename or move them, or pass "
+            "classes='common' to keep only the common ones"
+        )
+    return source, target
+
+
+def _first(names: Sequence[str], n: int = 20) -> str:
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return (", ".join(names[:n]) or "none") + more
+
+
+def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[Header]]:
+    """The sides without images that are `damaged`, and the mode and size of each image that is left."""
+    files = [file for side in sides for file in side.files]
+    headers = {file: seen for file in bar(files, "check images", "image") if (seen := header(file))}
+    _leave_out([file for file in files if file not in headers], len(files), damaged)
+    sides = [_enough(side.only(headers)) for side in sides]
+    unknown = Counter(mode for mode, _ in headers.values() if mode not in READABLE)
+    if unknown:
+        raise BadParameter(
+            f"values of mode {counted(unknown)} have no fixed range; save these images with 8 or 16 bits"
+        )
+    return sides, list(headers.values())
+
+
+def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
+    """Warn of the `damaged` of `n` images, or refuse them."""
+    if damaged:
+        what = f"{len(damaged)} of {n} images cannot be read: {_first(damaged, 5)}"
+        if policy == "refuse":
+            raise BadParameter(f"{what}; replace them, or pass damaged='skip' to leave them out")
+        warnings.warn(f"{what}; they are left out", stacklevel=5)
+
+
+def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, TensorDataset | Streamed]:
+    """The images of `folder`, in memory if they fit, and the folder without those that decoding showed to be damaged."""
+    shape = (len(folder.files), *recipe.shape)
+    if 4 * math.prod(shape) > base.IN_MEMORY:
+        return folder, Streamed(folder.files, folder.labels, recipe, loading.workers)
+    x, kept = torch.empty(shape), []
+    for file in bar(folder.files, f"read {folder.name}", "image"):
+        try:
+            image = decoded(file)
+        except OSError:
+            continue
+        x[len(kept)] = recipe(image)
+        kept.append(file)
+    _leave_out(sorted(set(folder.files) - set(kept)), len(folder.files), loading.damaged)
+    folder = _enough(folder.only(kept))
+    return folder, TensorDataset(x[: len(kept)], torch.tensor(folder.labels))
+
+
+def _split(folder: Folder, seed: int) -> list[Tensor]:
+    """Indices of train, val and test: 65, 10 and 25 % of each class, but one image at the least, in a mixed order."""
+    labels, parts = torch.tensor(folder.labels), []
+    for label, name in enumerate(folder.classes):
+        members = (labels == label).nonzero().flatten()
+        n_val, n_test = (max(1, round(share * len(members))) for share in (0.1, 0.25))
+        order = torch.randperm(len(members), generator=generator(seed, f"split/{folder.name}/{name}"))
+        parts.append(members[order].split([len(members) - n_val - n_test, n_val, n_test]))
+    mix = generator(seed, f"mix/{folder.name}")
+    whole = [torch.cat(part) for part in zip(*parts, strict=True)]
+    return [part[torch.randperm(len(part), generator=mix)] for part in whole]
