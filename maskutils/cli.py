@@ -140,7 +140,7 @@ def verify(profile: ProfileName = "default") -> None:
 def readme() -> None:
     """Write the numbers of the committed records (`study`, `fashion`) into README.md."""
     with faults():
-        from maskutils.report import fill_readme, readme_blocks
+        from maskutils.readme import fill_readme, readme_blocks
 
         file = paths.project_root() / "README.md"
         file.write_text(fill_readme(file.read_text(encoding="utf-8"), readme_blocks()), encoding="utf-8")

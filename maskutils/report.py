@@ -5,14 +5,13 @@ Owns every number that is read in a notebook, in the terminal or in the README; 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
 from maskutils import analysis, paths
-from maskutils.claims import LEARNT, Verdict, verify
+from maskutils.claims import Verdict
 from maskutils.files import write_atomically
-from maskutils.records import at_density, load_records, on_grid, read_json, summarise
+from maskutils.records import at_density, on_grid, summarise
 
 BOUNDS = ("source_only", "linear_probe", "finetune", "joint")
 
@@ -165,7 +164,7 @@ def best_settings(records: pd.DataFrame) -> pd.DataFrame:
     """Each family at one setting for all pairs, that with the highest harmonic mean of full retention and adaptation on
     validation; its test readings in percent, best first. Variants of a method (in brackets, per layer) are left out.
     """
-    best = _plain(analysis.best_of_family(records, each_pair=False))
+    best = plain(analysis.best_of_family(records, each_pair=False))
     values, by = ["source_acc_full", "target_acc", "harmonic"], ["family", *analysis.CANDIDATE]
     table = summarise(best, by, values).sort_values("harmonic", ascending=False)
     chosen = [settings(row) for _, row in table.iterrows()]
@@ -176,7 +175,8 @@ def best_settings(records: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"n": "seeds"} | names)
 
 
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of families as they are usually given: no variants in brackets or per layer."""
     return table[~table["family"].str.contains(r" \(| per layer")]
 
 
@@ -217,56 +217,3 @@ def write_tuning(ranked: pd.DataFrame, method: str) -> None:
     """Write the ranked settings of a mask layer where the project keeps them, under results/tuning."""
     text = ranked.to_csv(index=False, float_format="%.4f")
     write_atomically(paths.results_dir("tuning") / f"{method}.csv", text.encode())
-
-
-def fill_readme(text: str, blocks: dict[str, str]) -> str:
-    """`text` with what stands between `<!-- name -->` and `<!-- /name -->` replaced by `blocks[name]`.
-
-    Raises `ValueError` for a name that `text` has no place for.
-    """
-    for name, block in blocks.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if begin not in text or end not in text:
-            raise ValueError(f"no {begin} ... {end} in the text")
-        text = text[: text.index(begin) + len(begin)] + f"\n{block.strip()}\n" + text[text.index(end) :]
-    return text
-
-
-def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
-    """What the README shows, from the committed records and manifest of `profile`; what these do not hold is said so in a line.
-
-    Each of the profiles `beside` it has a block of its own name with its findings.
-    """
-    records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
-    blocks = {
-        "findings": tradeoff_findings(records),
-        "headline": markdown(headline(records)),
-        "choices": markdown(choices(records, [0.01, 0.02, 0.05, 0.1])),
-        "verdicts": verdicts([v for v in verify(records) if v.passed is not None]),
-        "cost": cost(records, manifest),
-    } | {name: tradeoff_findings(load_records(name)) for name in beside}
-    if "wise_ft" not in set(records["approach"]):
-        none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
-        return blocks | {"baselines": none, "families": none}
-    families = against(_plain(analysis.hypervolumes(records)), "wise_ft")
-    return blocks | {"baselines": markdown(best_settings(records)), "families": markdown(families)}
-
-
-def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
-    """A sentence or two on what the records took: transfers, seconds, minutes of one core, and on what."""
-    trained, made, one = records[records["alpha"] == 1], manifest["versions"], records.iloc[0]
-    free = len(records) - len(trained)
-    interpolated = (
-        f" and {free:,} interpolations of them that cost nothing, {len(records):,} records in all," if free else ""
-    )
-    # a mask that came from the cache took no longer than a transfer without one
-    prepared = trained.loc[trained["approach"] == "finetune", "mask_seconds"].median()
-    learnt = trained.loc[trained["method"].isin(LEARNT) & (trained["mask_seconds"] > 10 * prepared), "mask_seconds"]
-    mask = f", learning a mask {learnt.median():.1f} s" if len(learnt) else ""
-    return (
-        f"The `{manifest['profile']}` profile is {len(trained):,} transfers{interpolated} over {records['pair'].nunique()} pairs and "
-        f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, {one['mask_steps']} for a mask "
-        f"and {one['target_steps']} on the target. A transfer took {trained['seconds'].median():.1f} s (median){mask}, all notebooks "
-        f"together {manifest['kernel_seconds'] / 60:.0f} minutes of one core, on {manifest['cores']} cores with Python "
-        f"{made['python']} and torch {made['torch']}."
-    )

@@ -4,5 +4,16 @@ progress bars.
 
 import os
 
+import pytest
+
+from maskutils import paths
+
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A folder for the results of all profiles."""
+    monkeypatch.setattr(paths, "results_dir", lambda profile: tmp_path / profile)
+    return tmp_path

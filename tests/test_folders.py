@@ -15,6 +15,7 @@ from torchvision import transforms
 
 from maskutils.config import BadParameter
 from maskutils.data import Loading, base, folders, load_pair, pictures
+from maskutils.data.folders import export_folders
 from maskutils.models import build_model
 from maskutils.train import evaluate
 from maskutils.transfer import transfer
@@ -565,3 +566,12 @@ def test_whole_folders_load_without_a_warning(source, target):
         warnings.simplefilter("always")
         load(source, target)
     assert not caught
+
+
+def test_what_is_exported_is_read_back(tmp_path):
+    pair = load_pair("mnist_to_rotated")
+    source, target = export_folders(pair, tmp_path, n=200)
+    back = load_pair(f"folders:{source}:{target}")
+    assert back.image_shape == (1, 28, 28)
+    assert back.source.classes == pair.source.classes
+    assert sum(len(split) for split in (back.source.train, back.source.val, back.source.test)) == 200

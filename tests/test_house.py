@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 import maskutils
-from maskutils import paths, provenance, report
+from maskutils import paths, provenance, readme
 
 ROOT = paths.PACKAGE.parent
 ORDER = [  # an import may only point down this list
-    "cli", "bench", "batch", "cost", "plan", "experiment", "plots", "report", "claims", "__init__", "artefacts", "transfer", "learn",
-    "train", "rankings", "protection", "analysis", "records", "layers", "mask", "data", "models", "metrics", "progress", "provenance",
-    "config", "seeds", "files", "paths",
+    "cli", "bench", "batch", "cost", "plan", "experiment", "plots", "readme", "report", "claims", "__init__", "artefacts",
+    "transfer", "learn", "train", "rankings", "protection", "analysis", "records", "layers", "mask", "data", "models", "metrics",
+    "progress", "provenance", "config", "seeds", "files", "paths",
 ]  # fmt: skip
 MODULES = sorted(
     {p.stem for p in paths.PACKAGE.glob("*.py")} | {p.parent.name for p in paths.PACKAGE.glob("*/__init__.py")}
@@ -119,4 +119,4 @@ def test_figures_of_the_readme_are_committed():
 
 def test_numbers_of_the_readme_are_those_of_the_committed_records():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.fill_readme(text, report.readme_blocks()) == text, "run: maskutils readme"
+    assert readme.fill_readme(text, readme.readme_blocks()) == text, "run: maskutils readme"

@@ -4,40 +4,10 @@ import math
 
 import pandas as pd
 import pytest
+from rows import at, make, mask
 
-from maskutils import analysis, paths, report
+from maskutils import analysis, report
 from maskutils.claims import Verdict
-from maskutils.records import COLUMNS, READINGS, save_records, with_approach, write_json
-
-
-def make(*rows: dict) -> pd.DataFrame:
-    """Records: what a row leaves out has a default, and validation reads as test does."""
-    blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
-    blank |= {
-        "method": None,
-        "native_of": None,
-        "options": None,
-        "alpha": 1.0,
-        "per_layer": False,
-        "seed": 0,
-        "source_acc_before": 0.95,
-    }
-    filled = [blank | row for row in rows]
-    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
-
-
-def at(full: float, target: float, protocol: str = "finetune", **rest) -> dict:
-    return {"source_acc_full": full, "target_acc": target, "protocol": protocol} | rest
-
-
-def mask(method: str, masked: float, full: float, target: float, density: float = 0.1, **rest) -> dict:
-    return at(full, target, "protect", method=method, source_acc_masked=masked, density=density, **rest)
-
-
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "results_dir", lambda profile: tmp_path / profile)
-    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -245,74 +215,3 @@ def test_markdown_keeps_the_decimals(results):
 def test_names_are_escaped_in_latex(results):
     report.write_tables(pd.DataFrame({"approach": ["gumbel_sigmoid"]}), "p", "t")
     assert r"gumbel\_sigmoid" in (results / "p" / "t.tex").read_text()
-
-
-TEXT = "head\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b --><!-- /b -->\ntail\n"
-
-
-def test_blocks_are_filled_between_their_markers_and_nowhere_else():
-    filled = report.fill_readme(TEXT, {"a": "\nnew\nlines\n", "b": "x"})
-    assert filled == (
-        "head\n<!-- a -->\nnew\nlines\n<!-- /a -->\nbetween\n<!-- b -->\nx\n<!-- /b -->\ntail\n"
-    )  # fmt: skip
-    assert report.fill_readme(filled, {"a": "\nnew\nlines\n", "b": "x"}) == filled
-    assert report.fill_readme(TEXT, {}) == TEXT
-
-
-@pytest.mark.parametrize("text", ["", "<!-- a -->", "<!-- /a -->", "<!-- aa --><!-- /aa -->"])
-def test_a_missing_marker_is_refused(text):
-    with pytest.raises(ValueError, match=r"no <!-- a --> \.\.\. <!-- /a -->"):
-        report.fill_readme(text, {"a": "x"})
-
-
-MANIFEST = {"profile": "p", "versions": {"python": "3.11.7", "torch": "2.14.1"}, "cores": 2, "kernel_seconds": 90.0}
-STEPS = {
-    "source_steps": 600,
-    "mask_steps": 300,
-    "target_steps": 200,
-    "seconds": 1.5,
-    "mask_seconds": 0.03,
-    "drift": 0.0,
-}
-BASE = [at(0.5, 0.9), at(0.95, 0.3, "source_only"), mask("random", 0.2, 0.6, 0.8), mask("magnitude", 0.7, 0.7, 0.8)]
-BASE = [row | STEPS for row in BASE]
-OTHERS = [at(0.8, 0.6, alpha=0.5) | STEPS, at(0.9, 0.6, "ewc", strength=1) | STEPS]
-
-
-def test_the_cost_counts_transfers_once_and_interpolations_apart():
-    learnt = mask("bernoulli", 0.9, 0.7, 0.8) | STEPS
-    fresh = [learnt | {"mask_seconds": t, "seed": s} for s, t in enumerate([2.0, 4.0, 0.04])]
-    assert report.cost(make(*BASE, *OTHERS, *fresh), MANIFEST) == (
-        "The `p` profile is 8 transfers and 1 interpolations of them that cost nothing, 9 records in all, over 1 pairs and 3 "
-        "seeds, with 600 steps of source training, 300 for a mask and 200 on the target. A transfer took 1.5 s (median), "
-        "learning a mask 3.0 s, all notebooks together 2 minutes of one core, on 2 cores with Python 3.11.7 and torch 2.14.1."
-    )
-    said = report.cost(make(*BASE), MANIFEST)
-    assert said.startswith("The `p` profile is 4 transfers over 1 pairs and 1 seeds")
-    assert "learning" not in said
-
-
-def blocks_of(results, *rows: dict) -> dict[str, str]:
-    save_records(make(*rows), results / "p" / "records.csv")
-    write_json(results / "p" / "manifest.json", MANIFEST)
-    return report.readme_blocks("p", beside=())
-
-
-NAMES = {"findings", "headline", "baselines", "choices", "families", "verdicts", "cost"}
-
-
-def test_the_readme_has_every_block_for_records_with_baselines(results):
-    blocks = blocks_of(results, *BASE, *OTHERS)
-    assert set(blocks) == NAMES
-    assert "| ewc" in blocks["baselines"]
-    assert "strength 1" in blocks["baselines"]
-    assert "minus wise_ft" in blocks["families"]
-    assert blocks["choices"].count("lose at most") == 8
-    assert "4 transfers" not in blocks["cost"]
-
-
-def test_the_readme_says_what_records_without_baselines_do_not_hold(results):
-    blocks = blocks_of(results, *BASE)
-    assert set(blocks) == NAMES
-    for name in ("baselines", "families"):
-        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `study` do."

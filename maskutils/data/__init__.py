@@ -5,22 +5,10 @@ datasets: `TensorDataset` where the images live in memory, anything with `__geti
 """
 
 from maskutils.config import known
-from maskutils.data import embedded, folders, vision
-from maskutils.data.base import PAIRS, Domain, Loading, Pair, split, subset
+from maskutils.data import embedded, vision
+from maskutils.data.base import FOLDERS, PAIRS, Domain, Loading, Pair, split, subset
 
-__all__ = [
-    "PAIRS",
-    "Domain",
-    "Loading",
-    "Pair",
-    "check_pair",
-    "embedded",
-    "folders",
-    "load_pair",
-    "split",
-    "subset",
-    "vision",
-]
+__all__ = ["PAIRS", "Domain", "Loading", "Pair", "check_pair", "embedded", "load_pair", "split", "subset", "vision"]
 
 AS_THEY_ARE = Loading()
 
@@ -28,19 +16,25 @@ AS_THEY_ARE = Loading()
 def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     """The pair `name`, split by `seed`; images are float32 (C, H, W), normalised.
 
-    `name` is one of `PAIRS` ("mnist_to_digits": packaged; "cifar10_to_stl10": torchvision's, downloaded on first use or read from
-    `loading.root`), or "folders:SOURCE:TARGET" for two folders of class folders. Raises `BadParameter` for an unknown name, for images that
-    cannot be read and for data that is not there, with the files to put where.
+    `name` is one of `PAIRS` ("mnist_to_digits": packaged; "cifar10_to_stl10": torchvision's, downloaded on first use or read
+    from `loading.root`), or "folders:SOURCE:TARGET" for two folders of class folders. Raises `BadParameter` for an unknown name,
+    for images that cannot be read and for data that is not there, with the files to put where.
 
     >>> load_pair("mnist_to_digits").shared_head
     True
     """
     check_pair(name)
-    if name.startswith(folders.PREFIX):
-        return folders.pair_of(name, seed, loading)
-    return PAIRS[name](seed, loading)
+    if not name.startswith(FOLDERS):
+        return PAIRS[name](seed, loading)
+    from maskutils.data import folders  # here, for it takes a second to import
+
+    return folders.pair_of(name, seed, loading)
 
 
 def check_pair(name: str) -> str:
-    """`name` itself if it is a pair by its name; else `BadParameter`."""
-    return name if name.startswith(folders.PREFIX) else known(name, PAIRS, "pair")
+    """`name` itself if it is that of a pair, or of two folders that are there; else `BadParameter`."""
+    if not name.startswith(FOLDERS):
+        return known(name, PAIRS, "pair")
+    from maskutils.data import folders
+
+    return folders.check(name)

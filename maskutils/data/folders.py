@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 
 from maskutils.config import BadParameter, known
 from maskutils.data import base
-from maskutils.data.base import Domain, Loading, Pair, subset
+from maskutils.data.base import FOLDERS, Domain, Loading, Pair, subset
 from maskutils.data.pictures import (
     READABLE,
     Header,
@@ -35,8 +36,6 @@ from maskutils.data.pictures import (
 )
 from maskutils.progress import bar
 from maskutils.seeds import generator
-
-PREFIX = "folders:"
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,18 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     return Pair(name, *(Domain(s.name, *(subset(d, i) for i in p), s.classes) for s, d, p in domains))
 
 
+def check(name: str) -> str:
+    """`name` itself if it is of the form "folders:SOURCE:TARGET" and both folders are there; else `BadParameter`."""
+    for root, _ in _roots(name):
+        _there(root)
+    return name
+
+
+def _there(root: Path) -> None:
+    if not root.is_dir():
+        raise BadParameter(f"{root} is not a folder; give one that holds a folder of images for each class")
+
+
 def _check(loading: Loading) -> None:
     known(loading.damaged, ("refuse", "skip"), "damaged")
     known(loading.classes, ("all", "common"), "classes")
@@ -96,9 +107,9 @@ def _check(loading: Loading) -> None:
 
 def _roots(name: str) -> list[tuple[Path, str]]:
     """The two folders of `name`, each with a name as short as tells them apart."""
-    parts = name.removeprefix(PREFIX).split(":")
+    parts = name.removeprefix(FOLDERS).split(":")
     if len(parts) != 2 or not all(parts):
-        raise BadParameter(f"{name!r} is not of the form '{PREFIX}SOURCE:TARGET', two folders whose paths have no ':'")
+        raise BadParameter(f"{name!r} is not of the form '{FOLDERS}SOURCE:TARGET', two folders whose paths have no ':'")
     roots = [Path(os.path.abspath(Path(part).expanduser())) for part in parts]
     for depth in range(1, max(len(root.parts) for root in roots) + 1):
         names = ["/".join(root.parts[-depth:]) for root in roots]
@@ -109,8 +120,7 @@ def _roots(name: str) -> list[tuple[Path, str]]:
 
 def _listed(root: Path, name: str) -> Folder:
     """The classes and images below `root`, in the order of their names."""
-    if not root.is_dir():
-        raise BadParameter(f"{root} is not a folder; give one that holds a folder of images for each class")
+    _there(root)
     classes = tuple(sorted(c.name for c in root.iterdir() if c.is_dir() and not c.name.startswith(".")))
     if not classes:
         raise BadParameter(f"{root} has no class folders; put the images of each class into a folder of its own there")
@@ -220,3 +230,21 @@ def _split(folder: Folder, seed: int) -> list[Tensor]:
     mix = generator(seed, f"mix/{folder.name}")
     whole = [torch.cat(part) for part in zip(*parts, strict=True)]
     return [part[torch.randperm(len(part), generator=mix)] for part in whole]
+
+
+def export_folders(pair: Pair, root: Path, n: int = 1000) -> tuple[str, str]:
+    """Write the first `n` training images of each side of `pair` as PNG files under `root`, and return the two folders.
+
+    What "folders:SOURCE:TARGET" reads back; each side is scaled to the full range of grey values or colours.
+    """
+    folders = []
+    for domain in (pair.source, pair.target):
+        images, labels = zip(*(domain.train[i] for i in range(min(n, len(domain.train)))), strict=True)
+        x = torch.stack(images)
+        pixels = ((x - x.min()) / (x.max() - x.min()) * 255).round().byte().movedim(1, -1).squeeze(-1).numpy()
+        for i, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
+            folder = Path(root) / domain.name / domain.classes[int(label)]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(folder / f"{i:05d}.png")
+        folders.append(str(Path(root) / domain.name))
+    return folders[0], folders[1]

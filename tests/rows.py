@@ -1,0 +1,31 @@
+"""Records made by hand, for the tests of tables and sentences."""
+
+import math
+
+import pandas as pd
+
+from maskutils.records import COLUMNS, READINGS, with_approach
+
+
+def make(*rows: dict) -> pd.DataFrame:
+    """Records: what a row leaves out has a default, and validation reads as test does."""
+    blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
+    blank |= {
+        "method": None,
+        "native_of": None,
+        "options": None,
+        "alpha": 1.0,
+        "per_layer": False,
+        "seed": 0,
+        "source_acc_before": 0.95,
+    }
+    filled = [blank | row for row in rows]
+    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
+
+
+def at(full: float, target: float, protocol: str = "finetune", **rest) -> dict:
+    return {"source_acc_full": full, "target_acc": target, "protocol": protocol} | rest
+
+
+def mask(method: str, masked: float, full: float, target: float, density: float = 0.1, **rest) -> dict:
+    return at(full, target, "protect", method=method, source_acc_masked=masked, density=density, **rest)

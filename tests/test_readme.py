@@ -1,0 +1,77 @@
+"""The README: its numbers are those of the records."""
+
+import pytest
+from rows import at, make, mask
+
+from maskutils import readme
+from maskutils.records import save_records, write_json
+
+TEXT = "head\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b --><!-- /b -->\ntail\n"
+
+
+def test_blocks_are_filled_between_their_markers_and_nowhere_else():
+    filled = readme.fill_readme(TEXT, {"a": "\nnew\nlines\n", "b": "x"})
+    assert filled == (
+        "head\n<!-- a -->\nnew\nlines\n<!-- /a -->\nbetween\n<!-- b -->\nx\n<!-- /b -->\ntail\n"
+    )  # fmt: skip
+    assert readme.fill_readme(filled, {"a": "\nnew\nlines\n", "b": "x"}) == filled
+    assert readme.fill_readme(TEXT, {}) == TEXT
+
+
+@pytest.mark.parametrize("text", ["", "<!-- a -->", "<!-- /a -->", "<!-- aa --><!-- /aa -->"])
+def test_a_missing_marker_is_refused(text):
+    with pytest.raises(ValueError, match=r"no <!-- a --> \.\.\. <!-- /a -->"):
+        readme.fill_readme(text, {"a": "x"})
+
+
+MANIFEST = {"profile": "p", "versions": {"python": "3.11.7", "torch": "2.14.1"}, "cores": 2, "kernel_seconds": 90.0}
+STEPS = {
+    "source_steps": 600,
+    "mask_steps": 300,
+    "target_steps": 200,
+    "seconds": 1.5,
+    "mask_seconds": 0.03,
+    "drift": 0.0,
+}
+BASE = [at(0.5, 0.9), at(0.95, 0.3, "source_only"), mask("random", 0.2, 0.6, 0.8), mask("magnitude", 0.7, 0.7, 0.8)]
+BASE = [row | STEPS for row in BASE]
+OTHERS = [at(0.8, 0.6, alpha=0.5) | STEPS, at(0.9, 0.6, "ewc", strength=1) | STEPS]
+
+
+def test_the_cost_counts_transfers_once_and_interpolations_apart():
+    learnt = mask("bernoulli", 0.9, 0.7, 0.8) | STEPS
+    fresh = [learnt | {"mask_seconds": t, "seed": s} for s, t in enumerate([2.0, 4.0, 0.04])]
+    assert readme.cost(make(*BASE, *OTHERS, *fresh), MANIFEST) == (
+        "The `p` profile is 8 transfers and 1 interpolations of them that cost nothing, 9 records in all, over 1 pairs and 3 "
+        "seeds, with 600 steps of source training, 300 for a mask and 200 on the target. A transfer took 1.5 s (median), "
+        "learning a mask 3.0 s, all notebooks together 2 minutes of one core, on 2 cores with Python 3.11.7 and torch 2.14.1."
+    )
+    said = readme.cost(make(*BASE), MANIFEST)
+    assert said.startswith("The `p` profile is 4 transfers over 1 pairs and 1 seeds")
+    assert "learning" not in said
+
+
+def blocks_of(results, *rows: dict) -> dict[str, str]:
+    save_records(make(*rows), results / "p" / "records.csv")
+    write_json(results / "p" / "manifest.json", MANIFEST)
+    return readme.readme_blocks("p", beside=())
+
+
+NAMES = {"findings", "headline", "baselines", "choices", "families", "verdicts", "cost"}
+
+
+def test_the_readme_has_every_block_for_records_with_baselines(results):
+    blocks = blocks_of(results, *BASE, *OTHERS)
+    assert set(blocks) == NAMES
+    assert "| ewc" in blocks["baselines"]
+    assert "strength 1" in blocks["baselines"]
+    assert "minus wise_ft" in blocks["families"]
+    assert blocks["choices"].count("lose at most") == 8
+    assert "4 transfers" not in blocks["cost"]
+
+
+def test_the_readme_says_what_records_without_baselines_do_not_hold(results):
+    blocks = blocks_of(results, *BASE)
+    assert set(blocks) == NAMES
+    for name in ("baselines", "families"):
+        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `study` do."
