@@ -17,6 +17,7 @@ import filelock
 from maskutils import paths, plan, records
 from maskutils.config import BadParameter
 from maskutils.cost import expected_seconds, measured_seconds
+from maskutils.data import check_there
 from maskutils.plan import Run
 from maskutils.provenance import cores, git_commit, versions
 
@@ -45,6 +46,8 @@ def reproduce(
     with exclusive(profile):
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = [run for run in runs if force or reasons[run.id]]
+        for pair in {run.parameters["pair"] for run in todo if "pair" in run.parameters}:
+            check_there(pair)
         states = {run.id: records.read_json(plan.state_file(profile, run.id)) for run in runs if run not in todo}
         for run in runs:
             if run.id in states:

@@ -6,8 +6,6 @@ import os
 
 import pytest
 
-from maskutils import paths
-
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 
@@ -15,5 +13,7 @@ os.environ["TQDM_DISABLE"] = "1"
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """A folder for the results of all profiles."""
+    from maskutils import paths  # not above: it imports torch, which reads the environment
+
     monkeypatch.setattr(paths, "results_dir", lambda profile: tmp_path / profile)
     return tmp_path

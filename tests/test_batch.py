@@ -109,3 +109,13 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_work(root):  
 def test_an_address_without_a_scheduler_is_refused(root, monkeypatch):  # noqa: F811
     with pytest.raises(BadParameter, match="no Dask scheduler at"), batch.client(1, "nonsense://here"):
         pass
+
+
+def test_image_folders_that_are_not_there_are_refused_before_anything_starts(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "one.ipynb", "pass", parameters='pair: str = "mnist_to_digits"  # pair')
+    profile = write_profile(
+        root / "tiny.yaml", [{"notebook": "one", "parameters": {"pair": "folders:/nowhere/a:/nowhere/b"}}]
+    )
+    with pytest.raises(BadParameter, match="/nowhere/a is not a folder"):
+        reproduce(profile)
+    assert not list((root / "results" / "tiny" / "runs").glob("*.ipynb"))

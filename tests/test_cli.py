@@ -16,7 +16,7 @@ def call(*arguments):
 def test_an_unknown_profile_exits_2_and_lists_the_known(command):
     code, output = call(command, "--profile", "smok")
     assert code == 2
-    assert "unknown profile 'smok'; known: default, smoke" in output.replace("\n", " ")
+    assert "unknown profile 'smok'; known: default, fashion, paper, smoke, study, tuning" in output.replace("\n", " ")
     assert "Traceback" not in output
 
 

@@ -8,7 +8,19 @@ from maskutils.config import known
 from maskutils.data import embedded, vision
 from maskutils.data.base import FOLDERS, PAIRS, Domain, Loading, Pair, split, subset
 
-__all__ = ["PAIRS", "Domain", "Loading", "Pair", "check_pair", "embedded", "load_pair", "split", "subset", "vision"]
+__all__ = [
+    "PAIRS",
+    "Domain",
+    "Loading",
+    "Pair",
+    "check_pair",
+    "check_there",
+    "embedded",
+    "load_pair",
+    "split",
+    "subset",
+    "vision",
+]
 
 AS_THEY_ARE = Loading()
 
@@ -23,18 +35,21 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     >>> load_pair("mnist_to_digits").shared_head
     True
     """
-    check_pair(name)
     if not name.startswith(FOLDERS):
-        return PAIRS[name](seed, loading)
+        return PAIRS[check_pair(name)](seed, loading)
     from maskutils.data import folders  # here, for it takes a second to import
 
     return folders.pair_of(name, seed, loading)
 
 
 def check_pair(name: str) -> str:
-    """`name` itself if it is that of a pair, or of two folders that are there; else `BadParameter`."""
-    if not name.startswith(FOLDERS):
-        return known(name, PAIRS, "pair")
-    from maskutils.data import folders
+    """`name` itself if it is that of a pair, or of the form "folders:SOURCE:TARGET"; else `BadParameter`."""
+    return name if name.startswith(FOLDERS) else known(name, PAIRS, "pair")
 
-    return folders.check(name)
+
+def check_there(name: str) -> None:
+    """Raises `BadParameter` if `name` is of two folders and one is not there; other pairs are packaged or downloaded."""
+    if name.startswith(FOLDERS):
+        from maskutils.data import folders
+
+        folders.check(name)
