@@ -166,3 +166,9 @@ def test_the_uci_digits_lie_in_the_middle_and_none_is_wrapped_round():
     assert ((x.sum(1) @ place) / x.sum((1, 2))).abs().max() < 1
     edge = torch.cat([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], 1)
     assert edge.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("asked", [{"size": 32}, {"channels": 3}, {"transform": str}, {"workers": 2}])
+def test_packaged_images_are_as_they_are_and_say_so(asked):
+    with pytest.raises(BadParameter, match="images of mnist_to_rotated ship as 28x28 grey ones"):
+        load_pair("mnist_to_rotated", 0, Loading(**asked))

@@ -1,7 +1,7 @@
 """Pairs of small digits that ship in packages: nothing is downloaded."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from maskutils.config import register
+from maskutils.config import BadParameter, register
 from maskutils.data.base import PAIRS, Domain, Loading, Pair, split
 from maskutils.seeds import stream
 
@@ -20,28 +20,48 @@ MEAN, STD = 0.1307, 0.3081  # of MNIST; every domain is normalised with the stat
 DIGITS = tuple("0123456789")
 
 
-@register(PAIRS)
-def mnist_to_digits(seed: int, loading: Loading) -> Pair:
+def as_packaged(name: str, loading: Loading) -> None:
+    """Raises `BadParameter` if `loading` asks for images other than they ship."""
+    if loading != Loading(root=loading.root):
+        raise BadParameter(
+            f"the images of {name} ship as 28x28 grey ones: options of images and pretrained weights do not apply to them; "
+            "take a pair of torchvision's, or image folders"
+        )
+
+
+def packaged(make: Callable[[int], Pair]) -> Callable[[int, Loading], Pair]:
+    """A decorator that files a pair of packaged images, which takes nothing but a seed."""
+
+    @wraps(make)
+    def load(seed: int, loading: Loading) -> Pair:
+        as_packaged(make.__name__, loading)
+        return make(seed)
+
+    return register(PAIRS)(load)
+
+
+@packaged
+def mnist_to_digits(seed: int) -> Pair:
     """5,000 MNIST images, then the 1,797 UCI digits: the same classes from another collection, other writers, a coarser
     scan.
     """
     return Pair("mnist_to_digits", domain("mnist", *mnist_5k(), seed), domain("digits", *_uci_digits(), seed))
 
 
-@register(PAIRS)
-def mnist_to_rotated(seed: int, loading: Loading) -> Pair:
+@packaged
+def mnist_to_rotated(seed: int) -> Pair:
     """Half of the MNIST images upright, the other half turned by 90 degrees counter-clockwise."""
     return _mnist_halves("mnist_to_rotated", "rotated", seed, lambda x: x.rot90(1, (2, 3)))
 
 
-@register(PAIRS)
-def mnist_to_inverted(seed: int, loading: Loading) -> Pair:
+@packaged
+def mnist_to_inverted(seed: int) -> Pair:
     """Half of the MNIST images light on dark, the other half dark on light."""
     return _mnist_halves("mnist_to_inverted", "inverted", seed, lambda x: 1 - x)
 
 
-@register(PAIRS)
-def mnist_low_to_high(seed: int, loading: Loading) -> Pair:
+@packaged
+def mnist_low_to_high(seed: int) -> Pair:
     """The MNIST digits 0-4, then 5-9: other classes, so each task has a head of its own."""
     x, y = mnist_5k()
     low = y < 5

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 from maskutils import paths
 from maskutils.config import BadParameter, register
 from maskutils.data.base import PAIRS, Domain, Loading, Pair, split, subset
-from maskutils.data.embedded import DIGITS, MEAN, STD, domain, mnist_5k
+from maskutils.data.embedded import DIGITS, MEAN, STD, as_packaged, domain, mnist_5k
 
 IDX = "{0}/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 CIFAR10_STL10 = (
@@ -206,6 +206,7 @@ for _target in ("flowers102", "pets", "dtd", "eurosat"):
 @register(PAIRS)
 def mnist5k_to_fashion(seed: int, loading: Loading) -> Pair:
     """5,000 packaged MNIST images, then the 70,000 of Fashion-MNIST: other things, so each task has a head of its own."""
+    as_packaged("mnist5k_to_fashion", loading)
     halves = [open_set("fashion", train, loading) for train in (True, False)]
     (x, y), (x_test, y_test) = ((brought_to(x, 28, 1), torch.as_tensor(y)) for x, y in map(arrays, halves))
     train, val, _ = split(y, seed, "fashion/train", test=0)
