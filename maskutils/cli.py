@@ -65,7 +65,7 @@ def plan(profile: ProfileName = "default") -> None:
     console.print(table)
     seconds = sum(expected[run.id] for run in runs if reasons[run.id])
     todo = sum(map(bool, reasons.values()))
-    console.print(f"{todo} of {len(runs)} to run; about {duration(seconds)} of one core like those of `default`")
+    console.print(f"{todo} of {len(runs)} to run; about {duration(seconds)} of one worker, reckoned from `default`")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """What a run will take, before it runs.
 
 Owns the estimates of `maskutils plan` and of the progress line: measured where a run has been done before, else scaled from the
-committed `default` profile by the work that it asks for.
+committed `default` profile by the steps that it takes and the arithmetic of its network.
 """
 
 import contextlib
@@ -53,29 +53,40 @@ def _manifest(profile: str) -> list[dict[str, Any]]:
 
 
 def _rates() -> dict[str, float]:
-    """Seconds for a unit of work, by notebook, from the committed `default` profile."""
+    """Seconds of a step, by notebook, in the committed `default` profile."""
     rows = [(row["id"].split("-")[0], row) for row in _manifest("default")]
     return {
-        name: max(row["seconds"] - START, 1.0) / work(row["parameters"])
+        name: max(row["seconds"] - START, 1.0) / steps(row["parameters"])
         for name, row in rows
         if "target_steps" in row["parameters"]
     }
 
 
 def _estimate(run: Run, rates: Mapping[str, float]) -> float:
-    rate = rates.get(run.notebook.stem)
-    return UNKNOWN if rate is None or "target_steps" not in run.parameters else START + rate * work(run.parameters)
+    if not rates or "target_steps" not in run.parameters:
+        return UNKNOWN
+    small = rates.get(run.notebook.stem) or max(
+        rates.values()
+    )  # of the small network of `default`, most of it overhead
+    return START + steps(run.parameters) * (small + arithmetic(run.parameters) / throughput())
 
 
-def work(parameters: Mapping[str, Any]) -> float:
-    """Floating point operations that a notebook with `parameters` asks for, to a factor that is the same for all its runs."""
-    images = parameters["target_steps"] * parameters.get("batch_size", 32)
-    transfers = (
-        len(parameters["seeds"]) * len(parameters.get("densities", [0])) * max(1, len(parameters.get("rankings", [0])))
-    )
+def steps(parameters: Mapping[str, Any]) -> float:
+    """Optimiser steps that a notebook with `parameters` takes, to a factor that is the same for all its runs."""
+    ways = len(parameters.get("densities", [0])) * max(1, len(parameters.get("rankings", [0])))
+    return parameters["target_steps"] * len(parameters["seeds"]) * ways
+
+
+def arithmetic(parameters: Mapping[str, Any]) -> float:
+    """Floating point operations of one step: forward and twice as many backward, for a batch."""
     source = str(parameters["pair"]).replace(":", "_").split("_")[0]
     side = options(parameters.get("images", "")).get("size") or SIDES.get(source, 28)
-    return images * transfers * flops(parameters["model"], 3 if source in SIDES else 1, int(side))
+    return 3 * parameters.get("batch_size", 32) * flops(parameters["model"], 3 if source in SIDES else 1, int(side))
+
+
+def throughput() -> float:
+    """Operations a second to reckon with: what large networks reach on a usual GPU in mixed precision, or on one core."""
+    return 2e13 if torch.cuda.is_available() else 5e10
 
 
 @cache

@@ -31,7 +31,8 @@ def test_a_run_never_done_is_scaled_from_the_default_profile_by_its_work(root): 
     records.write_json(paths.results_dir("default") / "manifest.json", {"runs": [row]})
     run = {"notebook": "work", "parameters": {"seeds": [0, 1, 2], "target_steps": 600}}
     profile = write_profile(root / "tiny.yaml", [run])
-    assert cost.expected_seconds(profile, plan.make_plan(profile))["work"] == pytest.approx(cost.START + 60)
+    network = 2 * 3 * 300 * 2 * cost.arithmetic(PARAMETERS) / cost.throughput()
+    assert cost.expected_seconds(profile, plan.make_plan(profile))["work"] == pytest.approx(cost.START + 60 + network)
 
 
 def test_flops_are_counted_without_computing():
@@ -39,8 +40,8 @@ def test_flops_are_counted_without_computing():
     assert cost.flops("resnet50", 3, 224) == pytest.approx(8.2e9, rel=0.02)
 
 
-def test_work_grows_with_the_images_side():
+def test_arithmetic_grows_with_the_images_side():
     small, large = (
         {**PARAMETERS, "model": "cnn", "pair": "folders:a:b", "images": f"size {side}"} for side in (32, 64)
     )
-    assert cost.work(large) > 3 * cost.work(small)
+    assert cost.arithmetic(large) > 3 * cost.arithmetic(small)
