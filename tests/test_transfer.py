@@ -292,3 +292,10 @@ def test_answering_for_a_task_puts_the_active_head_back_even_if_it_fails(trained
 def test_a_knob_out_of_range_is_refused_by_name(protocol, knob):
     with pytest.raises(BadParameter, match=next(iter(knob))):
         transfer(build_model("mlp", 10), load_pair("mnist_to_digits"), protocol, steps=1, **knob)
+
+
+@pytest.mark.parametrize("norm", ["eval", "train"])
+def test_norm_statistics_follow_the_target_only_if_asked(norm):
+    model, pair = build_model("resnet18", 10, 1, 28).eval(), load_pair("mnist_to_digits")
+    after = transfer(model, pair, "finetune", steps=1, norm=norm)
+    assert torch.equal(after.bn1.running_mean, model.bn1.running_mean) == (norm == "eval")

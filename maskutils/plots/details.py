@@ -65,7 +65,7 @@ def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
         axis.plot(100 * means.loc[names, "forgetting"], names, "k|", markersize=12, label="forgetting (full network)")
         axis.set(xlabel=f"source accuracy lost at density {density:g} (points, left is better)")
         axis.invert_yaxis()
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=9)
+        figure.legend(loc="outside upper center", ncols=3, fontsize=9)
         return figure
 
 

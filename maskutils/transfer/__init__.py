@@ -37,6 +37,7 @@ def transfer(
     batch_size: int = 32,
     mask_steps: int = 300,
     seed: int = 0,
+    norm: str = "eval",
     precision: str = "float32",
     history: list[dict[str, float]] | None = None,
     **knobs: float,
@@ -46,7 +47,8 @@ def transfer(
 
     Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name
     -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
-    `history`, if given, is filled with the accuracy on both validation sets through training.
+    `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
+    them. `history`, if given, is filled with the accuracy on both validation sets through training.
 
     Raises `BadParameter` for an unknown protocol or knob, `ValueError` for a mask that is missing or of another
     network.
@@ -64,8 +66,8 @@ def transfer(
         known(knob, accepted.keys() - {"model", "train", "pair", "seed", "mask_steps", *given}, f"knob of {protocol}")
     model = copy.deepcopy(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
     watch = functools.partial(_validation, model, pair) if history is not None else None
-    settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "norm": "eval", "watch": watch}
-    settings["precision"] = precision
+    settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "watch": watch}
+    settings |= {"norm": norm, "precision": precision}
     train = functools.partial(fit, model, pair.target.train, **settings)
     given |= {"pair": pair, "seed": seed, "mask_steps": mask_steps} | knobs
     rows = function(model, train, **{name: value for name, value in given.items() if name in accepted})
