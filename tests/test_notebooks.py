@@ -76,7 +76,8 @@ def test_cells_are_short_told_and_free_of_logic(path):
         if cell.cell_type != "code":
             continue
         assert before.cell_type == "markdown", f"no word before {cell.source[:60]!r}"
-        assert cell.source.count("\n") < 15
+        limit = 24 if "parameters" in cell.metadata.get("tags", []) else 15  # parameters are a list, one a line
+        assert cell.source.count("\n") < limit
         assert not cell.source.rstrip().endswith(";"), "a trailing ; fails under nbval"
         kinds = (ast.FunctionDef, ast.ClassDef, ast.While, ast.Try)
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, kinds)]
