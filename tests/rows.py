@@ -6,20 +6,20 @@ import pandas as pd
 
 from maskutils.records import COLUMNS, READINGS, with_approach
 
+BLANK = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
+BLANK |= {
+    "method": None,
+    "native_of": None,
+    "options": None,
+    "alpha": 1.0,
+    "per_layer": False,
+    "source_acc_before": 0.95,
+}
+
 
 def make(*rows: dict) -> pd.DataFrame:
     """Records: what a row leaves out has a default, and validation reads as test does."""
-    blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
-    blank |= {
-        "method": None,
-        "native_of": None,
-        "options": None,
-        "alpha": 1.0,
-        "per_layer": False,
-        "seed": 0,
-        "source_acc_before": 0.95,
-    }
-    filled = [blank | row for row in rows]
+    filled = [BLANK | {"seed": 0} | row for row in rows]
     return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
 
 

@@ -1,14 +1,13 @@
 """Claims: each passes on records made to satisfy it, fails on records made to violate it, and is skipped where there are none."""
 
-import math
-
 import pandas as pd
 import pytest
+from rows import BLANK
 from scipy import stats
 
 from maskutils import claims
 from maskutils.claims import CLAIMS, Verdict, verify
-from maskutils.records import COLUMNS, READINGS, with_approach
+from maskutils.records import READINGS, with_approach
 
 SEEDS = range(3)
 
@@ -22,19 +21,10 @@ def _quick_intervals(monkeypatch):
 
 def make(*rows: dict) -> pd.DataFrame:
     """Records on `SEEDS` with a little noise; what a row leaves out has a default, and validation reads as test does."""
-    blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
-    blank |= {
-        "method": None,
-        "native_of": None,
-        "options": None,
-        "alpha": 1.0,
-        "per_layer": False,
-        "source_acc_before": 0.95,
-    }
     out = []
     for row in rows:
         for seed in [row["seed"]] if "seed" in row else SEEDS:
-            filled = blank | row | {"seed": seed}
+            filled = BLANK | row | {"seed": seed}
             for name, wobble in (("source_acc_full", 1), ("source_acc_masked", -1), ("target_acc", 1)):
                 filled[name] += wobble * (seed - 1) * filled["noise"] * row.get("sign", 1)
             out.append({f"val_{n}": filled[n] for n in READINGS} | filled)
