@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from maskutils import metrics
 from maskutils.config import known
@@ -122,6 +120,9 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
 
     Mean, 95 % bootstrap interval (percentile, over seeds), p of a two-sided paired t-test and its Holm correction over `of`.
     """
+    from scipy import stats  # here, for these take a second to import
+    from statsmodels.stats.multitest import multipletests
+
     wide, rows = table.groupby(["seed", by])[value].mean().unstack(), []
     for name in of:
         difference = (wide[name] - wide[against]).dropna().to_numpy()
@@ -149,6 +150,8 @@ def bootstrap(values: np.ndarray) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean; the value itself, twice, where there is nothing to resample."""
     if len(values) < 2 or np.ptp(values) == 0:
         return float(np.mean(values)), float(np.mean(values))
+    from scipy import stats
+
     result = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(0))
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 

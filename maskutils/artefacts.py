@@ -56,7 +56,7 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
     pair = source_pair(setup, seed)
     channels, size, _ = pair.image_shape
     model = build_model(setup.model, len(pair.source.classes), channels, size, seed, setup.weights).to(device(setup))
-    if setup.computing.channels_last:
+    if setup.computing.channels_last or device(setup).type == "cpu":  # there a small convolution takes a fifth less
         model = model.to(memory_format=torch.channels_last)
     if setup.weights and not setup.source_steps:
         return model.eval()  # it does the source task already

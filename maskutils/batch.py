@@ -14,7 +14,7 @@ from typing import Any
 
 import filelock
 
-from maskutils import paths, plan, records
+from maskutils import kernels, paths, plan, records
 from maskutils.config import BadParameter
 from maskutils.cost import expected_seconds, measured_seconds
 from maskutils.data import check_there
@@ -124,7 +124,7 @@ def execute(run: Run, folder: Path, timeout: int) -> dict[str, Any]:
                 progress_bar=False,
                 execution_timeout=timeout,
                 kernel_manager_class=ipc_kernel_manager(sockets),
-                extra_arguments=["--IPKernelApp.log_level=50"],  # else one that is shut down reports an error
+                shutdown_kernel="immediate",  # by then all that it wrote is whole on disk
             )
         except papermill.PapermillExecutionError as e:
             error = f"{e.ename}: {e.evalue}"
@@ -187,10 +187,11 @@ def client(workers: int, scheduler: str | None) -> Iterator[Any]:
             ) from None
         return
     threads = str(max(1, cores() // workers))
-    kernel = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) | {"TQDM_DISABLE": "1"}
+    kernel = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) | {"TQDM_DISABLE": "1"} | kernels.chosen()
     with (
         environment(kernel),  # inherited by workers and their kernels
-        dask.config.set({"distributed.worker.profile.enabled": False}),  # sampling costs a tenth of a core
+        # sampling costs a tenth of a core; a daemon may not have the process that kernels are forked from
+        dask.config.set({"distributed.worker.profile.enabled": False, "distributed.worker.daemon": False}),
         LocalCluster(
             workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50
         ) as cluster,

@@ -58,7 +58,8 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
     Raises `BadParameter`, one line for each fault, before any work.
     """
     setup = check_names(config.from_notebook(namespace))
-    torch.use_deterministic_algorithms(setup.computing.deterministic)
+    if setup.computing.deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports torch's compiler
+        torch.use_deterministic_algorithms(setup.computing.deterministic)
     return setup
 
 

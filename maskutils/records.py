@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from maskutils import paths
 from maskutils.files import DamagedFile, write_atomically
@@ -147,6 +147,6 @@ def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = 
     seeds = records.groupby([*by, "seed"], dropna=False, observed=True)[values].mean().reset_index()
     groups = seeds.groupby(by, dropna=False, observed=True)[values]
     n = groups.size().rename("n")
-    factor = n.map(lambda k: stats.t.ppf(0.975, k - 1) / math.sqrt(k) if k > 1 else math.nan)
+    factor = n.map(lambda k: stdtrit(k - 1, 0.975) / math.sqrt(k) if k > 1 else math.nan)
     half = groups.std().mul(factor, axis=0).add_suffix("_ci")
     return pd.concat([groups.mean(), half, n], axis=1).reset_index()

@@ -15,7 +15,7 @@ from maskutils import paths, provenance, readme
 
 ROOT = paths.PACKAGE.parent
 ORDER = [  # an import may only point down this list
-    "cli", "bench", "batch", "cost", "plan", "experiment", "plots", "readme", "report", "claims", "__init__", "artefacts",
+    "cli", "bench", "batch", "kernels", "cost", "plan", "experiment", "plots", "readme", "report", "claims", "__init__", "artefacts",
     "transfer", "learn", "train", "rankings", "protection", "analysis", "records", "layers", "mask", "data", "models", "metrics",
     "progress", "provenance", "config", "seeds", "files", "paths",
 ]  # fmt: skip

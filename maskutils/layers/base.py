@@ -5,6 +5,7 @@ Notation in all layers: w a weight, s its score, m its mask, g = dL/d(w m), sigm
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,7 +74,7 @@ class MaskLayer(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The masked weight: sampled in training, hard in evaluation."""
-        return weight * (self.sample() if self.training else self.harden().to(weight.dtype))
+        return weight * (self.sample() if self.training else self.harden()).to(weight.dtype)
 
     def penalty(self) -> Tensor:
         """The cost of density, a scalar; none by default."""
@@ -104,8 +105,19 @@ def logistic_noise(like: Tensor) -> Tensor:
 
 
 def top_fraction(values: Tensor, density: float) -> Tensor:
-    """Bool tensor that is True for the round(density n) highest of `values` (at least one)."""
-    k = max(1, round(density * values.numel()))
-    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
-    mask[values.flatten().topk(k, sorted=False).indices] = True
-    return mask.view_as(values)
+    """Bool tensor that is True for the round(density n) highest of `values` (at least one); of equal ones the first.
+
+    By selection instead of a sort; on a CPU by numpy's, which takes a sixth of the time of torch's.
+    """
+    flat = values.detach().flatten()
+    flat = flat.float() if flat.element_size() < 4 else flat  # numpy has no bf16
+    below = flat.numel() - max(1, round(density * flat.numel()))
+    if flat.device.type == "cpu":
+        least = torch.from_numpy(np.partition(flat.numpy(), below))[below]
+    else:
+        least = flat.kthvalue(below + 1).values
+    kept = flat >= least
+    surplus = int(kept.sum()) - (flat.numel() - below)
+    if surplus > 0:  # equal to the least, and one too many
+        kept[(flat == least).nonzero().flatten()[-surplus:]] = False
+    return kept.view_as(values)

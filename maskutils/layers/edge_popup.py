@@ -29,6 +29,7 @@ class EdgePopup(MaskLayer):
 
     def initial(self, weight: Tensor) -> Tensor:
         """Kaiming-uniform with a = sqrt(5), or |w| of the same root mean square."""
+        weight = weight.float()
         uniform = nn.init.kaiming_uniform_(torch.empty_like(weight), a=math.sqrt(5))
         if self.init == "kaiming":
             return uniform
