@@ -78,8 +78,10 @@ def _work(profile: str, todo: Sequence[Run], states: dict[str, dict[str, Any]], 
             if run.collect:
                 files = [plan.records_file(profile, before) for before in run.after]
                 records.collect(files, paths.results_dir(profile) / "records.csv")
-            future = dask.submit(execute, run, paths.runs_dir(profile), timeout, pure=False, key=f"{run.id}-{time.time_ns()}",
-                                 priority=expected[run.id])  # fmt: skip  # the longest first, so that the last ones are short
+            future = dask.submit(
+                execute, run, paths.runs_dir(profile), timeout, paths.environment(), pure=False, key=f"{run.id}-{time.time_ns()}",
+                priority=expected[run.id],  # the longest first, so that the last ones are short
+            )  # fmt: skip
             running[future] = run.id
             done.add(future)
             report("started", run, {})
@@ -99,10 +101,11 @@ def _work(profile: str, todo: Sequence[Run], states: dict[str, dict[str, Any]], 
         launch()
 
 
-def execute(run: Run, folder: Path, timeout: int) -> dict[str, Any]:
-    """Execute one notebook in a kernel of its own; returns its state. Runs in a worker process.
+def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str]) -> dict[str, Any]:
+    """Execute one notebook in a kernel of its own; returns its state. Runs in a worker process, wherever that is.
 
-    The executed notebook is left in `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it.
+    `folders` is our `paths.environment`, `timeout` the seconds that a cell may take. The executed notebook is left in
+    `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -110,6 +113,7 @@ def execute(run: Run, folder: Path, timeout: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     # Dask sets 64 KiB for its workers; a kernel that inherits it gives back its memory and faults it in again at every step.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
+    os.environ.update(folders)
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
     begun, error = time.time(), ""
     with tempfile.TemporaryDirectory(prefix="mu") as sockets:
@@ -193,7 +197,7 @@ def client(workers: int, scheduler: str | None) -> Iterator[Any]:
         # sampling costs a tenth of a core; a daemon may not have the process that kernels are forked from
         dask.config.set({"distributed.worker.profile.enabled": False, "distributed.worker.daemon": False}),
         LocalCluster(
-            workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50
         ) as cluster,
         Client(cluster, set_as_default=False) as local,
     ):

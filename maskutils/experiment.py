@@ -58,8 +58,9 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
     Raises `BadParameter`, one line for each fault, before any work.
     """
     setup = check_names(config.from_notebook(namespace))
-    if setup.computing.deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports torch's compiler
-        torch.use_deterministic_algorithms(setup.computing.deterministic)
+    wanted = setup.computing.deterministic
+    if wanted != torch.are_deterministic_algorithms_enabled():  # to set it takes the import of torch's compiler
+        torch.use_deterministic_algorithms(wanted)
     return setup
 
 

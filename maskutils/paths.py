@@ -25,6 +25,11 @@ def project_root() -> Path:
     return checkout if (checkout / "notebooks").is_dir() else Path(platformdirs.user_data_dir("maskutils"))
 
 
+def environment() -> dict[str, str]:
+    """The environment variables with which a process anywhere on this file system finds the same folders."""
+    return {"MASKUTILS_ROOT": str(project_root()), "MASKUTILS_DATA_ROOT": str(data_root())}
+
+
 def notebooks_dir() -> Path:
     """Where the source notebooks lie."""
     return project_root() / "notebooks"

@@ -21,11 +21,25 @@ pytestmark = [
 ]
 
 
-def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root):  # noqa: F811
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a cluster of one worker, for tests that need none of their own: to start one takes twenty seconds."""
+    with batch.client(1, None) as local:
+        yield local.scheduler.address
+
+
+def test_there_are_as_many_workers_as_asked_for(scheduler):
+    from distributed import Client
+
+    with Client(scheduler, set_as_default=False) as dask:
+        assert list(dask.nthreads().values()) == [1]
+
+
+def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root, scheduler):  # noqa: F811
     runs = [{"notebook": "broken"}, {"notebook": "second", "after": ["broken"]}, {"notebook": "first"}]
     profile = write_profile(root / "tiny.yaml", runs, seeds=[3])
     heard = []
-    states = reproduce(profile, workers=1, report=lambda event, run, state: heard.append((event, run.id)))
+    states = reproduce(profile, scheduler=scheduler, report=lambda event, run, state: heard.append((event, run.id)))
     assert {run: state["status"] for run, state in states.items()} == {
         "broken": "failed",
         "second": "blocked",
@@ -39,7 +53,7 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root):  #
 
     write_notebook(root / "notebooks" / "broken.ipynb", "repaired = True")
     heard.clear()
-    states = reproduce(profile, workers=1, report=lambda event, run, state: heard.append((event, run.id)))
+    states = reproduce(profile, scheduler=scheduler, report=lambda event, run, state: heard.append((event, run.id)))
     assert {state["status"] for state in states.values()} == {"done"}
     assert ("skipped", "first") in heard
     assert ("started", "first") not in heard
@@ -49,21 +63,22 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root):  #
     assert manifest["runs"][1]["parameters"]["seeds"] == [3]
 
 
-def test_the_environment_is_left_as_it_was(root):  # noqa: F811
+def test_the_environment_is_left_as_it_was():
     before = dict(os.environ)
-    reproduce(write_profile(root / "tiny.yaml", [{"notebook": "first"}], seeds=[0]), workers=1)
+    with batch.client(1, None) as dask:
+        assert dask.run(os.environ.get, "TQDM_DISABLE") != {}
     assert dict(os.environ) == before
 
 
-def test_records_are_joined_before_the_notebook_that_reads_them(root):  # noqa: F811
+def test_records_are_joined_before_the_notebook_that_reads_them(root, scheduler):  # noqa: F811
     read = "import pandas as pd\nfrom maskutils import paths\nassert len(pd.read_csv(paths.results_dir(profile) / 'records.csv')) == 4"
     write_notebook(root / "notebooks" / "reader.ipynb", read, parameters='profile: str = "default"')
     runs = [{"notebook": ["first", "second"]}, {"notebook": "reader", "after": ["first", "second"], "collect": True}]
-    states = reproduce(write_profile(root / "tiny.yaml", runs, seeds=[0, 1]), workers=1)
+    states = reproduce(write_profile(root / "tiny.yaml", runs, seeds=[0, 1]), scheduler=scheduler)
     assert states["reader"]["status"] == "done", states["reader"]
 
 
-def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root):  # noqa: F811
+def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, scheduler):  # noqa: F811
     wait = f"import pathlib, time\nwhile not pathlib.Path({str(root / 'go')!r}).exists(): time.sleep(0.05)"
     write_notebook(root / "notebooks" / "second.ipynb", wait)
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
@@ -81,15 +96,15 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root):  
     first, second = plan.make_plan(profile)
     assert (plan.why(profile, first), plan.why(profile, second)) == ("", "not run yet")
     (root / "go").touch()
-    states = reproduce(profile, workers=1)
+    states = reproduce(profile, scheduler=scheduler)
     assert {state["status"] for state in states.values()} == {"done"}
     assert plan.state_file(profile, "first").read_bytes() == done
     assert not partial.exists()
 
 
-def test_a_kernel_that_dies_is_reported_in_plain_words(root):  # noqa: F811
+def test_a_kernel_that_dies_is_reported_in_plain_words(root, scheduler):  # noqa: F811
     write_notebook(root / "notebooks" / "broken.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    states = reproduce(write_profile(root / "tiny.yaml", [{"notebook": "broken"}]), workers=1)
+    states = reproduce(write_profile(root / "tiny.yaml", [{"notebook": "broken"}]), scheduler=scheduler)
     assert "the kernel died" in states["broken"]["error"]
 
 

@@ -1,0 +1,75 @@
+"""Forked kernels: a process, a namespace, an environment and a folder of their own, and figures as anywhere."""
+
+import os
+import sys
+
+import pytest
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+from nbformat import v4
+
+from maskutils import kernels
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not kernels.chosen(), reason="kernels are forked on Linux only"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the libraries that run kernels
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+def run(folder, *cells):
+    """The outputs of the cells: texts, or lists of MIME types."""
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in cells])
+    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client.execute()
+    return [[o.get("text") or sorted(o["data"]) for o in cell.outputs] for cell in notebook.cells]
+
+
+def test_the_provisioner_is_found_by_its_entry_point(tmp_path):
+    (found,) = run(tmp_path, "import os, sys\nprint(os.getpid(), 'torch._dynamo' in sys.modules, os.getcwd())")
+    pid, preloaded, folder = found[0].split()
+    assert int(pid) != os.getpid()
+    assert preloaded == "True"
+    assert os.path.realpath(folder) == os.path.realpath(tmp_path)
+
+
+def test_a_second_kernel_knows_nothing_of_the_first(tmp_path):
+    assert run(tmp_path, "here = 1", "print('here' in globals(), __name__)")[1] == ["True __main__\n"]
+    assert run(tmp_path, "print('here' in globals(), [k for k in globals() if not k.startswith('_')])") == [
+        ["False ['In', 'Out', 'get_ipython', 'exit', 'quit', 'open']\n"]
+    ]
+
+
+def test_figures_are_shown_inline(tmp_path):
+    assert run(tmp_path, "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2])") == [[["image/png", "text/plain"]]]
+
+
+def test_our_own_environment_and_main_module_are_left_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIVEN", "on")
+    before, main = dict(os.environ), vars(sys.modules["__main__"]).copy()
+    assert run(tmp_path, "import os\nprint(os.environ['GIVEN'])") == [["on\n"]]
+    assert dict(os.environ) == before
+    assert vars(sys.modules["__main__"]) == main
+
+
+def test_a_kernel_can_be_interrupted_and_restarted():
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel()
+    try:
+        first = manager.provisioner.pid
+        client = manager.blocking_client()
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        asked = client.execute("import time\nprint('on', flush=True)\ntime.sleep(60)")
+        while client.get_iopub_msg(timeout=60)["msg_type"] != "stream":
+            pass
+        manager.interrupt_kernel()
+        assert client.get_shell_msg(timeout=30)["content"]["ename"] == "KeyboardInterrupt", asked
+        client.stop_channels()
+        manager.restart_kernel(now=True)
+        assert manager.is_alive()
+        assert manager.provisioner.pid != first
+    finally:
+        manager.shutdown_kernel(now=True)
+    assert not manager.is_alive()
