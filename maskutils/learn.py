@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from maskutils.config import BadParameter, known
 from maskutils.layers import LAYERS, MaskLayer, attach, detach
 from maskutils.mask import Mask
-from maskutils.models import check_prefixes, maskable
+from maskutils.models import check_prefixes, maskable, unwrapped
 from maskutils.rankings import RANKINGS
 from maskutils.seeds import seeded
 from maskutils.train import Batches, fit
@@ -49,6 +49,7 @@ def learn_mask(
     Mask(2 layers, 151,040 weights, density 0.100)
     """
     known(method, [*LAYERS, *RANKINGS, "shuffled"], "method")
+    model = unwrapped(model)
     settings = {
         "steps": steps,
         "lr": lr,
@@ -110,7 +111,7 @@ def learn_subnetwork(
     where the method learns them together with the scores (`winning_subnetwork`). See `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
-    model, train = copy.deepcopy(model).requires_grad_(False), tuple(train)
+    model, train = copy.deepcopy(unwrapped(model)).requires_grad_(False), tuple(train)
     check_prefixes(train, [n for n, _ in model.named_parameters()])
     strength = cls.strength if strength is None else strength
 

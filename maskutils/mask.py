@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from maskutils.files import DamagedFile, write_atomically
+from maskutils.models import unwrapped
 from maskutils.seeds import generator
 
 FORMAT = "maskutils.mask/1"
@@ -119,17 +120,18 @@ class Mask:
 
         With it, `apply` gives the task back whatever the network has become, even where another task has changed those.
         """
+        model = unwrapped(model)
         self.check(model)
         rest = {n: t.detach().clone() for n, t in model.state_dict().items() if n not in self.bits}
         return Mask(self.bits, self.scores, self.history, rest)
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """A copy of `model` with every weight that is not kept set to zero: the network *through the mask*.
+        """A copy of `model` with every weight that is not kept set to zero: the network *through the mask*, without wrappers.
 
         What the mask carries as `state` takes its place too, a head for another number of classes included.
         """
         self.check(model)
-        model = copy.deepcopy(model)
+        model = copy.deepcopy(unwrapped(model))
         _put(model, self.state)
         with torch.no_grad():
             for name, b in self.bits.items():
@@ -139,7 +141,7 @@ class Mask:
 
     def check(self, model: nn.Module) -> None:
         """Raise `ValueError` unless every name is a parameter of `model` of the same shape; lists those that are not."""
-        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        shapes = {name: tuple(p.shape) for name, p in unwrapped(model).named_parameters()}
         wrong = [
             f"{n} {tuple(b.shape)} (network: {shapes.get(n, 'absent')})"
             for n, b in self.bits.items()

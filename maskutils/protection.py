@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from maskutils.mask import Mask
-from maskutils.models import check_prefixes
+from maskutils.models import check_prefixes, unwrapped
 
 
 @contextlib.contextmanager
@@ -34,6 +34,7 @@ def protect(
     >>> with protect(model, mask, train=["1."]):
     ...     pass  # your loop
     """
+    model = unwrapped(model)
     mask.check(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     train = tuple(train)

@@ -135,6 +135,22 @@ def test_protection_holds_in_every_way_to_train(way):
     assert not torch.equal(after["6.weight"], before["6.weight"])
 
 
+@pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel, AveragedModel])
+def test_a_wrapped_network_is_the_network_inside(wrap):
+    model, (x, y) = small(), data(16, 16).tensors
+    wrapped = wrap(model)
+    inside = model if not isinstance(wrapped, AveragedModel) else wrapped.module
+    mask = learn_mask(wrapped, data(16, 16), "magnitude", density=0.3).with_state(wrapped)
+    assert mask == learn_mask(model, data(16, 16), "magnitude", density=0.3)
+    before = copy.deepcopy(inside.state_dict())
+    with protect(wrapped, mask):
+        F.cross_entropy(wrapped(x), y).backward()
+        torch.optim.SGD(wrapped.parameters(), 1.0).step()
+    assert all(torch.equal(inside.get_parameter(n)[b], before[n][b]) for n, b in mask.bits.items())
+    assert all((inside.get_parameter(n) != before[n])[~b].any() for n, b in mask.bits.items())
+    assert torch.equal(mask.apply(wrapped).eval()(x), mask.apply(inside).eval()(x))
+
+
 def test_an_average_of_protected_weights_is_the_weight():
     model, (x, y) = small(), data(16, 16).tensors
     mask = learn_mask(model, data(16, 16), "magnitude", density=0.3)

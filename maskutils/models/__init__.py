@@ -24,6 +24,7 @@ from maskutils.models.parts import (
     norm_layers,
     own_head,
     summary,
+    unwrapped,
     with_target_head,
 )
 
@@ -48,4 +49,4 @@ __all__ += [
     "torchvision_names",
     "with_head",
 ]
-__all__ += ["with_target_head"]
+__all__ += ["unwrapped", "with_target_head"]

@@ -7,9 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.optim.swa_utils import AveragedModel
 
 from maskutils.config import known
 from maskutils.seeds import seeded
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def head_name(model: nn.Module) -> str:
@@ -82,6 +85,17 @@ def check_prefixes(train: Iterable[str], names: Collection[str]) -> None:
     for prefix in train:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"train={prefix!r} matches no parameter or buffer; there are {', '.join(names)}")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside wrappers that put a prefix before its names: of `torch.compile`, data parallelism and averaging."""
+    while True:
+        if isinstance(model, WRAPPERS):
+            model = model.module
+        elif "_orig_mod" in model._modules:  # by name, for the type takes two seconds to import
+            model = model._modules["_orig_mod"]
+        else:
+            return model
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -4,6 +4,7 @@ import contextlib
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -27,7 +28,9 @@ COLOURS |= dict(
 COLOURS |= dict.fromkeys(BOUNDS, "black")
 MARKERS = dict(zip(METHODS, ["o", "s", "^", "D", "p", "h", "*"], strict=True))
 MARKERS |= dict(zip(RANKINGS, ["P", "<", ">", "X", "v"], strict=True))
-MARKERS |= dict(zip(BASELINES, ["d", "1", "2", "H", "3", "4", "8", "+", "x"], strict=True))
+MARKERS |= dict(
+    zip(BASELINES, ["d", "1", (4, 1, 0), "H", "3", (6, 1, 0), "8", "+", "x"], strict=True)
+)  # tuples are stars
 MARKERS |= {name: rf"$\mathrm{{{name[0].upper()}}}$" for name in BOUNDS}
 READINGS = {
     "source_acc_masked": "through the source mask (task known)",
@@ -61,7 +64,7 @@ def styled() -> Iterator[None]:
     matplotlib.interactive(interactive)
 
 
-def look(name: str) -> dict[str, str]:
+def look(name: str) -> dict[str, Any]:
     """Colour and marker of an approach, everywhere the same; of one without its own, picked by its name."""
     if name in COLOURS:
         return {"color": COLOURS[name], "marker": MARKERS[name]}
@@ -89,5 +92,6 @@ def save_figure(figure: Figure, name: str, profile: str = "default", folder: Pat
 def legend(figure: Figure, records: pd.DataFrame) -> None:
     """One legend for all panels, beside them: the approaches of `records`."""
     names = ordered(records["approach"].unique(), ORDER)
-    handles = [plt.Line2D([], [], linestyle="" if n in BOUNDS else "-", label=n, **look(n)) for n in names]
+    lines = dict.fromkeys(BASELINES, ":") | dict.fromkeys(BOUNDS, "")
+    handles = [plt.Line2D([], [], linestyle=lines.get(n, "-"), label=n, **look(n)) for n in names]
     figure.legend(handles=handles, loc="outside right center")

@@ -1,6 +1,6 @@
 """Retention against adaptation: the headline and its relatives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -11,13 +11,15 @@ from maskutils import records as rec
 from maskutils.metrics import pareto_front
 from maskutils.plots.style import BOUNDS, MARKERS, PAIRS, READINGS, legend, look, ordered, styled
 
+OPPONENTS = {"wise_ft": "alpha", "ewc": "strength", "replay": "fraction", "elastic_mask": "strength"}  # and their knobs
+
 
 def tradeoff(records: pd.DataFrame, title: str = "") -> Figure:
     """The headline: source accuracy after transfer against target accuracy, a panel for each reading, averaged over
     pairs.
 
-    A curve per method over density, its mean and 95 % interval over seeds; letters are the bounds; dashed lines are no
-    trade-off at all.
+    A curve per method over density, its mean and 95 % interval over seeds; dotted ones are what needs no mask, over its
+    own knob; letters are the bounds; dashed lines are no trade-off at all.
     """
     with styled():
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
@@ -48,10 +50,10 @@ def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
 
 
 def _in_tradeoff(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a trade-off figure shows: bounds, `protect` at equal density over all layers, and the curve of `wise_ft`."""
+    """The rows that a trade-off figure shows: bounds, `protect` at equal density over all layers, and `OPPONENTS`."""
     rows = rec.on_grid(records)
     masks = (rows["protocol"] == "protect") & (rows["alpha"] == 1) & ~rows["per_layer"]
-    return rows[masks | rows["approach"].isin([*BOUNDS, "wise_ft"])]
+    return rows[masks | rows["approach"].isin([*BOUNDS, *OPPONENTS])]
 
 
 def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
@@ -76,16 +78,21 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
         axis.plot(100 * curve[reading], 100 * curve["target_acc"], **style, markersize=5, linewidth=1.5, zorder=3)
         axis.errorbar(100 * curve[reading], 100 * curve["target_acc"], 100 * curve["target_acc_ci"], 100 * curve[f"{reading}_ci"],
                       fmt="none", ecolor=style["color"], alpha=0.3, linewidth=1, zorder=2)  # fmt: skip
-    way = rec.summarise(
-        records[records["approach"].isin(["source_only", "wise_ft", "finetune"])], ["alpha", "approach"]
-    )
-    if reading == "source_acc_full" and "wise_ft" in set(way["approach"]):
-        way = pd.concat(
-            [way[way["approach"] == "source_only"], way[way["approach"] != "source_only"].sort_values("alpha")]
-        )
-        style = look("wise_ft") | {"linestyle": ":"}
-        axis.plot(100 * way["source_acc_full"], 100 * way["target_acc"], **style, markersize=5, zorder=3)
+    if reading == "source_acc_full":
+        for name, curve in _opponents(records):
+            style = look(name) | {"linestyle": ":", "markersize": 5}
+            axis.plot(100 * curve["source_acc_full"], 100 * curve["target_acc"], **style, zorder=3)
     axis.margins(0.06)
+
+
+def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each of `OPPONENTS` that `records` hold, and its points along its knob; those of `wise_ft` begin at the source network."""
+    for name, knob in OPPONENTS.items():
+        names = [name, "source_only", "finetune"] if name == "wise_ft" else [name]
+        if name in set(records["approach"]):
+            rows = records[records["approach"].isin(names)]
+            rows = rows.assign(alpha=rows["alpha"].where(rows["approach"] != "source_only", 0.0))
+            yield name, rec.summarise(rows, [knob]).sort_values(knob)
 
 
 def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
