@@ -4,7 +4,7 @@ and what is gained.
 An open study after *Differentiable Weight Masks for Domain Transfer* (Khanna, Vaidyanath, Velu 2023, arXiv 2308.13957).
 """
 
-from maskutils.analysis import recommend
+from maskutils.choice import recommend
 from maskutils.data import load_pair
 from maskutils.learn import learn_mask
 from maskutils.mask import Mask

@@ -1,9 +1,9 @@
-"""What records say when they are compared: relative measures, families, fronts, paired differences, and the reader's choice.
+"""What records say when they are compared: relative measures, families, fronts and paired differences.
 
 Everything is chosen on validation (columns `val_...`) and reported on test. It knows records, not networks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,8 @@ from maskutils.config import known
 from maskutils.records import at_density, on_grid
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
-NOT_FOR_CHOICE = ("joint",)  # needs the whole source: a bound
 READINGS = ("full", "masked", "known")  # see `source_read`
 CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; 10 unless said here
-
-
-class Unmet(ValueError):
-    """No approach meets a reader's need; after the last ": " the message says what comes nearest."""
 
 
 def chance(records: pd.DataFrame, task: str) -> pd.Series:
@@ -120,8 +115,7 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
 
     Mean, 95 % bootstrap interval (percentile, over seeds), p of a two-sided paired t-test and its Holm correction over `of`.
     """
-    from scipy import stats  # here, for these take a second to import
-    from statsmodels.stats.multitest import multipletests
+    from scipy import stats  # here, for it takes a second to import
 
     wide, rows = table.groupby(["seed", by])[value].mean().unstack(), []
     for name in of:
@@ -140,10 +134,23 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
             }
         )
     frame = pd.DataFrame(rows, columns=[by, "against", "difference", "low", "high", "p", "n"])
-    tested, frame["p_holm"] = frame["p"].notna(), frame["p"]
+    return frame.assign(p_holm=holm(frame["p"]))
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """`p` corrected for the number of those that are not `nan`, by Holm's method."""
+    from statsmodels.stats.multitest import multipletests
+
+    corrected, tested = p.copy(), p.notna()
     if tested.sum() > 1:
-        frame.loc[tested, "p_holm"] = multipletests(frame.loc[tested, "p"], method="holm")[1]
-    return frame
+        corrected[tested] = multipletests(p[tested], method="holm")[1]
+    return corrected
+
+
+def by_pair(table: pd.DataFrame, value: str, of: str, against: str, by: str = "family") -> pd.Series:
+    """Mean over seeds of `value` of `of` minus that of `against`, for each pair of domains: what a mean over pairs may hide."""
+    wide = table.groupby(["pair", by])[value].mean().unstack()
+    return (wide[of] - wide[against]).dropna().sort_values()
 
 
 def bootstrap(values: np.ndarray) -> tuple[float, float]:
@@ -154,91 +161,6 @@ def bootstrap(values: np.ndarray) -> tuple[float, float]:
 
     result = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(0))
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def recommend(
-    records: pd.DataFrame,
-    *,
-    max_source_drop: float | None = None,
-    min_target: float | None = None,
-    task_known: bool = False,
-    without: str | Iterable[str] = (),
-) -> pd.Series:
-    """The approach to choose, with its settings and what to expect of it: a row of `CANDIDATE`, means and intervals.
-
-    Give exactly one need: `max_source_drop`, the source accuracy that may be lost, in [0, 1] (then the best target is
-    taken), or `min_target`, the target accuracy to reach, in [0, 1] (then the least source drop). `task_known` says whether
-    the source may be read through the mask at test time. `without` leaves out approaches by name, with their interpolations
-    ("replay" where no source data may be kept). Chosen on validation; `source_drop` and `target_acc` are test means over
-    pairs and seeds, `_low` and `_high` their 95 % bootstrap intervals over seeds, `n` the seeds.
-
-    Raises `ValueError` if the need is not given, `Unmet` if nothing meets it.
-    """
-    need = max_source_drop if min_target is None else min_target
-    if (max_source_drop is None) == (min_target is None) or not 0 <= need <= 1:
-        raise ValueError("give one need: max_source_drop= or min_target=, a fraction in [0, 1]")
-    without = [without] if isinstance(without, str) else list(without)
-    for name in without:
-        known(name, {*records["approach"], *records["approach"].str.removesuffix(" + wise_ft")}, "approach")
-    rows = with_drop(on_grid(records), task_known)
-    trained = rows["approach"].str.removesuffix(" + wise_ft")  # an interpolation needs what its training needs
-    rows = rows[~(trained.isin([*NOT_FOR_CHOICE, *without]) | rows["approach"].isin([*without]))]
-    means = rows.groupby(CANDIDATE, dropna=False)[["val_drop", "val_target_acc"]].mean().reset_index()
-    if max_source_drop is not None:
-        met, order = means["val_drop"] <= max_source_drop, ["val_target_acc", "val_drop"]
-        nearest = f"the least drop is {means['val_drop'].min():.3f}"
-    else:
-        met, order = means["val_target_acc"] >= min_target, ["val_drop", "val_target_acc"]
-        nearest = f"the best target is {means['val_target_acc'].max():.3f}"
-    if not met.any():
-        raise Unmet(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
-    chosen = means[met].sort_values(order, ascending=[order[0] == "val_drop", order[0] != "val_drop"]).iloc[0]
-    return pd.concat([chosen[CANDIDATE], expectation(rows, chosen)])
-
-
-def expectation(rows: pd.DataFrame, chosen: pd.Series) -> pd.Series:
-    """Test mean and 95 % bootstrap interval over seeds of the source drop and the target accuracy of one candidate."""
-    seeds = of_candidate(rows, chosen).groupby("seed")[["drop", "target_acc"]].mean()
-    out = {"n": len(seeds)}
-    for name, column in {"source_drop": "drop", "target_acc": "target_acc"}.items():
-        low, high = bootstrap(seeds[column].to_numpy())
-        out |= {name: seeds[column].mean(), f"{name}_low": low, f"{name}_high": high}
-    return pd.Series(out)
-
-
-def with_drop(rows: pd.DataFrame, task_known: bool) -> pd.DataFrame:
-    """`rows` with `drop` and `val_drop`: source accuracy lost in the reading that is open to the reader; without those it is not."""
-    out = rows.copy()
-    for prefix in ("", "val_"):
-        reading = source_read(out, "known" if task_known else "full", prefix)
-        out[f"{prefix}drop"] = out[f"{prefix}source_acc_before"] - reading
-    return out
-
-
-def of_candidate(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
-    """The rows of one candidate."""
-    same = np.logical_and.reduce([(rows[c] == chosen[c]) | (rows[c].isna() & pd.isna(chosen[c])) for c in CANDIDATE])
-    return rows[same]
-
-
-def check_choice(records: pd.DataFrame, drops: Sequence[float], task_known: bool = False) -> pd.DataFrame:
-    """The reader's choice on seeds it has not seen: each pair, each of `drops`, each seed left out once.
-
-    A row says what was allowed, chosen, promised (by the other seeds, on validation and test) and found on the seed left out.
-    With one seed there is nothing to check, and no row.
-    """
-    out, columns = [], ["pair", "seed", "allowed", "approach", "promised", "found", "target_acc"]
-    for pair, group in records.groupby("pair") if records["seed"].nunique() > 1 else ():
-        for seed in sorted(group["seed"].unique()):
-            seen, unseen = group[group["seed"] != seed], group[group["seed"] == seed]
-            for allowed in drops:
-                choice = recommend(seen, max_source_drop=allowed, task_known=task_known)
-                found = of_candidate(with_drop(on_grid(unseen), task_known), choice).iloc[0]
-                row = {"pair": pair, "seed": seed, "allowed": allowed, "approach": choice["approach"]}
-                out.append(
-                    row | {"promised": choice["source_drop"], "found": found["drop"], "target_acc": found["target_acc"]}
-                )
-    return pd.DataFrame(out, columns=columns)
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from maskutils import config, paths
 from maskutils.config import BadParameter, Setup, content_key, known
 from maskutils.data import Loading, Pair, load_pair
 from maskutils.files import DamagedFile, write_atomically
+from maskutils.inputs import stamps
 from maskutils.layers import LAYERS
 from maskutils.learn import learn_mask, learn_subnetwork
 from maskutils.mask import Mask
@@ -183,8 +184,9 @@ def source_key(setup: Setup, seed: int) -> str:
     """Names the content of a source network."""
     stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
     stage |= {name: getattr(setup, name) for name in ("weights", "images", "compute")}
+    machine = [device(setup).type, torch.__version__]
     return content_key(
-        "source", stage, seed, [device(setup).type, torch.__version__], code_key("data", "models", "train")
+        "source", stage, seed, machine, stamps(setup.pair, setup.weights), code_key("data", "models", "train")
     )
 
 

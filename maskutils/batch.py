@@ -17,7 +17,8 @@ import filelock
 from maskutils import kernels, paths, plan, records
 from maskutils.config import BadParameter
 from maskutils.cost import expected_seconds, measured_seconds
-from maskutils.data import check_there
+from maskutils.files import file_digest
+from maskutils.inputs import check_inputs
 from maskutils.plan import Run
 from maskutils.provenance import cores, git_commit, versions
 
@@ -46,8 +47,8 @@ def reproduce(
     with exclusive(profile):
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = [run for run in runs if force or reasons[run.id]]
-        for pair in {run.parameters["pair"] for run in todo if "pair" in run.parameters}:
-            check_there(pair)
+        for run in todo:
+            check_inputs(run.parameters.get("pair", ""), run.parameters.get("weights", ""))
         states = {run.id: records.read_json(plan.state_file(profile, run.id)) for run in runs if run not in todo}
         for run in runs:
             if run.id in states:
@@ -55,6 +56,7 @@ def reproduce(
         if todo:
             with client(min(workers or cores(), len(todo)), scheduler) as dask:
                 _work(profile, todo, states, dask, report)
+        if todo or not (paths.results_dir(profile) / "manifest.json").exists():
             _write_manifest(profile, runs, states)
     return states
 
@@ -183,12 +185,13 @@ def client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
     if scheduler:
         try:
-            with Client(scheduler, timeout="10s", set_as_default=False) as remote:
-                yield remote
+            remote = Client(scheduler, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
             raise BadParameter(
                 f"no Dask scheduler at {scheduler!r} ({error}); start one, or leave --scheduler out"
             ) from None
+        with remote:
+            yield remote
         return
     threads = str(max(1, cores() // workers))
     kernel = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) | {"TQDM_DISABLE": "1"} | kernels.chosen()
@@ -230,7 +233,9 @@ def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
     outputs = [Path(state["notebook"])] if state["status"] == "done" else []
     if outputs and "output" in run.parameters:
         outputs.append(plan.records_file(profile, run.id))
-    digests = {str(path): plan.file_digest(path) for path in outputs}
+    if outputs and run.collect:
+        outputs.append(paths.results_dir(profile) / "records.csv")
+    digests = {str(path): file_digest(path) for path in outputs}
     records.write_json(plan.state_file(profile, run.id), state | {"parts": dict(run.parts), "outputs": digests})
 
 
@@ -251,7 +256,7 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
         "commit": git_commit(),
         "versions": versions(),
         "cores": cores(),
-        "records": plan.file_digest(table),
+        "records": file_digest(table),
     }
     manifest["kernel_seconds"] = round(sum(row["seconds"] for row in rows), 1)
     records.write_json(paths.results_dir(profile) / "manifest.json", manifest | {"runs": rows})

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -36,7 +37,7 @@ def faults() -> Iterator[None]:
 
     try:
         yield
-    except (BadParameter, Busy, DamagedFile, FileNotFoundError) as error:
+    except (BadParameter, Busy, DamagedFile, OSError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         raise typer.Exit(2 if isinstance(error, BadParameter) else 1) from None
 
@@ -55,12 +56,14 @@ def plan(profile: ProfileName = "default") -> None:
         "run",
         "why it runs",
         "about",
-        title=f"{profile}: {planning.load_profile(profile).description}",
+        title=escape(f"{profile}: {planning.load_profile(profile).description}"),
         title_justify="left",
     )
     for run in runs:
         table.add_row(
-            run.id, reasons[run.id] or "[dim]done, stays[/dim]", duration(expected[run.id]) if reasons[run.id] else ""
+            run.id,
+            escape(reasons[run.id]) or "[dim]done, stays[/dim]",
+            duration(expected[run.id]) if reasons[run.id] else "",
         )
     console.print(table)
     seconds = sum(expected[run.id] for run in runs if reasons[run.id])
@@ -93,7 +96,8 @@ def reproduce(
             states = batch.reproduce(profile, workers, scheduler, force, report)
     failed = print_states(profile, [run.id for run in runs], states)
     if not failed:
-        print_summary(profile)
+        with faults():
+            print_summary(profile)
     minutes, seconds = divmod(round(time.monotonic() - begun), 60)
     console.print(
         f"{len(states) - failed} of {len(runs)} runs done, {failed} not, in {minutes} min {seconds} s: {paths.results_dir(profile)}",
@@ -114,7 +118,7 @@ def status(profile: ProfileName = "default") -> None:
             reason = planning.why(profile, run)
             done = {"status": "missing", "error": reason}
             if reason in ("", "failed before"):
-                done = read_json(planning.state_file(profile, run.id))
+                done = {"status": "failed"} | read_json(planning.state_file(profile, run.id))
             states[run.id] = done
     failed = print_states(profile, [run.id for run in runs], states, every=True)
     raise typer.Exit(1 if failed else 0)
@@ -130,9 +134,7 @@ def verify(profile: ProfileName = "default") -> None:
         found = verdicts(load_records(profile))
     colours = {"PASS": "green", "FAIL": "red", "SKIP": "yellow"}
     for v in found:
-        console.print(
-            f"[{colours[v.word]}]{v.word}[/] {v.claim}\n     [dim]{v.evidence.replace('[', '(').replace(']', ')')}[/dim]"
-        )
+        console.print(f"[{colours[v.word]}]{v.word}[/] {v.claim}\n     [dim]{escape(v.evidence)}[/dim]")
     raise typer.Exit(1 if any(v.passed is False for v in found) else 0)
 
 
@@ -219,7 +221,7 @@ def print_states(profile: str, ids: list[str], states: dict[str, dict[str, Any]]
         bad += state["status"] != "done"
         where = "\n".join(str(state[k]) for k in ("error", "notebook") if k in state)
         if every or state["status"] != "done":
-            where = where or "something it comes after is not done"
+            where = escape(where) or "something it comes after is not done"
             table.add_row(
                 run_id, f"[{colours[state['status']]}]{state['status']}", str(state.get("seconds", "")), where
             )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable)
@@ -79,6 +79,13 @@ class Setup(BaseModel):
     weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file
     images: str = ""  # how image files are read: "size 224 channels 3 damaged skip classes common workers 2"
     compute: str = "auto"  # device, and any of bf16, channels_last, deterministic
+
+    @field_validator("seeds", "densities", "alphas")
+    @classmethod
+    def _once_each(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("holds a value twice")
+        return values
 
     @property
     def computing(self) -> "Computing":

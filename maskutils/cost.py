@@ -65,10 +65,15 @@ def _rates() -> dict[str, float]:
 def _estimate(run: Run, rates: Mapping[str, float]) -> float:
     if not rates or "target_steps" not in run.parameters:
         return UNKNOWN
-    small = rates.get(run.notebook.stem) or max(
-        rates.values()
-    )  # of the small network of `default`, most of it overhead
-    return START + steps(run.parameters) * (small + arithmetic(run.parameters) / throughput())
+    small = rates.get(run.notebook.stem) or max(rates.values())  # of the network of `default`, most of it overhead
+    try:
+        return START + steps(run.parameters) * (small + arithmetic(run.parameters) / throughput())
+    except (
+        RuntimeError,
+        AssertionError,
+        ValueError,
+    ):  # a network that takes no images of the size that is reckoned with
+        return UNKNOWN
 
 
 def steps(parameters: Mapping[str, Any]) -> float:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ import torch
 from maskutils import config, metrics, paths
 from maskutils.artefacts import (
     cached,
+    loading,
     mask_key,
     source_importance,
     source_key,
@@ -65,7 +67,7 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
 
 
 def check_names(setup: Setup) -> Setup:
-    """`setup` itself if its pair, its model and its way of computing are known; else `BadParameter`."""
+    """`setup` itself if its pair, its model, and its ways of reading and of computing are known; else `BadParameter`."""
     check_pair(setup.pair)
     check_model(setup.model)
     if not (setup.source_steps or setup.weights):
@@ -73,6 +75,7 @@ def check_names(setup: Setup) -> Setup:
             "source_steps = 0 trains no source network; give weights= that do the source task already"
         )
     Computing.of(setup.compute)
+    loading(setup)
     return setup
 
 
@@ -94,11 +97,15 @@ def run_anchored(setup: Setup, protocol: str, strengths: Sequence[float], method
 
 
 def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
-    """Two records per seed at the native density of `method`: its own mask, and a random one of that very density."""
+    """Two records per seed of the source alone, before any transfer, at the native density of `method`: through its own mask,
+    and through a random one of that very density.
+    """
     tables = []
     for seed in setup.seeds:
-        own = Approach("protect", method, options=options, native_of=method)
-        chance = Approach("protect", "random", source_mask(setup, method, seed, **options).density, native_of=method)
+        own = Approach("source_only", method, options=options, native_of=method)
+        chance = Approach(
+            "source_only", "random", source_mask(setup, method, seed, **options).density, native_of=method
+        )
         tables.append(
             _table(setup.model_copy(update={"seeds": (seed,), "alphas": (1.0,)}), [own, chance], f"{method}, native")
         )
@@ -140,7 +147,7 @@ def _records(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
         upstream = mask_key(setup, approach.method, seed, approach.options)
     names = ("per_layer", "target_steps", "mask_steps", "target_lr", "batch_size", "alphas")
     stage = {name: getattr(setup, name) for name in names}
-    key = content_key(upstream, asdict(approach), stage, code_key("transfer", "artefacts"))
+    key = content_key(upstream, asdict(approach), stage, code_key("experiment"))
     path = paths.cache_dir("transfer") / f"{key}.json"
     return cached(path, lambda: _measure(setup, approach, seed), lambda rows, p: write_json(p, rows), read_json)
 
@@ -150,21 +157,23 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     pair, given = source_pair(setup, seed), {}
     begun = time.perf_counter()
     before = source_network(setup, seed)
-    dense = {split: evaluate(before, getattr(pair.source, split)) for split in ("test", "val")}
+    dense = _dense(setup, seed)
     if approach.protocol in ("ewc", "elastic_mask"):
         given["importance"] = source_importance(setup, approach.protocol, approach.method, seed)
     elif approach.method == "shuffled":
         given["mask"] = source_mask(setup, "shuffled", seed, approach.density, **approach.options)
     elif approach.method is not None:
         before, given["mask"] = source_subnetwork(setup, approach.method, seed, approach.density, **approach.options)
-    prepared = time.perf_counter()
+    mask, prepared = given.get("mask"), time.perf_counter()
+    if approach.protocol == "source_only":  # nothing is trained, so a mask holds nothing; it is only looked through
+        given.clear()
     history: list[dict[str, float]] = []
     settings = {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
     settings |= {"mask_steps": setup.mask_steps, "precision": setup.computing.precision}
     after = transfer(before, pair, approach.protocol, history=history, **given, **settings, **approach.knobs)
     seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
 
-    mask, rows = given.get("mask"), []
+    rows = []
     row = {"pair": setup.pair, "model": setup.model, "protocol": approach.protocol, "method": approach.method}
     row |= {"density": None if mask is None else mask.density, "native_of": approach.native_of, "seed": seed}
     row["options"] = _options(approach)
@@ -178,6 +187,13 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
         readings = test | {f"val_{name}": value for name, value in val.items()}
         rows.append(row | {"alpha": alpha} | readings | _training(history if alpha == 1 else []))
     return rows
+
+
+@lru_cache(maxsize=64)
+def _dense(setup: Setup, seed: int) -> dict[str, float]:
+    """Source accuracy of the source network itself, on test and val."""
+    network, source = source_network(setup, seed), source_pair(setup, seed).source
+    return {split: evaluate(network, getattr(source, split)) for split in ("test", "val")}
 
 
 def _options(approach: Approach) -> str | None:

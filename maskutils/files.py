@@ -3,6 +3,7 @@
 Owns how anything is written. It must not know what is in a file.
 """
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -27,3 +28,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def file_digest(path: Path) -> str:
+    """16 hex digits of a file's content; empty if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""

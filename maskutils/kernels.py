@@ -92,6 +92,7 @@ def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: st
     """Be a kernel, as `python -m ipykernel_launcher` is, in a process group and with the environment that Jupyter expects."""
     from ipykernel.kernelapp import IPKernelApp
 
+    multiprocessing.set_start_method(None, force=True)  # that of any Python, not the one by which this process began
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from maskutils.config import BadParameter, known
 from maskutils.layers import LAYERS, MaskLayer, attach, detach
 from maskutils.mask import Mask
-from maskutils.models import check_prefixes, maskable, unwrapped
+from maskutils.models import check_head, check_prefixes, head_name, maskable, unwrapped
 from maskutils.rankings import RANKINGS
 from maskutils.seeds import seeded
 from maskutils.train import Batches, fit
@@ -108,14 +108,16 @@ def learn_subnetwork(
     """A copy of `model` and the native mask of the mask layer `method`, learnt on it; `model` is left as it was.
 
     The copy is frozen but for parameters whose names begin with one of `train` (a fresh head), and the weights themselves
-    where the method learns them together with the scores (`winning_subnetwork`). See `learn_mask` for the rest.
+    where the method learns them together with the scores (`winning_subnetwork`). Dropout stays on, where Csordas et al. switch it
+    off. See `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
     model, train = copy.deepcopy(unwrapped(model)).requires_grad_(False), tuple(train)
     check_prefixes(train, [n for n, _ in model.named_parameters()])
-    strength = cls.strength if strength is None else strength
+    strength, head = cls.strength if strength is None else strength, head_name(model)
 
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
+        check_head(model, head, logits)
         cost = strength * cls.ramp(progress) * sum(layer.penalty() for layer in layers.values()) if strength else 0.0
         for layer in layers.values():
             layer.progress = progress + 1 / steps  # that of the next step: this one's forward pass is over
@@ -130,10 +132,9 @@ def learn_subnetwork(
             model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
             params=params, penalty=penalty, norm="eval", precision=precision, watch=lambda: {"density": Mask(_hard(layers)).density},
         )  # fmt: skip
-    bits = _hard(layers)
-    ranking = {name: layer.ranking() for name, layer in layers.items()}
+    mask = Mask(_hard(layers), {name: layer.ranking() for name, layer in layers.items()}, tuple(history))
     detach(model)
-    return model.requires_grad_(), Mask(bits, ranking, tuple(history))
+    return model.requires_grad_(), mask
 
 
 def _hard(layers: Mapping[str, MaskLayer]) -> dict[str, Tensor]:

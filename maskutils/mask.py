@@ -49,8 +49,9 @@ class Mask:
     ) -> "Mask":
         """The mask of exactly round(density * n) highest scores, over all layers or (`per_layer`) in each.
 
-        Over all layers each one keeps at least a share `floor` of its weights (never more than `density`), so that none
-        is cut off. Equal scores are kept in order of position. Raises `ValueError` for a density outside (0, 1] or scores that are nan.
+        Over all layers each one keeps at least a share `floor` of its weights, so that none is cut off; never more than `density`,
+        so up to that density every layer keeps the same share. Equal scores are kept in order of position. Raises `ValueError`
+        for a density outside (0, 1] or scores that are nan.
         """
         if not 0 < density <= 1:
             raise ValueError(f"density {density} is outside (0, 1]: it is the fraction of weights kept")
@@ -76,7 +77,7 @@ class Mask:
         if self.scores is None:
             raise ValueError("this mask carries no scores to rank weights by; learn_mask gives one that does")
         mask = Mask.from_scores(self.scores, density, per_layer, floor)
-        return Mask(mask.bits, self.scores, self.history)
+        return Mask(mask.bits, self.scores, self.history, self.state)
 
     def shuffled(self, seed: int = 0) -> "Mask":
         """The control with the same density in every layer and no other memory: bits and scores permuted within each
@@ -122,7 +123,11 @@ class Mask:
         """
         model = unwrapped(model)
         self.check(model)
-        rest = {n: t.detach().clone() for n, t in model.state_dict().items() if n not in self.bits}
+        stored, tensors = (
+            model.state_dict(),
+            dict(model.named_parameters()) | dict(model.named_buffers()),
+        )  # tied ones once
+        rest = {n: t.detach().clone() for n, t in tensors.items() if n in stored and n not in self.bits}
         return Mask(self.bits, self.scores, self.history, rest)
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -195,7 +200,7 @@ class Mask:
         if not isinstance(other, Mask):
             return NotImplemented
         return self.bits.keys() == other.bits.keys() and all(
-            torch.equal(b, other.bits[n]) for n, b in self.bits.items()
+            torch.equal(b, other.bits[n].to(b.device)) for n, b in self.bits.items()
         )
 
     def __repr__(self) -> str:
@@ -206,7 +211,7 @@ class Mask:
             raise ValueError(
                 f"masks of different networks: {sorted(self.bits)} and {sorted(other.bits)}, or other shapes"
             )
-        return Mask({name: operation(b, other.bits[name]) for name, b in self.bits.items()})
+        return Mask({name: operation(b, other.bits[name].to(b.device)) for name, b in self.bits.items()})
 
 
 def _stored(file: Any, part: str) -> dict[str, Tensor]:
@@ -225,6 +230,10 @@ def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                 f"the mask carries {name!r}, which {type(model).__name__} does not have: it is of another network"
             ) from None
         value = tensor.detach().clone().to(before.device)
+        if before.shape == value.shape:
+            with torch.no_grad():
+                before.copy_(value)  # in place: a tied tensor stays tied
+            continue
         setattr(module, leaf, nn.Parameter(value) if isinstance(before, nn.Parameter) else value)
         if isinstance(module, nn.Linear) and leaf == "weight":
             module.out_features, module.in_features = value.shape

@@ -1,9 +1,8 @@
 """The plan: which notebook runs, with which parameters, after which, and why it must run (again).
 
-Owns profiles, the parameters of notebooks and the state of runs. It executes nothing.
+Owns profiles and the state of runs. It executes nothing.
 """
 
-import ast
 import hashlib
 import itertools
 import platform
@@ -14,17 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import nbformat
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from maskutils import experiment, paths
-from maskutils.config import BadParameter, Setup, checked, content_key, known
-from maskutils.files import DamagedFile
+from maskutils import paths
+from maskutils.config import BadParameter, checked, content_key, known
+from maskutils.files import DamagedFile, file_digest
+from maskutils.inputs import stamps
+from maskutils.notebooks import check_parameters, code_cells, find_notebook, notebook_parameters
 from maskutils.provenance import code_key, imports_in
 from maskutils.records import read_json
-
-TYPES = {t.__name__: t for t in (str, int, float, bool)} | {f"list[{t.__name__}]": list[t] for t in (str, int, float)}
 
 
 class RunSpec(BaseModel):
@@ -76,6 +74,10 @@ def load_profile(name: str) -> Profile:
     Raises `BadParameter` for an unknown name, a missing file or one with faults.
     """
     own = Path(name).suffix in (".yaml", ".yml")
+    if own and Path(name).stem in profiles() and not Path(name).resolve().is_relative_to(paths.PROFILES):
+        raise BadParameter(
+            f"profile {name} has the name of one that ships, and would write over its results; rename the file"
+        )
     file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -105,6 +107,10 @@ def make_plan(name: str) -> list[Run]:
             varied = dict(zip(spec.each, values, strict=True))
             own = {k: v for k, v in profile.parameters.items() if k in declared[notebook]} | spec.parameters | varied
             runs.append(_run(name, notebook, spec, varied, own, declared[notebook], runs))
+            if runs[-1].id in {run.id for run in runs[:-1]}:
+                raise BadParameter(
+                    f"profile {name} runs {runs[-1].id} twice; join the two, or vary a parameter under `each`"
+                )
     return runs
 
 
@@ -120,7 +126,7 @@ def _run(
     after = [
         r
         for r in before
-        if r.notebook.stem in spec.after and all(r.parameters.get(k, v) == v for k, v in varied.items())
+        if r.notebook.stem in spec.after and all(r.parameters.get(k, parameters[k]) == parameters[k] for k in varied)
     ]
     missing = set(spec.after) - {r.notebook.stem for r in after}
     if missing:
@@ -131,75 +137,14 @@ def _run(
     parts = {
         "notebook code": hashlib.sha256("\0".join(code).encode()).hexdigest()[:16],
         "parameters": parameters,
-        "package code": code_key(*itertools.chain.from_iterable(imports_in(_without_magics(c)) for c in code)),
+        "package code": code_key(*itertools.chain.from_iterable(map(imports_in, code))),
         "upstream": {r.id: r.key for r in after},
+        "files": stamps(parameters.get("pair", ""), parameters.get("weights", "")),
         "versions": {"python": platform.python_version_tuple()[:2], "torch": version("torch")},
     }
     if "output" in declared:
         parameters = parameters | {"output": str(records_file(profile, run_id))}
     return Run(run_id, path, parameters, tuple(r.id for r in after), spec.collect, parts)
-
-
-def find_notebook(name: str) -> Path:
-    """The source notebook `name`; else `BadParameter` that lists them."""
-    return (
-        paths.notebooks_dir()
-        / f"{known(name, [p.stem for p in paths.notebooks_dir().glob('*.ipynb')], 'notebook')}.ipynb"
-    )
-
-
-def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """The notebook at `path`. Raises `BadParameter` if it is not one."""
-    try:
-        return nbformat.read(path, as_version=4)
-    except (ValueError, AttributeError, nbformat.ValidationError) as error:
-        raise BadParameter(f"{path} is not a notebook or is damaged ({error}); restore it with git") from None
-
-
-def code_cells(path: Path) -> list[str]:
-    """Sources of the code cells of a notebook."""
-    return [cell.source for cell in read_notebook(path).cells if cell.cell_type == "code"]
-
-
-def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
-    """Name -> (type as written, default) of the one cell tagged `parameters`: one `name: type = literal` a line.
-
-    Raises `BadParameter` where there is no such cell, more than one, or a line of another form: papermill would inject
-    all the same.
-    """
-    cells = [c for c in read_notebook(path).cells if "parameters" in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise BadParameter(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
-    found = {}
-    for node in ast.parse(cells[0].source).body:
-        try:
-            kind = ast.unparse(node.annotation)
-            found[node.target.id] = (known(kind, TYPES, "parameter type"), ast.literal_eval(node.value))
-        except (AttributeError, ValueError, TypeError) as error:
-            raise BadParameter(
-                f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({error})"
-            ) from None
-    return found
-
-
-def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
-    """The parameters of a run, defaults filled in: known, of the declared type, and in range where `Setup` knows the
-    range.
-
-    Raises `BadParameter` that names the run.
-    """
-    resolved = {name: default for name, (_, default) in declared.items()}
-    try:
-        for name, value in given.items():
-            kind = declared[known(name, declared, "parameter")][0]
-            resolved[name] = TypeAdapter(TYPES[kind], config={"strict": True}).validate_python(value)
-        setup = checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
-        experiment.check_names(setup)
-    except ValidationError:
-        raise BadParameter(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
-    except BadParameter as error:
-        raise BadParameter(f"{run_id}: {error}") from None
-    return resolved
 
 
 def records_file(profile: str, run_id: str) -> Path:
@@ -231,11 +176,6 @@ def why(profile: str, run: Run) -> str:
     return "missing or damaged: " + ", ".join(damaged) if damaged else ""
 
 
-def file_digest(path: Path) -> str:
-    """16 hex digits of a file's content; empty if it is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
-
-
 def _as_json(value: Any) -> Any:
     return (
         list(value)
@@ -244,7 +184,3 @@ def _as_json(value: Any) -> Any:
         if isinstance(value, dict)
         else value
     )
-
-
-def _without_magics(source: str) -> str:
-    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))

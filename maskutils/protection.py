@@ -5,10 +5,11 @@ momentum of a re-used Adam still move what has no gradient.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -27,28 +28,33 @@ def protect(
     not move is restored after each step of `optimizer` (of every optimiser in the process, if none is given), and once
     more on leaving the block.
 
-    Raises `ValueError` if the mask is of another network, or if a name in `train` matches nothing.
+    Raises `ValueError` if the mask is of another network, if a name in `train` matches nothing, or if a head would be held that is not
+    the one the mask carries. Warns where norm layers that are held train with the statistics of the batch.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> mask = Mask({"0.weight": torch.tensor([[True, False], [True, True]])})
     >>> with protect(model, mask, train=["1."]):
     ...     pass  # your loop
     """
-    model = unwrapped(model)
+    model, train = unwrapped(model), tuple(train)
     mask.check(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    train = tuple(train)
     check_prefixes(train, tensors)
-    kept = {name: bits.to(tensors[name].device) for name, bits in mask.bits.items()}
-    held = {
-        name: t.detach().clone() for name, t in tensors.items() if name in kept or not name.startswith(train or "\0")
-    }
+    held = {n: t.detach().clone() for n, t in tensors.items() if n in mask.bits or not n.startswith(train or "\0")}
+    _check_shapes(mask, held)
+    kept = {n: bits.to(held[n].device) for n, bits in mask.bits.items()}
+    owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in held}
+    norms = [m for n, m in owners.items() if n.endswith("running_mean")]
 
     @torch.no_grad()
     def restore(*_: object) -> None:
-        for name, before in held.items():
-            tensor = tensors[name]
-            tensor.copy_(torch.where(kept[name], before, tensor) if name in kept else before)
+        _warn_once(norms)
+        for name, owner in owners.items():
+            tensor = getattr(owner, name.rpartition(".")[2])  # looked up anew: the module may have been moved
+            if held[name].device != tensor.device:
+                held[name], kept[name] = (t.to(tensor.device) for t in (held[name], kept.get(name, held[name])))
+            before = held[name].to(tensor.dtype)
+            tensor.copy_(torch.where(kept[name], before, tensor) if name in mask.bits else before)
 
     register = optimizer.register_step_post_hook if optimizer is not None else register_optimizer_step_post_hook
     hook = register(restore)
@@ -57,3 +63,24 @@ def protect(
     finally:
         hook.remove()
         restore()
+
+
+def _check_shapes(mask: Mask, held: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` if something held is not what the mask's task left there, as a fresh head for other classes is not."""
+    for name, before in mask.state.items():
+        if name in held and held[name].shape != before.shape:
+            raise ValueError(
+                f"{name} is {tuple(held[name].shape)} here and {tuple(before.shape)} in the task that the mask carries, and would be held "
+                f"untrained; name it in train=, as train=[{name!r}]"
+            )
+
+
+def _warn_once(norms: list[nn.Module]) -> None:
+    """Warn, the first time, if norm layers that are held compute with the statistics of the batch. Empties `norms`."""
+    if any(norm.training for norm in norms):
+        norms.clear()
+        warnings.warn(
+            "norm layers train with the statistics of each batch, but those they evaluate with are held at the source's: put them in "
+            "evaluation mode, or name them in train= (and give the mask its own with with_state)",
+            stacklevel=4,
+        )

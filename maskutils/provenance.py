@@ -45,9 +45,14 @@ def imports_of(module: str) -> set[str]:
 
 
 def imports_in(source: str) -> list[str]:
-    """Our modules that Python `source` imports; the bare package is "__init__"."""
+    """Our modules that Python `source` imports; the bare package is "__init__". Lines that are IPython's own are left out."""
     names = []
-    for node in ast.walk(ast.parse(source)):
+    lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    try:
+        tree = ast.parse("\n".join(lines))
+    except SyntaxError:  # a cell in another language, or a question to IPython
+        return names
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "maskutils":
             ours = [a.name for a in node.names if files_of(a.name) and files_of(a.name)[0].exists()]
             names += ours + ["__init__"] * (len(ours) < len(node.names))
@@ -68,6 +73,7 @@ def _bare(module: str) -> str:
     return "".join(map(ast.dump, trees))
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions that the numbers depend on: ours, Python's, torch's and torchvision's."""
     ours = {name: version(name) for name in ("maskutils", "torch", "torchvision", "numpy", "scikit-learn")}

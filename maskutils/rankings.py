@@ -45,8 +45,12 @@ def snip(model: nn.Module, data: Any, seed: int) -> Scores:
     device = next(model.parameters()).device
     model = copy.deepcopy(model).eval().requires_grad_(True)
     weights = [model.get_parameter(name) for name in maskable(model)]
-    gradients = torch.autograd.grad(F.cross_entropy(model(x.to(device)), y.to(device)), weights)
-    return {n: (g * w).abs().detach() for n, g, w in zip(maskable(model), gradients, weights, strict=True)}
+    total = [torch.zeros_like(w) for w in weights]
+    for images, labels in zip(x.to(device).split(100), y.to(device).split(100), strict=True):
+        loss = F.cross_entropy(model(images), labels, reduction="sum") / len(x)
+        for t, g in zip(total, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
+            t += g
+    return {n: (g * w).abs().detach() for n, g, w in zip(maskable(model), total, weights, strict=True)}
 
 
 @register(RANKINGS)

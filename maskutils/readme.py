@@ -11,7 +11,17 @@ import pandas as pd
 from maskutils import analysis, paths
 from maskutils.claims import LEARNT, verify
 from maskutils.records import load_records, read_json
-from maskutils.report import against, best_settings, choices, headline, markdown, plain, tradeoff_findings, verdicts
+from maskutils.report import (
+    against,
+    best_settings,
+    choices,
+    convergence,
+    headline,
+    markdown,
+    plain,
+    tradeoff_findings,
+    verdicts,
+)
 
 
 def fill_readme(text: str, blocks: dict[str, str]) -> str:
@@ -39,12 +49,14 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) 
         "choices": markdown(choices(records, [0.01, 0.02, 0.05, 0.1])),
         "verdicts": verdicts([v for v in verify(records) if v.passed is not None]),
         "cost": cost(records, manifest),
+        "convergence": convergence(records),
     } | {name: tradeoff_findings(load_records(name)) for name in beside}
     if "wise_ft" not in set(records["approach"]):
         none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
-        return blocks | {"baselines": none, "families": none}
-    families = against(plain(analysis.hypervolumes(records)), "wise_ft")
-    return blocks | {"baselines": markdown(best_settings(records)), "families": markdown(families)}
+        return blocks | dict.fromkeys(("baselines", "families", "families_known"), none)
+    families, known = (against(plain(analysis.hypervolumes(records, r)), "wise_ft") for r in ("full", "known"))
+    tables = {"baselines": best_settings(records), "families": families, "families_known": known}
+    return blocks | {name: markdown(table) for name, table in tables.items()}
 
 
 def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:

@@ -86,6 +86,8 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
     missing = [c for c in COLUMNS if c not in records.columns]
     if missing:
         raise DamagedFile(f"{path} lacks the columns {', '.join(missing)}; restore it with git or make it again")
+    if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
+        raise DamagedFile(f"{path} holds what is no number in {', '.join(words)}; restore it with git or make it again")
     return with_approach(records)
 
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from maskutils import analysis, paths
+from maskutils import analysis, choice, paths
 from maskutils.claims import Verdict
 from maskutils.files import write_atomically
 from maskutils.records import at_density, on_grid, summarise
 
+KNOBS = ("density", "strength", "fraction")
 BOUNDS = ("source_only", "linear_probe", "finetune", "joint")
 
 
@@ -119,28 +120,31 @@ def choices(records: pd.DataFrame, drops: Sequence[float], targets: Sequence[flo
 
 def _choice(records: pd.DataFrame, task_known: bool, need: Mapping[str, float]) -> dict[str, str]:
     names = {"source_drop": "source lost (points)", "target_acc": "target (%)"}
+    worst = {"source_drop_worst": "lost on the worst pair", "target_acc_worst": "target on the worst pair"}
+    columns = [*names.values(), *(worst.values() if records["pair"].nunique() > 1 else ())]
     try:
-        choice = analysis.recommend(records, task_known=task_known, **need)
-    except analysis.Unmet as error:
+        chosen = choice.recommend(records, task_known=task_known, **need)
+    except choice.Unmet as error:
         nearest = str(error).rpartition(": ")[2]
-        return {"choose": f"nothing: {nearest}"} | dict.fromkeys(names.values(), "–")
-    of, expected = settings(choice), {}
+        return {"choose": f"nothing: {nearest}"} | dict.fromkeys(columns, "–")
+    of, expected = settings(chosen), {}
     for name, column in names.items():
-        low, high = (100 * choice[f"{name}_{end}"] for end in ("low", "high"))
-        expected[column] = f"{100 * choice[name]:.1f} [{low:.1f}, {high:.1f}]"
-    return {"choose": choice["approach"] + (f" ({of})" if of else "")} | expected
+        low, high = (100 * chosen[f"{name}_{end}"] for end in ("low", "high"))
+        expected[column] = f"{100 * chosen[name]:.1f} [{low:.1f}, {high:.1f}]"
+    expected |= {column: f"{100 * chosen[name]:.1f}" for name, column in worst.items() if column in columns}
+    return {"choose": chosen["approach"] + (f" ({of})" if of else "")} | expected
 
 
-def settings(choice: Mapping[str, float]) -> str:
+def settings(candidate: Mapping[str, float]) -> str:
     """The settings of a candidate as "density 0.1, alpha 0.5", without those that it has not."""
-    named = [f"{name} {choice[name]:g}" for name in ("density", "strength", "fraction") if not math.isnan(choice[name])]
-    return ", ".join(named + ([f"alpha {choice['alpha']:g}"] if choice["alpha"] < 1 else []))
+    named = [f"{name} {candidate[name]:g}" for name in KNOBS if not math.isnan(candidate[name])]
+    return ", ".join(named + ([f"alpha {candidate['alpha']:g}"] if candidate["alpha"] < 1 else []))
 
 
 def choice_findings(chosen: pd.DataFrame) -> str:
     """A Markdown line for each row of `choices`."""
     lines = []
-    for need, known, choose, lost, target in chosen.itertuples(index=False):
+    for need, known, choose, lost, target in chosen.iloc[:, :5].itertuples(index=False):
         know = "know" if known == "yes" else "do not know"
         expected = f"**{choose}**; expect to lose {lost} points of the source and {target} % on the target."
         told = f"{choose}." if lost == "–" else expected
@@ -149,7 +153,7 @@ def choice_findings(chosen: pd.DataFrame) -> str:
 
 
 def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
-    """How `analysis.check_choice` went for each allowed drop: choices made, how many lost at most `slack` (a fraction) more
+    """How `choice.check_choice` went for each allowed drop: choices made, how many lost at most `slack` (a fraction) more
     than allowed on the seed not seen, and the worst of them in points over what was allowed.
     """
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
@@ -162,17 +166,25 @@ def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
 
 def best_settings(records: pd.DataFrame) -> pd.DataFrame:
     """Each family at one setting for all pairs, that with the highest harmonic mean of full retention and adaptation on
-    validation; its test readings in percent, best first. Variants of a method (in brackets, per layer) are left out.
+    validation; its test readings in percent, best first. A setting at an end of its grid is marked: a wider one might do better.
+    Variants of a method (in brackets, per layer) are left out.
     """
+    tried = analysis.with_family(on_grid(records)).groupby("family")[list(KNOBS)].agg(["min", "max"])
     best = plain(analysis.best_of_family(records, each_pair=False))
     values, by = ["source_acc_full", "target_acc", "harmonic"], ["family", *analysis.CANDIDATE]
     table = summarise(best, by, values).sort_values("harmonic", ascending=False)
-    chosen = [settings(row) for _, row in table.iterrows()]
+    chosen = [settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]
     table = percent(
         table.assign(setting=chosen)[["family", "setting", "n", *values, *(f"{v}_ci" for v in values)]], values
     )
     names = {"source_acc_full": "source full network (%)", "target_acc": "target (%)", "harmonic": "harmonic mean (%)"}
     return table.rename(columns={"n": "seeds"} | names)
+
+
+def _at_an_end(candidate: pd.Series, tried: pd.Series) -> str:
+    """ " (end of its grid)" if the knob of `candidate` has the least or the greatest of several values tried."""
+    ends = [(candidate[k], tried[k]["min"], tried[k]["max"]) for k in KNOBS]
+    return " (end of its grid)" if any(value in (low, high) and low < high for value, low, high in ends) else ""
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
@@ -181,16 +193,37 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
-    """Hypervolume of each family and its paired difference to `opponent`, best first, in points of the box."""
+    """Hypervolume of each family and its paired difference to `opponent`, best first, in points of the box; and, of several
+    pairs of domains, its least and greatest mean difference on one of them.
+    """
     means = volumes.groupby("family")["hypervolume"].mean().sort_values(ascending=False)
     others = [name for name in means.index if name != opponent]
     rows = analysis.paired(volumes, "hypervolume", others, opponent).set_index("family")
     table = pd.DataFrame({"family": means.index, "hypervolume (%)": (100 * means).round(1).astype(str).to_numpy()})
     intervals = {n: f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for n, r in rows.iterrows()}
     table[f"minus {opponent} (points)"] = table["family"].map(intervals).fillna("")
+    if "pair" in volumes and volumes["pair"].nunique() > 1:
+        on = {n: 100 * analysis.by_pair(volumes, "hypervolume", n, opponent) for n in others}
+        table["by pair"] = (
+            table["family"].map({n: f"{d.min():+.1f} to {d.max():+.1f}" for n, d in on.items()}).fillna("")
+        )
     told = rows["p_holm"].map(lambda p: "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}")
     table["p (Holm)"] = table["family"].map(told).fillna("")
     return table
+
+
+def convergence(records: pd.DataFrame) -> str:
+    """A sentence on what the target's validation accuracy still gained in the last 30 % of the steps, pair by pair."""
+    shown = on_grid(records)
+    if "late_gain" not in shown:
+        return "The records do not say how the target's accuracy rose."
+    rows = shown[shown["protocol"].isin(["protect", "finetune"])]
+    gains = 100 * rows.groupby("pair")["late_gain"].mean().sort_values()
+    told = ", ".join(f"{value:+.1f} on `{pair}`" for pair, value in gains.items())
+    return (
+        "In the last 30 % of the steps, in which the learning rate falls to 0, the target's validation accuracy changed by "
+        f"{told} (points, mean over fine-tuning and masks)."
+    )
 
 
 def verdicts(found: Sequence[Verdict]) -> str:

@@ -4,13 +4,13 @@ Owns how anything is trained and evaluated. `fit` mutates the model it is given 
 it in evaluation mode; everything else leaves its input alone. It must not know protocols, records or files.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from maskutils.config import PRECISIONS, known
 from maskutils.models import device_of, norm_layers
@@ -83,7 +83,7 @@ def _step(
 ) -> Tensor:
     """One step of `optim`; returns the loss."""
     device = device_of(model)
-    x, y = (t.to(device, non_blocking=True) for t in batch)
+    x, y = (t.to(device, non_blocking=True) for t in images_and_labels(batch))
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = model(x)
         loss = F.cross_entropy(logits, y)
@@ -93,6 +93,19 @@ def _step(
     loss.backward()
     optim.step()
     return loss.detach()
+
+
+def images_and_labels(batch: Sequence[Tensor]) -> Sequence[Tensor]:
+    """`batch` itself if it is images, float (N, ...), and labels (N,); else `ValueError` that says what it is and what to do."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
+        found = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
+        found += f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        raise ValueError(
+            f"a batch must be a pair of tensors, images and labels; it is {found}: give the loader a collate_fn that makes pairs"
+        )
+    if not batch[0].is_floating_point():
+        raise ValueError(f"images are {batch[0].dtype}; make them float, as torchvision's ToTensor does")
+    return batch
 
 
 def finite(loss: float, step: int, lr: float) -> float:
@@ -126,7 +139,9 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
             for picked in torch.randperm(n, generator=order)[: n - n % size].split(size):
                 yield data[picked]
     else:
-        if isinstance(data, Dataset) and len(data):
+        if isinstance(data, IterableDataset):
+            data = loader(data, batch_size)
+        elif isinstance(data, Dataset) and len(data):
             data = loader(data, min(batch_size, len(data)), shuffle=True, drop_last=True, generator=order)
         got_any = not isinstance(data, Dataset)  # one that is empty, that is
         while got_any:
@@ -144,8 +159,8 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
     """Logits (N, classes) and labels (N,) of the whole of `data`, on the CPU; leaves `model` in evaluation mode."""
     model.eval()
     device, results = device_of(model), []
-    for x, y in _in_order(data, batch_size):
-        results.append((model(x.to(device)).cpu(), y))
+    for x, y in map(images_and_labels, _in_order(data, batch_size)):
+        results.append((model(x.to(device)).cpu(), y.cpu()))
     if not any(len(y) for _, y in results):
         raise ValueError("there is nothing to evaluate on: the data is empty")
     logits, labels = zip(*results, strict=True)

@@ -78,6 +78,20 @@ def test_records_are_joined_before_the_notebook_that_reads_them(root, scheduler)
     assert states["reader"]["status"] == "done", states["reader"]
 
 
+def test_a_lost_table_or_manifest_is_made_again(root, scheduler):  # noqa: F811
+    runs = [{"notebook": "first"}, {"notebook": "second", "after": ["first"], "collect": True}]
+    profile = write_profile(root / "tiny.yaml", runs, seeds=[0])
+    reproduce(profile, scheduler=scheduler)
+    table, manifest = (root / "results" / "tiny" / name for name in ("records.csv", "manifest.json"))
+    kept = table.read_bytes()
+    table.unlink(), manifest.unlink()
+    reproduce(profile, scheduler=scheduler)
+    assert table.read_bytes() == kept
+    manifest.unlink()
+    reproduce(profile, scheduler=scheduler)
+    assert manifest.exists()
+
+
 def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, scheduler):  # noqa: F811
     wait = f"import pathlib, time\nwhile not pathlib.Path({str(root / 'go')!r}).exists(): time.sleep(0.05)"
     write_notebook(root / "notebooks" / "second.ipynb", wait)

@@ -55,6 +55,7 @@ FREE, SAFE = at(0.5, 0.95, sign=-1), at(0.95, 0.3, "source_only", noise=0)
 STRONG = at(0.7, 0.9, noise=0)
 RISING = dial("gumbel_sigmoid", (0.6, 0.9), (0.7, 0.8), (0.8, 0.7))
 CONTROLS = [mask("random", 0.5, 0.9, 0.2, sign=-1), mask("shuffled", 0.5, 0.9, 0.4, sign=-1)]
+LARGEST = mask("magnitude", 0.5, 0.9, 0.8, sign=-1)
 MENDED = [mask("shuffled", 0.8, 0.9, 0.9, sign=-1), CONTROLS[0]]
 WORSE = [mask("gumbel_sigmoid", 0.5, 0.8), mask("edge_popup", 0.4, 0.8)]
 UNSTABLE = [at(0.95 if s else 0.5, 0.9, noise=0, seed=s, val_source_acc_full=0.95, val_target_acc=0.9) for s in SEEDS]
@@ -73,6 +74,8 @@ CASES = [
     ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.8, 0.9), *CONTROLS], True),
     ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.4, 0.9), *CONTROLS], False),
     ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.801, 0.9), *MENDED], False),
+    ("learnt_masks_beat_magnitude_through_the_mask", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST], True),
+    ("learnt_masks_beat_magnitude_through_the_mask", [mask("gumbel_sigmoid", 0.8, 0.9, 0.3), LARGEST], False),
     ("masks_against_strong_baselines", [BACK, at(0.5, 0.9), mask("gumbel_sigmoid", 0.7, 0.9), WORSE[1]], True),
     ("masks_against_strong_baselines", [BACK, STRONG, mask("winning_subnetwork", 0.69, 0.9)], True),  # 1 point of the box less
     ("masks_against_strong_baselines", [BACK, STRONG, mask("gumbel_sigmoid", 0.67, 0.9)], False),  # 3 points less
@@ -137,7 +140,8 @@ def test_two_seeds_cannot_tell_whether_the_choice_holds():
 
 
 def test_verify_gives_one_verdict_for_every_claim_in_order():
-    records = make(FREE, BACK, SAFE, *RISING, *CONTROLS, *elastic(0.9, 0.8, 0.8, 0.8))
+    largest = mask("magnitude", 0.5, 0.9, 0.95, sign=-1)
+    records = make(FREE, BACK, SAFE, *RISING, *CONTROLS, largest, *elastic(0.9, 0.8, 0.8, 0.8))
     found = verify(records)
     assert found[0] == claims.density_is_the_dial(records)
     assert len({v.claim for v in found}) == len(found) == len(CLAIMS)
@@ -167,6 +171,13 @@ def test_what_is_said_of_baselines_is_worked_by_hand():
     known = claims.masks_against_strong_baselines_through_the_mask(records)
     assert "wise_ft +21.0 [" in known.evidence
     assert "adaptation wise_ft +20.8 [" in known.evidence
+
+
+def test_what_a_mean_over_pairs_hides_is_told_pair_by_pair():
+    rows = [at(0.5, t, noise=0, pair=p, alpha=a) for p in "ab" for a, t in ((0.5, 0.5), (1.0, 0.9))]
+    rows += [mask("bernoulli", full, 0.9, noise=0, pair=p) for p, full in [("a", 0.5), ("b", 0.7)]]
+    said = claims.masks_against_strong_baselines(make(*rows)).evidence
+    assert said.startswith("bernoulli against wise_ft +9.9 [+9.9, +9.9] (by pair: a +0.0, b +19.8)")
 
 
 def test_families_minus_wise_ft_are_those_that_the_records_hold():

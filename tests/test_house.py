@@ -15,9 +15,10 @@ from maskutils import paths, provenance, readme
 
 ROOT = paths.PACKAGE.parent
 ORDER = [  # an import may only point down this list
-    "cli", "bench", "batch", "kernels", "cost", "plan", "experiment", "plots", "readme", "report", "claims", "__init__", "artefacts",
-    "transfer", "learn", "train", "rankings", "protection", "analysis", "records", "layers", "mask", "data", "models", "metrics",
-    "progress", "provenance", "config", "seeds", "files", "paths",
+    "cli", "bench", "batch", "kernels", "cost", "plan", "notebooks", "experiment", "plots", "readme", "report",
+    "claims", "__init__", "artefacts", "inputs", "transfer", "learn", "train", "rankings", "protection", "choice",
+    "analysis", "records", "layers", "mask", "data", "models", "metrics", "progress", "provenance", "config", "seeds",
+    "files", "paths",
 ]  # fmt: skip
 MODULES = sorted(
     {p.stem for p in paths.PACKAGE.glob("*.py")} | {p.parent.name for p in paths.PACKAGE.glob("*/__init__.py")}

@@ -260,3 +260,9 @@ def test_scores_that_are_nan_have_no_order_and_are_refused_by_layer():
     scores = {"good": torch.ones(3), "bad": torch.tensor([1.0, float("nan")])}
     with pytest.raises(ValueError, match="scores of bad hold nan"):
         Mask.from_scores(scores, 0.5)
+
+
+def test_another_density_keeps_what_the_task_needs_beside_the_mask():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    mask = Mask.from_scores({"0.weight": torch.rand(4, 4)}, 0.5).with_state(net)
+    assert mask.at_density(0.25).state.keys() == mask.state.keys() == {"0.bias", "1.weight", "1.bias"}

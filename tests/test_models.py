@@ -5,9 +5,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import TensorDataset
 from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
 from maskutils.config import BadParameter
+from maskutils.learn import learn_mask
 from maskutils.models import (
     MODELS,
     TaskHeads,
@@ -309,3 +311,45 @@ def test_a_fresh_head_is_of_the_kind_of_the_old_one():
     assert with_head(build_model("squeezenet1_1", 4, 3, 64), 9).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 9)
     with pytest.raises(ValueError, match="is a Conv1d; give the network a Linear one"):
         with_head(nn.Sequential(nn.Linear(3, 3), nn.Conv1d(3, 3, 1)), 2)
+
+
+class HeadFirst(nn.Module):
+    """A network that defines its head before its body."""
+
+    def __init__(self, said: str = "") -> None:
+        super().__init__()
+        self.fc, self.body = nn.Linear(8, 3), nn.Linear(4, 8)
+        if said:
+            self.head_name = said
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.body(x).relu())
+
+
+def test_a_network_can_say_which_module_is_its_head():
+    assert (head_name(HeadFirst()), head_name(HeadFirst("fc"))) == ("body", "fc")
+    assert maskable(HeadFirst("fc")) == ["body.weight"]
+    with pytest.raises(BadParameter, match=r"unknown head_name 'fx'; known: body, fc"):
+        head_name(HeadFirst("fx"))
+
+
+def test_a_head_that_cannot_be_it_is_found_out_when_a_mask_is_learnt():
+    data = TensorDataset(torch.randn(8, 4), torch.arange(8) % 3)
+    with pytest.raises(
+        ValueError, match=r"'body', defined last in HeadFirst, gives 8 values and the network 3.*head_name"
+    ):
+        learn_mask(HeadFirst(), data, "piggyback", steps=1)
+    assert learn_mask(HeadFirst("fc"), data, "piggyback", steps=1).bits.keys() == {"body.weight"}
+
+
+def test_norm_weights_of_many_dimensions_are_not_masked():
+    assert maskable(nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm([2, 4, 4]), nn.Flatten(), nn.Linear(32, 3))) == [
+        "0.weight"
+    ]
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_with_extra_answers_give_one(name):
+    with torch.device("meta"):
+        model = build_model(name, 10, 3, 299)
+        assert model.train()(torch.empty(2, 3, 299, 299)).shape == (2, 10)

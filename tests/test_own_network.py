@@ -16,6 +16,9 @@ from torchvision.models.vision_transformer import VisionTransformer
 from maskutils import Mask, build_model, learn_mask, protect
 from maskutils.layers import attach, detach
 from maskutils.models import head_name, maskable, summary
+from maskutils.transfer import interpolate
+
+pytestmark = pytest.mark.filterwarnings("ignore:norm layers train")  # somebody's loop holds them without looking
 
 FAMILIES = {
     "resnet": lambda: build_model("resnet18", 4, 3, 32),
@@ -91,6 +94,22 @@ def test_a_tied_weight_is_masked_wherever_it_is_used_and_stays_tied():
     detach(model)
     assert model.second.weight is model.first.weight
     assert dict(model.named_parameters()).keys() == dict(Tied().named_parameters()).keys()
+
+
+def test_tied_weights_are_carried_and_interpolated_once():
+    model, x = Tied(), torch.randn(5, 6)
+    mask = learn_mask(model, TensorDataset(x, torch.arange(5) % 3), "magnitude", density=0.5)
+    carrying = mask.with_state(model)
+    assert "second.weight" not in carrying.state
+    again = carrying.apply(model)
+    assert again.second.weight is again.first.weight
+    assert torch.equal(again(x), mask.apply(model)(x))
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        moved.first.weight += 1
+    half = interpolate(model, moved, 0.5)
+    torch.testing.assert_close(half.first.weight, model.first.weight + 0.5)
+    assert half.second.weight is half.first.weight
 
 
 def small() -> nn.Module:

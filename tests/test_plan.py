@@ -7,6 +7,7 @@ from projects import root, write_notebook, write_profile  # noqa: F401
 
 from maskutils import plan, records
 from maskutils.config import BadParameter
+from maskutils.files import file_digest
 
 
 def state_of(root, profile, run, **changes):  # noqa: F811
@@ -18,7 +19,7 @@ def state_of(root, profile, run, **changes):  # noqa: F811
         "status": "done",
         "seconds": 1.0,
         "parts": dict(run.parts),
-        "outputs": {str(output): plan.file_digest(output)},
+        "outputs": {str(output): file_digest(output)},
     }
     records.write_json(plan.state_file(profile, run.id), state | changes)
 
@@ -158,3 +159,45 @@ def test_a_failed_run_is_run_again(root, profile):  # noqa: F811
     first = plan.make_plan(profile)[0]
     state_of(root, profile, first, status="failed")
     assert plan.why(profile, first) == "failed before"
+
+
+def test_one_run_listed_twice_is_refused(root):  # noqa: F811
+    profile = write_profile(
+        root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "first", "parameters": {"seeds": [1]}}]
+    )
+    with pytest.raises(BadParameter, match="runs first twice"):
+        plan.make_plan(profile)
+
+
+def test_a_profile_of_ones_own_must_not_write_over_one_that_ships(root):  # noqa: F811
+    with pytest.raises(BadParameter, match="name of one that ships"):
+        plan.make_plan(write_profile(root / "study.yaml", [{"notebook": "first"}]))
+
+
+@pytest.mark.parametrize(("declared", "given", "said"), [
+    ('rankings: list[str] = ["random"]', {"rankings": ["randm"]}, "unknown method 'randm'"),
+    ('method: str = "piggyback"', {"method": "pigyback"}, "unknown method 'pigyback'"),
+    ("ewc_strengths: list[float] = [1.0]", {"ewc_strengths": [-1.0]}, r"ewc_strengths = -1\.0 must be greater than 0"),
+    ("fractions: list[float] = [0.1]", {"fractions": [2.0]}, r"fractions 2\.0 is outside"),
+    ('images: str = ""', {"images": "colour 3"}, "unknown option of images 'colour'"),
+    ("seeds: list[int] = [0]", {"seeds": [1, 1]}, "seeds = .*holds a value twice"),
+    ("densities: list[float] = [0.1]", {"densities": [0.2, 0.2]}, "densities = .*holds a value twice"),
+])  # fmt: skip
+def test_what_a_notebook_would_find_out_late_is_said_by_the_plan(root, declared, given, said):  # noqa: F811
+    write_notebook(root / "notebooks" / "one.ipynb", "pass", parameters=declared)
+    with pytest.raises(BadParameter, match=said):
+        plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "one", "parameters": given}]))
+
+
+def test_a_parameters_cell_that_is_no_python_is_said_to_be_none(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "one.ipynb", "pass", parameters="seeds: list[int] = [0")
+    with pytest.raises(BadParameter, match=r"parameters cell: .*never closed"):
+        plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "one"}]))
+
+
+@pytest.mark.parametrize(
+    "source", ["%%bash\nls -l", "import os?", "files = !ls", "%matplotlib inline\nimport maskutils.mask"]
+)
+def test_a_notebook_may_hold_what_only_ipython_reads(root, source):  # noqa: F811
+    write_notebook(root / "notebooks" / "one.ipynb", source)
+    assert plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "one"}]))

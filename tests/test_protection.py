@@ -1,5 +1,7 @@
 """Protection: what is held does not move by a bit, in anybody's loop; what is free does."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,8 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 
 from maskutils.mask import Mask
 from maskutils.protection import protect
+
+pytestmark = pytest.mark.filterwarnings("ignore:norm layers train")  # these hold one on purpose
 
 OPTIMIZERS = {
     "sgd": lambda params: SGD(params, 0.1),
@@ -210,3 +214,46 @@ def test_a_mask_of_another_network_is_refused_before_any_hook(net):
 def test_a_name_in_train_that_matches_nothing_is_refused_with_what_there_is(net, mask, train):
     with pytest.raises(ValueError, match=r"matches no parameter or buffer; there are 0\.weight.*running_mean"):
         protect(net, mask, train=train).__enter__()
+
+
+@pytest.mark.parametrize(("train", "warns"), [([], True), (["1."], False)])
+def test_held_norm_layers_in_training_mode_are_warned_of_once(net, mask, train, warns):
+    with warnings.catch_warnings(record=True) as caught, protect(net, mask, train=train):
+        warnings.simplefilter("always")
+        steps(net, AdamW(net.parameters(), 0.05))
+    assert [str(w.message).startswith("norm layers train with the statistics of each batch") for w in caught] == [
+        True
+    ] * warns
+
+
+def test_held_norm_layers_in_evaluation_mode_are_not_warned_of(net, mask):
+    net[1].eval()
+    with warnings.catch_warnings(record=True) as caught, protect(net, mask):
+        warnings.simplefilter("always")
+        steps(net, AdamW(net.parameters(), 0.05))
+    assert not caught
+
+
+def test_a_module_that_is_converted_inside_the_block_is_held_all_the_same(net, mask):
+    before = tensors(net)
+    with protect(net, mask):
+        net.double()  # parameters keep their identity, buffers are replaced
+        optimizer = AdamW(net.parameters(), 0.05)
+        for _ in range(3):
+            F.cross_entropy(net(X.double()), Y).backward()
+            optimizer.step()
+    for name, bits in mask.bits.items():
+        assert torch.equal(net.get_parameter(name)[bits], before[name][bits].double())
+    assert torch.equal(net[1].running_mean, before["1.running_mean"].double())
+
+
+def test_a_fresh_head_that_would_be_held_is_refused_and_can_be_named(net, mask):
+    carrying = mask.with_state(net)
+    net[4] = nn.Linear(8, 5)
+    with (
+        pytest.raises(ValueError, match=r"4\.weight is \(5, 8\) here and \(3, 8\).*train=\['4\.weight'\]"),
+        protect(net, carrying),
+    ):
+        pass
+    with protect(net, carrying, train=["4."]):
+        pass

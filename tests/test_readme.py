@@ -57,7 +57,17 @@ def blocks_of(results, *rows: dict) -> dict[str, str]:
     return readme.readme_blocks("p", beside=())
 
 
-NAMES = {"findings", "headline", "baselines", "choices", "families", "verdicts", "cost"}
+NAMES = {
+    "findings",
+    "headline",
+    "baselines",
+    "choices",
+    "families",
+    "families_known",
+    "verdicts",
+    "cost",
+    "convergence",
+}
 
 
 def test_the_readme_has_every_block_for_records_with_baselines(results):
@@ -73,5 +83,5 @@ def test_the_readme_has_every_block_for_records_with_baselines(results):
 def test_the_readme_says_what_records_without_baselines_do_not_hold(results):
     blocks = blocks_of(results, *BASE)
     assert set(blocks) == NAMES
-    for name in ("baselines", "families"):
+    for name in ("baselines", "families", "families_known"):
         assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `study` do."

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rows import at, make, mask
 
-from maskutils import analysis, report
+from maskutils import choice, report
 from maskutils.claims import Verdict
 
 
@@ -137,7 +137,7 @@ def test_promises_are_counted_for_each_allowed_drop():
 
 
 def test_no_promises_are_counted_where_none_were_checked():
-    assert report.promises(analysis.check_choice(make(at(0.9, 0.8)), [0.05])).empty
+    assert report.promises(choice.check_choice(make(at(0.9, 0.8)), [0.05])).empty
 
 
 def test_each_family_is_shown_at_the_setting_that_is_best_over_all_pairs():
@@ -177,6 +177,32 @@ def test_the_table_against_an_opponent():
         table.loc["a", "p (Holm)"] == f"{1 - math.sqrt(12 / 14):.3f}"
     )  # t = 0.2 / (0.1 / sqrt 3), 2 degrees of freedom
     assert table.loc["o", "p (Holm)"] == ""
+
+
+def test_a_mean_over_pairs_shows_what_it_hides():
+    rows = [{"family": f, "pair": p, "seed": s, "hypervolume": v} for s in (0, 1) for f, p, v in [
+        ("o", "x", 0.5), ("o", "y", 0.5), ("a", "x", 0.48), ("a", "y", 0.7)]]  # fmt: skip
+    table = report.against(pd.DataFrame(rows), "o").set_index("family")
+    assert table["by pair"].to_dict() == {"a": "-2.0 to +20.0", "o": ""}
+    assert "by pair" not in report.against(pd.DataFrame(VOLUMES), "o")
+
+
+def test_a_setting_at_an_end_of_its_grid_is_marked():
+    rows = [at(0.5, 0.9), *(at(f, 0.9, "l2_sp", strength=k) for k, f in ((1, 0.9), (2, 0.8), (3, 0.7)))]
+    assert report.best_settings(make(*rows))["setting"].tolist() == ["strength 1 (end of its grid)", ""]
+
+
+def test_choices_over_several_pairs_tell_the_worst():
+    rows = [at(full, 0.9, pair=p) for p, full in (("a", 0.95), ("b", 0.9))]
+    row = report.choices(make(*rows), [0.1]).iloc[0]
+    assert (row["lost on the worst pair"], row["target on the worst pair"]) == ("5.0", "90.0")
+    assert report.choice_findings(report.choices(make(*rows), [0.1]))
+
+
+def test_convergence_is_told_pair_by_pair():
+    rows = [at(0.5, 0.9, pair=p, late_gain=g) for p, g in (("a", 0.02), ("b", 0.001))]
+    assert "+0.1 on `b`, +2.0 on `a` (points" in report.convergence(make(*rows))
+    assert report.convergence(make(at(0.5, 0.9))).startswith("The records do not say")
 
 
 def test_no_p_is_shown_where_there_is_none():

@@ -9,7 +9,7 @@ import torch
 from networks import NETS, easy, state, with_norm
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from maskutils.train import OPTIMIZERS, batches, evaluate, fit, predict
 
@@ -193,3 +193,26 @@ def test_evaluation_changes_nothing_but_the_mode():
     evaluate(model, easy())
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("batch", "found"), [
+    ({"image": torch.zeros(2, 1), "label": torch.zeros(2).long()}, "a dict of image, label"),
+    ((torch.zeros(2, 1), torch.zeros(2).long(), torch.zeros(2)), "a tuple of 3"),
+    ((torch.zeros(2, 1, dtype=torch.uint8), torch.zeros(2).long()), "images are torch.uint8; make them float"),
+])  # fmt: skip
+def test_batches_of_another_form_are_refused_with_the_way_out(batch, found):
+    for use in (lambda m: fit(m, [batch], steps=1), lambda m: evaluate(m, [batch])):
+        with pytest.raises(ValueError, match=found):
+            use(nn.Linear(1, 2))
+
+
+def test_a_stream_without_length_is_read_in_its_own_order():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.full((1,), float(i)), i % 2) for i in range(4)])
+
+    model = nn.Linear(1, 2)
+    before = model.weight.detach().clone()
+    fit(model, Stream(), steps=3, batch_size=2)
+    assert not torch.equal(model.weight, before)
+    assert 0 <= evaluate(model, Stream()) <= 1

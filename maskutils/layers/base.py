@@ -113,7 +113,11 @@ def top_fraction(values: Tensor, density: float) -> Tensor:
     flat = flat.float() if flat.element_size() < 4 else flat  # numpy has no bf16
     below = flat.numel() - max(1, round(density * flat.numel()))
     cpu = flat.device.type == "cpu"
-    least = torch.from_numpy(np.partition(flat.numpy(), below))[below] if cpu else flat.kthvalue(below + 1).values
+    least = (
+        torch.from_numpy(np.partition(flat.numpy(), below))[below]
+        if cpu
+        else flat.topk(flat.numel() - below).values[-1]
+    )
     kept = flat >= least
     surplus = int(kept.sum()) - (flat.numel() - below)
     if surplus > 0:  # equal to the least, and one too many

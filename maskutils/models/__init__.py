@@ -8,6 +8,7 @@ from maskutils.models.networks import (
     MODELS,
     build_model,
     check_model,
+    is_file,
     load_weights,
     pretrained_transform,
     torchvision_names,
@@ -15,6 +16,7 @@ from maskutils.models.networks import (
 )
 from maskutils.models.parts import (
     TaskHeads,
+    check_head,
     check_prefixes,
     device_of,
     for_task,
@@ -32,12 +34,14 @@ __all__ = [
     "MODELS",
     "TaskHeads",
     "build_model",
+    "check_head",
     "check_model",
     "check_prefixes",
     "device_of",
     "for_task",
     "head_name",
     "head_parameters",
+    "is_file",
 ]
 __all__ += [
     "load_weights",

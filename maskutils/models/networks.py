@@ -92,7 +92,8 @@ def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: i
     import torchvision.models
 
     if not weights:
-        model = torchvision.models.get_model(name, num_classes=n_classes)
+        quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        model = _with_one_answer(torchvision.models.get_model(name, num_classes=n_classes, **quick))
         small = name.startswith("resnet") and image_size <= 64
         if small:
             model.maxpool = nn.Identity()
@@ -105,13 +106,21 @@ def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: i
         )
     chosen = _weights_of(name, weights)
     try:
-        model = torchvision.models.get_model(name, weights=chosen)
+        model = _with_one_answer(torchvision.models.get_model(name, weights=chosen))
     except (OSError, RuntimeError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise BadParameter(
             f"the weights {chosen} cannot be downloaded ({error}); put {chosen.url} into {folder}"
         ) from None
     return model if n_classes == len(chosen.meta["categories"]) else with_head(model, n_classes)
+
+
+def _with_one_answer(model: nn.Module) -> nn.Module:
+    """`model` without the extra heads with which GoogLeNet and Inception train; mutates `model`."""
+    for name in ("aux_logits", "AuxLogits", "aux1", "aux2"):
+        if hasattr(model, name):
+            setattr(model, name, False if name == "aux_logits" else None)
+    return model
 
 
 def _weights_of(name: str, weights: str) -> Any:
@@ -123,6 +132,7 @@ def _weights_of(name: str, weights: str) -> Any:
     return kinds[weights] if weights != "DEFAULT" else kinds.DEFAULT
 
 
+@cache
 def pretrained_transform(name: str, weights: str) -> Callable[[Any], Tensor] | None:
     """The transforms (PIL image -> tensor) that torchvision's `weights` of `name` want; None for other weights."""
     return _weights_of(name, weights).transforms() if weights and not is_file(weights) else None

@@ -12,14 +12,19 @@ from torch.optim.swa_utils import AveragedModel
 from maskutils.config import known
 from maskutils.seeds import seeded
 
+UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # whatever the dimensions of their weight
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def head_name(model: nn.Module) -> str:
-    """Name of the head: the module, last in definition order, that owns a weight of two or more dimensions.
+    """Name of the head: what the network says in an attribute `head_name`, else the module, last in definition order, that owns a
+    weight of two or more dimensions.
 
-    A `TaskHeads` counts as one. Raises `ValueError` for a network without any such weight.
+    A `TaskHeads` counts as one. Raises `ValueError` for a network without any such weight, or without the module it names.
     """
+    if isinstance(found := getattr(model, "head_name", ""), str) and found:
+        known(found, [n for n, _ in model.named_modules() if n], "head_name")
+        return found
     found = ""
     for name, module in model.named_modules():
         inside_found = isinstance(model.get_submodule(found), TaskHeads) and found and name.startswith(found + ".")
@@ -31,6 +36,16 @@ def head_name(model: nn.Module) -> str:
             f"{type(model).__name__} has no submodule with a weight of two or more dimensions, hence no head and nothing to mask"
         )
     return found
+
+
+def check_head(model: nn.Module, name: str, logits: Tensor) -> None:
+    """Raise `ValueError` if `name`, the head of `model`, is a linear layer that cannot have given these `logits` (N, classes)."""
+    head = model.get_submodule(name)
+    if isinstance(head, nn.Linear) and head.out_features != logits.shape[1]:
+        raise ValueError(
+            f"{name!r}, defined last in {type(model).__name__}, gives {head.out_features} values and the network "
+            f"{logits.shape[1]}, so it is not the head; say which is, before anything else: network.head_name = '...'"
+        )
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -55,7 +70,7 @@ def _covered(model: nn.Module) -> list[str]:
 
     def covered(name: str, parameter: nn.Parameter) -> bool:
         owner, _, leaf = name.rpartition(".")
-        is_weight = parameter.ndim > 1 and "weight" in leaf and not isinstance(model.get_submodule(owner), nn.Embedding)
+        is_weight = parameter.ndim > 1 and "weight" in leaf and not isinstance(model.get_submodule(owner), UNMASKED)
         return is_weight and not name.startswith(head)
 
     return [name for name, parameter in model.named_parameters() if covered(name, parameter)]

@@ -1,6 +1,7 @@
 """How every figure looks: names in order, one colour and one marker for a method everywhere; and how it is saved."""
 
 import contextlib
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,7 +83,8 @@ def save_figure(figure: Figure, name: str, profile: str = "default", folder: Pat
     folder = folder or paths.figures_dir(profile)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
-    files = [folder / f"{name}.{kind}" for kind in metadata]
+    stem = re.sub(r"[^\w.+-]+", "_", name)  # a pair of image folders is named by their paths
+    files = [folder / f"{stem}.{kind}" for kind in metadata]
     with styled():
         for file in files:
             figure.savefig(file, metadata=metadata[file.suffix[1:]])

@@ -120,7 +120,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
     if isinstance(after.get_submodule(head), TaskHeads):  # there the source's head lies one name deeper
         theta_0 |= {f"{head}.source.{name}": t for name, t in source.get_submodule(head).state_dict().items()}
     with torch.no_grad():
-        for name, theta in model.state_dict().items():
+        for name, theta in (dict(model.named_parameters()) | dict(model.named_buffers())).items():  # tied ones once
             if name in theta_0 and theta.is_floating_point():
                 theta.lerp_(theta_0[name], 1 - alpha)
     return model

@@ -4,6 +4,7 @@ Each function's body is its difference from fine-tuning. `strength` is the knob 
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,16 +152,17 @@ def packnet(model: nn.Module, train: Train, pair: Pair, mask: Mask, seed: int, r
     Source: Mallya & Lazebnik 2018 (arXiv 1711.05769), whose mask is magnitude per layer. Pruned weights begin at 0.
     """
     model.load_state_dict(mask.apply(model).state_dict())
-    _retrain(model, pair, mask, seed, retrain_steps)
+    settings = {name: train.keywords[name] for name in ("batch_size", "precision")}
+    _retrain(model, pair, mask, steps=retrain_steps, seed=seed, **settings)
     with protection.protect(model, mask, train=own_head(model)):
         return train()
 
 
-def _retrain(model: nn.Module, pair: Pair, mask: Mask, seed: int, steps: int) -> None:
+def _retrain(model: nn.Module, pair: Pair, mask: Mask, **settings: Any) -> None:
     """Train what `mask` keeps on the source, through whichever head is the source's."""
     source = _SourceView(model)
     with protection.protect(model, ~mask):
-        fit(source, pair.source.train, steps=steps, lr=5e-4, seed=seed, norm="eval")
+        fit(source, pair.source.train, lr=5e-4, norm="eval", **settings)
 
 
 class _SourceView(nn.Module):

@@ -62,7 +62,8 @@ def exclusive(model: nn.Module, train: Train, pair: Pair, mask: Mask, seed: int,
     The target's mask is learnt first, on the frozen source network, as a Gumbel-sigmoid mask of the density of `mask`.
     """
     data, head = pair.target.train, own_head(model)
-    learnt, target = learn_subnetwork(model, data, "gumbel_sigmoid", steps=mask_steps, seed=seed, train=head)
+    settings = {"steps": mask_steps, "seed": seed, "precision": train.keywords["precision"]}
+    learnt, target = learn_subnetwork(model, data, "gumbel_sigmoid", train=head, **settings)
     model.load_state_dict(learnt.state_dict())
     with protection.protect(model, ~(target.at_density(mask.density) & ~mask), train=head):
         return train()
@@ -76,6 +77,7 @@ def piggyback(model: nn.Module, train: Train, pair: Pair, seed: int, mask_steps:
     network back bit for bit; the full network is the masked one.
     """
     head = own_head(model)
-    learnt, mask = learn_subnetwork(model, pair.target.train, "piggyback", steps=mask_steps, seed=seed, train=head)
+    settings = {"steps": mask_steps, "seed": seed, "precision": train.keywords["precision"]}
+    learnt, mask = learn_subnetwork(model, pair.target.train, "piggyback", train=head, **settings)
     model.load_state_dict((mask.at_density(density) if density else mask).apply(learnt).state_dict())
     return []

@@ -1,0 +1,55 @@
+"""What of the user's own a study reads: image folders and files of weights.
+
+Owns where they are and what names their content. It must not know what is in them.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from maskutils.config import BadParameter, content_key
+from maskutils.data import FOLDERS, check_there
+from maskutils.files import file_digest
+from maskutils.models import is_file
+
+
+def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """`parameters` with the paths in `pair` and `weights` made absolute: a kernel has a working directory of its own."""
+    whole = dict(parameters)
+    if str(whole.get("pair", "")).startswith(FOLDERS):
+        whole["pair"] = FOLDERS + ":".join(_whole(path) for path in _folders(whole["pair"]))
+    if is_file(str(whole.get("weights", ""))):
+        whole["weights"] = _whole(whole["weights"])
+    return whole
+
+
+def check_inputs(pair: str, weights: str = "") -> None:
+    """Raises `BadParameter` if image folders that `pair` names, or the file `weights`, are not there."""
+    check_there(pair)
+    if is_file(weights) and not Path(weights).expanduser().is_file():
+        raise BadParameter(
+            f"weights {weights}: there is no such file; give a .safetensors file, or the name of torchvision's weights"
+        )
+
+
+@cache
+def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
+    """What names the content of the files behind `pair` and `weights`; nothing for what ships in packages or has a checksum.
+
+    Of a file of weights its digest; of image folders the names, sizes and times of change of all files, as `make` has it.
+    """
+    found = [file_digest(Path(weights).expanduser())] if is_file(weights) else []
+    if pair.startswith(FOLDERS):
+        files = [p for folder in _folders(pair) for p in sorted(Path(folder).expanduser().rglob("*")) if p.is_file()]
+        found.append(content_key([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]))
+    return tuple(found)
+
+
+def _folders(pair: str) -> list[str]:
+    return pair.removeprefix(FOLDERS).split(":")
+
+
+def _whole(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

@@ -1,0 +1,65 @@
+"""What of the user's own is read: named wherever one stands, looked for before work, and known by its content."""
+
+import os
+
+import pytest
+
+from maskutils import inputs
+from maskutils.artefacts import source_key
+from maskutils.config import BadParameter, Setup
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs.stamps.cache_clear()
+    for side in ("a", "b"):
+        (tmp_path / side / "cat").mkdir(parents=True)
+        (tmp_path / side / "cat" / "1.png").write_bytes(b"one")
+    return tmp_path
+
+
+def test_paths_are_made_absolute_and_names_are_left_alone(folders):
+    given = {"pair": "folders:a:~/b", "weights": "w.safetensors", "seeds": [0]}
+    home = os.path.expanduser("~")
+    assert inputs.with_whole_paths(given) == {
+        "pair": f"folders:{folders}/a:{home}/b",
+        "weights": f"{folders}/w.safetensors",
+        "seeds": [0],
+    }
+    assert inputs.with_whole_paths({"pair": "mnist_to_digits", "weights": "DEFAULT"}) == {
+        "pair": "mnist_to_digits",
+        "weights": "DEFAULT",
+    }
+
+
+def test_what_is_not_there_is_refused(folders):
+    with pytest.raises(BadParameter, match=r"w\.safetensors: there is no such file"):
+        inputs.check_inputs("mnist_to_digits", "w.safetensors")
+    with pytest.raises(BadParameter, match="c is not a folder"):
+        inputs.check_inputs("folders:a:c")
+    inputs.check_inputs("folders:a:b", "DEFAULT")
+
+
+@pytest.mark.parametrize("change", ["another image", "another content", "one image less", "other weights"])
+def test_other_files_under_the_same_name_are_another_source_network(folders, change):
+    weights = folders / "w.safetensors"
+    weights.write_bytes(b"old")
+    setup = Setup(pair=f"folders:{folders}/a:{folders}/b", weights=str(weights))
+    before = source_key(setup, 0)
+    inputs.stamps.cache_clear()
+    assert source_key(setup, 0) == before
+    if change == "another image":
+        (folders / "b" / "cat" / "2.png").write_bytes(b"two")
+    elif change == "another content":
+        (folders / "a" / "cat" / "1.png").write_bytes(b"other")
+    elif change == "one image less":
+        (folders / "a" / "cat" / "1.png").unlink()
+    else:
+        weights.write_bytes(b"new")
+    inputs.stamps.cache_clear()
+    assert source_key(setup, 0) != before
+
+
+def test_what_ships_has_no_stamp():
+    assert inputs.stamps("mnist_to_digits") == ()
