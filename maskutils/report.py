@@ -54,12 +54,13 @@ def native_findings(records: pd.DataFrame, method: str) -> str:
     """One Markdown sentence on `method` at its native density, against a random mask of that density and the whole network."""
     native = records[records["native_of"] == method]
     mean = native.groupby("method")[["density", "source_acc_masked_before", "source_acc_before"]].mean()
-    own, chance = mean.loc[method], mean.loc["random"]
+    own, chance, n = mean.loc[method], mean.loc["random"], native["seed"].nunique()
+    seeds = f"means of {n} seeds" if n > 1 else "one seed"
     return (
         f"Left to itself, **{method}** keeps {points(own['density'])} of the weights. Of the source test images the network "
         f"answers {points(own['source_acc_masked_before'])} correctly through that mask, "
         f"{points(chance['source_acc_masked_before'])} through a random mask of the same density, and "
-        f"{points(own['source_acc_before'])} whole (means of {native['seed'].nunique()} seeds)."
+        f"{points(own['source_acc_before'])} whole ({seeds})."
     )
 
 

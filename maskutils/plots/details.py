@@ -115,7 +115,8 @@ def matrix(table: pd.DataFrame, label: str) -> Figure:
         figure, axis = plt.subplots(figsize=(0.75 * len(table) + 2.2, 0.6 * len(table) + 1.4))
         sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, cbar_kws={"label": label}, ax=axis)
         axis.set(xlabel="", ylabel="")
-        axis.tick_params(axis="x", rotation=40)
+        axis.grid(False)
+        axis.set_xticks(axis.get_xticks(), table.columns, rotation=40, ha="right", rotation_mode="anchor")
         return figure
 
 
