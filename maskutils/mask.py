@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from maskutils.files import DamagedFile, write_atomically
 from maskutils.models import unwrapped
 from maskutils.seeds import generator
+from maskutils.selection import highest
 
 FORMAT = "maskutils.mask/1"
 
@@ -67,7 +68,7 @@ class Mask:
         counts = {name: max(1, round(share * s.numel())) for name, s in flat.items()}
         if not per_layer and sum(counts.values()) > total:  # rounding up each floor would go beyond the density
             counts = {name: max(1, int(share * s.numel())) for name, s in flat.items()}
-        bits = {name: _top(s, counts[name]) for name, s in flat.items()}
+        bits = {name: highest(s, counts[name]) for name, s in flat.items()}
         if not per_layer:
             bits = _fill(flat, bits, total)
         return cls({name: bits[name].view_as(scores[name]) for name in scores}, scores)
@@ -239,18 +240,11 @@ def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             module.out_features, module.in_features = value.shape
 
 
-def _top(scores: Tensor, k: int) -> Tensor:
-    kept = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    kept[torch.sort(scores, descending=True, stable=True).indices[:k]] = True
-    return kept
-
-
 def _fill(flat: Mapping[str, Tensor], kept: Mapping[str, Tensor], total: int) -> dict[str, Tensor]:
     """`kept` and the best of the rest, up to `total` weights in all."""
     already = torch.cat(list(kept.values()))
-    order = torch.sort(torch.cat(list(flat.values())), descending=True, stable=True).indices
-    order = order[~already[order]]
-    already[order[: max(0, total - int(already.sum()))]] = True
+    rest = (~already).nonzero().flatten()
+    already[rest[highest(torch.cat(list(flat.values()))[rest], total - int(already.sum()))]] = True
     return dict(zip(flat, already.split([s.numel() for s in flat.values()]), strict=True))
 
 

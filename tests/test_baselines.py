@@ -185,6 +185,7 @@ def test_packnet_retrains_what_is_kept_then_holds_it_while_the_pruned_begin_at_0
         fit(net, SHARED.target.train, steps=STEPS, norm="eval")
         return []
 
+    loop.keywords = {"batch_size": 32, "precision": "float32"}  # as those of the partial that `transfer` gives
     baselines.packnet(net, loop, SHARED, mask, seed=0, retrain_steps=STEPS)
     for name, after in net.state_dict().items():
         kept = mask.bits.get(name, torch.ones_like(after).bool())

@@ -17,7 +17,7 @@ ROOT = paths.PACKAGE.parent
 ORDER = [  # an import may only point down this list
     "cli", "bench", "batch", "kernels", "cost", "plan", "notebooks", "experiment", "plots", "readme", "report",
     "claims", "__init__", "artefacts", "inputs", "transfer", "learn", "train", "rankings", "protection", "choice",
-    "analysis", "records", "layers", "mask", "data", "models", "metrics", "progress", "provenance", "config", "seeds",
+    "analysis", "records", "layers", "mask", "selection", "data", "models", "metrics", "progress", "provenance", "config", "seeds",
     "files", "paths",
 ]  # fmt: skip
 MODULES = sorted(

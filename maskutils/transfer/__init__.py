@@ -20,7 +20,7 @@ from maskutils.models import TaskHeads, for_task, head_name, with_target_head
 from maskutils.rankings import Scores
 from maskutils.train import accuracy, evaluate, fit, predict
 from maskutils.transfer import baselines, protocols
-from maskutils.transfer.base import PROTOCOLS, answer
+from maskutils.transfer.base import PROTOCOLS, answer, answering
 
 __all__ = ["PROTOCOLS", "answer", "baselines", "interpolate", "protocols", "score", "transfer"]
 
@@ -127,7 +127,9 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
 
 
 def _validation(model: nn.Module, pair: Pair) -> dict[str, float]:
-    return {
-        "source_val": evaluate(for_task(model, "source"), pair.source.val),
-        "target_val": evaluate(for_task(model, "target"), pair.target.val),
-    }
+    """Accuracy on both validation sets, without a copy of the network."""
+    accuracies = {}
+    for task, domain in (("source", pair.source), ("target", pair.target)):
+        with answering(model, task):
+            accuracies[f"{task}_val"] = evaluate(model, domain.val)
+    return accuracies

@@ -1,6 +1,7 @@
 """What protocols and baselines share: their registry, and how a network answers for one of two tasks."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,13 +13,21 @@ History = list[dict[str, float]]
 PROTOCOLS: dict[str, Callable[..., Any]] = {}
 
 
-def answer(model: nn.Module, task: str, images: Tensor) -> Tensor:
-    """Logits of `model` for `task`; where one head serves both tasks, simply its logits."""
+@contextlib.contextmanager
+def answering(model: nn.Module, task: str) -> Iterator[nn.Module]:
+    """Inside the block `model` itself answers for `task`; where one head serves both tasks, it always does."""
     head = model.get_submodule(head_name(model))
-    if not isinstance(head, TaskHeads):
-        return model(images)
-    before, head.active = head.active, task
+    before = getattr(head, "active", "")
     try:
-        return model(images)
+        if isinstance(head, TaskHeads):
+            head.active = task
+        yield model
     finally:
-        head.active = before
+        if isinstance(head, TaskHeads):
+            head.active = before
+
+
+def answer(model: nn.Module, task: str, images: Tensor) -> Tensor:
+    """Logits of `model` for `task`."""
+    with answering(model, task):
+        return model(images)
