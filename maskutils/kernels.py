@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from multiprocessing.process import BaseProcess
@@ -97,5 +98,12 @@ def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: st
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
     sys.argv = [sys.argv[0], *arguments]
     IPKernelApp.launch_instance(argv=list(arguments), parent_handle=os.getppid())
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when `parent`, which asked for it, has ended: its own parent is the server, which lives as long as it does."""
+    parent.join()
+    os._exit(1)

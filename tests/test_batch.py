@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
@@ -92,24 +93,37 @@ def test_a_lost_table_or_manifest_is_made_again(root, scheduler):  # noqa: F811
     assert manifest.exists()
 
 
+def alive(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, scheduler):  # noqa: F811
-    wait = f"import pathlib, time\nwhile not pathlib.Path({str(root / 'go')!r}).exists(): time.sleep(0.05)"
+    pid, go = root / "pid", root / "go"
+    wait = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
+    wait += f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)"
     write_notebook(root / "notebooks" / "second.ipynb", wait)
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
     command = [sys.executable, "-m", "maskutils.cli", "reproduce", "--profile", profile, "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial = root / "results" / "tiny" / "runs" / "second.partial.ipynb"
     deadline = time.monotonic() + 120
-    while not partial.exists() and time.monotonic() < deadline:
+    while not (partial.exists() and pid.exists() and pid.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert partial.exists()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    while alive(kernel := int(pid.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(kernel), "its kernel goes on without it"
 
     done = plan.state_file(profile, "first").read_bytes()
     first, second = plan.make_plan(profile)
     assert (plan.why(profile, first), plan.why(profile, second)) == ("", "not run yet")
-    (root / "go").touch()
+    go.touch()
     states = reproduce(profile, scheduler=scheduler)
     assert {state["status"] for state in states.values()} == {"done"}
     assert plan.state_file(profile, "first").read_bytes() == done
