@@ -49,7 +49,6 @@ def learn_mask(
     Mask(2 layers, 151,040 weights, density 0.100)
     """
     known(method, [*LAYERS, *RANKINGS, "shuffled"], "method")
-    model = unwrapped(model)
     settings = {
         "steps": steps,
         "lr": lr,
@@ -88,7 +87,7 @@ def _ranked(
         raise ValueError(
             f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
         )
-    return Mask.from_scores(RANKINGS[method](model, data, seed), density, per_layer)
+    return Mask.from_scores(RANKINGS[method](unwrapped(model), data, seed), density, per_layer)
 
 
 def learn_subnetwork(

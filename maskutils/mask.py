@@ -124,10 +124,8 @@ class Mask:
         """
         model = unwrapped(model)
         self.check(model)
-        stored, tensors = (
-            model.state_dict(),
-            dict(model.named_parameters()) | dict(model.named_buffers()),
-        )  # tied ones once
+        stored = model.state_dict()
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())  # tied ones once
         rest = {n: t.detach().clone() for n, t in tensors.items() if n in stored and n not in self.bits}
         return Mask(self.bits, self.scores, self.history, rest)
 
