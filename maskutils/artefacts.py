@@ -22,7 +22,7 @@ from maskutils.data import Loading, Pair, load_pair
 from maskutils.files import DamagedFile, write_atomically
 from maskutils.inputs import stamps
 from maskutils.layers import LAYERS
-from maskutils.learn import learn_mask, learn_subnetwork
+from maskutils.learn import learn_mask, learn_subnetwork, unusual
 from maskutils.mask import Mask
 from maskutils.models import build_model, own_head, pretrained_transform, with_target_head
 from maskutils.provenance import code_key
@@ -192,7 +192,9 @@ def source_key(setup: Setup, seed: int) -> str:
 
 def mask_key(setup: Setup, method: str, seed: int, options: Mapping[str, Any]) -> str:
     """Names the content of a mask of a source network."""
-    return content_key("mask", source_key(setup, seed), method, setup.mask_steps, dict(options), code_key("learn"))
+    return content_key(
+        "mask", source_key(setup, seed), method, setup.mask_steps, unusual(method, options), code_key("learn")
+    )
 
 
 def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None], load_from: Callable[[Path], T]) -> T:

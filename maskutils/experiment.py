@@ -3,13 +3,14 @@
 It must not know notebooks or the batch.
 """
 
-import inspect
+import contextlib
 import resource
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ from maskutils.artefacts import (
 )
 from maskutils.config import Computing, Setup, content_key, positive
 from maskutils.data import check_pair
-from maskutils.layers import LAYERS
+from maskutils.learn import unusual
 from maskutils.models import check_model
 from maskutils.progress import bar
 from maskutils.provenance import code_key, git_commit, versions
@@ -142,6 +143,7 @@ def _table(setup: Setup, approaches: Iterable[Approach], what: str) -> pd.DataFr
 
 def _records(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]]:
     """The records of one transfer, one for each alpha, cached as JSON."""
+    approach = replace(approach, options=unusual(approach.method, approach.options))
     upstream = source_key(setup, seed)
     if approach.method is not None:
         upstream = mask_key(setup, approach.method, seed, approach.options)
@@ -165,6 +167,8 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     elif approach.method is not None:
         before, given["mask"] = source_subnetwork(setup, approach.method, seed, approach.density, **approach.options)
     mask, prepared = given.get("mask"), time.perf_counter()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # peak memory begins anew, where Linux runs
     if approach.protocol == "source_only":  # nothing is trained, so a mask holds nothing; it is only looked through
         given.clear()
     history: list[dict[str, float]] = []
@@ -176,7 +180,7 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     rows = []
     row = {"pair": setup.pair, "model": setup.model, "protocol": approach.protocol, "method": approach.method}
     row |= {"density": None if mask is None else mask.density, "native_of": approach.native_of, "seed": seed}
-    row["options"] = _options(approach)
+    row["options"] = " ".join(f"{n} {v}" for n, v in approach.options.items()) or None
     row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(approach.knobs) | seconds
     row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
     n = sum(p.numel() for p in before.parameters())
@@ -196,16 +200,6 @@ def _dense(setup: Setup, seed: int) -> dict[str, float]:
     return {split: evaluate(network, getattr(source, split)) for split in ("test", "val")}
 
 
-def _options(approach: Approach) -> str | None:
-    """The options of the method that are not its defaults, as "tau 0.5 lr 0.1"; None where there are none."""
-    cls = LAYERS.get(approach.method)
-    usual = {"of": "gumbel_sigmoid"}
-    if cls is not None:
-        usual = {n: p.default for n, p in inspect.signature(cls).parameters.items()}
-        usual |= {"lr": cls.lr, "strength": cls.strength}
-    return " ".join(f"{n} {v}" for n, v in approach.options.items() if usual.get(n) != v) or None
-
-
 def _training(history: list[dict[str, float]]) -> dict[str, Any]:
     """How the target was learnt: the history, and what its last three tenths gained on validation."""
     early = [row["target_val"] for row in history if 10 * row["step"] <= 7 * history[-1]["step"]]
@@ -213,7 +207,7 @@ def _training(history: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def _about(setup: Setup) -> dict[str, Any]:
-    """Settings, provenance and peak memory (MB, of the process so far)."""
+    """Settings, provenance and peak memory (MB of this process: on Linux since the transfer began, elsewhere so far)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     about = setup.model_dump(mode="json", exclude={"pair", "model", "per_layer", "seeds", "densities", "alphas"})
     about |= {"peak_mb": round(peak), "threads": torch.get_num_threads(), "commit": git_commit()}

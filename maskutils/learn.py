@@ -5,6 +5,7 @@ protocols, records or files.
 """
 
 import copy
+import inspect
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
@@ -70,6 +71,19 @@ def learn_mask(
         options["density"] = density
     native = learn_subnetwork(model, data, method, **settings, **options)[1]
     return native if density is None else native.at_density(density, per_layer)
+
+
+def unusual(method: str | None, options: Mapping[str, float | str]) -> dict[str, float | str]:
+    """Those of `options` that are not what `method` does anyway: two ways to ask for one mask have one name.
+
+    >>> unusual("gumbel_sigmoid", {"tau": 1.0, "lr": 1.0})
+    {'lr': 1.0}
+    """
+    usual, cls = {"of": "gumbel_sigmoid"}, LAYERS.get(method)
+    if cls is not None:
+        usual = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
+        usual |= {"lr": cls.lr, "strength": cls.strength}
+    return {name: value for name, value in options.items() if name not in usual or usual[name] != value}
 
 
 def _ranked(

@@ -4,6 +4,7 @@ Owns how anything is trained and evaluated. `fit` mutates the model it is given 
 it in evaluation mode; everything else leaves its input alone. It must not know protocols, records or files.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -59,7 +60,7 @@ def fit(
     training_mode(model, norm)
     history, total, last = [], torch.zeros((), device=device_of(model)), 0
     stream = batches(data, batch_size, seed)
-    with seeded(seed, "fit"):  # dropout and the noise of mask layers
+    with seeded(seed, "fit"), _only(model, chosen):  # the seed is for dropout and the noise of mask layers
         for step in bar(range(1, steps + 1), "fit"):
             total += _step(model, next(stream), optim, penalty, (step - 1) / steps, precision)
             schedule.step()
@@ -71,6 +72,20 @@ def fit(
                 total, last = torch.zeros_like(total), step
     model.eval()
     return history
+
+
+@contextlib.contextmanager
+def _only(model: nn.Module, params: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside the block no gradient is computed for parameters of `model` that are not among `params`."""
+    chosen = {id(p) for p in params}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    try:
+        for p in others:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in others:
+            p.requires_grad_(True)
 
 
 def _step(

@@ -378,6 +378,17 @@ def test_options_are_recorded_where_they_are_not_the_defaults():
     assert set(other["approach"]) == {"gumbel_sigmoid (tau 0.5)"}
 
 
+def test_an_option_that_is_the_default_is_neither_learnt_nor_transferred_again():
+    made = lambda: {kind: len(list(paths.cache_dir(kind).iterdir())) for kind in ("mask", "transfer")}  # noqa: E731
+    experiment.run_method(TINY, "gumbel_sigmoid", tau=1.0)
+    before = made()
+    experiment.run_method(TINY, "gumbel_sigmoid")
+    experiment.source_mask(TINY, "shuffled", 0, 0.1, of="gumbel_sigmoid")
+    assert made() == before
+    experiment.run_method(TINY, "gumbel_sigmoid", tau=0.5)
+    assert made()["mask"] == before["mask"] + 1
+
+
 def test_tuning_reads_masks_on_validation_images_only(monkeypatch):
     pair = experiment.source_pair(TINY, 0)
     network = experiment.source_network(TINY, 0)

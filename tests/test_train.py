@@ -140,6 +140,21 @@ def test_only_the_given_parameters_are_trained():
     assert [n for n, p in model.named_parameters() if not torch.equal(p, before[n])] == ["3.weight"]
 
 
+def test_the_other_parameters_get_no_gradient_and_may_have_one_again_afterwards():
+    model = NETS["mlp"]()
+    model[1].bias.requires_grad_(False)
+    may, seen = {n: p.requires_grad for n, p in model.named_parameters()}, []
+
+    def look() -> dict[str, float]:
+        seen.append({n for n, p in model.named_parameters() if p.grad is not None})
+        return {}
+
+    fit(model, easy(), steps=5, params=[model[3].weight], watch=look)
+    assert seen == [{"3.weight"}] * len(seen)
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == may
+    assert not all(may.values())
+
+
 @pytest.mark.parametrize(("images", "lr"), [(float("nan"), 1e-3), (1e30, 1e10)])
 def test_a_diverging_training_stops_and_says_when_and_what_to_do(images, lr):
     data = TensorDataset(torch.full((40, 1, 8, 8), images), torch.arange(40) % 6)
