@@ -175,6 +175,14 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+QUIET = {
+    "distributed.worker.daemon": False,  # a daemon may not have the process that kernels are forked from
+    "distributed.worker.profile.enabled": False,  # sampling costs a tenth of a core, ticks and monitors another
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
+
+
 @contextlib.contextmanager
 def client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """A Dask client: of `scheduler`, or of `workers` single-threaded processes here, each with its share of the cores
@@ -197,8 +205,7 @@ def client(workers: int, scheduler: str | None) -> Iterator[Any]:
     kernel = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) | {"TQDM_DISABLE": "1"} | kernels.chosen()
     with (
         environment(kernel),  # inherited by workers and their kernels
-        # sampling costs a tenth of a core; a daemon may not have the process that kernels are forked from
-        dask.config.set({"distributed.worker.profile.enabled": False, "distributed.worker.daemon": False}),
+        dask.config.set(QUIET),
         LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50
         ) as cluster,
