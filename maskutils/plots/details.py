@@ -25,10 +25,9 @@ def learning(
             for name, rows in histories.items():
                 curve = pd.DataFrame(list(rows))
                 style = look(name) if name in COLOURS else {"marker": "."}
-                dashes = (
-                    {"linestyle": ["-", "--", "-.", ":"][BOUNDS.index(name)]} if name in BOUNDS else {}
-                )  # all black
-                axis.plot(curve["step"], factor * curve[column], label=name, **style, **dashes)
+                if name in BOUNDS:  # all black, and a letter is no marker for a line
+                    style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][BOUNDS.index(name)]}
+                axis.plot(curve["step"], factor * curve[column], label=name, **style)
             axis.set(xlabel="optimiser steps", ylabel=label + unit)
         if len(histories) > 1:
             figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
@@ -45,7 +44,7 @@ def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
         palette = [
             COLOURS.get(name, colour) for name, colour in zip(masks, sns.color_palette("deep", len(masks)), strict=True)
         ]
-        sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, ax=axis)
+        sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
         axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
         axis.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
         return figure

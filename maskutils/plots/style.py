@@ -30,7 +30,7 @@ COLOURS |= dict.fromkeys(BOUNDS, "black")
 MARKERS = dict(zip(METHODS, ["o", "s", "^", "D", "p", "h", "*"], strict=True))
 MARKERS |= dict(zip(RANKINGS, ["P", "<", ">", "X", "v"], strict=True))
 MARKERS |= dict(
-    zip(BASELINES, ["d", "1", (4, 1, 0), "H", "3", (6, 1, 0), "8", "+", "x"], strict=True)
+    zip(BASELINES, ["d", (8, 1, 0), (4, 1, 0), "H", (5, 1, 180), (6, 1, 0), "8", "+", "x"], strict=True)
 )  # tuples are stars
 MARKERS |= {name: rf"$\mathrm{{{name[0].upper()}}}$" for name in BOUNDS}
 READINGS = {

@@ -83,6 +83,15 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
             style = look(name) | {"linestyle": ":", "markersize": 5}
             axis.plot(100 * curve["source_acc_full"], 100 * curve["target_acc"], **style, zorder=3)
     axis.margins(0.06)
+    _within(axis, "x")
+    _within(axis, "y")
+
+
+def _within(axis: Axes, along: str, least: float = 10) -> None:
+    """Limits in percent: what there is, where an interval may be wider; at least `least` points, lest noise fill the panel."""
+    low, high = getattr(axis, f"get_{along}lim")()
+    room = max(least - (high - low), 0) / 2
+    getattr(axis, f"set_{along}lim")(max(low - room, -3), min(high + room, 103))
 
 
 def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -109,9 +118,7 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
             for name, curve in points.groupby("approach"):
                 axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size)
             axis.set(xlabel="density (fraction of weights kept)", ylabel=f"{label} (%)", xscale="log")
-            axis.set_ylim(
-                max(axis.get_ylim()[0], -3), min(axis.get_ylim()[1], 103)
-            )  # an interval may be wider than what there is
+            _within(axis, "y")
             axis.set_xticks(sorted(points["density"].unique()), minor=False)
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
