@@ -54,8 +54,10 @@ def relative(records: pd.DataFrame) -> pd.DataFrame:
     for prefix in ("", "val_"):
         before, best = out[f"{prefix}source_acc_before"], free[f"{prefix}target_acc"].reindex(reference).to_numpy()
         for name in READINGS:
-            out[f"{prefix}retention_{name}"] = (source_read(out, name, prefix) - source) / (before - source)
-        out[f"{prefix}adaptation"] = (out[f"{prefix}target_acc"] - target) / (best - target)
+            out[f"{prefix}retention_{name}"] = list(
+                map(metrics.retention, before, source_read(out, name, prefix), source)
+            )
+        out[f"{prefix}adaptation"] = list(map(metrics.adaptation, out[f"{prefix}target_acc"], target, best))
         for name, reading in (("harmonic", "full"), ("harmonic_known", "known")):
             pairs = zip(out[f"{prefix}retention_{reading}"], out[f"{prefix}adaptation"], strict=True)
             out[f"{prefix}{name}"] = [metrics.harmonic_mean(r, a) for r, a in pairs]
@@ -77,7 +79,9 @@ def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bo
     `value` is a column of `relative`. The candidate is chosen for each pair, or one for all pairs without `each_pair`.
     """
     rows, by = with_family(on_grid(relative(records))), ["pair", "family"] if each_pair else ["family"]
-    means = rows.groupby([*by, *CANDIDATE], dropna=False)[f"val_{value}"].mean().dropna().reset_index()
+    found = rows.groupby([*by, *CANDIDATE], dropna=False).agg(mean=(f"val_{value}", "mean"), pairs=("pair", "nunique"))
+    everywhere = found["pairs"] == (1 if each_pair else rows["pair"].nunique())
+    means = found[everywhere]["mean"].dropna().rename(f"val_{value}").reset_index()
     best = means.loc[means.groupby(by)[f"val_{value}"].idxmax()].drop(columns=f"val_{value}")
     return rows.merge(best, on=[*by, *CANDIDATE])
 

@@ -24,8 +24,8 @@ from maskutils.inputs import stamps
 from maskutils.layers import LAYERS
 from maskutils.learn import learn_mask, learn_subnetwork, unusual
 from maskutils.mask import Mask
-from maskutils.models import build_model, own_head, pretrained_transform, with_target_head
-from maskutils.provenance import code_key
+from maskutils.models import build_model, check_head_fits, own_head, pretrained_transform, with_target_head
+from maskutils.provenance import code_key, versions
 from maskutils.rankings import Scores, fisher_information
 from maskutils.train import fit
 
@@ -60,6 +60,7 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
     if setup.computing.channels_last or device(setup).type == "cpu":  # there a small convolution takes a fifth less
         model = model.to(memory_format=torch.channels_last)
     if setup.weights and not setup.source_steps:
+        check_head_fits(setup.model, setup.weights, len(pair.source.classes))
         return model.eval()  # it does the source task already
 
     def make() -> Scores:
@@ -184,7 +185,7 @@ def source_key(setup: Setup, seed: int) -> str:
     """Names the content of a source network."""
     stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
     stage |= {name: getattr(setup, name) for name in ("weights", "images", "compute")}
-    machine = [device(setup).type, torch.__version__]
+    machine = [device(setup).type, versions()]
     return content_key(
         "source", stage, seed, machine, stamps(setup.pair, setup.weights), code_key("data", "models", "train")
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import torch
 
 from maskutils import kernels, paths, plan, records
 from maskutils.config import BadParameter
@@ -38,8 +39,8 @@ def reproduce(
 ) -> dict[str, dict[str, Any]]:
     """Bring the results of `profile` up to date; returns the state of every run by id.
 
-    Runs that are done stay as they are, unless `force`. `workers` processes on this machine (one a core by default), or
-    those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
+    Runs that are done stay as they are, unless `force`. `workers` processes on this machine (by default one a core, or one
+    where there is a GPU), or those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
     "skipped", "started", "done", "failed" and "blocked" (something it comes after failed). Raises `BadParameter` before
     anything starts, `Busy` if another batch holds the results.
     """
@@ -54,7 +55,7 @@ def reproduce(
             if run.id in states:
                 report("skipped", run, states[run.id])
         if todo:
-            with client(min(workers or cores(), len(todo)), scheduler) as dask:
+            with client(min(workers or (1 if torch.cuda.is_available() else cores()), len(todo)), scheduler) as dask:
                 _work(profile, todo, states, dask, report)
         if todo or not (paths.results_dir(profile) / "manifest.json").exists():
             _write_manifest(profile, runs, states)
@@ -93,7 +94,7 @@ def _work(profile: str, todo: Sequence[Run], states: dict[str, dict[str, Any]], 
         future = next(done)
         run = by_id[running.pop(future)]
         failure = (
-            {"status": "failed", "seconds": 0.0, "error": f"its worker was lost ({future.exception()})"}
+            {"status": "failed", "seconds": 0.0, "error": f"it could not be executed ({future.exception()!r})"}
             if future.status != "finished"
             else None
         )

@@ -41,7 +41,8 @@ def recommend(
     """
     need = max_source_drop if min_target is None else min_target
     if (max_source_drop is None) == (min_target is None) or not 0 <= need <= 1:
-        raise ValueError("give one need: max_source_drop= or min_target=, a fraction in [0, 1]")
+        given = f"max_source_drop={max_source_drop}, min_target={min_target}"
+        raise ValueError(f"give one need, max_source_drop= or min_target=, a fraction in [0, 1]; given: {given}")
     without = [without] if isinstance(without, str) else list(without)
     for name in without:
         known(name, {*records["approach"], *records["approach"].str.removesuffix(" + wise_ft")}, "approach")
@@ -49,7 +50,8 @@ def recommend(
     trained = rows["approach"].str.removesuffix(" + wise_ft")  # an interpolation needs what its training needs
     rows = rows[~(trained.isin([*NOT_FOR_CHOICE, *without]) | rows["approach"].isin([*without]))]
     pairs = rows.groupby([*CANDIDATE, "pair"], dropna=False)[["val_drop", "val_target_acc"]].mean()
-    means = pairs.groupby(CANDIDATE, dropna=False).agg(
+    everywhere = pairs.groupby(CANDIDATE, dropna=False)["val_drop"].transform("size") == rows["pair"].nunique()
+    means = pairs[everywhere].groupby(CANDIDATE, dropna=False).agg(
         worst_drop=("val_drop", "max"), worst_target=("val_target_acc", "min"),
         drop=("val_drop", "mean"), target=("val_target_acc", "mean"),
     ).round(6).reset_index()  # fmt: skip

@@ -51,6 +51,11 @@ class Computing:
         'cpu'
         """
         words = [known(word, [*DEVICES, *PRECISIONS, *MODES], "word of compute") for word in text.split()]
+        for kind in (DEVICES, PRECISIONS):
+            if len(named := {w for w in words if w in kind}) > 1:
+                raise BadParameter(
+                    f"compute {text!r} names {' and '.join(sorted(named))}; name one of {', '.join(kind)}"
+                )
         chosen = [next((w for w in words if w in kind), kind[0]) for kind in (DEVICES, PRECISIONS)]
         return cls(*chosen, *(mode in words for mode in MODES))
 

@@ -68,7 +68,12 @@ def _estimate(run: Run, rates: Mapping[str, float]) -> float:
     small = rates.get(run.notebook.stem) or max(rates.values())  # of the network of `default`, most of it overhead
     try:
         return START + steps(run.parameters) * (small + arithmetic(run.parameters) / throughput())
-    except (RuntimeError, AssertionError, ValueError):  # the network takes no images of the size reckoned with
+    except (
+        RuntimeError,
+        AssertionError,
+        ValueError,
+        KeyError,
+    ):  # of a size the network does not take, or parameters of its own
         return UNKNOWN
 
 

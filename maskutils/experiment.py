@@ -4,6 +4,7 @@ It must not know notebooks or the batch.
 """
 
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -30,7 +31,7 @@ from maskutils.artefacts import (
     target_mask,
 )
 from maskutils.config import Computing, Setup, content_key, positive
-from maskutils.data import check_pair
+from maskutils.data import check_loading, check_pair
 from maskutils.learn import unusual
 from maskutils.models import check_model
 from maskutils.progress import bar
@@ -62,6 +63,8 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
     """
     setup = check_names(config.from_notebook(namespace))
     wanted = setup.computing.deterministic
+    if wanted:  # or cuBLAS refuses, where the variable is not set before its first use
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted != torch.are_deterministic_algorithms_enabled():  # to set it takes the import of torch's compiler
         torch.use_deterministic_algorithms(wanted)
     return setup
@@ -76,7 +79,7 @@ def check_names(setup: Setup) -> Setup:
             "source_steps = 0 trains no source network; give weights= that do the source task already"
         )
     Computing.of(setup.compute)
-    loading(setup)
+    check_loading(setup.pair, loading(setup))
     return setup
 
 

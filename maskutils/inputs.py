@@ -9,17 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from maskutils import paths
 from maskutils.config import BadParameter, content_key
 from maskutils.data import FOLDERS, check_there
+from maskutils.data.embedded import PACKAGED
 from maskutils.files import file_digest
 from maskutils.models import is_file
 
 
 def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """`parameters` with the paths in `pair` and `weights` made absolute: a kernel has a working directory of its own."""
+    """`parameters` with the paths in `pair`, `pairs` and `weights` made absolute: a kernel has a working directory of its own."""
     whole = dict(parameters)
     if str(whole.get("pair", "")).startswith(FOLDERS):
         whole["pair"] = FOLDERS + ":".join(_whole(path) for path in _folders(whole["pair"]))
+    if "pairs" in whole:
+        whole["pairs"] = [with_whole_paths({"pair": pair})["pair"] for pair in whole["pairs"]]
     if is_file(str(whole.get("weights", ""))):
         whole["weights"] = _whole(whole["weights"])
     return whole
@@ -36,15 +40,24 @@ def check_inputs(pair: str, weights: str = "") -> None:
 
 @cache
 def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
-    """What names the content of the files behind `pair` and `weights`; nothing for what ships in packages or has a checksum.
+    """What names the content of the files behind `pair` and `weights`, as they are when a process first asks; nothing for what
+    ships in packages.
 
-    Of a file of weights its digest; of image folders the names, sizes and times of change of all files, as `make` has it.
+    Of a file of weights its digest; of image folders the names, sizes and times of change of all files, as `make` has it; of
+    torchvision's sets the data root.
     """
     found = [file_digest(Path(weights).expanduser())] if is_file(weights) else []
     if pair.startswith(FOLDERS):
-        files = [p for folder in _folders(pair) for p in sorted(Path(folder).expanduser().rglob("*")) if p.is_file()]
+        files = [file for folder in _folders(pair) for file in _files(Path(folder).expanduser())]
         found.append(content_key([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]))
+    elif pair not in PACKAGED:
+        found.append(str(paths.data_root()))
     return tuple(found)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files in `folder`, also behind links, as torchvision reads it."""
+    return sorted(Path(at, name) for at, _, names in os.walk(folder, followlinks=True) for name in names)
 
 
 def _folders(pair: str) -> list[str]:

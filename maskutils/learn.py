@@ -125,7 +125,8 @@ def learn_subnetwork(
     off. See `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
-    model, train = copy.deepcopy(unwrapped(model)).requires_grad_(False), tuple(train)
+    model = copy.deepcopy(unwrapped(model)).requires_grad_(False)
+    train = (train,) if isinstance(train, str) else tuple(train)
     check_prefixes(train, [n for n, _ in model.named_parameters()])
     strength, head = cls.strength if strength is None else strength, head_name(model)
 

@@ -224,11 +224,11 @@ def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         try:
             module = model.get_submodule(owner)
             before = getattr(module, leaf)
-        except AttributeError:
+            value = tensor.detach().clone().to(before.device, before.dtype)
+        except AttributeError:  # also where it is None, as a bias that was switched off
             raise ValueError(
                 f"the mask carries {name!r}, which {type(model).__name__} does not have: it is of another network"
             ) from None
-        value = tensor.detach().clone().to(before.device)
         if before.shape == value.shape:
             with torch.no_grad():
                 before.copy_(value)  # in place: a tied tensor stays tied

@@ -44,13 +44,13 @@ def retention(before: float, after: float, chance: float) -> float:
     return (after - chance) / (before - chance) if before > chance else math.nan
 
 
-def adaptation(target: float, probe: float, finetuned: float) -> float:
-    """Share of the way from a linear probe to full fine-tuning: (a_T - a_probe) / (a_FT - a_probe). Ours.
+def adaptation(target: float, reference: float, finetuned: float) -> float:
+    """Share of the way from a reference to full fine-tuning: (a_T - a_ref) / (a_FT - a_ref). Ours.
 
-    Below 0 it is worse than the probe, above 1 better than fine-tuning; `nan` where fine-tuning does not beat the
-    probe.
+    The reference is a linear probe's accuracy, or chance (which is what the study takes). Below 0 it is worse than the
+    reference, above 1 better than fine-tuning; `nan` where fine-tuning does not beat the reference.
     """
-    return (target - probe) / (finetuned - probe) if finetuned > probe else math.nan
+    return (target - reference) / (finetuned - reference) if finetuned > reference else math.nan
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -121,7 +121,7 @@ def stored_bits(approach: str, n: int, density: float | None = None) -> float:
     """Bits to store beside one network of `n` float32 weights, so that both tasks can be served with no loss to the source.
 
     A mask is `n` bits: under `protect` the source is in the new network, under `piggyback` the target is in the old one. What
-    has no mask needs the changes of all weights, 32 n; `select` and `exclusive` those of the fraction they train.
+    has no mask needs the changes of all weights, 32 n, at most; `select` and `exclusive` those of the fraction they train.
     """
     if approach in ("protect", "packnet", "piggyback"):
         return float(n)

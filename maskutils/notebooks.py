@@ -12,7 +12,8 @@ import nbformat
 from pydantic import TypeAdapter, ValidationError
 
 from maskutils import experiment, paths
-from maskutils.config import BadParameter, Setup, checked, fraction, known, positive
+from maskutils.config import BadParameter, Setup, checked, fraction, known, options, positive
+from maskutils.data import check_pair
 from maskutils.inputs import with_whole_paths
 from maskutils.layers import LAYERS
 from maskutils.rankings import RANKINGS
@@ -94,6 +95,10 @@ def _check_more(parameters: Mapping[str, Any]) -> None:
     """Names and ranges of parameters that no `Setup` holds. Raises `BadParameter`."""
     for name in [*parameters.get("rankings", ()), *([parameters["method"]] if "method" in parameters else ())]:
         known(name, [*LAYERS, *RANKINGS, "shuffled"], "method")
+    for pair in parameters.get("pairs", ()):
+        check_pair(pair)
+    for text in parameters.get("settings", ()):
+        options(text)
     for name, values in parameters.items():
         check = positive if name.endswith("_strengths") else fraction if name in ("fractions", "curve") else None
         for value in values if check else ():

@@ -6,7 +6,7 @@ momentum of a re-used Adam still move what has no gradient.
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,18 +25,18 @@ def protect(
 
     So does everything that the mask does not speak of (biases, norm layers and their statistics, the head), but for
     parameters and buffers whose names begin with one of `train`: name a fresh head there. Works with any loop: what may
-    not move is restored after each step of `optimizer` (of every optimiser in the process, if none is given), and once
-    more on leaving the block.
+    not move is restored after each step of `optimizer` (of every optimiser that trains a parameter of `model`, if none is
+    given), and once more on leaving the block. Takes two copies of the weights in memory.
 
-    Raises `ValueError` if the mask is of another network, if a name in `train` matches nothing, or if a head would be held that is not
-    the one the mask carries. Warns where norm layers that are held train with the statistics of the batch.
+    Raises `ValueError` if the mask is of another network, if a name in `train` matches nothing, or if a head would be held that is of
+    another shape than the one the mask carries. Warns where norm layers that are held train with the statistics of the batch.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> mask = Mask({"0.weight": torch.tensor([[True, False], [True, True]])})
     >>> with protect(model, mask, train=["1."]):
     ...     pass  # your loop
     """
-    model, train = unwrapped(model), tuple(train)
+    model, train = unwrapped(model), (train,) if isinstance(train, str) else tuple(train)
     mask.check(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     check_prefixes(train, tensors)
@@ -44,24 +44,14 @@ def protect(
     _check_shapes(mask, held)
     owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in held}
     norms = [m for n, m in owners.items() if n.endswith("running_mean")]
-    kinds: dict[str, tuple[torch.device, torch.dtype]] = {}
-    free, fixed = {}, {}  # the bits of each weight that may move, and what the others must be
+    holds = [_hold(m, n.rpartition(".")[2], held[n], mask.bits.get(n)) for n, m in owners.items()]
 
     @torch.no_grad()
-    def restore(*_: object) -> None:
-        _warn_once(norms)
-        for name, owner in owners.items():
-            tensor = getattr(owner, name.rpartition(".")[2])  # looked up anew: it may have been moved or converted
-            if kinds.get(name) != (tensor.device, tensor.dtype):
-                kinds[name], fixed[name] = (tensor.device, tensor.dtype), held[name].to(tensor)
-                if name in mask.bits:
-                    kept = mask.bits[name].to(tensor.device)
-                    free[name] = torch.zeros_like(_bits(tensor)).masked_fill_(~kept, -1)  # -1 has every bit set
-                    fixed[name] = _bits(fixed[name]) & ~free[name]
-            if name in mask.bits:
-                _bits(tensor).bitwise_and_(free[name]).bitwise_or_(fixed[name])
-            else:
-                tensor.copy_(fixed[name])
+    def restore(stepped: Optimizer | None = None, *_: object) -> None:
+        if stepped is None or stepped is optimizer or _trains(stepped, model):
+            _warn_once(norms)
+            for hold in holds:
+                hold()
 
     register = optimizer.register_step_post_hook if optimizer is not None else register_optimizer_step_post_hook
     hook = register(restore)
@@ -70,6 +60,32 @@ def protect(
     finally:
         hook.remove()
         restore()
+
+
+def _hold(owner: nn.Module, leaf: str, before: Tensor, bits: Tensor | None) -> Callable[[], None]:
+    """What gives the tensor `leaf` of `owner` its entries at `bits` (all of them, if None) as they are in `before`, which it keeps."""
+    if bits is not None:
+        before.masked_fill_(~bits.to(before.device), 0)  # every bit of what may move is 0
+    kind, fixed, free = None, before, before
+
+    def hold() -> None:
+        nonlocal kind, fixed, free
+        tensor = getattr(owner, leaf)  # looked up anew: it may have been moved or converted
+        if kind != (tensor.device, tensor.dtype):
+            kind, fixed = (tensor.device, tensor.dtype), before.to(tensor)
+            if bits is not None:
+                free = torch.zeros_like(_bits(tensor)).masked_fill_(~bits.to(tensor.device), -1)  # -1 has every bit set
+        if bits is None:
+            tensor.copy_(fixed)
+        else:
+            _bits(tensor).bitwise_and_(free).bitwise_or_(_bits(fixed))
+
+    return hold
+
+
+def _trains(optimizer: Optimizer, model: nn.Module) -> bool:
+    ours = {id(p) for p in model.parameters()}
+    return any(id(p) in ours for group in optimizer.param_groups for p in group["params"])
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -59,7 +59,8 @@ def imports_in(source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("maskutils."):
             names.append(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
-            names += ["__init__" for a in node.names if a.name == "maskutils"]
+            ours = [a.name.split(".") for a in node.names if a.name.split(".")[0] == "maskutils"]
+            names += [name[1] if len(name) > 1 else "__init__" for name in ours]
     return names
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
 from maskutils.config import register
 from maskutils.models import maskable
-from maskutils.seeds import generator
+from maskutils.seeds import generator, seeded
+from maskutils.train import images_and_labels, loader
 
 Scores = dict[str, Tensor]
 RANKINGS: dict[str, Callable[[nn.Module, Any, int], Scores]] = {}
@@ -84,14 +85,18 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
 
 
 def some(data: Any, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Up to `n` images and labels of `data`, drawn by `seed` from a dataset, or the first ones of other iterables."""
-    if isinstance(data, Dataset):
+    """Up to `n` images and labels of `data`, drawn by `seed` from a dataset, or the first ones of a stream or other iterable.
+
+    A loader that shuffles draws its order from the stream of `seed` too.
+    """
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         picked = torch.randperm(len(data), generator=generator(seed, "some"))[:n].tolist()
         batch = data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])
         return batch[0], batch[1]
     images, labels, count = [], [], 0
-    for x, y in data:
-        images.append(x), labels.append(y)
-        if (count := count + len(y)) >= n:
-            break
+    with seeded(seed, "some"):
+        for x, y in map(images_and_labels, loader(data, 100) if isinstance(data, IterableDataset) else data):
+            images.append(x), labels.append(y)
+            if (count := count + len(y)) >= n:
+                break
     return torch.cat(images)[:n], torch.cat(labels)[:n]

@@ -30,6 +30,8 @@ IDENTITY = [
     "per_layer",
 ]
 IDENTITY += ["seed"]
+SETTINGS = ["source_steps", "mask_steps", "target_steps", "batch_size", "source_lr", "target_lr"]
+SETTINGS += ["weights", "images", "compute"]
 READINGS = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
 LOSSES = ["masking_cost", "drift", "forgetting"]
 COLUMNS = [*IDENTITY, *READINGS, *LOSSES, "seconds"]
@@ -115,11 +117,11 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
 
 def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
     """Join the records of many runs into one table, write it to `path`, return it. A transfer that two runs share
-    stands once.
+    stands once. Raises `ValueError` for transfers that differ in their settings alone: a profile of its own is for them.
     """
     tables = [load_records(file) for file in files]
     joined = pd.concat([t for t in tables if len(t)], ignore_index=True)
-    joined = joined.drop_duplicates(IDENTITY)
+    joined = joined.drop_duplicates(IDENTITY + [name for name in SETTINGS if name in joined])
     save_records(joined, path)
     return joined
 

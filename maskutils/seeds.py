@@ -23,6 +23,12 @@ def generator(seed: int, name: str) -> torch.Generator:
 @contextlib.contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
     """Draw from the stream `name` of `seed` inside the block; leave torch's global generators as they were."""
-    with torch.random.fork_rng():
-        torch.manual_seed(stream(seed, name))
-        yield
+    used = torch.cuda.is_initialized()  # to touch an idle GPU would initialise it
+    with torch.random.fork_rng([torch.cuda.current_device()] if used else []):
+        mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+        try:
+            torch.manual_seed(stream(seed, name))
+            yield
+        finally:
+            if mps is not None:
+                torch.mps.set_rng_state(mps)

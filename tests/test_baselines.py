@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from maskutils.data import Domain, Pair
+from maskutils.data import Domain, Pair, load_pair
 from maskutils.learn import learn_subnetwork
 from maskutils.mask import Mask
-from maskutils.models import for_task, maskable
+from maskutils.models import build_model, for_task, maskable
 from maskutils.rankings import fisher, fisher_information, snip
 from maskutils.train import batches, fit
 from maskutils.transfer import PROTOCOLS, baselines, interpolate, transfer
@@ -248,3 +248,10 @@ def test_importance_is_given_exactly_where_it_is_needed(protocol, net, mask):
     message = "needs importance=" if "importance" in takes else "takes no importance"
     with pytest.raises(ValueError, match=f"{protocol!r} {message}"):
         transfer(net, SHARED, protocol, steps=1, **given, **wrong)
+
+
+@pytest.mark.parametrize("importance", [{}, {"nowhere": torch.ones(1)}, {"0.weight": torch.ones(1)}])
+def test_an_importance_of_another_network_is_refused(importance):
+    pair = load_pair("mnist_to_digits")
+    with pytest.raises(ValueError, match="importance does not fit Sequential"):
+        transfer(build_model("cnn"), pair, "ewc", importance=importance, steps=1)

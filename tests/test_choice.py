@@ -96,3 +96,11 @@ def test_each_pair_is_left_out_of_the_choice_it_checks():
     assert table["approach"].tolist() == ["source_only", "source_only", "finetune"]
     assert table["found"].tolist() == pytest.approx([0, 0, 0.4])
     assert choice.check_choice(make(*rows[:2]), [0.05], unseen="pair").empty
+
+
+def test_a_candidate_that_was_not_tried_on_every_pair_is_no_choice():
+    elsewhere = [row | {"pair": "mnist_to_rotated"} for row in MENU if row.get("protocol") != "replay"]
+    chosen = choice.recommend(make(*MENU, *elsewhere), max_source_drop=0.05)
+    assert chosen["approach"] == "l2_sp"
+    with pytest.raises(ValueError, match=r"give one need.*given: max_source_drop=5"):
+        choice.recommend(make(*MENU), max_source_drop=5)

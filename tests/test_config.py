@@ -219,3 +219,9 @@ def test_compute_is_read_in_any_order_and_has_defaults():
 def test_an_unknown_word_of_compute_is_refused():
     with pytest.raises(BadParameter, match="unknown word of compute 'fp16'"):
         Computing.of("cuda fp16")
+
+
+@pytest.mark.parametrize("text", ["cuda cpu", "bf16 float32"])
+def test_two_devices_or_precisions_are_refused(text):
+    with pytest.raises(BadParameter, match=f"compute {text!r} names .* and "):
+        Computing.of(text)

@@ -171,7 +171,9 @@ def test_the_uci_digits_lie_in_the_middle_and_none_is_wrapped_round():
 
 @pytest.mark.parametrize("asked", [{"size": 32}, {"channels": 3}, {"transform": str}, {"workers": 2}])
 def test_packaged_images_are_as_they_are_and_say_so(asked):
-    with pytest.raises(BadParameter, match="images of mnist_to_rotated ship as 28x28 grey ones"):
+    with pytest.raises(
+        BadParameter, match=r"pair 'mnist_to_rotated' (heeds none of the options of images|takes no pretrained weights)"
+    ):
         load_pair("mnist_to_rotated", 0, Loading(**asked))
 
 
@@ -180,3 +182,15 @@ def test_the_images_are_those_of_mlxtends_own_reader():
     x, y = mnist_5k()
     assert torch.equal((x.flatten(1) * 255).round(), torch.from_numpy(pixels).float())
     assert y.tolist() == digits.tolist()
+
+
+@pytest.mark.parametrize(("pair", "options", "message"), [
+    ("mnist_to_digits", {"size": 32}, "heeds none of the options of images, not 'size'"),
+    ("mnist_to_usps", {"damaged": "skip"}, "heeds size, channels of the options of images, not 'damaged'"),
+    ("mnist_to_usps", {"channels": 2}, "channels 2 must be 1 or 3"),
+    ("imagenet_to_dtd", {"channels": 1}, "heeds size, workers of the options of images, not 'channels'"),
+    ("mnist_to_usps", {"transform": float}, "'mnist_to_usps' takes no pretrained weights"),
+])  # fmt: skip
+def test_options_of_images_that_a_pair_does_not_heed_are_refused(pair, options, message):
+    with pytest.raises(BadParameter, match=message):
+        load_pair(pair, 0, Loading(**options))

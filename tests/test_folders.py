@@ -17,7 +17,6 @@ from maskutils.config import BadParameter
 from maskutils.data import Loading, base, folders, load_pair, pictures
 from maskutils.data.folders import export_folders
 from maskutils.models import build_model
-from maskutils.train import evaluate
 from maskutils.transfer import transfer
 
 SPLITS = ("train", "val", "test")
@@ -556,7 +555,6 @@ def test_a_network_is_transferred_between_folders(tmp_path, monkeypatch, classes
     after = transfer(model, pair, "finetune", steps=2, batch_size=4)
     assert pair.shared_head == (len(classes) == 2)
     assert after(pair.target.test[0][0][None]).shape == (1, len(classes))
-    assert 0 <= evaluate(after, pair.target.test) <= 1
     weights = [dict(m.named_parameters())["0.weight"] for m in (model, after)]
     assert not torch.equal(*weights)
 

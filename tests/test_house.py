@@ -4,8 +4,8 @@ agree.
 
 import ast
 import re
+import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +16,7 @@ from maskutils import paths, provenance, readme
 ROOT = paths.PACKAGE.parent
 ORDER = [  # an import may only point down this list
     "cli", "bench", "batch", "kernels", "cost", "plan", "notebooks", "experiment", "plots", "readme", "report",
-    "claims", "__init__", "artefacts", "inputs", "transfer", "learn", "train", "rankings", "protection", "choice",
+    "claims", "__init__", "artefacts", "inputs", "transfer", "learn", "rankings", "train", "protection", "choice",
     "analysis", "records", "layers", "mask", "selection", "data", "models", "metrics", "progress", "provenance", "config", "seeds",
     "files", "paths",
 ]  # fmt: skip
@@ -76,8 +76,11 @@ def test_nothing_is_unpickled():
     ]
 
 
-def test_public_names_are_those_of_the_readme():
-    assert set(maskutils.__all__) <= set(dir(maskutils))
+def test_the_names_that_the_readme_imports_are_public():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    imported = {name for line in re.findall(r"from maskutils import (.+)", text) for name in line.split(", ")}
+    assert imported
+    assert imported <= set(maskutils.__all__) <= set(dir(maskutils))
 
 
 def requirements():
@@ -115,7 +118,12 @@ def test_links_of_documents_lead_somewhere(document):
 
 
 def test_figures_of_the_readme_are_committed():
-    assert Path(ROOT / "figures" / "tradeoff.png").exists()
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    listed = subprocess.run(
+        ["git", "ls-files", "figures"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
+    assert shown
+    assert not [f for f in shown if not (ROOT / f).exists() or (listed and f not in listed.splitlines())]
 
 
 def test_numbers_of_the_readme_are_those_of_the_committed_records():

@@ -63,3 +63,20 @@ def test_other_files_under_the_same_name_are_another_source_network(folders, cha
 
 def test_what_ships_has_no_stamp():
     assert inputs.stamps("mnist_to_digits") == ()
+
+
+def test_files_behind_links_count_and_torchvisions_sets_are_known_by_their_root(folders, monkeypatch):
+    (folders / "far").mkdir()
+    (folders / "far" / "2.png").write_bytes(b"two")
+    (folders / "a" / "dog").symlink_to(folders / "far", target_is_directory=True)
+    before = inputs.stamps("folders:a:b")
+    (folders / "far" / "2.png").write_bytes(b"other")
+    inputs.stamps.cache_clear()
+    assert inputs.stamps("folders:a:b") != before
+    monkeypatch.setenv("MASKUTILS_DATA_ROOT", str(folders / "far"))
+    assert inputs.stamps("mnist_to_usps") == (str(folders / "far"),)
+
+
+def test_all_pairs_of_a_list_are_made_absolute(folders):
+    given = {"pairs": ["mnist_to_digits", "folders:a:b"]}
+    assert inputs.with_whole_paths(given)["pairs"] == ["mnist_to_digits", f"folders:{folders}/a:{folders}/b"]

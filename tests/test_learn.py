@@ -38,7 +38,6 @@ def test_every_method_masks_every_network_and_leaves_it_as_it_was(method, make):
     assert state(model) == before
     assert list(mask.bits) == list(mask.scores) == maskable(model)
     assert sum(int(b.sum()) for b in mask.bits.values()) == round(0.3 * mask.size)
-    assert 0 <= evaluate(mask.apply(model), easy()) <= 1
 
 
 @pytest.mark.parametrize("method", METHODS)

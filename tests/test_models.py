@@ -14,6 +14,7 @@ from maskutils.models import (
     MODELS,
     TaskHeads,
     build_model,
+    check_head_fits,
     device_of,
     for_task,
     head_name,
@@ -28,6 +29,7 @@ from maskutils.models import (
     with_head,
     with_target_head,
 )
+from maskutils.models.networks import _with_stem
 
 NAMES = [*MODELS, "resnet18"]  # ours, and one of torchvision's
 SHAPE = {"n_classes": 7, "in_channels": 3, "image_size": 12}
@@ -239,6 +241,11 @@ def test_the_first_convolution_takes_the_channels_of_the_images(name):
 
 
 def test_a_network_that_begins_with_no_convolution_says_so():
+    with pytest.raises(BadParameter, match="'plain' begins with no convolution to adapt to 1 channels"):
+        _with_stem(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "plain", 1, small=False)
+
+
+def test_pretrained_weights_are_for_three_channels():
     with pytest.raises(BadParameter, match="weights 'DEFAULT' of resnet18 are for 3 channels, the images have 1"):
         build_model("resnet18", 10, 1, 224, weights="DEFAULT")
 
@@ -353,3 +360,26 @@ def test_networks_with_extra_answers_give_one(name):
     with torch.device("meta"):
         model = build_model(name, 10, 3, 299)
         assert model.train()(torch.empty(2, 3, 299, 299)).shape == (2, 10)
+
+
+def test_weights_of_a_network_of_ours_are_refused_wherever_they_are_asked_for():
+    for ask in (lambda: build_model("cnn", weights="DEFAULT"), lambda: pretrained_transform("mlp", "DEFAULT")):
+        with pytest.raises(BadParameter, match=r"has no pretrained weights 'DEFAULT'; give a \.safetensors file"):
+            ask()
+
+
+def test_pretrained_weights_do_the_source_task_only_with_its_number_of_classes():
+    check_head_fits("resnet18", "DEFAULT", 1000)
+    check_head_fits("resnet18", "own.safetensors", 10)
+    with pytest.raises(
+        BadParameter, match="source_steps = 0, but the weights 'DEFAULT' of resnet18 have no head for the 10"
+    ):
+        check_head_fits("resnet18", "DEFAULT", 10)
+
+
+def test_a_parametrised_weight_is_listed_as_what_it_is():
+    model = nn.Sequential(nn.Linear(3, 4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
+    roles = summary(model).set_index("parameter")["role"]
+    assert roles["0.weight"] == "masked"
+    assert roles["1.parametrizations.weight.original1"].startswith("not masked: parametrised")
+    assert roles["1.bias"] == "not masked: bias, norm or embedding"

@@ -204,7 +204,7 @@ def test_a_saved_mask_with_state_switches_back_to_the_source_bit_for_bit(tmp_pat
     loaded = Mask.load(tmp_path / "source.safetensors")
     assert torch.equal(loaded.apply(model).eval()(x), through)
     assert model(x).shape == (16, 7), "the network itself was changed"
-    assert not torch.equal(mask.apply(model).eval()(x[:, :, :, :])[:, :4], through)
+    assert mask.apply(model).eval()(x).shape == (16, 7), "a mask alone has no head to put back"
 
 
 def test_state_of_another_network_is_refused():

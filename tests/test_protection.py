@@ -257,3 +257,24 @@ def test_a_fresh_head_that_would_be_held_is_refused_and_can_be_named(net, mask):
         pass
     with protect(net, carrying, train=["4."]):
         pass
+
+
+def test_an_optimizer_of_another_network_may_step_between_forward_and_backward(net, mask):
+    before, critic = tensors(net), nn.Linear(3, 1)
+    ours, other = AdamW(net.parameters(), 0.05), SGD(critic.parameters(), 0.1)
+    with protect(net, mask):
+        for _ in range(3):
+            out = net(X)
+            critic(out.detach()).sum().backward()
+            other.step()
+            F.cross_entropy(out, Y).backward()  # an error, if our weights had been written to
+            ours.step()
+            check_held(net, mask, before)
+    check_free(net, mask, before)
+
+
+def test_train_may_be_one_name(net, mask):
+    before = tensors(net)
+    with protect(net, mask, train="4."):
+        steps(net, SGD(net.parameters(), 0.1))
+    assert moved(net, before) == {"0.weight", "3.weight", "4.weight", "4.bias"}

@@ -59,3 +59,10 @@ def test_versions_and_commit_are_named():
     assert {"python", "torch", "torchvision", "maskutils"} <= set(provenance.versions())
     assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", provenance.git_commit())
     assert provenance.cores() >= 1
+
+
+def test_a_dotted_import_names_the_module():
+    assert provenance.imports_in("import maskutils.mask as m\nimport maskutils\nimport torch.nn") == [
+        "mask",
+        "__init__",
+    ]

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from maskutils import rankings
 from maskutils.models import build_model, maskable
 from maskutils.rankings import RANKINGS, fisher, fisher_information, magnitude, random, snip, some
 
@@ -132,3 +133,23 @@ def test_some_are_that_many_images_with_their_labels_and_none_twice(form, n, cou
     assert len(places) == len(set(places)) == count
     assert torch.equal(y, DATA.tensors[1][places])
     assert torch.equal(x, some(data, n, seed=0)[0])
+
+
+@pytest.mark.parametrize("ranking", [snip, fisher])
+def test_the_seed_decides_what_a_loader_that_shuffles_gives(ranking, net, monkeypatch):
+    monkeypatch.setattr(rankings, "some", lambda data, n, seed: some(data, 4, seed))
+    state = torch.get_rng_state()
+    first, again, other = (ranking(net, DataLoader(DATA, 2, shuffle=True), seed) for seed in (0, 0, 1))
+    assert equal(first, again)
+    assert not equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_stream_without_length_is_ranked_and_dicts_are_refused(net):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([DATA[i] for i in range(len(DATA))])
+
+    assert equal(snip(net, Stream(), 0), snip(net, [DATA[:]], 0))
+    with pytest.raises(ValueError, match=r"a batch must be a pair of tensors.*a dict of image"):
+        snip(net, [{"image": 1}], 0)

@@ -151,10 +151,17 @@ def test_the_approach_says_what_is_unusual(change, approach):
 
 def test_collect_joins_tables_and_keeps_a_shared_transfer_once(tmp_path):
     save_records(table({}, FREE), tmp_path / "a.csv")
-    save_records(table({"target_acc": 0.9}, {"seed": 1}), tmp_path / "b.csv")
+    save_records(table({}, {"seed": 1}), tmp_path / "b.csv")
     joined = collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")
     assert len(joined) == len(load_records(tmp_path / "out.csv")) == 3
     assert joined.loc[(joined["protocol"] == "protect") & (joined["seed"] == 0), "target_acc"].tolist() == [0.5]
+
+
+def test_collect_refuses_transfers_that_differ_in_a_setting_alone(tmp_path):
+    for name, lr in {"a": 1e-3, "b": 2e-3}.items():
+        save_records(table({"target_lr": lr}), tmp_path / f"{name}.csv")
+    with pytest.raises(ValueError, match="2 records stand for the same transfer"):
+        collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")
 
 
 def test_collect_of_a_damaged_table_names_it(tmp_path):

@@ -13,7 +13,7 @@ from maskutils.data import Domain, Pair, load_pair
 from maskutils.mask import Mask
 from maskutils.models import TaskHeads, build_model, for_task, head_name, maskable
 from maskutils.train import evaluate, fit, predict
-from maskutils.transfer import PROTOCOLS, answer, score, transfer
+from maskutils.transfer import PROTOCOLS, answer, interpolate, score, transfer
 
 STEPS = 20
 
@@ -299,3 +299,16 @@ def test_norm_statistics_follow_the_target_only_if_asked(norm):
     model, pair = build_model("resnet18", 10, 1, 28).eval(), load_pair("mnist_to_digits")
     after = transfer(model, pair, "finetune", steps=1, norm=norm)
     assert torch.equal(after.bn1.running_mean, model.bn1.running_mean) == (norm == "eval")
+
+
+def test_networks_with_nothing_in_common_are_not_interpolated():
+    with pytest.raises(ValueError, match="no parameter in common"):
+        interpolate(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)), nn.ModuleDict({"a": nn.Linear(2, 2)}), 0.5)
+
+
+def test_a_wrapped_network_is_transferred_scored_and_interpolated_as_the_one_inside(trained, pair, mask):
+    wrapped = nn.DataParallel(trained)
+    plain, after = (transfer(m, pair, "protect", mask=mask, steps=3) for m in (trained, wrapped))
+    assert not moved(plain, after)
+    assert score(wrapped, nn.DataParallel(after), pair, mask) == score(trained, plain, pair, mask)
+    assert not moved(interpolate(wrapped, after, 0.5), interpolate(trained, plain, 0.5))

@@ -4,7 +4,9 @@ Owns where images come from and how they are split. It must not know networks. A
 datasets: `TensorDataset` where the images live in memory, anything with `__getitem__` where they do not.
 """
 
-from maskutils.config import known
+from dataclasses import fields
+
+from maskutils.config import BadParameter, known
 from maskutils.data import embedded, vision
 from maskutils.data.base import FOLDERS, PAIRS, Domain, Loading, Pair, split, subset
 
@@ -13,6 +15,7 @@ __all__ = [
     "Domain",
     "Loading",
     "Pair",
+    "check_loading",
     "check_pair",
     "check_there",
     "embedded",
@@ -36,7 +39,8 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     True
     """
     if not name.startswith(FOLDERS):
-        return PAIRS[check_pair(name)](seed, loading)
+        check_loading(check_pair(name), loading)
+        return PAIRS[name](seed, loading)
     from maskutils.data import folders  # here, for it takes a second to import
 
     return folders.pair_of(name, seed, loading)
@@ -45,6 +49,25 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
 def check_pair(name: str) -> str:
     """`name` itself if it is that of a pair, or of the form "folders:SOURCE:TARGET"; else `BadParameter`."""
     return name if name.startswith(FOLDERS) else known(name, PAIRS, "pair")
+
+
+def check_loading(name: str, loading: Loading) -> None:
+    """Raises `BadParameter` if `loading` asks for what the pair `name` does not heed; image folders heed all."""
+    takes = getattr(PAIRS.get(name), "takes", None)
+    if takes is None:
+        return
+    for option in (f.name for f in fields(Loading) if f.name != "root" and getattr(loading, f.name) != f.default):
+        if option == "transform" and option not in takes:
+            raise BadParameter(
+                f"pair {name!r} takes no pretrained weights, whose transforms are not for its images; give image folders"
+            )
+        if option not in takes:
+            heeds = ", ".join(o for o in takes if o != "transform") or "none"
+            raise BadParameter(
+                f"pair {name!r} heeds {heeds} of the options of images, not {option!r}; image folders heed all"
+            )
+    if loading.channels not in (0, 1, 3):
+        raise BadParameter(f"images: channels {loading.channels} must be 1 or 3")
 
 
 def check_there(name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset, TensorDataset
 from maskutils import paths
 from maskutils.config import BadParameter, register
 from maskutils.data.base import PAIRS, Domain, Loading, Pair, split, subset
-from maskutils.data.embedded import DIGITS, MEAN, STD, as_packaged, domain, mnist_5k
+from maskutils.data.embedded import DIGITS, MEAN, STD, domain, mnist_5k
 
 IDX = "{0}/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 CIFAR10_STL10 = (
@@ -64,7 +65,8 @@ def open_set(name: str, train: bool, loading: Loading) -> Dataset:
         pass
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return opener(datasets, root, train, True)
+        with FileLock(root / ".lock"):  # one download at a time
+            return opener(datasets, root, train, True)
     except (OSError, RuntimeError, urllib.error.URLError) as error:
         raise BadParameter(
             f"data set {name!r} is not at {root} and cannot be had ({error}); put there {files}, or name another folder with "
@@ -117,10 +119,6 @@ class Images(Dataset):
 
 def _in_memory(source: str, target: str, keep: tuple[str, ...], seed: int, loading: Loading) -> Pair:
     """A pair of sets that fit in memory: at the source's size, with the most channels, normalised as the source's training images."""
-    if loading.transform is not None:
-        raise BadParameter(
-            f"{source}_to_{target} lies in memory and takes no transform of pretrained weights; give a network without them"
-        )
     opened = {name: [open_set(name, train, loading) for train in (True, False)] for name in (source, target)}
     pictures = {name: [_kept(half, keep) for half in halves] for name, halves in opened.items()}
     shape = pictures[source][0][0].shape
@@ -183,13 +181,13 @@ def labels_of(data: Any) -> list[int]:
     return list(data.targets if hasattr(data, "targets") else data._labels)
 
 
-def _pair(source: str, target: str, make: Callable[..., Pair], *given: Any) -> None:
-    """File a pair under its name."""
+def _pair(source: str, target: str, make: Callable[..., Pair], takes: tuple[str, ...], *given: Any) -> None:
+    """File a pair under its name; `takes` are the fields of `Loading` that it heeds."""
 
     def load(seed: int, loading: Loading) -> Pair:
         return make(source, target, *given, seed, loading)
 
-    load.__name__ = f"{source}_to_{target}"
+    load.__name__, load.takes = f"{source}_to_{target}", takes
     register(PAIRS)(load)
 
 
@@ -197,19 +195,21 @@ for _source, _target in [("mnist", t) for t in ("usps", "svhn", "fashion", "kmni
     ("svhn", "mnist"),
     ("cifar10", "cifar100"),
 ]:
-    _pair(_source, _target, _in_memory, ())
-_pair("cifar10", "stl10", _in_memory, CIFAR10_STL10)
+    _pair(_source, _target, _in_memory, ("size", "channels"), ())
+_pair("cifar10", "stl10", _in_memory, ("size", "channels"), CIFAR10_STL10)
 for _target in ("flowers102", "pets", "dtd", "eurosat"):
-    _pair("imagenet", _target, _streamed)
+    _pair("imagenet", _target, _streamed, ("size", "workers", "transform"))
 
 
 @register(PAIRS)
 def mnist5k_to_fashion(seed: int, loading: Loading) -> Pair:
     """5,000 packaged MNIST images, then the 70,000 of Fashion-MNIST: other things, so each task has a head of its own."""
-    as_packaged("mnist5k_to_fashion", loading)
     halves = [open_set("fashion", train, loading) for train in (True, False)]
     (x, y), (x_test, y_test) = ((brought_to(x, 28, 1), torch.as_tensor(y)) for x, y in map(arrays, halves))
     train, val, _ = split(y, seed, "fashion/train", test=0)
     splits = [(x[train], y[train]), (x[val], y[val]), (x_test, y_test)]
     source = domain("mnist", *mnist_5k(), seed)
     return Pair("mnist5k_to_fashion", source, _domain("fashion", splits, STD, MEAN, _classes("fashion", (), halves[0])))
+
+
+mnist5k_to_fashion.takes = ()

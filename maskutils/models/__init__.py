@@ -7,6 +7,7 @@ works everywhere; nothing has to be built here. It must not know data, masks or 
 from maskutils.models.networks import (
     MODELS,
     build_model,
+    check_head_fits,
     check_model,
     is_file,
     load_weights,
@@ -35,6 +36,7 @@ __all__ = [
     "TaskHeads",
     "build_model",
     "check_head",
+    "check_head_fits",
     "check_model",
     "check_prefixes",
     "device_of",

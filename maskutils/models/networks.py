@@ -1,4 +1,4 @@
-"""Networks by name: three of our own, any classification network of torchvision's, and weights from safetensors files."""
+"""Networks by name: two of our own, any classification network of torchvision's, and weights from safetensors files."""
 
 from collections.abc import Callable
 from functools import cache
@@ -31,11 +31,9 @@ def build_model(
     torch.Size([2, 5])
     """
     check_model(name)
+    if weights and not is_file(weights):
+        _weights_of(name, weights)
     with seeded(seed, f"model/{name}"):
-        if name in MODELS and weights and not is_file(weights):
-            raise BadParameter(
-                f"model {name!r} has no pretrained weights {weights!r}; give a .safetensors file, or a network of torchvision's"
-            )
         if name in MODELS:
             model = MODELS[name](n_classes, in_channels, image_size)
         else:
@@ -125,11 +123,24 @@ def _with_one_answer(model: nn.Module) -> nn.Module:
 
 def _weights_of(name: str, weights: str) -> Any:
     """torchvision's weights of that name for a network. Raises `BadParameter` that lists those there are."""
+    if name in MODELS:
+        raise BadParameter(
+            f"model {name!r} has no pretrained weights {weights!r}; give a .safetensors file, or a network of torchvision's"
+        )
     import torchvision.models
 
     kinds = torchvision.models.get_model_weights(name)
     known(weights, {*kinds.__members__, "DEFAULT"}, f"weights of {name}")
     return kinds[weights] if weights != "DEFAULT" else kinds.DEFAULT
+
+
+def check_head_fits(name: str, weights: str, n_classes: int) -> None:
+    """Raise `BadParameter` if torchvision's `weights` of `name` have a head for another number of classes."""
+    if not is_file(weights) and len(_weights_of(name, weights).meta["categories"]) != n_classes:
+        raise BadParameter(
+            f"source_steps = 0, but the weights {weights!r} of {name} have no head for the {n_classes} classes of the source; train one "
+            "with source_steps, or give a .safetensors file of a network that does the source task already"
+        )
 
 
 @cache

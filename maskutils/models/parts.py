@@ -62,7 +62,10 @@ def maskable(model: nn.Module) -> list[str]:
     """
     if names := _covered(model):
         return names
-    raise ValueError(f"{type(model).__name__} has nothing to mask: no weight of two or more dimensions beside its head")
+    raise ValueError(
+        f"{type(model).__name__} has nothing to mask: no weight of two or more dimensions beside its head (parametrised ones do "
+        "not count)"
+    )
 
 
 def _covered(model: nn.Module) -> list[str]:
@@ -81,7 +84,10 @@ def summary(model: nn.Module) -> pd.DataFrame:
     head, names = head_name(model) + ".", set(_covered(model))
 
     def role(name: str) -> str:
-        return "masked" if name in names else "head" if name.startswith(head) else "not masked: bias, norm or embedding"
+        if name in names or name.startswith(head):
+            return "masked" if name in names else "head"
+        other = "not masked: parametrised, see torch.nn.utils.parametrize.remove_parametrizations"
+        return other if ".parametrizations." in f".{name}" else "not masked: bias, norm or embedding"
 
     rows = [
         {"parameter": n, "shape": "x".join(map(str, p.shape)), "weights": p.numel(), "role": role(n)}

@@ -16,7 +16,7 @@ from maskutils import metrics
 from maskutils.config import known
 from maskutils.data import Pair
 from maskutils.mask import Mask
-from maskutils.models import TaskHeads, for_task, head_name, with_target_head
+from maskutils.models import TaskHeads, for_task, head_name, unwrapped, with_target_head
 from maskutils.rankings import Scores
 from maskutils.train import accuracy, evaluate, fit, predict
 from maskutils.transfer import baselines, protocols
@@ -50,9 +50,10 @@ def transfer(
     `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
     them. `history`, if given, is filled with the accuracy on both validation sets through training.
 
-    Raises `BadParameter` for an unknown protocol or knob, `ValueError` for a mask that is missing or of another
-    network.
+    Raises `BadParameter` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
+    another network.
     """
+    model = unwrapped(model)
     function = PROTOCOLS[known(protocol, PROTOCOLS, "protocol")]
     accepted = inspect.signature(function).parameters
     given = {"mask": mask, "importance": importance}
@@ -60,8 +61,7 @@ def transfer(
         if (name in accepted) != (value is not None):
             needs = f"needs {name}=" if value is None else f"takes no {name}"
             raise ValueError(f"protocol {protocol!r} {needs}")
-    if mask is not None:
-        mask.check(model)
+    _check_fit(model, mask, importance)
     for knob in knobs:
         known(knob, accepted.keys() - {"model", "train", "pair", "seed", "mask_steps", *given}, f"knob of {protocol}")
     model = copy.deepcopy(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
@@ -91,6 +91,7 @@ def score(
     losses; None without. `source_acc_before` need only be given where it is another network's than that of `before`
     (`winning_subnetwork` changes the source network before the transfer), or known already.
     """
+    before, after = unwrapped(before), unwrapped(after)
     source, target = getattr(pair.source, split), getattr(pair.target, split)
     source_after, dense_before = for_task(after, "source"), source_acc_before
     if dense_before is None:
@@ -113,17 +114,38 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
     """A copy of `after` at theta_0 + alpha (theta - theta_0): 0 is the source network, 1 the re-trained one.
 
     What `before` does not have (a head of the target's own) is taken from `after`. Applied to fine-tuning this is
-    WiSE-FT; it costs no training. Source: Wortsman et al. 2022 (arXiv 2109.01903), eq. 1.
+    WiSE-FT; it costs no training. Source: Wortsman et al. 2022 (arXiv 2109.01903), eq. 1. Raises `ValueError` for networks that
+    have no parameter in common.
     """
+    before, after = unwrapped(before), unwrapped(after)
     model, source, head = copy.deepcopy(after), for_task(before, "source"), head_name(after)
     theta_0 = source.state_dict()
     if isinstance(after.get_submodule(head), TaskHeads):  # there the source's head lies one name deeper
         theta_0 |= {f"{head}.source.{name}": t for name, t in source.get_submodule(head).state_dict().items()}
+    if not theta_0.keys() & dict(model.named_parameters()).keys():
+        raise ValueError(
+            f"{type(before).__name__} and {type(after).__name__} have no parameter in common to interpolate"
+        )
     with torch.no_grad():
         for name, theta in (dict(model.named_parameters()) | dict(model.named_buffers())).items():  # tied ones once
             if name in theta_0 and theta.is_floating_point():
                 theta.lerp_(theta_0[name], 1 - alpha)
     return model
+
+
+def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -> None:
+    """Raise `ValueError` if a mask or an importance that is given is of another network."""
+    if mask is not None:
+        mask.check(model)
+    if importance is None:
+        return
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    wrong = [name for name, values in importance.items() if shapes.get(name) != values.shape]
+    if wrong or not importance:
+        raise ValueError(
+            f"importance does not fit {type(model).__name__}: it has {len(importance)} tensors, of another name or shape than a parameter: "
+            f"{', '.join(wrong[:5]) or 'none'}"
+        )
 
 
 def _validation(model: nn.Module, pair: Pair) -> dict[str, float]:

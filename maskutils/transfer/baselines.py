@@ -151,6 +151,7 @@ def packnet(model: nn.Module, train: Train, pair: Pair, mask: Mask, seed: int, r
 
     Source: Mallya & Lazebnik 2018 (arXiv 1711.05769), whose mask is magnitude per layer. Pruned weights begin at 0.
     """
+    mask = Mask(mask.bits)  # what it may carry besides is of no use here
     model.load_state_dict(mask.apply(model).state_dict())
     settings = {name: train.keywords[name] for name in ("batch_size", "precision")}
     _retrain(model, pair, mask, steps=retrain_steps, seed=seed, **settings)
