@@ -98,20 +98,22 @@ def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") 
     readings |= {"y": rows[f"{split}target_acc"], "val_y": rows["val_target_acc"]}
     rows = rows[[*key, "seed"]].assign(**readings, source=chance(rows, "source"), target=chance(rows, "target"))
     rows = rows[rows["x"].notna()]
-    means = rows.groupby(key, dropna=False)[["val_x", "val_y"]].mean().reset_index()
-    fronts = [group[_on_front(group[["val_x", "val_y"]])] for _, group in means.groupby(["pair", "family"])]
-    out, best = [], pd.concat([means[:0], *fronts])[key]
-    for (pair, family, seed), kept in rows.merge(best, on=key).groupby(["pair", "family", "seed"]):
-        points, worst = kept[["x", "y"]].to_numpy(), kept[["source", "target"]].to_numpy()[0]
-        area = metrics.hypervolume([(x, y) for x, y in points], (worst[0], worst[1]))
-        out.append({"pair": pair, "seed": seed, "family": family, "hypervolume": area})
-    return pd.DataFrame(out, columns=["pair", "seed", "family", "hypervolume"])
+    rows = rows.assign(candidate=rows.groupby(key, dropna=False).ngroup())
+    means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean()
+    best = {candidate for _, group in means.groupby(["pair", "family"]) for candidate in _on_front(group)}
+    points: dict[tuple, list] = {}
+    kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "x", "y", "source", "target"]]
+    for *group, x, y, source, target in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
+        points.setdefault((*group, (source, target)), []).append((x, y))
+    areas = [[*group, metrics.hypervolume(front, worst)] for (*group, worst), front in points.items()]
+    return pd.DataFrame(areas, columns=["pair", "seed", "family", "hypervolume"])
 
 
-def _on_front(points: pd.DataFrame) -> list[bool]:
-    listed = list(points.itertuples(index=False, name=None))
-    front = set(metrics.pareto_front(listed))
-    return [point in front for point in listed]
+def _on_front(group: pd.DataFrame) -> list[int]:
+    """The candidates, last in the index of `group`, whose two values no other's beat."""
+    listed = list(zip(group.index.get_level_values("candidate"), *(group[name] for name in group), strict=True))
+    front = set(metrics.pareto_front([(x, y) for _, x, y in listed]))
+    return [candidate for candidate, x, y in listed if (x, y) in front]
 
 
 def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by: str = "family") -> pd.DataFrame:

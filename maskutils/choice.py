@@ -5,7 +5,6 @@ Everything is chosen on validation (columns `val_...`) and reported on test. It 
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from maskutils.analysis import CANDIDATE, bootstrap, source_read
@@ -43,18 +42,32 @@ def recommend(
     if (max_source_drop is None) == (min_target is None) or not 0 <= need <= 1:
         given = f"max_source_drop={max_source_drop}, min_target={min_target}"
         raise ValueError(f"give one need, max_source_drop= or min_target=, a fraction in [0, 1]; given: {given}")
-    without = [without] if isinstance(without, str) else list(without)
+    rows = _candidates(records, task_known, [without] if isinstance(without, str) else list(without))
+    own = rows[rows["candidate"] == _best(rows, max_source_drop, min_target)]
+    return pd.concat([own.iloc[0][CANDIDATE], _expectation(own)])
+
+
+def _candidates(records: pd.DataFrame, task_known: bool, without: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows one may choose from, with a number for each `candidate` and `drop`, `val_drop`: source accuracy lost in the reading
+    that is open to the reader.
+    """
     for name in without:
         known(name, {*records["approach"], *records["approach"].str.removesuffix(" + wise_ft")}, "approach")
-    rows = with_drop(on_grid(records), task_known)
+    rows = on_grid(records)
     trained = rows["approach"].str.removesuffix(" + wise_ft")  # an interpolation needs what its training needs
     rows = rows[~(trained.isin([*NOT_FOR_CHOICE, *without]) | rows["approach"].isin([*without]))]
-    pairs = rows.groupby([*CANDIDATE, "pair"], dropna=False)[["val_drop", "val_target_acc"]].mean()
-    everywhere = pairs.groupby(CANDIDATE, dropna=False)["val_drop"].transform("size") == rows["pair"].nunique()
-    means = pairs[everywhere].groupby(CANDIDATE, dropna=False).agg(
-        worst_drop=("val_drop", "max"), worst_target=("val_target_acc", "min"),
-        drop=("val_drop", "mean"), target=("val_target_acc", "mean"),
-    ).round(6).reset_index()  # fmt: skip
+    for prefix in ("", "val_"):
+        reading = source_read(rows, "known" if task_known else "full", prefix)
+        rows = rows.assign(**{f"{prefix}drop": rows[f"{prefix}source_acc_before"] - reading})
+    return rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup())
+
+
+def _best(rows: pd.DataFrame, max_source_drop: float | None, min_target: float | None = None) -> int:
+    """The number of the candidate that meets the need at the best price. Raises `Unmet`."""
+    pairs = rows.groupby(["candidate", "pair"])[["val_drop", "val_target_acc"]].mean().groupby("candidate")
+    drop, target = pairs["val_drop"], pairs["val_target_acc"]
+    means = {"worst_drop": drop.max(), "worst_target": target.min(), "drop": drop.mean(), "target": target.mean()}
+    means = pd.DataFrame(means).round(6)[pairs.size() == rows["pair"].nunique()]
     if max_source_drop is not None:
         met, nearest = means["worst_drop"] <= max_source_drop, f"the least drop is {means['worst_drop'].min():.3f}"
         ranked = means.assign(near=-means["target"].round(2)).sort_values(["near", "drop"])
@@ -63,34 +76,17 @@ def recommend(
         ranked = means.assign(near=-means["target"]).sort_values(["drop", "near"])
     if not met.any():
         raise Unmet(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
-    chosen = ranked[met.loc[ranked.index]].iloc[0]
-    return pd.concat([chosen[CANDIDATE], expectation(rows, chosen)])
+    return int(ranked.index[met.loc[ranked.index]][0])
 
 
-def expectation(rows: pd.DataFrame, chosen: pd.Series) -> pd.Series:
+def _expectation(own: pd.DataFrame) -> pd.Series:
     """Test mean, 95 % bootstrap interval over seeds and worst pair of the source drop and the target accuracy of one candidate."""
-    own = of_candidate(rows, chosen)
     seeds, pairs = (own.groupby(by)[["drop", "target_acc"]].mean() for by in ("seed", "pair"))
     out = {"n": len(seeds), "source_drop_worst": pairs["drop"].max(), "target_acc_worst": pairs["target_acc"].min()}
     for name, column in {"source_drop": "drop", "target_acc": "target_acc"}.items():
         low, high = bootstrap(seeds[column].to_numpy())
         out |= {name: seeds[column].mean(), f"{name}_low": low, f"{name}_high": high}
     return pd.Series(out)
-
-
-def with_drop(rows: pd.DataFrame, task_known: bool) -> pd.DataFrame:
-    """`rows` with `drop` and `val_drop`: source accuracy lost in the reading that is open to the reader; without those it is not."""
-    out = rows.copy()
-    for prefix in ("", "val_"):
-        reading = source_read(out, "known" if task_known else "full", prefix)
-        out[f"{prefix}drop"] = out[f"{prefix}source_acc_before"] - reading
-    return out
-
-
-def of_candidate(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
-    """The rows of one candidate."""
-    same = np.logical_and.reduce([(rows[c] == chosen[c]) | (rows[c].isna() & pd.isna(chosen[c])) for c in CANDIDATE])
-    return rows[same]
 
 
 def check_choice(
@@ -103,11 +99,16 @@ def check_choice(
     accuracy. Where there is but one seed, or one pair, there is nothing to check, and no row.
     """
     out, columns = [], ["pair", "seed", "allowed", "approach", "promised", "found", "target_acc"]
-    for pair, seed, seen, left_out in _folds(records, known(unseen, ("seed", "pair"), "unseen")):
+    for pair, seed, seen, left_out in _folds(
+        _candidates(records, task_known), known(unseen, ("seed", "pair"), "unseen")
+    ):
         for allowed in drops:
-            choice = recommend(seen, max_source_drop=allowed, task_known=task_known)
-            found = of_candidate(with_drop(on_grid(left_out), task_known), choice)[["drop", "target_acc"]].mean()
-            out.append([pair, seed, allowed, choice["approach"], choice["source_drop"], *found])
+            best = _best(seen, allowed)
+            chosen, found = (rows[rows["candidate"] == best] for rows in (seen, left_out))
+            promised = chosen.groupby("seed")["drop"].mean().mean()
+            out.append(
+                [pair, seed, allowed, chosen["approach"].iloc[0], promised, *found[["drop", "target_acc"]].mean()]
+            )
     return pd.DataFrame(out, columns=columns)
 
 
