@@ -4,6 +4,8 @@ Owns the comparisons that the README states: masked against dense, protected aga
 """
 
 import copy
+import gc
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from maskutils.protection import protect
 from maskutils.rankings import fisher_information
 
 REPEATS, STEPS = 7, 30
+PEAK = Path("/proc/self/clear_refs")
 
 
 def measure() -> pd.DataFrame:
@@ -36,12 +39,13 @@ def measure() -> pd.DataFrame:
         _selection(),
         _fisher(model, images),
         _file(model),
+        *_memory(),
     ]
     return pd.DataFrame(rows, columns=["what", "ours", "reference", "is", "ratio"])
 
 
 def _row(what: str, ours: float, reference: float, kind: str, unit: str = "ms") -> list[str]:
-    factor = 1e3 if unit == "ms" else 1e-3
+    factor = {"ms": 1e3, "kB": 1e-3, "MB": 1e-6}[unit]
     return [what, f"{factor * ours:.3g} {unit}", f"{factor * reference:.3g} {unit}", kind, f"{ours / reference:.2f}"]
 
 
@@ -134,3 +138,50 @@ def _file(model: nn.Module) -> list[str]:
         mask.save(ours)
         save_file({n: model.get_parameter(n) for n in mask.bits}, reference)
         return _row("a saved mask", ours.stat().st_size, reference.stat().st_size, "the weights it is of", "kB")
+
+
+def _memory() -> list[list[str]]:
+    """Memory that training takes in all, of a ResNet-18: scores of a mask, and weights under protection, against weights alone.
+
+    Where the kernel tells the peak since a moment (Linux); no rows elsewhere.
+    """
+    if not PEAK.exists():
+        return []
+    model, images, labels = build_model("resnet18", 10, 3, 32), torch.randn(16, 3, 32, 32), torch.arange(16) % 10
+
+    def dense() -> None:
+        own = copy.deepcopy(model)
+        _twice(_stepper(own, list(own.parameters()), images, labels))
+
+    def masked() -> None:
+        own = copy.deepcopy(model).requires_grad_(False)
+        _twice(_stepper(own, [layer.scores for layer in attach(own, "gumbel_sigmoid").values()], images, labels))
+
+    def protected() -> None:
+        own = copy.deepcopy(model)
+        step = _stepper(own, list(own.parameters()), images, labels)
+        with protect(
+            own.eval(), Mask.from_scores({n: own.get_parameter(n).detach().abs() for n in maskable(own)}, 0.1)
+        ):
+            _twice(step)
+
+    reference = _grown(dense)
+    named = {"learning a gumbel_sigmoid mask": masked, "training under protect": protected}
+    what = "memory of {}, ResNet-18"
+    return [
+        _row(what.format(n), _grown(call), reference, "training the dense network", "MB") for n, call in named.items()
+    ]
+
+
+def _twice(step: Callable[[], None]) -> None:
+    step()
+    step()
+
+
+def _grown(call: Callable[[], None]) -> float:
+    """Bytes that this process grows by at most during `call`."""
+    gc.collect()
+    PEAK.write_text("5")  # the peak is what is in use now
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -66,11 +66,11 @@ def styled() -> Iterator[None]:
 
 
 def look(name: str) -> dict[str, Any]:
-    """Colour and marker of an approach, everywhere the same; of one without its own, picked by its name."""
+    """Colour and marker of an approach, everywhere the same; of one without its own, picked by its name, and hollow."""
     if name in COLOURS:
         return {"color": COLOURS[name], "marker": MARKERS[name]}
     spare, digest = sns.color_palette("dark", 10).as_hex(), zlib.crc32(name.encode())
-    return {"color": spare[digest % 10], "marker": "os^vDP*"[digest // 10 % 7]}
+    return {"color": spare[digest % 10], "marker": "os^vDP*"[digest // 10 % 7], "markerfacecolor": "white"}
 
 
 def ordered(names: Sequence[str], order: Sequence[str]) -> list[str]:
