@@ -80,7 +80,7 @@ def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bo
     """
     rows, by = with_family(on_grid(relative(records))), ["pair", "family"] if each_pair else ["family"]
     found = rows.groupby([*by, *CANDIDATE], dropna=False).agg(mean=(f"val_{value}", "mean"), pairs=("pair", "nunique"))
-    everywhere = found["pairs"] == (1 if each_pair else rows["pair"].nunique())
+    everywhere = found["pairs"] == found.groupby(by)["pairs"].transform("max")  # on all pairs of its family
     means = found[everywhere]["mean"].dropna().rename(f"val_{value}").reset_index()
     best = means.loc[means.groupby(by)[f"val_{value}"].idxmax()].drop(columns=f"val_{value}")
     return rows.merge(best, on=[*by, *CANDIDATE])
