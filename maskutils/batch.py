@@ -17,7 +17,7 @@ import torch
 
 from maskutils import kernels, paths, plan, records
 from maskutils.config import BadParameter
-from maskutils.cost import expected_seconds, measured_seconds
+from maskutils.cost import longest_paths, measured_seconds
 from maskutils.files import file_digest
 from maskutils.inputs import check_inputs
 from maskutils.plan import Run
@@ -68,7 +68,7 @@ def _work(profile: str, todo: Sequence[Run], states: dict[str, dict[str, Any]], 
 
     by_id, waiting, running = {run.id: run for run in todo}, list(todo), {}
     done = as_completed(loop=dask.loop)
-    timeout, expected = plan.load_profile(profile).cell_timeout, expected_seconds(profile, todo)
+    timeout, longest = plan.load_profile(profile).cell_timeout, longest_paths(profile, todo)
 
     def launch() -> None:
         for run in [r for r in waiting if all(before in states for before in r.after)]:
@@ -83,7 +83,7 @@ def _work(profile: str, todo: Sequence[Run], states: dict[str, dict[str, Any]], 
                 records.collect(files, paths.results_dir(profile) / "records.csv")
             future = dask.submit(
                 execute, run, paths.runs_dir(profile), timeout, paths.environment(), pure=False, key=f"{run.id}-{time.time_ns()}",
-                priority=expected[run.id],  # the longest first, so that the last ones are short
+                priority=longest[run.id],  # so that the last ones are short
             )  # fmt: skip
             running[future] = run.id
             done.add(future)

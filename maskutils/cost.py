@@ -52,6 +52,14 @@ def _manifest(profile: str) -> list[dict[str, Any]]:
     return []
 
 
+def longest_paths(profile: str, runs: Sequence[Run]) -> dict[str, float]:
+    """Seconds from the start of each of `runs`, in an order in which they can run, to the end of the longest chain that follows it."""
+    seconds, found = expected_seconds(profile, runs), {}
+    for run in reversed(runs):
+        found[run.id] = seconds[run.id] + max((found[r.id] for r in runs if run.id in r.after), default=0.0)
+    return found
+
+
 def _rates() -> dict[str, float]:
     """Seconds of a step, by notebook, in the committed `default` profile."""
     rows = [(row["id"].split("-")[0], row) for row in _manifest("default")]

@@ -23,6 +23,20 @@ def test_the_longer_of_manifest_and_last_state_is_believed(root):  # noqa: F811
     assert cost.measured_seconds(profile, runs) == {"first": 40.0}
 
 
+def test_a_run_is_as_urgent_as_the_longest_chain_that_begins_with_it(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "third.ipynb")
+    runs = [
+        {"notebook": "first"},
+        {"notebook": "second", "after": ["first"]},
+        {"notebook": "third", "after": ["second"]},
+    ]
+    profile = write_profile(root / "tiny.yaml", runs)
+    rows = [{"id": n, "seconds": s} for n, s in {"first": 5.0, "second": 7.0, "third": 1.0}.items()]
+    records.write_json(paths.results_dir(profile) / "manifest.json", {"runs": rows})
+    found = cost.longest_paths(profile, plan.make_plan(profile))
+    assert found == {"first": 13.0, "second": 8.0, "third": 1.0}
+
+
 def test_a_run_never_done_is_scaled_from_the_default_profile_by_its_work(root):  # noqa: F811
     kinds = {"seeds": "list[int]", "densities": "list[float]", "target_steps": "int"}
     lines = [f"{name}: {kinds.get(name, 'str')} = {value!r}  #" for name, value in PARAMETERS.items()]
