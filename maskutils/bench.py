@@ -5,7 +5,6 @@ Owns the comparisons that the README states: masked against dense, protected aga
 
 import copy
 import gc
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +22,10 @@ from maskutils.layers.base import StraightThrough, top_fraction
 from maskutils.mask import Mask
 from maskutils.models import build_model, maskable
 from maskutils.protection import protect
+from maskutils.provenance import begin_peak, peak_bytes
 from maskutils.rankings import fisher_information
 
 REPEATS, STEPS = 7, 30
-PEAK = Path("/proc/self/clear_refs")
 
 
 def measure() -> pd.DataFrame:
@@ -145,7 +144,7 @@ def _memory() -> list[list[str]]:
 
     Where the kernel tells the peak since a moment (Linux); no rows elsewhere.
     """
-    if not PEAK.exists():
+    if not begin_peak():
         return []
     model, images, labels = build_model("resnet18", 10, 3, 32), torch.randn(16, 3, 32, 32), torch.arange(16) % 10
 
@@ -181,7 +180,7 @@ def _twice(step: Callable[[], None]) -> None:
 def _grown(call: Callable[[], None]) -> float:
     """Bytes that this process grows by at most during `call`."""
     gc.collect()
-    PEAK.write_text("5")  # the peak is what is in use now
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin_peak()
+    before = peak_bytes()
     call()
-    return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return float(peak_bytes() - before)

@@ -3,15 +3,11 @@
 It must not know notebooks or the batch.
 """
 
-import contextlib
 import os
-import resource
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -35,7 +31,7 @@ from maskutils.data import check_loading, check_pair
 from maskutils.learn import unusual
 from maskutils.models import check_model
 from maskutils.progress import bar
-from maskutils.provenance import code_key, git_commit, versions
+from maskutils.provenance import begin_peak, code_key, git_commit, peak_bytes, versions
 from maskutils.records import read_json, with_approach, write_json
 from maskutils.train import evaluate
 from maskutils.transfer import interpolate, score, transfer
@@ -170,8 +166,7 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     elif approach.method is not None:
         before, given["mask"] = source_subnetwork(setup, approach.method, seed, approach.density, **approach.options)
     mask, prepared = given.get("mask"), time.perf_counter()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # peak memory begins anew, where Linux runs
+    begin_peak()
     if approach.protocol == "source_only":  # nothing is trained, so a mask holds nothing; it is only looked through
         given.clear()
     history: list[dict[str, float]] = []
@@ -211,7 +206,6 @@ def _training(history: list[dict[str, float]]) -> dict[str, Any]:
 
 def _about(setup: Setup) -> dict[str, Any]:
     """Settings, provenance and peak memory (MB of this process: on Linux since the transfer began, elsewhere so far)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     about = setup.model_dump(mode="json", exclude={"pair", "model", "per_layer", "seeds", "densities", "alphas"})
-    about |= {"peak_mb": round(peak), "threads": torch.get_num_threads(), "commit": git_commit()}
+    about |= {"peak_mb": round(peak_bytes() / 2**20), "threads": torch.get_num_threads(), "commit": git_commit()}
     return about | versions()

@@ -126,8 +126,7 @@ def learn_subnetwork(
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
     model = copy.deepcopy(unwrapped(model)).requires_grad_(False)
-    train = (train,) if isinstance(train, str) else tuple(train)
-    check_prefixes(train, [n for n, _ in model.named_parameters()])
+    train = check_prefixes(train, [n for n, _ in model.named_parameters()])
     strength, head = cls.strength if strength is None else strength, head_name(model)
 
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:

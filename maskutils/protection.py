@@ -36,10 +36,10 @@ def protect(
     >>> with protect(model, mask, train=["1."]):
     ...     pass  # your loop
     """
-    model, train = unwrapped(model), (train,) if isinstance(train, str) else tuple(train)
+    model = unwrapped(model)
     mask.check(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    check_prefixes(train, tensors)
+    train = check_prefixes(train, tensors)
     held = {n: t.detach().clone() for n, t in tensors.items() if n in mask.bits or not n.startswith(train or "\0")}
     _check_shapes(mask, held)
     owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in held}

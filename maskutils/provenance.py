@@ -7,7 +7,9 @@ import ast
 import hashlib
 import os
 import platform
+import resource
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -96,6 +98,20 @@ def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=paths.PACKAGE.parent, capture_output=True, text=True, check=True
     ).stdout.strip()
+
+
+def begin_peak() -> bool:
+    """Let `peak_bytes` begin anew with what is in use now; whether that could be done (on Linux it can)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had in use since `begin_peak`, or since it began."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def cores() -> int:

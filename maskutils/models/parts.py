@@ -101,11 +101,13 @@ def norm_layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, _NormBase)]
 
 
-def check_prefixes(train: Iterable[str], names: Collection[str]) -> None:
-    """Raises `ValueError` for a prefix in `train` with which none of `names` begins."""
-    for prefix in train:
+def check_prefixes(train: str | Iterable[str], names: Collection[str]) -> tuple[str, ...]:
+    """The prefixes in `train`, which may be one. Raises `ValueError` for one with which none of `names` begins."""
+    prefixes = (train,) if isinstance(train, str) else tuple(train)
+    for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"train={prefix!r} matches no parameter or buffer; there are {', '.join(names)}")
+    return prefixes
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
