@@ -26,6 +26,8 @@ SIDES = {
 }  # pixels, by the source of a pair; 28 for all others
 UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
 START = 8.0  # seconds that a kernel, its imports and its figures take whatever it computes
+STEP = 0.005  # seconds of a step beside the arithmetic of the network: its images, optimiser and Python
+CORE, GPU = 5e10, 2e13  # operations a second to reckon with: of large networks on one core, and on a usual GPU in mixed precision
 
 
 def expected_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
@@ -61,11 +63,10 @@ def longest_paths(profile: str, runs: Sequence[Run]) -> dict[str, float]:
 
 
 def _rates() -> dict[str, float]:
-    """Seconds of a step, by notebook, in the committed `default` profile."""
-    rows = [(row["id"].split("-")[0], row) for row in _manifest("default")]
+    """How many times its `work` on one core a notebook took in the committed `default` profile, by notebook."""
     return {
-        name: max(row["seconds"] - START, 1.0) / steps(row["parameters"])
-        for name, row in rows
+        row["id"].split("-")[0]: max(row["seconds"] - START, 1.0) / work(row["parameters"], CORE)
+        for row in _manifest("default")
         if "target_steps" in row["parameters"]
     }
 
@@ -73,16 +74,16 @@ def _rates() -> dict[str, float]:
 def _estimate(run: Run, rates: Mapping[str, float]) -> float:
     if not rates or "target_steps" not in run.parameters:
         return UNKNOWN
-    small = rates.get(run.notebook.stem) or max(rates.values())  # of the network of `default`, most of it overhead
+    rate = rates.get(run.notebook.stem) or max(rates.values())
     try:
-        return START + steps(run.parameters) * (small + arithmetic(run.parameters) / throughput())
-    except (
-        RuntimeError,
-        AssertionError,
-        ValueError,
-        KeyError,
-    ):  # of a size the network does not take, or parameters of its own
+        return START + rate * work(run.parameters, GPU if torch.cuda.is_available() else CORE)
+    except (RuntimeError, AssertionError, ValueError, KeyError):  # a size that the network does not take
         return UNKNOWN
+
+
+def work(parameters: Mapping[str, Any], throughput: float) -> float:
+    """Seconds of the target's steps of a notebook with `parameters`, at `throughput` operations a second."""
+    return steps(parameters) * (STEP + arithmetic(parameters) / throughput)
 
 
 def steps(parameters: Mapping[str, Any]) -> float:
@@ -96,11 +97,6 @@ def arithmetic(parameters: Mapping[str, Any]) -> float:
     source = str(parameters["pair"]).replace(":", "_").split("_")[0]
     side = options(parameters.get("images", "")).get("size") or SIDES.get(source, 28)
     return 3 * parameters.get("batch_size", 32) * flops(parameters["model"], 3 if source in SIDES else 1, int(side))
-
-
-def throughput() -> float:
-    """Operations a second to reckon with: what large networks reach on a usual GPU in mixed precision, or on one core."""
-    return 2e13 if torch.cuda.is_available() else 5e10
 
 
 @cache

@@ -45,8 +45,13 @@ def test_a_run_never_done_is_scaled_from_the_default_profile_by_its_work(root): 
     records.write_json(paths.results_dir("default") / "manifest.json", {"runs": [row]})
     run = {"notebook": "work", "parameters": {"seeds": [0, 1, 2], "target_steps": 600}}
     profile = write_profile(root / "tiny.yaml", [run])
-    network = 2 * 3 * 300 * 2 * cost.arithmetic(PARAMETERS) / cost.throughput()
-    assert cost.expected_seconds(profile, plan.make_plan(profile))["work"] == pytest.approx(cost.START + 60 + network)
+    assert cost.expected_seconds(profile, plan.make_plan(profile))["work"] == pytest.approx(cost.START + 60)
+
+
+def test_work_grows_with_the_arithmetic_of_the_network():
+    small, large = ({**PARAMETERS, "model": model} for model in ("mlp", "resnet18"))
+    assert cost.work(large, cost.CORE) > 50 * cost.work(small, cost.CORE) > 50 * 600 * cost.STEP
+    assert cost.work(small, cost.GPU) < cost.work(small, cost.CORE)
 
 
 def test_flops_are_counted_without_computing():
