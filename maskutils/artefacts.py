@@ -22,7 +22,7 @@ from maskutils.data import Loading, Pair, load_pair
 from maskutils.files import DamagedFile, write_atomically
 from maskutils.inputs import stamps
 from maskutils.layers import LAYERS
-from maskutils.learn import learn_mask, learn_subnetwork, unusual
+from maskutils.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.mask import Mask
 from maskutils.models import build_model, check_head_fits, own_head, pretrained_transform, with_target_head
 from maskutils.provenance import code_key, versions
@@ -31,7 +31,7 @@ from maskutils.train import fit
 
 T = TypeVar("T")
 
-_pair = lru_cache(maxsize=8)(load_pair)
+_pair = lru_cache(maxsize=3)(load_pair)  # a large one takes gigabytes, a small one a tenth of a second
 
 
 def source_pair(setup: Setup, seed: int) -> Pair:
@@ -92,7 +92,7 @@ def source_subnetwork(
     if cls is not None and cls.learns_density and density is not None:
         options["density"] = density
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
-    settings = {"steps": setup.mask_steps, "seed": seed, "precision": setup.computing.precision} | options
+    settings = _to_learn(setup, seed) | options
 
     def make_mask() -> Mask:
         if cls is None:  # a ranking: any density will do
@@ -119,18 +119,17 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
     model = model if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
 
     def make() -> Mask:
-        return learn_subnetwork(
-            model,
-            pair.target.train,
-            method,
-            steps=setup.mask_steps,
-            seed=seed,
-            precision=setup.computing.precision,
-            train=own_head(model),
-        )[1]
+        settings = _to_learn(setup, seed)
+        return learn_subnetwork(model, pair.target.train, method, train=own_head(model), **settings)[1]
 
     path = _path("mask", mask_key(setup, method, seed, {"task": "target"}))
     return cached(path, make, lambda m, p: m.save(p, scores=True), Mask.load).at_density(density, setup.per_layer)
+
+
+def _to_learn(setup: Setup, seed: int) -> dict[str, Any]:
+    """How a mask is learnt in the study."""
+    size = mask_batch(setup.batch_size)
+    return {"steps": setup.mask_steps, "seed": seed, "precision": setup.computing.precision, "batch_size": size}
 
 
 def source_importance(setup: Setup, protocol: str, method: str | None, seed: int) -> Scores:
@@ -178,6 +177,8 @@ def device(setup: Setup) -> torch.device:
         name = next(n for n in ("cuda", "mps", "cpu") if present[n])
     if not present[name]:
         raise BadParameter(f"device {name!r} is not there; present: {', '.join(n for n in present if present[n])}")
+    if name == "cuda" and setup.computing.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
+        raise BadParameter("this GPU only emulates bf16, which is slower than float32; leave it out of compute")
     return torch.device(name)
 
 

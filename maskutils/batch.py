@@ -49,13 +49,14 @@ def reproduce(
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = [run for run in runs if force or reasons[run.id]]
         for run in todo:
-            check_inputs(run.parameters.get("pair", ""), run.parameters.get("weights", ""))
+            check_inputs(run.parameters)
         states = {run.id: records.read_json(plan.state_file(profile, run.id)) for run in runs if run not in todo}
         for run in runs:
             if run.id in states:
                 report("skipped", run, states[run.id])
         if todo:
-            with client(min(workers or (1 if torch.cuda.is_available() else cores()), len(todo)), scheduler) as dask:
+            gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+            with client(min(workers or (1 if gpu else cores()), len(todo)), scheduler) as dask:
                 _work(profile, todo, states, dask, report)
         if todo or not (paths.results_dir(profile) / "manifest.json").exists():
             _write_manifest(profile, runs, states)

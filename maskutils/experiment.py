@@ -205,7 +205,7 @@ def _training(history: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def _about(setup: Setup) -> dict[str, Any]:
-    """Settings, provenance and peak memory (MB of this process: on Linux since the transfer began, elsewhere so far)."""
+    """Settings, provenance and peak memory (MB of this process, or of its GPU: on Linux since the transfer began, elsewhere so far)."""
     about = setup.model_dump(mode="json", exclude={"pair", "model", "per_layer", "seeds", "densities", "alphas"})
     about |= {"peak_mb": round(peak_bytes() / 2**20), "threads": torch.get_num_threads(), "commit": git_commit()}
     return about | versions()

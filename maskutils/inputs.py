@@ -29,13 +29,20 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def check_inputs(pair: str, weights: str = "") -> None:
-    """Raises `BadParameter` if image folders that `pair` names, or the file `weights`, are not there."""
-    check_there(pair)
+def check_inputs(parameters: Mapping[str, Any]) -> None:
+    """Raises `BadParameter` if image folders that `pair` or `pairs` name, or the file `weights`, are not there."""
+    for pair in pairs_in(parameters):
+        check_there(pair)
+    weights = parameters.get("weights", "")
     if is_file(weights) and not Path(weights).expanduser().is_file():
         raise BadParameter(
             f"weights {weights}: there is no such file; give a .safetensors file, or the name of torchvision's weights"
         )
+
+
+def pairs_in(parameters: Mapping[str, Any]) -> list[str]:
+    """The pairs of domains that a notebook with `parameters` reads."""
+    return [parameters["pair"]] if "pair" in parameters else list(parameters.get("pairs", ()))
 
 
 @cache

@@ -43,7 +43,7 @@ def learn_mask(
     `options` default to those of the layer. The mask carries its scores and its history.
 
     Raises `BadParameter` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
-    training diverges.
+    training diverges. In distributed training, let one process learn it and all load it: each would find another.
 
     >>> from maskutils import build_model, load_pair
     >>> learn_mask(build_model("mlp"), load_pair("mnist_to_digits").source.train, "magnitude", density=0.1)
@@ -84,6 +84,11 @@ def unusual(method: str | None, options: Mapping[str, float | str]) -> dict[str,
         usual = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
         usual |= {"lr": cls.lr, "strength": cls.strength}
     return {name: value for name, value in options.items() if name not in usual or usual[name] != value}
+
+
+def mask_batch(batch_size: int) -> int:
+    """Images a step when a mask is learnt, where a network is trained on `batch_size`: twice as many, but not above 64."""
+    return min(64, 2 * batch_size)
 
 
 def _ranked(

@@ -5,6 +5,7 @@ Owns profiles and the state of runs. It executes nothing.
 
 import hashlib
 import itertools
+import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskutils import paths
 from maskutils.config import BadParameter, checked, content_key, known
 from maskutils.files import DamagedFile, file_digest
-from maskutils.inputs import stamps
+from maskutils.inputs import pairs_in, stamps
 from maskutils.notebooks import check_parameters, code_cells, find_notebook, notebook_parameters
 from maskutils.provenance import code_key, imports_in
 from maskutils.records import read_json
@@ -139,7 +140,7 @@ def _run(
         "parameters": parameters,
         "package code": code_key(*itertools.chain.from_iterable(map(imports_in, code))),
         "upstream": {r.id: r.key for r in after},
-        "files": stamps(parameters.get("pair", ""), parameters.get("weights", "")),
+        "files": [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)],
         "versions": {"python": platform.python_version_tuple()[:2], "torch": version("torch")},
     }
     if "output" in declared:
@@ -164,7 +165,8 @@ def why(profile: str, run: Run) -> str:
         return "not run yet"
     try:
         state = read_json(file)
-        changed = [part for part, value in run.parts.items() if state["parts"].get(part) != _as_json(value)]
+        parts = json.loads(json.dumps(run.parts))  # as they come back from a file
+        changed = [part for part, value in parts.items() if state["parts"].get(part) != value]
         outputs = state["outputs"]
     except (DamagedFile, KeyError, TypeError, AttributeError):
         return "its state file is damaged"
@@ -174,13 +176,3 @@ def why(profile: str, run: Run) -> str:
         return "failed before"
     damaged = [Path(path).name for path, digest in outputs.items() if file_digest(Path(path)) != digest]
     return "missing or damaged: " + ", ".join(damaged) if damaged else ""
-
-
-def _as_json(value: Any) -> Any:
-    return (
-        list(value)
-        if isinstance(value, tuple)
-        else {k: _as_json(v) for k, v in value.items()}
-        if isinstance(value, dict)
-        else value
-    )

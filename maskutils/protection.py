@@ -20,16 +20,18 @@ from maskutils.models import check_prefixes, unwrapped
 @contextlib.contextmanager
 def protect(
     model: nn.Module, mask: Mask, train: Iterable[str] = (), optimizer: Optimizer | None = None
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Inside the block, every weight of `model` that `mask` keeps stays as it was on entry, bit for bit.
 
     So does everything that the mask does not speak of (biases, norm layers and their statistics, the head), but for
-    parameters and buffers whose names begin with one of `train`: name a fresh head there. Works with any loop: what may
-    not move is restored after each step of `optimizer` (of every optimiser that trains a parameter of `model`, if none is
-    given), and once more on leaving the block. Takes two copies of the weights in memory.
+    parameters and buffers whose names begin with one of `train`: name a fresh head there. Works with any loop that trains by
+    `torch.optim`: what may not move is restored after each step of `optimizer` (of every optimiser that trains a parameter of `model`,
+    if none is given), and once more on leaving the block. A loop that writes weights itself, as from master copies in another
+    precision, calls what the block gives after it does: `with protect(...) as restore`. Takes two copies of the weights in memory.
 
     Raises `ValueError` if the mask is of another network, if a name in `train` matches nothing, or if a head would be held that is of
-    another shape than the one the mask carries. Warns where norm layers that are held train with the statistics of the batch.
+    another shape than the one the mask carries. Warns where norm layers that are held train with the statistics of the batch, and
+    on leaving the block if held weights were moved by something else than a step.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> mask = Mask({"0.weight": torch.tensor([[True, False], [True, True]])})
@@ -47,19 +49,25 @@ def protect(
     holds = [_hold(m, n.rpartition(".")[2], held[n], mask.bits.get(n)) for n, m in owners.items()]
 
     @torch.no_grad()
-    def restore(stepped: Optimizer | None = None, *_: object) -> None:
-        if stepped is None or stepped is optimizer or _trains(stepped, model):
-            _warn_once(norms)
-            for hold in holds:
-                hold()
+    def restore() -> None:
+        _warn_once(norms)
+        for hold in holds:
+            hold()
+
+    def after_step(stepped: Optimizer, *_: object) -> None:
+        if stepped is optimizer or _trains(stepped, model):
+            restore()
 
     register = optimizer.register_step_post_hook if optimizer is not None else register_optimizer_step_post_hook
-    hook = register(restore)
+    hook = register(after_step)
     try:
-        yield
+        yield restore
     finally:
         hook.remove()
+        weights = [p for n, p in model.named_parameters() if n in held]
+        left = [p.detach().clone() for p in weights]
         restore()
+        _warn_if_moved(any(not torch.equal(_bits(p), _bits(was)) for p, was in zip(weights, left, strict=True)))
 
 
 def _hold(owner: nn.Module, leaf: str, before: Tensor, bits: Tensor | None) -> Callable[[], None]:
@@ -101,6 +109,17 @@ def _check_shapes(mask: Mask, held: Mapping[str, Tensor]) -> None:
                 f"{name} is {tuple(held[name].shape)} here and {tuple(before.shape)} in the task that the mask carries, and would be held "
                 f"untrained; name it in train=, as train=[{name!r}]"
             )
+
+
+def _warn_if_moved(moved: bool) -> None:
+    """Warn if, when the block was left, held weights were not as after a step."""
+    if moved:
+        warnings.warn(
+            "held weights were changed by something else than a step of an optimiser that trains them (a copy of master weights, "
+            "another optimiser than `optimizer`, weights that were loaded): they are as on entry now, but the rest was trained beside "
+            "the changed ones; call what the block gives after each such change: with protect(...) as restore",
+            stacklevel=4,
+        )
 
 
 def _warn_once(norms: list[nn.Module]) -> None:

@@ -101,7 +101,12 @@ def _git(*arguments: str) -> str:
 
 
 def begin_peak() -> bool:
-    """Let `peak_bytes` begin anew with what is in use now; whether that could be done (on Linux it can)."""
+    """Let `peak_bytes` begin anew with what is in use now; whether that could be done (on Linux and on a GPU it can)."""
+    import torch  # here, for the command line does without
+
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+        return True
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -110,7 +115,11 @@ def begin_peak() -> bool:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had in use since `begin_peak`, or since it began."""
+    """The most memory that this process has had in use since `begin_peak`, or since it began; that of the GPU, where it uses one."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

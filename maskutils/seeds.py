@@ -22,12 +22,19 @@ def generator(seed: int, name: str) -> torch.Generator:
 
 @contextlib.contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
-    """Draw from the stream `name` of `seed` inside the block; leave torch's global generators as they were."""
-    used = torch.cuda.is_initialized()  # to touch an idle GPU would initialise it
-    with torch.random.fork_rng([torch.cuda.current_device()] if used else []):
+    """Draw from the stream `name` of `seed` inside the block; leave torch's global generators as they were.
+
+    Those of a GPU that nobody has used yet are not touched: it would be initialised, or seeded as soon as it is.
+    """
+    used, value = torch.cuda.is_initialized(), stream(seed, name)
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if used else []):
         mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
         try:
-            torch.manual_seed(stream(seed, name))
+            torch.default_generator.manual_seed(value)
+            if used:
+                torch.cuda.manual_seed_all(value)
+            if mps is not None:
+                torch.mps.manual_seed(value)
             yield
         finally:
             if mps is not None:

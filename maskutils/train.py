@@ -98,7 +98,9 @@ def _step(
 ) -> Tensor:
     """One step of `optim`; returns the loss."""
     device = device_of(model)
-    x, y = (t.to(device, non_blocking=True) for t in images_and_labels(batch))
+    x, y = (
+        t.to(device, non_blocking=device.type == "cuda") for t in images_and_labels(batch)
+    )  # MPS may read freed memory
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = model(x)
         loss = F.cross_entropy(logits, y)
@@ -175,7 +177,7 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
     model.eval()
     device, results = device_of(model), []
     for x, y in map(images_and_labels, _in_order(data, batch_size)):
-        results.append((model(x.to(device)).cpu(), y.cpu()))
+        results.append((torch.cat([model(part.to(device)).cpu() for part in x.split(that_fit(x))]), y.cpu()))
     if not any(len(y) for _, y in results):
         raise ValueError("there is nothing to evaluate on: the data is empty")
     logits, labels = zip(*results, strict=True)
@@ -192,10 +194,17 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).float().mean().item()
 
 
+def that_fit(images: Tensor) -> int:
+    """How many of `images` (N, ...) to put through a network at once where no batch size is given: 27 of 3x224x224, so that its
+    activations are not larger than in training.
+    """
+    return max(1, 2**22 // images.shape[1:].numel())
+
+
 def loader(data: Dataset, batch_size: int, **options: object) -> DataLoader:
     """A DataLoader of `data`, with as many worker processes as its attribute `workers` says (none if it has none)."""
     workers = getattr(data, "workers", 0)
-    pinned = torch.cuda.is_available()
+    pinned = workers > 0 and torch.cuda.is_initialized()  # what comes from this process may be on the GPU already
     return DataLoader(
         data, batch_size, num_workers=workers, persistent_workers=workers > 0, pin_memory=pinned, **options
     )

@@ -348,6 +348,14 @@ def test_auto_is_the_fastest_device_that_is_there(monkeypatch, cuda, mps, chosen
     assert artefacts.device(Setup(compute="cpu")).type == "cpu"
 
 
+def test_a_gpu_that_only_emulates_bf16_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: emulated)
+    with pytest.raises(BadParameter, match="only emulates bf16"):
+        artefacts.device(Setup(compute="auto bf16"))
+    assert artefacts.device(Setup(compute="auto")).type == "cuda"
+
+
 @pytest.mark.parametrize(
     ("change", "meant"), [({"pair": "mnist_to_digit"}, "mnist_to_digits"), ({"model": "nnc"}, "cnn")]
 )

@@ -35,10 +35,12 @@ def test_paths_are_made_absolute_and_names_are_left_alone(folders):
 
 def test_what_is_not_there_is_refused(folders):
     with pytest.raises(BadParameter, match=r"w\.safetensors: there is no such file"):
-        inputs.check_inputs("mnist_to_digits", "w.safetensors")
+        inputs.check_inputs({"pair": "mnist_to_digits", "weights": "w.safetensors"})
     with pytest.raises(BadParameter, match="c is not a folder"):
-        inputs.check_inputs("folders:a:c")
-    inputs.check_inputs("folders:a:b", "DEFAULT")
+        inputs.check_inputs({"pair": "folders:a:c"})
+    with pytest.raises(BadParameter, match="c is not a folder"):
+        inputs.check_inputs({"pairs": ["mnist_to_digits", "folders:a:c"]})
+    inputs.check_inputs({"pair": "folders:a:b", "weights": "DEFAULT"})
 
 
 @pytest.mark.parametrize("change", ["another image", "another content", "one image less", "other weights"])

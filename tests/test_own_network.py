@@ -229,3 +229,10 @@ def test_a_mask_costs_one_bit_a_weight_on_disk(tmp_path):
     mask = learn_mask(model, data(), "magnitude", density=0.1)
     mask.save(tmp_path / "mask.safetensors")
     assert (tmp_path / "mask.safetensors").stat().st_size == pytest.approx(mask.size / 8, rel=0.01)
+
+
+def test_weights_that_are_sharded_over_processes_are_refused():
+    net = build_model("mlp")
+    net[1].weight.device_mesh = "as a DTensor has"
+    with pytest.raises(ValueError, match="sharded over processes"), protect(net, Mask({})):
+        pass

@@ -5,7 +5,7 @@ import json
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
 
-from maskutils import plan, records
+from maskutils import inputs, plan, records
 from maskutils.config import BadParameter
 from maskutils.files import file_digest
 
@@ -134,6 +134,19 @@ def test_an_edit_of_the_package_reruns(root, profile, monkeypatch):  # noqa: F81
     state_of(root, profile, plan.make_plan(profile)[0])
     monkeypatch.setattr(plan, "code_key", lambda *modules: "another")
     assert plan.why(profile, plan.make_plan(profile)[0]) == "changed: package code"
+
+
+@pytest.mark.parametrize("cell", ['pair: str = "{}"', 'pairs: list[str] = ["{}"]'])
+def test_another_image_in_a_folder_reruns(root, cell):  # noqa: F811
+    for side in ("a", "b"):
+        (root / side / "cat").mkdir(parents=True)
+    write_notebook(root / "notebooks" / "one.ipynb", "pass", parameters=cell.format(f"folders:{root}/a:{root}/b"))
+    own = write_profile(root / "tiny.yaml", [{"notebook": "one"}])
+    state_of(root, own, plan.make_plan(own)[0])
+    assert plan.why(own, plan.make_plan(own)[0]) == ""
+    (root / "b" / "cat" / "1.png").write_bytes(b"new")
+    inputs.stamps.cache_clear()  # it is asked once in a process
+    assert plan.why(own, plan.make_plan(own)[0]) == "changed: files"
 
 
 @pytest.mark.parametrize("damage", ["delete", "edit"])

@@ -144,7 +144,7 @@ def test_train_frees_what_it_names_and_nothing_else(net, mask, train, freed):
 
 def test_only_the_given_optimizer_is_watched_but_leaving_restores_all_the_same(net, mask):
     before, watched, other = tensors(net), SGD(net[0].parameters(), 0.1), SGD(net[3:].parameters(), 0.1)
-    with protect(net, mask, optimizer=watched):
+    with pytest.warns(UserWarning, match="another optimiser than"), protect(net, mask, optimizer=watched):  # noqa: PT031
         steps(net, other)
         assert "4.weight" in moved(net, before)
     check_held(net, mask, before)
@@ -278,3 +278,32 @@ def test_train_may_be_one_name(net, mask):
     with protect(net, mask, train="4."):
         steps(net, SGD(net.parameters(), 0.1))
     assert moved(net, before) == {"0.weight", "3.weight", "4.weight", "4.bias"}
+
+
+def master_copies(net, restore=lambda: None):
+    """A loop that trains copies in double precision and writes them back, as some mixed precision does."""
+    masters = [p.detach().double().requires_grad_() for p in net.parameters()]
+    optimizer = SGD(masters, 0.1)
+    for _ in range(3):
+        net.zero_grad()
+        F.cross_entropy(net(X[:16]), Y[:16]).backward()
+        for master, p in zip(masters, net.parameters(), strict=True):
+            master.grad = p.grad.double()
+        optimizer.step()
+        with torch.no_grad():
+            for master, p in zip(masters, net.parameters(), strict=True):
+                p.copy_(master)
+        restore()
+
+
+def test_a_loop_that_writes_weights_itself_is_told_and_can_restore_them(net, mask):
+    before = tensors(net)
+    with pytest.warns(UserWarning, match="changed by something else than a step"), protect(net, mask):
+        master_copies(net)
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        warnings.filterwarnings("ignore", "norm layers train")
+        with protect(net, mask) as restore:
+            master_copies(net, restore)
+    assert moved(net, before) == {"0.weight", "3.weight"}
+    for name, bits in mask.bits.items():
+        assert torch.equal(net.get_parameter(name)[bits], before[name][bits])

@@ -97,6 +97,20 @@ def test_fisher_information_is_the_expected_square_over_the_networks_own_labels(
     assert close(fisher(net, DATA, 0), ranked)
 
 
+def test_of_many_classes_the_likeliest_are_taken(net, monkeypatch):
+    whole = fisher_information(net, DATA)
+    monkeypatch.setattr(rankings, "LABELS", 2)
+    part, expected = fisher_information(net, DATA), {n: torch.zeros_like(p) for n, p in net.eval().named_parameters()}
+    for image in DATA.tensors[0].split(1):
+        log_p = F.log_softmax(net(image)[0], 0)
+        for lp in log_p.sort(descending=True).values[:2]:
+            gradients = torch.autograd.grad(lp, list(net.parameters()), retain_graph=True)
+            for (name, _), g in zip(net.named_parameters(), gradients, strict=True):
+                expected[name] += lp.exp().detach() * g.square() / 12
+    assert close(part, expected)
+    assert not close(part, whole)
+
+
 FORMS = {
     "loader": lambda: DataLoader(DATA, 5),
     "list": lambda: list(DataLoader(DATA, 5)),

@@ -63,3 +63,11 @@ def test_an_inner_block_does_not_disturb_the_outer_one():
         with seeded(0, "inner"):
             torch.rand(9)
         assert torch.equal(torch.cat([first, torch.rand(3)]), plain)
+
+
+def test_a_gpu_that_nobody_has_used_is_not_seeded_for_later():
+    torch.cuda.manual_seed_all(7)
+    queued = torch.cuda._lazy_seed_tracker.get_calls()
+    with seeded(3, "fit"):
+        torch.rand(2)
+    assert torch.cuda._lazy_seed_tracker.get_calls() is queued

@@ -232,3 +232,21 @@ def test_a_stream_without_length_is_read_in_its_own_order():
     assert not torch.equal(model.weight, before)
     in_memory = TensorDataset(torch.arange(4.0)[:, None], torch.arange(4) % 2)
     assert evaluate(model, Stream()) == evaluate(model, in_memory)
+
+
+def test_large_images_go_through_the_network_a_few_at_a_time():
+    seen = []
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            seen.append(len(x))
+            return self.head(x.mean((2, 3)))
+
+    images, labels = torch.rand(30, 3, 224, 224), torch.arange(30) % 2
+    logits, _ = predict(net := Net(), TensorDataset(images, labels))
+    assert seen == [27, 3]
+    assert torch.allclose(logits, net.head(images.mean((2, 3))), atol=1e-6)

@@ -192,7 +192,8 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     if path.suffix != ".safetensors":
         raise BadParameter(
             f"{path} may hold a pickle, which can run code when it is read, and is refused; convert it once where you trust it: "
-            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
+            "state = torch.load(path, map_location='cpu', weights_only=True); state = state.get('state_dict', state); "
+            "safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, 'weights.safetensors')"
         )
     try:
         state = load_file(path)

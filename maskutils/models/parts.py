@@ -111,7 +111,15 @@ def check_prefixes(train: str | Iterable[str], names: Collection[str]) -> tuple[
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside wrappers that put a prefix before its names: of `torch.compile`, data parallelism and averaging."""
+    """The module inside wrappers that put a prefix before its names: of `torch.compile`, data parallelism and averaging.
+
+    Raises `ValueError` for one that is sharded over processes.
+    """
+    if any(hasattr(p, "device_mesh") for p in model.parameters()):
+        raise ValueError(
+            f"the weights of {type(model).__name__} are sharded over processes (FSDP), which masks do not know; learn and protect in "
+            "one process, or under DistributedDataParallel"
+        )
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module

@@ -129,7 +129,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
     with torch.no_grad():
         for name, theta in (dict(model.named_parameters()) | dict(model.named_buffers())).items():  # tied ones once
             if name in theta_0 and theta.is_floating_point():
-                theta.lerp_(theta_0[name], 1 - alpha)
+                theta.lerp_(theta_0[name].to(theta.device), 1 - alpha)
     return model
 
 

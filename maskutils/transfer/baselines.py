@@ -33,12 +33,10 @@ def anchor(model: nn.Module, strength: float, importance: Scores | None = None) 
         n for n, _ in model.named_parameters() if not n.startswith(idle) and (importance is None or n in importance)
     ]
     theta_0 = {n: model.get_parameter(n).detach().clone() for n in names}
+    worth = {n: importance[n].to(theta_0[n].device) for n in names} if importance is not None else {}
 
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
-        terms = (
-            (model.get_parameter(n) - before).square() * (1 if importance is None else importance[n])
-            for n, before in theta_0.items()
-        )
+        terms = ((model.get_parameter(n) - before).square() * worth.get(n, 1) for n, before in theta_0.items())
         return strength * sum(term.sum() for term in terms)
 
     return penalty

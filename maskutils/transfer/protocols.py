@@ -1,11 +1,13 @@
 """Bounds, and the protocols that a mask gives rise to."""
 
+from typing import Any
+
 from torch import nn
 
 from maskutils import protection
 from maskutils.config import register
 from maskutils.data import Pair
-from maskutils.learn import learn_subnetwork
+from maskutils.learn import learn_subnetwork, mask_batch
 from maskutils.mask import Mask
 from maskutils.models import head_parameters, own_head
 from maskutils.transfer.base import PROTOCOLS, History, Train
@@ -56,28 +58,33 @@ def select(model: nn.Module, train: Train, mask: Mask) -> History:
 
 
 @register(PROTOCOLS)
-def exclusive(model: nn.Module, train: Train, pair: Pair, mask: Mask, seed: int, mask_steps: int) -> History:
+def exclusive(model: nn.Module, train: Train, pair: Pair, mask: Mask, mask_steps: int) -> History:
     """What the target's mask keeps and the source's does not is trained, as in ExSSNeT (arXiv 2210.10209).
 
     The target's mask is learnt first, on the frozen source network, as a Gumbel-sigmoid mask of the density of `mask`.
     """
     data, head = pair.target.train, own_head(model)
-    settings = {"steps": mask_steps, "seed": seed, "precision": train.keywords["precision"]}
-    learnt, target = learn_subnetwork(model, data, "gumbel_sigmoid", train=head, **settings)
+    learnt, target = learn_subnetwork(model, data, "gumbel_sigmoid", train=head, **_to_learn(train, mask_steps))
     model.load_state_dict(learnt.state_dict())
     with protection.protect(model, ~(target.at_density(mask.density) & ~mask), train=head):
         return train()
 
 
 @register(PROTOCOLS)
-def piggyback(model: nn.Module, train: Train, pair: Pair, seed: int, mask_steps: int, density: float = 0.0) -> History:
+def piggyback(model: nn.Module, train: Train, pair: Pair, mask_steps: int, density: float = 0.0) -> History:
     """All weights frozen; a mask of the *target* is learnt and left in the weights (Mallya et al. 2018, arXiv 1801.06519).
 
     The mask is the method piggyback's own, native (`density` 0) or of a given density. Taking it off gives the source
     network back bit for bit; the full network is the masked one.
     """
     head = own_head(model)
-    settings = {"steps": mask_steps, "seed": seed, "precision": train.keywords["precision"]}
-    learnt, mask = learn_subnetwork(model, pair.target.train, "piggyback", train=head, **settings)
+    learnt, mask = learn_subnetwork(model, pair.target.train, "piggyback", train=head, **_to_learn(train, mask_steps))
     model.load_state_dict((mask.at_density(density) if density else mask).apply(learnt).state_dict())
     return []
+
+
+def _to_learn(train: Train, mask_steps: int) -> dict[str, Any]:
+    """How a target's mask is learnt where the network is trained as `train` does it."""
+    own = train.keywords
+    size = mask_batch(own["batch_size"])
+    return {"steps": mask_steps, "seed": own["seed"], "precision": own["precision"], "batch_size": size}
