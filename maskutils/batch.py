@@ -55,12 +55,16 @@ def reproduce(
             if run.id in states:
                 report("skipped", run, states[run.id])
         if todo:
-            gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-            with client(min(workers or (1 if gpu else cores()), len(todo)), scheduler) as dask:
+            with client(min(workers or _at_once(), len(todo)), scheduler) as dask:
                 _work(profile, todo, states, dask, report)
         if todo or not (paths.results_dir(profile) / "manifest.json").exists():
             _write_manifest(profile, runs, states)
     return states
+
+
+def _at_once() -> int:
+    """How many notebooks to run at a time: as many as there are cores, or one where they would share a GPU."""
+    return 1 if torch.cuda.is_available() or torch.backends.mps.is_available() else cores()
 
 
 def _work(profile: str, todo: Sequence[Run], states: dict[str, dict[str, Any]], dask: Any, report: Report) -> None:
@@ -131,7 +135,7 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str]) ->
                 cwd=run.notebook.parent,
                 progress_bar=False,
                 execution_timeout=timeout,
-                kernel_manager_class=ipc_kernel_manager(sockets),
+                kernel_manager_class=kernels.ipc_kernel_manager(sockets),
                 shutdown_kernel="immediate",  # by then all that it wrote is whole on disk
             )
         except papermill.PapermillExecutionError as e:
@@ -145,21 +149,6 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str]) ->
         (final if error else failed).unlink()
     state = {"status": "failed" if error else "done", "seconds": round(time.time() - begun, 1)}
     return state | ({"error": error, "notebook": str(failed)} if error else {"notebook": str(final)})
-
-
-def ipc_kernel_manager(sockets: str) -> type:
-    """A kernel manager that talks through sockets in the folder `sockets`: no ports, hence no race for them. TCP where
-    there are none.
-    """
-    from jupyter_client.manager import AsyncKernelManager
-
-    if os.name == "nt":
-        return AsyncKernelManager
-    return type(
-        "IPCKernelManager",
-        (AsyncKernelManager,),
-        {"_transport_default": lambda self: "ipc", "_ip_default": lambda self: f"{sockets}/k"},
-    )
 
 
 @contextlib.contextmanager

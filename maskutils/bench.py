@@ -126,8 +126,16 @@ def _fisher(model: nn.Module, images: Tensor) -> list[str]:
         return F.log_softmax(functional_call(model, theta, (image[None],))[0], dim=0)
 
     jacobian = vmap(jacrev(log_probabilities), in_dims=(None, 0))
-    times = _interleaved(lambda: fisher_information(model, data, len(images)), lambda: jacobian(theta, images), 1)
-    return _row("exact Fisher of 32 images", *times, "the Jacobian of all images and classes at once")
+
+    def at_once() -> dict[str, Tensor]:
+        with torch.no_grad():
+            p = model(images).softmax(1) / len(images)
+        return {n: torch.einsum("nc,ncw->w", p, j.flatten(2).square()) for n, j in jacobian(theta, images).items()}
+
+    times = _interleaved(lambda: fisher_information(model, data, len(images)), at_once, 1)
+    return _row(
+        "exact Fisher of 32 images", *times, "the Jacobian of all images and classes at once, with 320 times its memory"
+    )
 
 
 def _file(model: nn.Module) -> list[str]:

@@ -212,22 +212,25 @@ def progress(expected: dict[str, float]) -> Iterator[Callable[[str, Any, dict[st
 
 
 def print_states(profile: str, ids: list[str], states: dict[str, dict[str, Any]], every: bool = False) -> int:
-    """Print the runs that are not done (or `every` one), with what to open; returns how many are not."""
+    """Print what failed or was blocked, why, and what to open, after a table of `every` run if asked; returns how many are not done."""
     colours = {"done": "green", "failed": "red", "missing": "yellow", "blocked": "yellow"}
-    table = Table("run", "status", "seconds", "notebook or reason", title=profile, title_justify="left")
-    bad = 0
-    for run_id in ids:
+    table = Table("run", "status", "seconds", "why", title=profile, title_justify="left")
+    for run_id in ids if every else ():
         state = states[run_id]
-        bad += state["status"] != "done"
-        where = "\n".join(str(state[k]) for k in ("error", "notebook") if k in state)
-        if every or state["status"] != "done":
-            where = escape(where) or "something it comes after is not done"
-            table.add_row(
-                run_id, f"[{colours[state['status']]}]{state['status']}", str(state.get("seconds", "")), where
-            )
-    if table.row_count:
+        why = state.get("error", "") if state["status"] == "missing" else ""
+        table.add_row(run_id, f"[{colours[state['status']]}]{state['status']}[/]", str(state.get("seconds", "")), why)
+    if every:
         console.print(table)
-    return bad
+    left = {run_id: states[run_id] for run_id in ids if states[run_id]["status"] != "done"}
+    for run_id, state in left.items():
+        if state["status"] != "missing":
+            console.print(f"[{colours[state['status']]}]{state['status']}[/] {run_id}", soft_wrap=True)
+            lines = [str(state[k]) for k in ("error", "notebook") if k in state]
+            for line in lines or ["something it comes after is not done"]:
+                console.print(
+                    f"    {escape(line)}", soft_wrap=True
+                )  # whole: addresses and paths are there to be copied
+    return len(left)
 
 
 def print_summary(profile: str) -> None:

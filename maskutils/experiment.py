@@ -5,6 +5,7 @@ It must not know notebooks or the batch.
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -188,7 +189,20 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
         test, val = (score(before, model, pair, through, split, dense[split]) for split in ("test", "val"))
         readings = test | {f"val_{name}": value for name, value in val.items()}
         rows.append(row | {"alpha": alpha} | readings | _training(history if alpha == 1 else []))
+        if alpha == 1 and approach.protocol == "finetune":
+            _warn_if_guessing(val["target_acc"], len(pair.target.classes), setup)
     return rows
+
+
+def _warn_if_guessing(accuracy: float, classes: int, setup: Setup) -> None:
+    """Warn if free fine-tuning, by which all adaptation is measured, has learnt next to nothing."""
+    if accuracy < 1.5 / classes:
+        warnings.warn(
+            f"free fine-tuning of {setup.model} on {setup.pair} reaches {100 * accuracy:.0f} % on the target, where guessing reaches "
+            f"{100 / classes:.0f} %, and nothing can be told beside it: try a lower target_lr than {setup.target_lr} (networks with norm "
+            f"layers want 1e-4 to 5e-4) or more target_steps than {setup.target_steps}",
+            stacklevel=2,
+        )
 
 
 @lru_cache(maxsize=64)

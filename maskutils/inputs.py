@@ -14,7 +14,7 @@ from maskutils.config import BadParameter, content_key
 from maskutils.data import FOLDERS, check_there
 from maskutils.data.embedded import PACKAGED
 from maskutils.files import file_digest
-from maskutils.models import is_file
+from maskutils.models import build_model, is_file
 
 
 def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,9 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_inputs(parameters: Mapping[str, Any]) -> None:
-    """Raises `BadParameter` if image folders that `pair` or `pairs` name, or the file `weights`, are not there."""
+    """Raises `BadParameter` if image folders that `pair` or `pairs` name, or `weights`, are not there; those of torchvision's are
+    downloaded first, so that kernels find them.
+    """
     for pair in pairs_in(parameters):
         check_there(pair)
     weights = parameters.get("weights", "")
@@ -38,6 +40,13 @@ def check_inputs(parameters: Mapping[str, Any]) -> None:
         raise BadParameter(
             f"weights {weights}: there is no such file; give a .safetensors file, or the name of torchvision's weights"
         )
+    if weights and not is_file(weights):
+        _download(parameters["model"], weights)
+
+
+@cache
+def _download(model: str, weights: str) -> None:
+    build_model(model, in_channels=3, image_size=224, weights=weights)
 
 
 def pairs_in(parameters: Mapping[str, Any]) -> list[str]:

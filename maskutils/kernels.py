@@ -107,3 +107,18 @@ def _end_with(parent: BaseProcess) -> None:
     """End this process when `parent`, which asked for it, has ended: its own parent is the server, which lives as long as it does."""
     parent.join()
     os._exit(1)
+
+
+def ipc_kernel_manager(sockets: str) -> type:
+    """A kernel manager that talks through sockets in the folder `sockets`: no ports, hence no race for them. TCP where
+    there are none.
+    """
+    from jupyter_client.manager import AsyncKernelManager
+
+    if os.name == "nt":
+        return AsyncKernelManager
+    return type(
+        "IPCKernelManager",
+        (AsyncKernelManager,),
+        {"_transport_default": lambda self: "ipc", "_ip_default": lambda self: f"{sockets}/k"},
+    )

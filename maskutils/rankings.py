@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_co
 
 from maskutils.config import register
 from maskutils.models import maskable
+from maskutils.progress import bar
 from maskutils.seeds import generator, seeded
 from maskutils.train import images_and_labels, loader, that_fit
 
@@ -77,7 +78,7 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
     model = copy.deepcopy(model).eval().requires_grad_(True)
     parameters, device = dict(model.named_parameters()), next(model.parameters()).device
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    for image in x.to(device).split(1):
+    for image in bar(x.to(device).split(1), "Fisher information", "image"):
         logs = F.log_softmax(model(image), dim=1)[0]
         for y in logs.topk(min(LABELS, len(logs))).indices.sort().values.tolist():
             log, p = logs[y], logs[y].exp().item()

@@ -176,7 +176,7 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
     """Logits (N, classes) and labels (N,) of the whole of `data`, on the CPU; leaves `model` in evaluation mode."""
     model.eval()
     device, results = device_of(model), []
-    for x, y in map(images_and_labels, _in_order(data, batch_size)):
+    for x, y in map(images_and_labels, bar(_in_order(data, batch_size), "evaluate", "batch")):
         results.append((torch.cat([model(part.to(device)).cpu() for part in x.split(that_fit(x))]), y.cpu()))
     if not any(len(y) for _, y in results):
         raise ValueError("there is nothing to evaluate on: the data is empty")

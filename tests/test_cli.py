@@ -39,11 +39,12 @@ def test_status_shows_done_failed_and_missing_and_the_failed_notebook(root):  # 
     runs = {run.id: run for run in plan.make_plan(profile)}
     state = {"status": "done", "seconds": 1.0, "outputs": {}}
     records.write_json(plan.state_file(profile, "first"), state | {"parts": dict(runs["first"].parts)})
-    failed = {"status": "failed", "error": "RuntimeError: broken", "notebook": "results/broken.failed.ipynb"}
+    way_out = "RuntimeError: put https://download.example.org/models/of/a/long/name-0123456789abcdef.pth into /root/.cache/torch/hub"
+    failed = {"status": "failed", "error": way_out, "notebook": "results/broken.failed.ipynb"}
     records.write_json(plan.state_file(profile, "broken"), state | failed | {"parts": dict(runs["broken"].parts)})
     code, output = call("status", "--profile", profile)
     assert code == 1
-    for word in ("done", "failed", "missing", "broken.failed.ipynb", "RuntimeError: broken"):
+    for word in ("done", "failed", "missing", "broken.failed.ipynb", way_out):  # in one line, to be copied
         assert word in output
 
 

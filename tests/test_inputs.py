@@ -7,6 +7,7 @@ import pytest
 from maskutils import inputs
 from maskutils.artefacts import source_key
 from maskutils.config import BadParameter, Setup
+from maskutils.models import build_model
 
 
 @pytest.fixture
@@ -40,7 +41,25 @@ def test_what_is_not_there_is_refused(folders):
         inputs.check_inputs({"pair": "folders:a:c"})
     with pytest.raises(BadParameter, match="c is not a folder"):
         inputs.check_inputs({"pairs": ["mnist_to_digits", "folders:a:c"]})
-    inputs.check_inputs({"pair": "folders:a:b", "weights": "DEFAULT"})
+    inputs.check_inputs({"pair": "folders:a:b", "weights": ""})
+
+
+def test_pretrained_weights_are_downloaded_once_before_any_kernel_wants_them(monkeypatch):
+    asked = []
+
+    def offline(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise OSError("no network here")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(BadParameter, match=r"no network here\); put https"):
+        inputs.check_inputs({"pair": "mnist_to_digits", "model": "resnet18", "weights": "DEFAULT"})
+    state = build_model("resnet18", 1000, 3, 224).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: asked.append(1) or state)
+    for seeds in ([0], [1]):
+        inputs.check_inputs({"pair": "mnist_to_digits", "model": "resnet18", "weights": "DEFAULT", "seeds": seeds})
+    assert len(asked) == 2
+    inputs._download.cache_clear()
 
 
 @pytest.mark.parametrize("change", ["another image", "another content", "one image less", "other weights"])

@@ -41,6 +41,11 @@ def test_a_second_kernel_knows_nothing_of_the_first(tmp_path):
     ]
 
 
+def test_a_kernel_can_use_a_gpu(tmp_path):
+    asked = "import torch\nprint(torch.cuda._is_in_bad_fork())"  # true if what it was forked from has asked for one
+    assert run(tmp_path, asked) == [["False\n"]]
+
+
 def test_figures_are_shown_inline(tmp_path):
     assert run(tmp_path, "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2])") == [[["image/png", "text/plain"]]]
 
