@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from maskutils import records as rec
-from maskutils.plots.style import BOUNDS, COLOURS, ORDER, look, ordered, styled
+from maskutils.plots.style import BOUNDS, COLOURS, ORDER, look, ordered, styled, within
 
 
 def learning(
@@ -104,6 +104,7 @@ def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
         axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
         axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
         axis.minorticks_off()
+        within(axis, "y")
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
         return figure
 

@@ -11,6 +11,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maskutils import paths
@@ -97,3 +98,10 @@ def legend(figure: Figure, records: pd.DataFrame) -> None:
     lines = dict.fromkeys(BASELINES, ":") | dict.fromkeys(BOUNDS, "")
     handles = [plt.Line2D([], [], linestyle=lines.get(n, "-"), label=n, **look(n)) for n in names]
     figure.legend(handles=handles, loc="outside right center")
+
+
+def within(axis: Axes, along: str, least: float = 10) -> None:
+    """Limits in percent: what there is, where an interval may be wider; at least `least` points, lest noise fill the panel."""
+    low, high = getattr(axis, f"get_{along}lim")()
+    room = max(least - (high - low), 0) / 2
+    getattr(axis, f"set_{along}lim")(max(low - room, -3), min(high + room, 103))

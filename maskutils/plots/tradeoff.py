@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from maskutils import records as rec
 from maskutils.metrics import pareto_front
-from maskutils.plots.style import BOUNDS, MARKERS, PAIRS, READINGS, legend, look, ordered, styled
+from maskutils.plots.style import BOUNDS, MARKERS, PAIRS, READINGS, legend, look, ordered, styled, within
 
 OPPONENTS = {"wise_ft": "alpha", "ewc": "strength", "replay": "fraction", "elastic_mask": "strength"}  # and their knobs
 
@@ -83,15 +83,8 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
             style = look(name) | {"linestyle": ":", "markersize": 5}
             axis.plot(100 * curve["source_acc_full"], 100 * curve["target_acc"], **style, zorder=3)
     axis.margins(0.06)
-    _within(axis, "x")
-    _within(axis, "y")
-
-
-def _within(axis: Axes, along: str, least: float = 10) -> None:
-    """Limits in percent: what there is, where an interval may be wider; at least `least` points, lest noise fill the panel."""
-    low, high = getattr(axis, f"get_{along}lim")()
-    room = max(least - (high - low), 0) / 2
-    getattr(axis, f"set_{along}lim")(max(low - room, -3), min(high + room, 103))
+    within(axis, "x")
+    within(axis, "y")
 
 
 def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -118,7 +111,7 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
             for name, curve in points.groupby("approach"):
                 axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size)
             axis.set(xlabel="density (fraction of weights kept)", ylabel=f"{label} (%)", xscale="log")
-            _within(axis, "y")
+            within(axis, "y")
             axis.set_xticks(sorted(points["density"].unique()), minor=False)
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("")
