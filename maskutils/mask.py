@@ -87,7 +87,7 @@ class Mask:
         Source: Frankle et al. 2021 (arXiv 2009.08576).
         """
         order = {
-            name: torch.randperm(b.numel(), generator=generator(seed, f"shuffle/{name}"))
+            name: torch.randperm(b.numel(), generator=generator(seed, f"shuffle/{name}"), device="cpu")
             for name, b in self.bits.items()
         }
 

@@ -34,7 +34,9 @@ def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
 def random(model: nn.Module, data: Any, seed: int) -> Scores:
     """Uniform noise: what a mask is worth that knows nothing."""
     noise = generator(seed, "random ranking")
-    return {name: torch.rand(model.get_parameter(name).shape, generator=noise) for name in maskable(model)}
+    return {
+        name: torch.rand(model.get_parameter(name).shape, generator=noise, device="cpu") for name in maskable(model)
+    }
 
 
 @register(RANKINGS)
@@ -94,7 +96,7 @@ def some(data: Any, n: int, seed: int) -> tuple[Tensor, Tensor]:
     A loader that shuffles draws its order from the stream of `seed` too.
     """
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        picked = torch.randperm(len(data), generator=generator(seed, "some"))[:n].tolist()
+        picked = torch.randperm(len(data), generator=generator(seed, "some"), device="cpu")[:n].tolist()
         batch = data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])
         return batch[0], batch[1]
     images, labels, count = [], [], 0

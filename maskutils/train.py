@@ -153,7 +153,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
         n = len(data)
         size = min(batch_size, n)
         while n:
-            for picked in torch.randperm(n, generator=order)[: n - n % size].split(size):
+            for picked in torch.randperm(n, generator=order, device="cpu")[: n - n % size].split(size):
                 yield data[picked]
     else:
         if isinstance(data, IterableDataset):

@@ -13,7 +13,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
-from maskutils import Mask, build_model, learn_mask, protect
+from maskutils import Mask, build_model, fit, learn_mask, load_pair, protect, score, transfer
 from maskutils.layers import attach, detach
 from maskutils.models import head_name, maskable, summary
 from maskutils.transfer import interpolate
@@ -236,3 +236,17 @@ def test_weights_that_are_sharded_over_processes_are_refused():
     net[1].weight.device_mesh = "as a DTensor has"
     with pytest.raises(ValueError, match="sharded over processes"), protect(net, Mask({})):
         pass
+
+
+def test_a_default_device_of_the_users_own_changes_nothing():
+    with torch.device("meta"):  # as a GPU that nothing of ours may land on by accident
+        pair = load_pair("mnist_to_digits")
+    net = build_model("mlp")
+    with torch.device("meta"):
+        fit(net, pair.source.train, steps=2)
+        masks = [
+            learn_mask(net, pair.source.train, m, density=0.1, steps=2) for m in ("edge_popup", "shuffled", "snip")
+        ]
+        after = transfer(net, pair, "joint", steps=2)
+        assert 0 <= score(net, after, pair, masks[0])["target_acc"] <= 1
+    assert {b.device.type for mask in masks for b in mask.bits.values()} == {"cpu"}

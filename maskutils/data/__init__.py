@@ -6,6 +6,8 @@ datasets: `TensorDataset` where the images live in memory, anything with `__geti
 
 from dataclasses import fields
 
+import torch
+
 from maskutils.config import BadParameter, known
 from maskutils.data import embedded, vision
 from maskutils.data.base import FOLDERS, PAIRS, Domain, Loading, Pair, split, subset
@@ -38,12 +40,13 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     >>> load_pair("mnist_to_digits").shared_head
     True
     """
-    if not name.startswith(FOLDERS):
-        check_loading(check_pair(name), loading)
-        return PAIRS[name](seed, loading)
-    from maskutils.data import folders  # here, for it takes a second to import
+    with torch.device("cpu"):  # whatever the user's default is
+        if not name.startswith(FOLDERS):
+            check_loading(check_pair(name), loading)
+            return PAIRS[name](seed, loading)
+        from maskutils.data import folders  # here, for it takes a second to import
 
-    return folders.pair_of(name, seed, loading)
+        return folders.pair_of(name, seed, loading)
 
 
 def check_pair(name: str) -> str:

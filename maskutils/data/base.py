@@ -73,7 +73,7 @@ PAIRS: dict[str, Callable[[int, Loading], Pair]] = {}
 
 def subset(data: Dataset, indices: Tensor | Sequence[int]) -> Dataset:
     """The images of `data` at `indices` (N,); in memory if `data` is, else streamed by as many workers."""
-    indices = torch.as_tensor(indices)
+    indices = torch.as_tensor(indices, device="cpu")
     if isinstance(data, TensorDataset):
         return TensorDataset(*data[indices])
     part = Subset(data, indices.tolist())

@@ -95,7 +95,7 @@ def replay(model: nn.Module, train: Train, pair: Pair, seed: int, fraction: floa
     Source: Chaudhry et al. 2019 (arXiv 1902.10486).
     """
     n, share = len(pair.source.train), config.fraction("fraction", fraction)
-    kept = torch.randperm(n, generator=generator(seed, "replay"))[: max(1, round(share * n))]
+    kept = torch.randperm(n, generator=generator(seed, "replay"), device="cpu")[: max(1, round(share * n))]
     source = batches(subset(pair.source.train, kept), train.keywords["batch_size"], seed + 1)
 
     def rehearse(x: Tensor, logits: Tensor, progress: float) -> Tensor:
