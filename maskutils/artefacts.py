@@ -6,7 +6,7 @@ versions, and what came before it. It must not know transfers.
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,27 +89,22 @@ def source_subnetwork(
 ) -> tuple[nn.Module, Mask]:
     """The source network of `seed` and the mask of `method` for it; where the method trains weights too, with its own."""
     cls, model = LAYERS.get(method), source_network(setup, seed)
+    trains_weights = cls is not None and cls.trains_weights
     if cls is not None and cls.learns_density and density is not None:
         options["density"] = density
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
     settings = _to_learn(setup, seed) | options
 
-    def make_mask() -> Mask:
+    def make() -> Mask:
         if cls is None:  # a ranking: any density will do
             return learn_mask(model, data, method, density=0.5, **settings)
-        return learn_subnetwork(model, data, method, **settings)[1]
-
-    def make_weights() -> Scores:
         learnt, mask = learn_subnetwork(model, data, method, **settings)
-        mask.save(_path("mask", key), scores=True)
-        return learnt.state_dict()
+        return replace(mask, state=learnt.state_dict()) if trains_weights else mask  # in one file what is of one making
 
-    if cls is not None and cls.trains_weights:
-        like = model.state_dict()
-        weights = cached(_path("subnetwork", key), make_weights, _save_tensors, lambda p: _load_like(p, like))
-    mask = cached(_path("mask", key), make_mask, lambda m, p: m.save(p, scores=True), Mask.load)
-    if cls is not None and cls.trains_weights:
-        _with_weights(model, weights)
+    path = _path("subnetwork" if trains_weights else "mask", key)
+    mask = cached(path, make, lambda m, p: m.save(p, scores=True), Mask.load)
+    if trains_weights:
+        model, mask = _with_weights(model, mask.state), replace(mask, state={})
     return model, mask if density is None else mask.at_density(density, setup.per_layer)
 
 
