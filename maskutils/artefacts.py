@@ -6,7 +6,7 @@ versions, and what came before it. It must not know transfers.
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from maskutils import config, paths
 from maskutils.config import BadParameter, Setup, content_key, known
-from maskutils.data import Loading, Pair, load_pair
+from maskutils.data import OF_IMAGES, Loading, Pair, load_pair
 from maskutils.files import DamagedFile, write_atomically
 from maskutils.inputs import stamps
 from maskutils.layers import LAYERS
@@ -45,10 +45,9 @@ def loading(setup: Setup) -> Loading:
     Raises `BadParameter` for an option that is not known or not of its type.
     """
     given = config.options(setup.images)
-    kinds = {f.name: type(f.default) for f in fields(Loading) if f.name not in ("root", "transform")}
     for name, value in given.items():
-        if type(value) is not kinds[known(name, kinds, "option of images")]:
-            raise BadParameter(f"images: {name} {value!r} is not of type {kinds[name].__name__}")
+        if type(value) is not OF_IMAGES[known(name, OF_IMAGES, "option of images")]:
+            raise BadParameter(f"images: {name} {value!r} is not of type {OF_IMAGES[name].__name__}")
     return Loading(transform=pretrained_transform(setup.model, setup.weights), **given)
 
 

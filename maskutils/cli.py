@@ -5,6 +5,7 @@ the command that needs them.
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from maskutils import paths
 from maskutils.config import BadParameter
@@ -40,6 +41,9 @@ def faults() -> Iterator[None]:
     except (BadParameter, Busy, DamagedFile, OSError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         raise typer.Exit(2 if isinstance(error, BadParameter) else 1) from None
+    except KeyboardInterrupt:
+        console.print("stopped; what is done stays, and the same command goes on from there")
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -53,7 +57,7 @@ def plan(profile: ProfileName = "default") -> None:
         expected = expected_seconds(profile, runs)
         reasons = {run.id: planning.why(profile, run) for run in runs}
     table = Table(
-        "run",
+        Column("run", overflow="fold"),
         "why it runs",
         "about",
         title=escape(f"{profile}: {planning.load_profile(profile).description}"),
@@ -192,6 +196,8 @@ def progress(expected: dict[str, float]) -> Iterator[Callable[[str, Any, dict[st
         nonlocal todo
         if event == "started":
             running.add(run.id)
+            if not console.is_terminal:
+                print(f"{run.id}: started", flush=True)
         else:
             running.discard(run.id)
             seconds = left.pop(run.id)
@@ -214,7 +220,7 @@ def progress(expected: dict[str, float]) -> Iterator[Callable[[str, Any, dict[st
 def print_states(profile: str, ids: list[str], states: dict[str, dict[str, Any]], every: bool = False) -> int:
     """Print what failed or was blocked, why, and what to open, after a table of `every` run if asked; returns how many are not done."""
     colours = {"done": "green", "failed": "red", "missing": "yellow", "blocked": "yellow"}
-    table = Table("run", "status", "seconds", "why", title=profile, title_justify="left")
+    table = Table(Column("run", overflow="fold"), "status", "seconds", "why", title=profile, title_justify="left")
     for run_id in ids if every else ():
         state = states[run_id]
         why = state.get("error", "") if state["status"] == "missing" else ""
@@ -250,5 +256,11 @@ def print_summary(profile: str) -> None:
     console.print(table)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line. SIGTERM, by which a cluster ends a job, is as Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from maskutils import paths
-from maskutils.config import BadParameter, content_key
+from maskutils.config import content_key, options
 from maskutils.data import FOLDERS, check_there
 from maskutils.data.embedded import PACKAGED
 from maskutils.files import file_digest
-from maskutils.models import build_model, is_file
+from maskutils.models import build_model, is_file, weights_file
 
 
 def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,17 +30,15 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_inputs(parameters: Mapping[str, Any]) -> None:
-    """Raises `BadParameter` if image folders that `pair` or `pairs` name, or `weights`, are not there; those of torchvision's are
-    downloaded first, so that kernels find them.
+    """Raises `BadParameter` if image folders that `pair` or `pairs` name, or `weights`, are not there or not of the right form; weights
+    of torchvision's are downloaded first, so that kernels find them.
     """
     for pair in pairs_in(parameters):
-        check_there(pair)
+        check_there(pair, str(options(parameters.get("images", "")).get("classes", "all")))
     weights = parameters.get("weights", "")
-    if is_file(weights) and not Path(weights).expanduser().is_file():
-        raise BadParameter(
-            f"weights {weights}: there is no such file; give a .safetensors file, or the name of torchvision's weights"
-        )
-    if weights and not is_file(weights):
+    if is_file(weights):
+        weights_file(weights)
+    elif weights:
         _download(parameters["model"], weights)
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskutils import paths
 from maskutils.config import BadParameter, checked, content_key, known
+from maskutils.data import OF_IMAGES
 from maskutils.files import DamagedFile, file_digest
 from maskutils.inputs import pairs_in, stamps
 from maskutils.notebooks import check_parameters, code_cells, find_notebook, notebook_parameters
@@ -101,7 +102,9 @@ def make_plan(name: str) -> list[Run]:
         for notebook in ([spec.notebook] if isinstance(spec.notebook, str) else spec.notebook)
     ]
     declared = {notebook: notebook_parameters(find_notebook(notebook)) for notebook, _ in specs}
-    for parameter in profile.parameters:
+    for parameter, value in profile.parameters.items():
+        if parameter in OF_IMAGES:
+            raise BadParameter(f'{parameter} is an option of `images`: write images: "{parameter} {value}"')
         known(parameter, set().union(*declared.values()), f"parameter of profile {name}")
     for notebook, spec in specs:
         for values in itertools.product(*spec.each.values()):

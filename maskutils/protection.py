@@ -5,6 +5,7 @@ momentum of a re-used Adam still move what has no gradient.
 """
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -30,8 +31,9 @@ def protect(
     precision, calls what the block gives after it does: `with protect(...) as restore`. Takes two copies of the weights in memory.
 
     Raises `ValueError` if the mask is of another network, if a name in `train` matches nothing, or if a head would be held that is of
-    another shape than the one the mask carries. Warns where norm layers that are held train with the statistics of the batch, and
-    on leaving the block if held weights were moved by something else than a step.
+    another shape than the one the mask carries. Warns where norm layers that are held train with the statistics of the batch or are
+    not as the mask carries them, and on leaving the block if held weights were moved by something else than a step, or steps trained
+    something else.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> mask = Mask({"0.weight": torch.tensor([[True, False], [True, True]])})
@@ -41,7 +43,7 @@ def protect(
     model = unwrapped(model)
     mask.check(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    train = check_prefixes(train, tensors)
+    train, others = check_prefixes(train, tensors), 0  # steps of optimisers that train none of our parameters
     held = {n: t.detach().clone() for n, t in tensors.items() if n in mask.bits or not n.startswith(train or "\0")}
     _check_shapes(mask, held)
     owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in held}
@@ -50,24 +52,27 @@ def protect(
 
     @torch.no_grad()
     def restore() -> None:
+        nonlocal others
+        others = -math.inf  # from now on they are no reason to wonder
         _warn_once(norms)
         for hold in holds:
             hold()
 
     def after_step(stepped: Optimizer, *_: object) -> None:
+        nonlocal others
         if stepped is optimizer or _trains(stepped, model):
             restore()
+        else:
+            others += 1
 
     register = optimizer.register_step_post_hook if optimizer is not None else register_optimizer_step_post_hook
     hook = register(after_step)
     try:
         yield restore
+        _tell([p for n, p in model.named_parameters() if n in held], restore, others)
     finally:
         hook.remove()
-        weights = [p for n, p in model.named_parameters() if n in held]
-        left = [p.detach().clone() for p in weights]
         restore()
-        _warn_if_moved(any(not torch.equal(_bits(p), _bits(was)) for p, was in zip(weights, left, strict=True)))
 
 
 def _hold(owner: nn.Module, leaf: str, before: Tensor, bits: Tensor | None) -> Callable[[], None]:
@@ -102,23 +107,46 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _check_shapes(mask: Mask, held: Mapping[str, Tensor]) -> None:
-    """Raise `ValueError` if something held is not what the mask's task left there, as a fresh head for other classes is not."""
+    """Raise `ValueError` if something held is not what the mask's task left there, as a fresh head for other classes is not; warn if
+    it has other values.
+    """
+    changed = []
     for name, before in mask.state.items():
         if name in held and held[name].shape != before.shape:
             raise ValueError(
                 f"{name} is {tuple(held[name].shape)} here and {tuple(before.shape)} in the task that the mask carries, and would be held "
                 f"untrained; name it in train=, as train=[{name!r}]"
             )
-
-
-def _warn_if_moved(moved: bool) -> None:
-    """Warn if, when the block was left, held weights were not as after a step."""
-    if moved:
+        if name in held and not torch.equal(held[name], before.to(held[name])):
+            changed.append(name)
+    if changed:
         warnings.warn(
+            f"{', '.join(changed[:5])}{' and others' * (len(changed) > 5)} will be held as they are now, not as they were in the task that "
+            "the mask carries; name in train= what is to be trained, as a fresh head",
+            stacklevel=5,
+        )
+
+
+def _tell(weights: Iterable[Tensor], restore: Callable[[], None], others: float) -> None:
+    """Warn, at the end of the block, if its loop was not one that is protected: if `restore` finds something to do, or `others` were
+    the only ones to step.
+    """
+    left, what = [(p, p.detach().clone()) for p in weights], ""
+    restore()
+    if any(not torch.equal(_bits(p), _bits(was)) for p, was in left):
+        what = (
             "held weights were changed by something else than a step of an optimiser that trains them (a copy of master weights, "
             "another optimiser than `optimizer`, weights that were loaded): they are as on entry now, but the rest was trained beside "
-            "the changed ones; call what the block gives after each such change: with protect(...) as restore",
-            stacklevel=4,
+            "the changed ones"
+        )
+    elif others > 0:
+        what = (
+            f"{others} optimiser steps were taken inside protect, but none trains the network it was given: a copy of it (deepcopy, "
+            "torch.load) is another network, and has to be protected itself"
+        )
+    if what:
+        warnings.warn(
+            f"{what}. What the block gives restores them at any time: with protect(...) as restore", stacklevel=4
         )
 
 

@@ -92,15 +92,21 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     lines = [
         f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
         f"reaches {points(free['target_acc'])} on the target.",
-        f"Through the mask, at density {density}, **{masked.idxmax()}** retains most: {points(masked.max())}"
+        f"Through the mask, at density {density}, {_best(masked, 'retain')} most: {points(masked.max())}"
         + (", against " if controls else "")
         + " and ".join(f"{points(masked[n])} for {'a random mask' if n == 'random' else n}" for n in controls)
         + ".",
         f"With the full network the masks of density {density} lie between {points(full.min())} and {points(full.max())}: "
-        f"**{full.idxmax()}** retains most, **{target.idxmax()}** adapts best ({points(target.max())} on the target).",
+        f"{_best(full, 'retain')} most, {_best(target, 'adapt')} best ({points(target.max())} on the target).",
         f"The largest drift through the mask, of {len(protected)} protected transfers, is {protected['drift'].abs().max():g}.",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _best(values: pd.Series, verb: str) -> str:
+    """Who does it best, to a tenth of a point, and the verb for one or for many."""
+    names = [f"**{name}**" for name in values.index[values.round(3) == values.round(3).max()]]
+    return f"{' and '.join(names)} {verb}{'s' * (len(names) == 1)}"
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = ()) -> pd.DataFrame:

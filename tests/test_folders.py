@@ -181,7 +181,9 @@ def test_the_same_classes_share_a_head_and_others_do_not(source, target, tmp_pat
 
 def test_classes_that_are_the_same_in_part_are_refused_with_those_of_one_side_only(source, tmp_path):
     other = fill(tmp_path / "birds", ("dog", "owl", "emu"), first=100)
-    with pytest.raises(BadParameter, match=r"1 classes.*photos has cat; birds has emu, owl\. Rename.*classes='common'"):
+    with pytest.raises(
+        BadParameter, match=r"1 classes.*photos has cat; birds has emu, owl\. Rename.*set classes common"
+    ):
         load(source, other)
 
 
@@ -196,7 +198,7 @@ def test_common_keeps_the_common_classes_and_counts_labels_anew(tmp_path):
 
 def test_common_without_a_common_class_is_refused(source, tmp_path):
     with pytest.raises(
-        BadParameter, match=r"no class is in common: photos has cat, dog; b has emu, owl.*classes='all'"
+        BadParameter, match=r"no class is in common: photos has cat, dog; b has emu, owl.*set classes all"
     ):
         load(source, fill(tmp_path / "b", ("owl", "emu")), classes="common")
 
@@ -231,7 +233,7 @@ def damage(root: Path) -> list[str]:
 def test_damaged_images_are_counted_named_and_refused(source, target, monkeypatch, memory):
     monkeypatch.setattr(base, "IN_MEMORY", memory)
     names = damage(target)
-    with pytest.raises(BadParameter, match=r"4 of 35 images cannot be read.*pass damaged='skip'") as error:
+    with pytest.raises(BadParameter, match=r"4 of 35 images cannot be read.*set damaged skip") as error:
         load(source, target)
     assert all(name in str(error.value) for name in names)
 
@@ -301,7 +303,7 @@ def test_kinds_of_grey_agree(tmp_path):
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "L"])
 def test_mixed_modes_are_counted_and_refused(source, tmp_path, mode):
-    match = rf"all RGB: RGB \(16\), {mode} \(6\); pass channels=1 or channels=3"
+    match = rf"all RGB: RGB \(16\), {mode} \(6\); set channels 1 or channels 3"
     with pytest.raises(BadParameter, match=match):
         load(source, fill(tmp_path / "b", n=3, mode=mode))
 

@@ -1,6 +1,7 @@
 """What of the user's own is read: named wherever one stands, looked for before work, and known by its content."""
 
 import os
+import shutil
 
 import pytest
 
@@ -16,7 +17,8 @@ def folders(tmp_path, monkeypatch):
     inputs.stamps.cache_clear()
     for side in ("a", "b"):
         (tmp_path / side / "cat").mkdir(parents=True)
-        (tmp_path / side / "cat" / "1.png").write_bytes(b"one")
+        for n in range(1, 4):
+            (tmp_path / side / "cat" / f"{n}.png").write_bytes(b"one")
     return tmp_path
 
 
@@ -41,7 +43,16 @@ def test_what_is_not_there_is_refused(folders):
         inputs.check_inputs({"pair": "folders:a:c"})
     with pytest.raises(BadParameter, match="c is not a folder"):
         inputs.check_inputs({"pairs": ["mnist_to_digits", "folders:a:c"]})
+    with pytest.raises(BadParameter, match="may hold a pickle"):
+        inputs.check_inputs({"pair": "mnist_to_digits", "weights": "w.pth"})
     inputs.check_inputs({"pair": "folders:a:b", "weights": ""})
+
+
+def test_classes_that_do_not_go_together_are_refused_before_any_image_is_opened(folders):
+    shutil.copytree(folders / "a" / "cat", folders / "a" / "dog")
+    with pytest.raises(BadParameter, match=r"set classes common to keep only those \(as in images: "):
+        inputs.check_inputs({"pair": "folders:a:b"})
+    inputs.check_inputs({"pair": "folders:a:b", "images": "classes common"})
 
 
 def test_pretrained_weights_are_downloaded_once_before_any_kernel_wants_them(monkeypatch):
@@ -71,7 +82,7 @@ def test_other_files_under_the_same_name_are_another_source_network(folders, cha
     inputs.stamps.cache_clear()
     assert source_key(setup, 0) == before
     if change == "another image":
-        (folders / "b" / "cat" / "2.png").write_bytes(b"two")
+        (folders / "b" / "cat" / "4.png").write_bytes(b"two")
     elif change == "another content":
         (folders / "a" / "cat" / "1.png").write_bytes(b"other")
     elif change == "one image less":

@@ -202,6 +202,11 @@ def test_what_a_notebook_would_find_out_late_is_said_by_the_plan(root, declared,
         plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "one", "parameters": given}]))
 
 
+def test_an_option_of_images_is_not_a_parameter_and_is_told_its_place(root):  # noqa: F811
+    with pytest.raises(BadParameter, match='size is an option of `images`: write images: "size 32"'):
+        plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "first"}], size=32))
+
+
 def test_a_parameters_cell_that_is_no_python_is_said_to_be_none(root):  # noqa: F811
     write_notebook(root / "notebooks" / "one.ipynb", "pass", parameters="seeds: list[int] = [0")
     with pytest.raises(BadParameter, match=r"parameters cell: .*never closed"):

@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from maskutils import analysis, plots
+from maskutils.plots.style import short
 from maskutils.records import COLUMNS, READINGS, with_approach
 
 mpl.use("Agg")
@@ -201,3 +202,8 @@ def test_a_gallery_shows_colours_as_colours():
     red[0] = 5.0
     shown = plots.gallery({"photos": [red]}, n=1).axes[0].get_images()[0].get_array()
     assert shown.tolist() == [[[1.0, 0.0, 0.0]] * 2] * 2
+
+
+def test_a_pair_of_folders_is_titled_by_their_names():
+    assert short("folders:/data/far/photos:/data/sketches") == "photos → sketches"
+    assert short("mnist_to_digits") == "mnist_to_digits"

@@ -1,5 +1,6 @@
 """Protection: what is held does not move by a bit, in anybody's loop; what is free does."""
 
+import copy
 import warnings
 
 import pytest
@@ -307,3 +308,20 @@ def test_a_loop_that_writes_weights_itself_is_told_and_can_restore_them(net, mas
     assert moved(net, before) == {"0.weight", "3.weight"}
     for name, bits in mask.bits.items():
         assert torch.equal(net.get_parameter(name)[bits], before[name][bits])
+
+
+def test_training_a_copy_inside_the_block_is_told(net, mask):
+    with pytest.warns(UserWarning, match="5 optimiser steps .* none trains the network"), protect(net, mask):  # noqa: PT031
+        copied = copy.deepcopy(net)
+        steps(copied, SGD(copied.parameters(), 0.1))
+
+
+@pytest.mark.parametrize("train", [(), ("4.",)])
+def test_a_fresh_head_of_the_same_size_is_told_unless_it_is_named(net, mask, train):
+    net.eval()
+    mask = mask.with_state(net)
+    net[4] = nn.Linear(8, 3)
+    with warnings.catch_warnings(record=True, action="always") as found, protect(net, mask, train=train):
+        pass
+    said = [str(w.message) for w in found]
+    assert said == [] if train else said[0].startswith("4.weight, 4.bias will be held as they are now")

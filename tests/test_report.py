@@ -79,6 +79,18 @@ def test_tradeoff_findings_are_those_of_the_frame():
     assert lines[3] == "- The largest drift through the mask, of 4 protected transfers, is 0.25."
 
 
+def test_findings_name_all_who_do_it_best():
+    rows = [
+        at(0.5, 0.96),
+        mask("random", 0.8, 0.62, 0.9),
+        mask("snip", 0.8001, 0.6, 0.9),
+        mask("edge_popup", 0.7, 0.5, 0.8),
+    ]
+    lines = report.tradeoff_findings(make(*rows)).splitlines()
+    assert "**random** and **snip** retain most: 80.0 %" in lines[1]
+    assert "**random** retains most, **random** and **snip** adapt best" in lines[2]
+
+
 def test_findings_leave_out_the_controls_that_are_not_there():
     told = report.tradeoff_findings(make(at(0.5, 0.96), mask("snip", 0.8, 0.62, 0.9, drift=0.0))).splitlines()
     assert told[1] == "- Through the mask, at density 0.1, **snip** retains most: 80.0 %."

@@ -10,9 +10,10 @@ import torch
 
 from maskutils.config import BadParameter, known
 from maskutils.data import embedded, vision
-from maskutils.data.base import FOLDERS, PAIRS, Domain, Loading, Pair, split, subset
+from maskutils.data.base import FOLDERS, OF_IMAGES, PAIRS, Domain, Loading, Pair, split, subset
 
 __all__ = [
+    "OF_IMAGES",
     "PAIRS",
     "Domain",
     "Loading",
@@ -73,9 +74,9 @@ def check_loading(name: str, loading: Loading) -> None:
         raise BadParameter(f"images: channels {loading.channels} must be 1 or 3")
 
 
-def check_there(name: str) -> None:
-    """Raises `BadParameter` if `name` is of two folders and one is not there; other pairs are packaged or downloaded."""
+def check_there(name: str, classes: str = "all") -> None:
+    """Raises `BadParameter` if `name` is of two folders that are not there or do not go together; others are packaged or downloaded."""
     if name.startswith(FOLDERS):
         from maskutils.data import folders
 
-        folders.check(name)
+        folders.check(name, classes)

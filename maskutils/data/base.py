@@ -1,7 +1,7 @@
 """What a pair of domains is, how a domain is split, and the registry of pairs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,11 @@ class Loading:
     damaged: str = "refuse"
     classes: str = "all"
     workers: int = 0
+
+
+OF_IMAGES = {
+    f.name: type(f.default) for f in fields(Loading) if f.name not in ("root", "transform")
+}  # in `images` of a notebook
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from maskutils.data import base
 from maskutils.data.base import FOLDERS, Domain, Loading, Pair, subset
 from maskutils.data.pictures import (
     READABLE,
+    SET,
     Header,
     Recipe,
     Streamed,
@@ -70,10 +71,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     out.
     """
     _check(loading)
-    source, target = (_listed(root, short) for root, short in _roots(name))
-    _apart(source, target)
-    sides = [_enough(side) for side in _aligned(source, target, loading.classes)]
-    sides, headers = _looked_at(sides, loading.damaged)
+    sides, headers = _looked_at(_sides(name, loading.classes), loading.damaged)
     recipe = recipe_for(headers, loading)
     sides, data = zip(*(_loaded(side, recipe, loading) for side in sides), strict=True)
     parts = [_split(side, seed) for side in sides]
@@ -84,16 +82,19 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     return Pair(name, *(Domain(s.name, *(subset(d, i) for i in p), s.classes) for s, d, p in domains))
 
 
-def check(name: str) -> str:
-    """`name` itself if it is of the form "folders:SOURCE:TARGET" and both folders are there; else `BadParameter`."""
-    for root, _ in _roots(name):
-        _there(root)
+def check(name: str, classes: str = "all") -> str:
+    """`name` itself if both folders of "folders:SOURCE:TARGET" are there, with class folders that go together; else `BadParameter`.
+
+    No image is opened.
+    """
+    _sides(name, classes)
     return name
 
 
-def _there(root: Path) -> None:
-    if not root.is_dir():
-        raise BadParameter(f"{root} is not a folder; give one that holds a folder of images for each class")
+def _sides(name: str, classes: str) -> list[Folder]:
+    source, target = (_listed(root, short) for root, short in _roots(name))
+    _apart(source, target)
+    return [_enough(side) for side in _aligned(source, target, classes)]
 
 
 def _check(loading: Loading) -> None:
@@ -120,7 +121,8 @@ def _roots(name: str) -> list[tuple[Path, str]]:
 
 def _listed(root: Path, name: str) -> Folder:
     """The classes and images below `root`, in the order of their names."""
-    _there(root)
+    if not root.is_dir():
+        raise BadParameter(f"{root} is not a folder; give one that holds a folder of images for each class")
     classes = tuple(sorted(c.name for c in root.iterdir() if c.is_dir() and not c.name.startswith(".")))
     if not classes:
         raise BadParameter(f"{root} has no class folders; put the images of each class into a folder of its own there")
@@ -163,12 +165,14 @@ def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Fold
     lists = [f"{side.name} has {_first([c for c in side.classes if c not in common])}" for side in (source, target)]
     if classes == "common":
         if not common:
-            raise BadParameter(f"no class is in common: {'; '.join(lists)}. Rename the folders, or pass classes='all'")
+            raise BadParameter(
+                f"no class is in common: {'; '.join(lists)}. Rename the folders, or set classes all {SET}"
+            )
         return source.only(source.files, common), target.only(target.files, common)
     if common and source.classes != target.classes:
         raise BadParameter(
-            f"{len(common)} classes are on both sides and others on one only: {'; '.join(lists)}. Rename or move them, or pass "
-            "classes='common' to keep only the common ones"
+            f"{len(common)} classes are on both sides and others on one only: {'; '.join(lists)}. Rename or move them, or set "
+            f"classes common to keep only those {SET}"
         )
     return source, target
 
@@ -197,7 +201,7 @@ def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
     if damaged:
         what = f"{len(damaged)} of {n} images cannot be read: {_first(damaged, 5)}"
         if policy == "refuse":
-            raise BadParameter(f"{what}; replace them, or pass damaged='skip' to leave them out")
+            raise BadParameter(f"{what}; replace them, or set damaged skip to leave them out {SET}")
         warnings.warn(f"{what}; they are left out", stacklevel=5)
 
 

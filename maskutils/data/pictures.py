@@ -27,6 +27,9 @@ SIXTEEN = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY = {"1", "L"} | SIXTEEN
 READABLE = GREY | {"RGB", "RGBA", "RGBX", "LA", "P", "PA", "CMYK", "YCbCr"}  # the others' values have no fixed range
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what PIL raises
+SET = (
+    '(as in images: "name value" of a notebook or profile, or in Python Loading(name=value))'  # how an option is given
+)
 SAMPLE = 1000  # images that the statistics of a streamed domain are computed on
 
 
@@ -102,7 +105,7 @@ def _channels(modes: Counter) -> int:
         return 1
     if modes.keys() == {"RGB"}:
         return 3
-    raise BadParameter(f"images are neither all grey nor all RGB: {counted(modes)}; pass channels=1 or channels=3")
+    raise BadParameter(f"images are neither all grey nor all RGB: {counted(modes)}; set channels 1 or channels 3 {SET}")
 
 
 def _side(sizes: Counter) -> int:
@@ -170,8 +173,8 @@ def statistics(data: Dataset, train: Tensor, seed: int) -> tuple[Tensor, Tensor]
     mean, std = moments[0], (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     if not std.min() > 1e-6:
         raise BadParameter(
-            f"std of the source's train split is {std.tolist()} by channel, so it cannot be normalised; check the images, or pass "
-            "channels=1"
+            f"std of the source's train split is {std.tolist()} by channel, so it cannot be normalised; check the images, or set "
+            f"channels 1 {SET}"
         )
     return mean.float()[:, None, None], std.float()[:, None, None]
 

@@ -13,6 +13,7 @@ from maskutils.models.networks import (
     load_weights,
     pretrained_transform,
     torchvision_names,
+    weights_file,
     with_head,
 )
 from maskutils.models.parts import (
@@ -55,4 +56,4 @@ __all__ += [
     "torchvision_names",
     "with_head",
 ]
-__all__ += ["unwrapped", "with_target_head"]
+__all__ += ["unwrapped", "weights_file", "with_target_head"]

@@ -182,12 +182,8 @@ def with_head(model: nn.Module, n_classes: int) -> nn.Module:
     return model
 
 
-def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
-    """`model` with the state dict of a .safetensors file; mutates `model`.
-
-    Raises `BadParameter` for a pickled checkpoint (nothing is unpickled here), a missing or damaged file, and one of another
-    network, with the names and shapes that differ.
-    """
+def weights_file(path: str | Path) -> Path:
+    """`path` as a file of weights that may be read. Raises `BadParameter` for a pickle, and where there is none."""
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise BadParameter(
@@ -195,6 +191,20 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
             "state = torch.load(path, map_location='cpu', weights_only=True); state = state.get('state_dict', state); "
             "safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, 'weights.safetensors')"
         )
+    if not path.is_file():
+        raise BadParameter(
+            f"weights {path}: there is no such file; give a .safetensors file, or the name of torchvision's weights"
+        )
+    return path
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """`model` with the state dict of a .safetensors file; mutates `model`.
+
+    Raises `BadParameter` for a pickled checkpoint (nothing is unpickled here), a missing or damaged file, and one of another
+    network, with the names and shapes that differ.
+    """
+    path = weights_file(path)
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:

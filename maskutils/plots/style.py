@@ -79,6 +79,12 @@ def ordered(names: Sequence[str], order: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n))
 
 
+def short(pair: str) -> str:
+    """The name of a pair as a title: of image folders the last part of each path."""
+    sides = [Path(part).name for part in pair.split(":")]
+    return " → ".join(sides[1:]) if len(sides) == 3 else pair
+
+
 def save_figure(figure: Figure, name: str, profile: str = "default", folder: Path | None = None) -> list[Path]:
     """Write `figure` as PNG and PDF, the same bytes for the same figure; returns the paths."""
     folder = folder or paths.figures_dir(profile)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from maskutils import records as rec
 from maskutils.metrics import pareto_front
-from maskutils.plots.style import BOUNDS, MARKERS, PAIRS, READINGS, legend, look, ordered, styled, within
+from maskutils.plots.style import BOUNDS, MARKERS, PAIRS, READINGS, legend, look, ordered, short, styled, within
 
 OPPONENTS = {"wise_ft": "alpha", "ewc": "strength", "replay": "fraction", "elastic_mask": "strength"}  # and their knobs
 
@@ -42,7 +42,8 @@ def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
             for axis, pair in zip(row, pairs, strict=True):
                 _tradeoff_panel(axis, records[records["pair"] == pair], reading)
                 axis.set(
-                    title=pair if reading == "source_acc_masked" else "", xlabel="source accuracy after transfer (%)"
+                    title=short(pair) if reading == "source_acc_masked" else "",
+                    xlabel="source accuracy after transfer (%)",
                 )
             row[0].set_ylabel(f"{label}\ntarget accuracy (%)")
         legend(figure, _in_tradeoff(records))
@@ -135,7 +136,7 @@ def fronts(records: pd.DataFrame, families: Sequence[str], title: str = "") -> F
                 front = pd.DataFrame(pareto_front([tuple(row) for row in means[values].to_numpy()]), columns=values)
                 style = look(family) | {"markersize": 5}
                 axis.plot(100 * front["source_acc_full"], 100 * front["target_acc"], label=family, **style)
-            axis.set(title=pair, xlabel="source accuracy, full network (%)")
+            axis.set(title=short(pair), xlabel="source accuracy, full network (%)")
         axes[0][0].set_ylabel("target accuracy (%)")
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
         if title:
