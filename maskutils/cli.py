@@ -233,9 +233,7 @@ def print_states(profile: str, ids: list[str], states: dict[str, dict[str, Any]]
             console.print(f"[{colours[state['status']]}]{state['status']}[/] {run_id}", soft_wrap=True)
             lines = [str(state[k]) for k in ("error", "notebook") if k in state]
             for line in lines or ["something it comes after is not done"]:
-                console.print(
-                    f"    {escape(line)}", soft_wrap=True
-                )  # whole: addresses and paths are there to be copied
+                console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
     return len(left)
 
 

@@ -27,10 +27,8 @@ SIDES = {
 UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
 START = 8.0  # seconds that a kernel, its imports and its figures take whatever it computes
 STEP = 0.005  # seconds of a step beside the arithmetic of the network: its images, optimiser and Python
-CORE, GPU = (
-    5e10,
-    2e13,
-)  # operations a second to reckon with: of large networks on one core, and on a usual GPU in mixed precision
+# Operations a second to reckon with: what large networks reach on one core, and on a usual GPU in mixed precision.
+CORE, GPU = 5e10, 2e13
 
 
 def expected_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:

@@ -151,7 +151,10 @@ def _records(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     stage = {name: getattr(setup, name) for name in names}
     key = content_key(upstream, asdict(approach), stage, code_key("experiment"))
     path = paths.cache_dir("transfer") / f"{key}.json"
-    return cached(path, lambda: _measure(setup, approach, seed), lambda rows, p: write_json(p, rows), read_json)
+    rows = cached(path, lambda: _measure(setup, approach, seed), lambda rows, p: write_json(p, rows), read_json)
+    if approach.protocol == "finetune":
+        _warn_if_guessing(setup, *((row["val_target_acc"], row["target_classes"]) for row in rows if row["alpha"] == 1))
+    return rows
 
 
 def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]]:
@@ -189,14 +192,12 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
         test, val = (score(before, model, pair, through, split, dense[split]) for split in ("test", "val"))
         readings = test | {f"val_{name}": value for name, value in val.items()}
         rows.append(row | {"alpha": alpha} | readings | _training(history if alpha == 1 else []))
-        if alpha == 1 and approach.protocol == "finetune":
-            _warn_if_guessing(val["target_acc"], len(pair.target.classes), setup)
     return rows
 
 
-def _warn_if_guessing(accuracy: float, classes: int, setup: Setup) -> None:
-    """Warn if free fine-tuning, by which all adaptation is measured, has learnt next to nothing."""
-    if accuracy < 1.5 / classes:
+def _warn_if_guessing(setup: Setup, *reached: tuple[float, int]) -> None:
+    """Warn if free fine-tuning, by which all adaptation is measured, `reached` an accuracy that tells next to nothing of the classes."""
+    for accuracy, classes in (r for r in reached if r[0] < 1.5 / r[1]):
         warnings.warn(
             f"free fine-tuning of {setup.model} on {setup.pair} reaches {100 * accuracy:.0f} % on the target, where guessing reaches "
             f"{100 / classes:.0f} %, and nothing can be told beside it: try a lower target_lr than {setup.target_lr} (networks with norm "

@@ -406,3 +406,12 @@ def test_tuning_reads_masks_on_validation_images_only(monkeypatch):
     assert table["val_acc_before"].iloc[0] == evaluate(network, pair.source.val)
     native = experiment.source_mask(TINY, "gumbel_sigmoid", 0, lr=0.1)
     assert table["val_acc"].iloc[0] == evaluate(native.apply(network), pair.source.val)
+
+
+def test_fine_tuning_that_learnt_nothing_is_told_every_time():
+    setup = TINY.model_copy(update={"target_lr": 1e-9, "pair": "mnist_to_inverted", "source_steps": 60})
+    for _ in range(2):  # made, and from the cache
+        with pytest.warns(
+            UserWarning, match=r"reaches \d+ % on the target, where guessing reaches 10 %.*lower target_lr"
+        ):
+            experiment.run_protocol(setup, "finetune")

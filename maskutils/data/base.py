@@ -36,9 +36,8 @@ class Loading:
     workers: int = 0
 
 
-OF_IMAGES = {
-    f.name: type(f.default) for f in fields(Loading) if f.name not in ("root", "transform")
-}  # in `images` of a notebook
+# The options that `images` of a notebook takes, and their types.
+OF_IMAGES = {f.name: type(f.default) for f in fields(Loading) if f.name not in ("root", "transform")}
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,7 @@ SIXTEEN = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY = {"1", "L"} | SIXTEEN
 READABLE = GREY | {"RGB", "RGBA", "RGBX", "LA", "P", "PA", "CMYK", "YCbCr"}  # the others' values have no fixed range
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what PIL raises
-SET = (
-    '(as in images: "name value" of a notebook or profile, or in Python Loading(name=value))'  # how an option is given
-)
+SET = '(as in images: "name value" of a notebook or profile, or in Python Loading(name=value))'  # an option
 SAMPLE = 1000  # images that the statistics of a streamed domain are computed on
 
 
