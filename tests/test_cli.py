@@ -77,3 +77,13 @@ def test_another_batch_at_work_exits_1(root):  # noqa: F811
         code, output = call("reproduce", "--profile", profile)
     assert code == 1
     assert "another batch works on" in output
+
+
+def test_a_batch_that_is_stopped_says_how_to_go_on(root, monkeypatch):  # noqa: F811
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "reproduce", stopped)
+    code, output = call("reproduce", "--profile", write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
+    assert code == 130
+    assert "the same command goes on from there" in output
