@@ -100,8 +100,7 @@ def source_subnetwork(
         learnt, mask = learn_subnetwork(model, data, method, **settings)
         return replace(mask, state=learnt.state_dict()) if trains_weights else mask  # in one file what is of one making
 
-    path = _path("subnetwork" if trains_weights else "mask", key)
-    mask = cached(path, make, lambda m, p: m.save(p, scores=True), Mask.load)
+    mask = _cached_mask(_path("subnetwork" if trains_weights else "mask", key), make)
     if trains_weights:
         model, mask = _with_weights(model, mask.state), replace(mask, state={})
     return model, mask if density is None else mask.at_density(density, setup.per_layer)
@@ -117,7 +116,7 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
         return learn_subnetwork(model, pair.target.train, method, train=own_head(model), **settings)[1]
 
     path = _path("mask", mask_key(setup, method, seed, {"task": "target"}))
-    return cached(path, make, lambda m, p: m.save(p, scores=True), Mask.load).at_density(density, setup.per_layer)
+    return _cached_mask(path, make).at_density(density, setup.per_layer)
 
 
 def _to_learn(setup: Setup, seed: int) -> dict[str, Any]:
@@ -203,6 +202,10 @@ def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None]
     value = make()
     save_to(value, path)
     return value
+
+
+def _cached_mask(path: Path, make: Callable[[], Mask]) -> Mask:
+    return cached(path, make, lambda mask, p: mask.save(p, scores=True), Mask.load)
 
 
 def _path(kind: str, key: str) -> Path:

@@ -48,8 +48,7 @@ def reproduce(
     with exclusive(profile):
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = [run for run in runs if force or reasons[run.id]]
-        for run in todo:
-            check_inputs(run.parameters)
+        check_inputs(*(run.parameters for run in todo))
         states = {run.id: records.read_json(plan.state_file(profile, run.id)) for run in runs if run not in todo}
         for run in runs:
             if run.id in states:

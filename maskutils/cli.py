@@ -98,7 +98,7 @@ def reproduce(
         expected = expected_seconds(profile, runs)
         with progress(expected) as report:
             states = batch.reproduce(profile, workers, scheduler, force, report)
-    failed = print_states(profile, [run.id for run in runs], states)
+    failed = print_failed({run.id: states[run.id] for run in runs})
     if not failed:
         with faults():
             print_summary(profile)
@@ -124,8 +124,12 @@ def status(profile: ProfileName = "default") -> None:
             if reason in ("", "failed before"):
                 done = {"status": "failed"} | read_json(planning.state_file(profile, run.id))
             states[run.id] = done
-    failed = print_states(profile, [run.id for run in runs], states, every=True)
-    raise typer.Exit(1 if failed else 0)
+    table = Table(Column("run", overflow="fold"), "status", "seconds", "why", title=profile, title_justify="left")
+    for run_id, state in states.items():
+        why = state["error"] if state["status"] == "missing" else ""
+        table.add_row(run_id, coloured(state["status"]), str(state.get("seconds", "")), why)
+    console.print(table)
+    raise typer.Exit(1 if print_failed(states) else 0)
 
 
 @app.command()
@@ -217,24 +221,21 @@ def progress(expected: dict[str, float]) -> Iterator[Callable[[str, Any, dict[st
         yield report
 
 
-def print_states(profile: str, ids: list[str], states: dict[str, dict[str, Any]], every: bool = False) -> int:
-    """Print what failed or was blocked, why, and what to open, after a table of `every` run if asked; returns how many are not done."""
-    colours = {"done": "green", "failed": "red", "missing": "yellow", "blocked": "yellow"}
-    table = Table(Column("run", overflow="fold"), "status", "seconds", "why", title=profile, title_justify="left")
-    for run_id in ids if every else ():
-        state = states[run_id]
-        why = state.get("error", "") if state["status"] == "missing" else ""
-        table.add_row(run_id, f"[{colours[state['status']]}]{state['status']}[/]", str(state.get("seconds", "")), why)
-    if every:
-        console.print(table)
-    left = {run_id: states[run_id] for run_id in ids if states[run_id]["status"] != "done"}
-    for run_id, state in left.items():
-        if state["status"] != "missing":
-            console.print(f"[{colours[state['status']]}]{state['status']}[/] {run_id}", soft_wrap=True)
+def print_failed(states: dict[str, dict[str, Any]]) -> int:
+    """Print what failed or was blocked, why, and what to open; returns how many runs are not done."""
+    for run_id, state in states.items():
+        if state["status"] in ("failed", "blocked"):
+            console.print(f"{coloured(state['status'])} {run_id}", soft_wrap=True)
             lines = [str(state[k]) for k in ("error", "notebook") if k in state]
             for line in lines or ["something it comes after is not done"]:
                 console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
-    return len(left)
+    return sum(state["status"] != "done" for state in states.values())
+
+
+def coloured(status: str) -> str:
+    """The status of a run, for the console."""
+    colour = {"done": "green", "failed": "red"}.get(status, "yellow")
+    return f"[{colour}]{status}[/]"
 
 
 def print_summary(profile: str) -> None:

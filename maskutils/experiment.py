@@ -152,8 +152,9 @@ def _records(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     key = content_key(upstream, asdict(approach), stage, code_key("experiment"))
     path = paths.cache_dir("transfer") / f"{key}.json"
     rows = cached(path, lambda: _measure(setup, approach, seed), lambda rows, p: write_json(p, rows), read_json)
-    if approach.protocol == "finetune":
-        _warn_if_guessing(setup, *((row["val_target_acc"], row["target_classes"]) for row in rows if row["alpha"] == 1))
+    for row in rows:
+        if approach.protocol == "finetune" and row["alpha"] == 1:
+            _warn_if_guessing(setup, row["val_target_acc"], row["target_classes"])
     return rows
 
 
@@ -195,9 +196,9 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     return rows
 
 
-def _warn_if_guessing(setup: Setup, *reached: tuple[float, int]) -> None:
-    """Warn if free fine-tuning, by which all adaptation is measured, `reached` an accuracy that tells next to nothing of the classes."""
-    for accuracy, classes in (r for r in reached if r[0] < 1.5 / r[1]):
+def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:
+    """Warn if free fine-tuning, by which all adaptation is measured, has learnt next to nothing."""
+    if accuracy < 1.5 / classes:
         warnings.warn(
             f"free fine-tuning of {setup.model} on {setup.pair} reaches {100 * accuracy:.0f} % on the target, where guessing reaches "
             f"{100 / classes:.0f} %, and nothing can be told beside it: try a lower target_lr than {setup.target_lr} (networks with norm "

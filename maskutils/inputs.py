@@ -29,22 +29,18 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def check_inputs(parameters: Mapping[str, Any]) -> None:
-    """Raises `BadParameter` if image folders that `pair` or `pairs` name, or `weights`, are not there or not of the right form; weights
-    of torchvision's are downloaded first, so that kernels find them.
+def check_inputs(*notebooks: Mapping[str, Any]) -> None:
+    """Raises `BadParameter` if image folders or weights that the parameters of `notebooks` name are not there or not of the right form;
+    each is looked at once. Weights of torchvision's are downloaded first, so that kernels find them.
     """
-    for pair in pairs_in(parameters):
-        check_there(pair, str(options(parameters.get("images", "")).get("classes", "all")))
-    weights = parameters.get("weights", "")
-    if is_file(weights):
-        weights_file(weights)
-    elif weights:
-        _download(parameters["model"], weights)
-
-
-@cache
-def _download(model: str, weights: str) -> None:
-    build_model(model, in_channels=3, image_size=224, weights=weights)
+    classes = [str(options(p.get("images", "")).get("classes", "all")) for p in notebooks]
+    for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
+        check_there(pair, shared)
+    for model, weights in {(p.get("model", ""), p["weights"]): None for p in notebooks if p.get("weights")}:
+        if is_file(weights):
+            weights_file(weights)
+        else:
+            build_model(model, in_channels=3, image_size=224, weights=weights)
 
 
 def pairs_in(parameters: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ momentum of a re-used Adam still move what has no gradient.
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -43,17 +42,19 @@ def protect(
     model = unwrapped(model)
     mask.check(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    train, others = check_prefixes(train, tensors), 0  # steps of optimisers that train none of our parameters
+    train = check_prefixes(train, tensors)
     held = {n: t.detach().clone() for n, t in tensors.items() if n in mask.bits or not n.startswith(train or "\0")}
-    _check_shapes(mask, held)
+    _check_state(mask, held)
     owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in held}
     norms = [m for n, m in owners.items() if n.endswith("running_mean")]
     holds = [_hold(m, n.rpartition(".")[2], held[n], mask.bits.get(n)) for n, m in owners.items()]
 
+    restored, others = False, 0  # steps of optimisers that train none of our parameters
+
     @torch.no_grad()
     def restore() -> None:
-        nonlocal others
-        others = -math.inf  # from now on they are no reason to wonder
+        nonlocal restored
+        restored = True
         _warn_once(norms)
         for hold in holds:
             hold()
@@ -69,7 +70,7 @@ def protect(
     hook = register(after_step)
     try:
         yield restore
-        _tell([p for n, p in model.named_parameters() if n in held], restore, others)
+        _tell([p for n, p in model.named_parameters() if n in held], restore, 0 if restored else others)
     finally:
         hook.remove()
         restore()
@@ -106,7 +107,7 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.detach().view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
 
 
-def _check_shapes(mask: Mask, held: Mapping[str, Tensor]) -> None:
+def _check_state(mask: Mask, held: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` if something held is not what the mask's task left there, as a fresh head for other classes is not; warn if
     it has other values.
     """
@@ -127,7 +128,7 @@ def _check_shapes(mask: Mask, held: Mapping[str, Tensor]) -> None:
         )
 
 
-def _tell(weights: Iterable[Tensor], restore: Callable[[], None], others: float) -> None:
+def _tell(weights: Iterable[Tensor], restore: Callable[[], None], others: int) -> None:
     """Warn, at the end of the block, if its loop was not one that is protected: if `restore` finds something to do, or `others` were
     the only ones to step.
     """

@@ -98,9 +98,8 @@ def _step(
 ) -> Tensor:
     """One step of `optim`; returns the loss."""
     device = device_of(model)
-    x, y = (
-        t.to(device, non_blocking=device.type == "cuda") for t in images_and_labels(batch)
-    )  # MPS may read freed memory
+    at_once = device.type == "cuda"  # MPS may read memory that is free again by then
+    x, y = (t.to(device, non_blocking=at_once) for t in images_and_labels(batch))
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = model(x)
         loss = F.cross_entropy(logits, y)
