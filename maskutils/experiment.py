@@ -29,6 +29,7 @@ from maskutils.artefacts import (
 )
 from maskutils.config import Computing, Setup, content_key, positive
 from maskutils.data import check_loading, check_pair
+from maskutils.layers import LAYERS
 from maskutils.learn import unusual
 from maskutils.models import check_model
 from maskutils.progress import bar
@@ -51,6 +52,12 @@ class Approach:
     native_of: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method
     knobs: Mapping[str, float] = field(default_factory=dict)  # of the protocol
+
+    @property
+    def learns_mask(self) -> bool:
+        """Whether a mask is learnt for it; else `mask_steps` plays no part, and its records do not say any."""
+        learnt = self.method in LAYERS or self.method == "shuffled"
+        return learnt or self.protocol in ("elastic_mask", "exclusive", "piggyback")
 
 
 def configure(namespace: Mapping[str, Any]) -> Setup:
@@ -147,7 +154,7 @@ def _records(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     upstream = source_key(setup, seed)
     if approach.method is not None:
         upstream = mask_key(setup, approach.method, seed, approach.options)
-    names = ("per_layer", "target_steps", "mask_steps", "target_lr", "batch_size", "alphas")
+    names = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * approach.learns_mask)
     stage = {name: getattr(setup, name) for name in names}
     key = content_key(upstream, asdict(approach), stage, code_key("experiment"))
     path = paths.cache_dir("transfer") / f"{key}.json"
@@ -188,6 +195,7 @@ def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]
     row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
     n = sum(p.numel() for p in before.parameters())
     row |= _about(setup) | {"stored_bits": metrics.stored_bits(approach.protocol, n, row["density"])}
+    row["mask_steps"] = setup.mask_steps if approach.learns_mask else None
     for alpha in setup.alphas:
         model, through = (after, mask) if alpha == 1 else (interpolate(before, after, alpha), None)
         test, val = (score(before, model, pair, through, split, dense[split]) for split in ("test", "val"))

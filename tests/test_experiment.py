@@ -279,7 +279,7 @@ def test_a_target_mask_is_learnt_for_the_mask_steps_that_the_record_states(monke
 
 
 def test_a_record_says_what_it_was_made_with():
-    row = experiment.run_protocol(TINY, "finetune").iloc[0]
+    row = experiment.run_method(TINY, "gumbel_sigmoid").iloc[0]
     settings = TINY.model_dump(exclude={"seeds", "densities", "alphas"})
     assert {name: row[name] for name in settings} == settings
     assert torch.__version__.startswith(row["torch"])
@@ -288,8 +288,9 @@ def test_a_record_says_what_it_was_made_with():
 
 
 def test_a_cached_record_says_what_it_was_made_with_too():
-    experiment.run_protocol(TINY, "finetune")
-    assert experiment.run_protocol(TINY.model_copy(update={"mask_steps": 77}), "finetune")["mask_steps"].item() == 77
+    experiment.run_method(TINY, "gumbel_sigmoid")
+    other = experiment.run_method(TINY.model_copy(update={"mask_steps": 7}), "gumbel_sigmoid")
+    assert list(other["mask_steps"]) == [7, 7]
 
 
 @pytest.mark.parametrize("steps", [1, 5, 7, 10])
@@ -415,3 +416,14 @@ def test_fine_tuning_that_learnt_nothing_is_told_every_time():
             UserWarning, match=r"reaches \d+ % on the target, where guessing reaches 10 %.*lower target_lr"
         ):
             experiment.run_protocol(setup, "finetune")
+
+
+def test_a_record_says_mask_steps_only_where_a_mask_is_learnt():
+    """Notebook 01 has no `mask_steps`, 07 has: their fine-tuning is one transfer, with one record and one place in the cache."""
+    other = TINY.model_copy(update={"mask_steps": 5})
+    first, second = (experiment.run_protocol(setup, "finetune") for setup in (TINY, other))
+    assert first["mask_steps"].isna().all()
+    assert timeless(first) == timeless(second)
+    assert len(list(paths.cache_dir("transfer").iterdir())) == 1
+    assert list(experiment.run_method(other, "gumbel_sigmoid")["mask_steps"]) == [5, 5]
+    assert experiment.run_method(other, "random")["mask_steps"].isna().all()

@@ -1,0 +1,26 @@
+"""The smallest profile, to its end: every notebook, the joined records, the manifest."""
+
+import shutil
+
+import pytest
+
+from maskutils import paths, plan, records
+from maskutils.batch import reproduce
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the libraries that run kernels
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_the_smoke_profile_runs_to_its_end(tmp_path, monkeypatch):
+    shutil.copytree(paths.notebooks_dir(), tmp_path / "notebooks")
+    monkeypatch.setenv("MASKUTILS_ROOT", str(tmp_path))
+    states = reproduce("smoke", workers=1)
+    assert {run: state for run, state in states.items() if state["status"] != "done"} == {}
+    table = records.load_records("smoke")
+    assert len(table) > 100
+    assert set(records.read_json(tmp_path / "results" / "smoke" / "manifest.json")) >= {"commit", "records", "runs"}
+    assert [run.id for run in plan.make_plan("smoke") if plan.why("smoke", run)] == []
