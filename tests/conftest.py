@@ -9,7 +9,8 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 
-from maskutils import kernels, paths  # below, for it imports torch, which reads the environment
+from maskutils.batch import kernels
+from maskutils.core import paths  # below, for it imports torch, which reads the environment
 
 os.environ.update(kernels.chosen())
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from maskutils.models import build_model
+from maskutils.models.networks import build_model
 
 
 def with_norm() -> nn.Module:

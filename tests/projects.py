@@ -12,7 +12,7 @@ PARAMETERS = 'seeds: list[int] = [0]  # seeds\noutput: str = ""  # file'
 WRITE = (
     "import pandas as pd\nrow = {'protocol': 'finetune', 'method': None, 'density': None, 'native_of': None}\n"
     "row |= {'options': None, 'model': 'cnn'}\n"
-    "from maskutils.records import COLUMNS, save_records\n"
+    "from maskutils.results.records import COLUMNS, save_records\n"
     "rows = [dict.fromkeys(COLUMNS, 0.5) | row | {'pair': NAME, 'seed': s} for s in seeds]\nsave_records(pd.DataFrame(rows), output)"
 )
 

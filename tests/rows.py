@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from maskutils.records import COLUMNS, READINGS, with_approach
+from maskutils.results.records import COLUMNS, READINGS, with_approach
 
 BLANK = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
 BLANK |= {

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maskutils import analysis
-from maskutils.records import COLUMNS, READINGS, on_grid, with_approach
+from maskutils.results import analysis
+from maskutils.results.records import COLUMNS, READINGS, on_grid, with_approach
 
 
 def make(*rows: dict) -> pd.DataFrame:

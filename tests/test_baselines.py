@@ -9,13 +9,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from maskutils.data import Domain, Pair, load_pair
-from maskutils.learn import learn_subnetwork
-from maskutils.mask import Mask
-from maskutils.models import build_model, for_task, maskable
-from maskutils.rankings import fisher, fisher_information, snip
-from maskutils.train import batches, fit
-from maskutils.transfer import PROTOCOLS, baselines, interpolate, transfer
+from maskutils.data.batches import batches
+from maskutils.data.load import load_pair
+from maskutils.data.pair import Domain, Pair
+from maskutils.masks.mask import Mask
+from maskutils.masks.rankings import fisher, fisher_information, snip
+from maskutils.models.networks import build_model
+from maskutils.models.parts import for_task, maskable
+from maskutils.training import baselines
+from maskutils.training.base import PROTOCOLS
+from maskutils.training.learn import learn_subnetwork
+from maskutils.training.loop import fit
+from maskutils.training.transfer import interpolate, transfer
 
 STEPS = 8
 

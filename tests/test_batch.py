@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
 
-from maskutils import batch, paths, plan, records
-from maskutils.batch import reproduce
-from maskutils.config import BadParameter
+from maskutils.batch import plan
+from maskutils.batch import run as batch
+from maskutils.batch.run import reproduce
+from maskutils.core import files
+from maskutils.core.checks import BadParameter
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,8 +49,8 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root, sch
         "first": "done",
     }
     assert "this cell is broken" in states["broken"]["error"]
-    assert paths.Path(states["broken"]["notebook"]).name == "broken.failed.ipynb"
-    assert paths.Path(states["broken"]["notebook"]).exists()
+    assert Path(states["broken"]["notebook"]).name == "broken.failed.ipynb"
+    assert Path(states["broken"]["notebook"]).exists()
     assert not (root / "results" / "tiny" / "manifest.json").exists()
     assert ("started", "second") not in heard
 
@@ -59,7 +61,7 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root, sch
     assert ("skipped", "first") in heard
     assert ("started", "first") not in heard
     assert not (root / "results" / "tiny" / "runs" / "broken.failed.ipynb").exists()
-    manifest = records.read_json(root / "results" / "tiny" / "manifest.json")
+    manifest = files.read_json(root / "results" / "tiny" / "manifest.json")
     assert [row["id"] for row in manifest["runs"]] == ["broken", "second", "first"]
     assert manifest["runs"][1]["parameters"]["seeds"] == [3]
 
@@ -72,7 +74,7 @@ def test_the_environment_is_left_as_it_was():
 
 
 def test_records_are_joined_before_the_notebook_that_reads_them(root, scheduler):  # noqa: F811
-    read = "import pandas as pd\nfrom maskutils import paths\nassert len(pd.read_csv(paths.results_dir(profile) / 'records.csv')) == 4"
+    read = "import pandas as pd\nfrom maskutils.core import paths\nassert len(pd.read_csv(paths.results_dir(profile) / 'records.csv')) == 4"
     write_notebook(root / "notebooks" / "reader.ipynb", read, parameters='profile: str = "default"')
     runs = [{"notebook": ["first", "second"]}, {"notebook": "reader", "after": ["first", "second"], "collect": True}]
     states = reproduce(write_profile(root / "tiny.yaml", runs, seeds=[0, 1]), scheduler=scheduler)
@@ -107,7 +109,7 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, sc
     wait += f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)"
     write_notebook(root / "notebooks" / "second.ipynb", wait)
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
-    command = [sys.executable, "-m", "maskutils.cli", "reproduce", "--profile", profile, "--workers", "1"]
+    command = [sys.executable, "-m", "maskutils", "reproduce", "--profile", profile, "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial = root / "results" / "tiny" / "runs" / "second.partial.ipynb"
     deadline = time.monotonic() + 120

@@ -1,7 +1,7 @@
 """The benchmark runs and says what it compares; no test looks at a time."""
 
-from maskutils import bench
-from maskutils.layers import LAYERS
+from benchmarks import bench
+from maskutils.masks.layers import LAYERS
 
 
 def test_every_comparison_is_made(monkeypatch):

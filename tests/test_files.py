@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from maskutils.files import write_atomically
+from maskutils.core.files import write_atomically
 
 
 def test_writing_makes_the_folder_and_leaves_only_the_file(tmp_path):

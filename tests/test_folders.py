@@ -13,11 +13,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
 
-from maskutils.config import BadParameter
-from maskutils.data import Loading, base, folders, load_pair, pictures
+from maskutils.core.checks import BadParameter
+from maskutils.data import folders, pictures
+from maskutils.data import pair as base
 from maskutils.data.folders import export_folders
-from maskutils.models import build_model
-from maskutils.transfer import transfer
+from maskutils.data.load import load_pair
+from maskutils.data.pair import Loading
+from maskutils.models.networks import build_model
+from maskutils.training.transfer import transfer
 
 SPLITS = ("train", "val", "test")
 LEVELS = {"cat": 40, "dog": 120, "owl": 200, "emu": 80}  # the grey that stands for a class

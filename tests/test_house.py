@@ -3,27 +3,50 @@ agree.
 """
 
 import ast
+import importlib
 import re
 import subprocess
+import sys
 import tomllib
 
 import pytest
 import yaml
 
 import maskutils
-from maskutils import paths, provenance, readme
+from maskutils.core import paths
+from maskutils.study import provenance
+from tools import fill_readme as readme
 
 ROOT = paths.PACKAGE.parent
-ORDER = [  # an import may only point down this list
-    "cli", "bench", "batch", "kernels", "cost", "plan", "notebooks", "experiment", "plots", "readme", "report",
-    "claims", "__init__", "artefacts", "inputs", "transfer", "learn", "rankings", "train", "protection", "choice",
-    "analysis", "records", "layers", "mask", "selection", "data", "models", "metrics", "progress", "provenance", "config", "seeds",
-    "files", "paths",
-]  # fmt: skip
-MODULES = sorted(
-    {p.stem for p in paths.PACKAGE.glob("*.py")} | {p.parent.name for p in paths.PACKAGE.glob("*/__init__.py")}
-)
+WINGS = [
+    "core",
+    "results",
+    "models",
+    "data",
+    "masks",
+    "training",
+    "study",
+    "batch",
+]  # an import points to the left or stays
+BESIDE = {"results": {"core", "results"}, "data": {"core", "data"}}  # and these see no more than this
+LIBRARY = ["protect", "Mask", "learn_mask", "evaluate", "fit", "transfer", "score"]
+STUDY_ONLY = [
+    "pandas",
+    "scipy",
+    "sklearn",
+    "mlxtend",
+    "matplotlib",
+    "seaborn",
+    "papermill",
+    "pydantic",
+    "torchvision",
+    "distributed",
+]
 FILES = sorted(paths.PACKAGE.rglob("*.py"))
+MODULES = {
+    ".".join(("maskutils", *f.relative_to(paths.PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): f
+    for f in FILES
+}
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -36,11 +59,62 @@ def length(node):
     return node.end_lineno - node.lineno + 1 - (docstring.count("\n") + 1 if docstring else 0)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module):
-    below = ORDER[ORDER.index(module) + 1 :]
-    imported = provenance.imports_of(module)
-    assert imported <= set(below), f"{module} imports upwards: {imported - set(below)}"
+def wing(module):
+    """The part of the house that a module belongs to; empty for the front door (`maskutils` and its `__main__`)."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in WINGS else ""
+
+
+def imports_of(module):
+    return set(provenance.imports_in(MODULES[module].read_text(encoding="utf-8"))) - {module}
+
+
+def test_every_module_is_in_a_wing():
+    assert {wing(m) for m in MODULES} == {"", *WINGS}
+    assert {m for m in MODULES if not wing(m)} == {"maskutils", "maskutils.__main__"}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if wing(m)])
+def test_imports_point_one_way(module):
+    allowed = BESIDE.get(wing(module), WINGS[: WINGS.index(wing(module)) + 1])
+    upwards = {m for m in imports_of(module) if wing(m) not in allowed}
+    assert not upwards, f"{module} imports {upwards}"
+
+
+def test_no_module_imports_itself_through_others():
+    for module in MODULES:
+        if wing(module):
+            assert module not in provenance.closure(*imports_of(module)), f"{module} is part of a circle"
+
+
+def loaded_by(statement):
+    """Top-level modules that a fresh Python has loaded after `statement`."""
+    code = f"import sys\n{statement}\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_the_library_loads_nothing_of_the_study(name):
+    assert not loaded_by(f"import maskutils; maskutils.{name}") & set(STUDY_ONLY)
+
+
+def test_the_study_of_tables_loads_no_torch():
+    modules = [m for m in MODULES if wing(m) == "results"]
+    assert "torch" not in loaded_by("import " + ", ".join(modules))
+
+
+def test_the_front_door_names_what_type_checkers_see():
+    block = next(node for node in tree_of(MODULES["maskutils"]).body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"maskutils.{home}" for name, home in maskutils.HOMES.items()}
+    assert sorted(seen) == sorted(maskutils.__all__)
+    assert all(getattr(maskutils, name) is getattr(importlib.import_module(home), name) for name, home in seen.items())
+    with pytest.raises(AttributeError, match="no attribute 'proteckt'; public names: Mask"):
+        _ = maskutils.proteckt
+
+
+def test_no_public_name_shadows_a_module():
+    assert not {f"maskutils.{name}" for name in maskutils.__all__} & MODULES.keys()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -66,7 +140,7 @@ def test_public_things_are_described(file):
 
 
 def test_modules_are_named_for_things():
-    assert not {"utils", "helpers", "common", "misc"} & set(MODULES)
+    assert not {"utils", "helpers", "common", "misc"} & {part for module in MODULES for part in module.split(".")}
 
 
 def test_nothing_is_unpickled():
@@ -85,7 +159,8 @@ def test_the_names_that_the_readme_imports_are_public():
 
 def requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["dependencies"] + project["optional-dependencies"]["test"]
+    groups = project["optional-dependencies"]
+    return [r for r in (*project["dependencies"], *groups["study"], *groups["test"]) if not r.startswith("maskutils")]
 
 
 def test_environment_is_that_of_pyproject():

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 
-from maskutils import inputs
-from maskutils.artefacts import source_key
-from maskutils.config import BadParameter, Setup
-from maskutils.models import build_model
+from maskutils.core.checks import BadParameter
+from maskutils.models.networks import build_model
+from maskutils.study import inputs
+from maskutils.study.artefacts import source_key
+from maskutils.study.setup import Setup
 
 
 @pytest.fixture

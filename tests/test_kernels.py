@@ -8,7 +8,7 @@ from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbformat import v4
 
-from maskutils import kernels
+from maskutils.batch import kernels
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,11 +8,21 @@ import torch
 from scipy.stats import ks_2samp
 from torch import nn
 
-from maskutils.config import BadParameter
-from maskutils.layers import LAYERS, EdgePopup, GumbelSigmoid, HardConcrete, Piggyback, attach, detach, logistic_noise
-from maskutils.mask import Mask
-from maskutils.models import build_model, maskable
-from maskutils.train import OPTIMIZERS
+from maskutils.core.checks import BadParameter
+from maskutils.masks.layers import (
+    LAYERS,
+    EdgePopup,
+    GumbelSigmoid,
+    HardConcrete,
+    Piggyback,
+    attach,
+    detach,
+    logistic_noise,
+)
+from maskutils.masks.mask import Mask
+from maskutils.models.networks import build_model
+from maskutils.models.parts import maskable
+from maskutils.training.loop import OPTIMIZERS
 
 GRID = torch.tensor([-3.0, -1.0, 0.0, 0.5, 2.0])
 DRAWS = 40_000

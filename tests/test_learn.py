@@ -5,12 +5,13 @@ import torch
 from networks import NETS, easy, state, with_norm
 from torch import nn
 
-from maskutils.config import BadParameter
-from maskutils.layers import LAYERS
-from maskutils.learn import learn_mask, learn_subnetwork
-from maskutils.models import maskable
-from maskutils.rankings import RANKINGS
-from maskutils.train import evaluate, fit
+from maskutils.core.checks import BadParameter
+from maskutils.masks.layers import LAYERS
+from maskutils.masks.rankings import RANKINGS
+from maskutils.models.parts import maskable
+from maskutils.training.evaluation import evaluate
+from maskutils.training.learn import learn_mask, learn_subnetwork
+from maskutils.training.loop import fit
 
 FROZEN = [name for name, cls in LAYERS.items() if not cls.trains_weights]  # the others are not for learn_mask
 

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from maskutils import mask as mask_module
-from maskutils.files import DamagedFile
-from maskutils.mask import Mask
+from maskutils.core.files import DamagedFile
+from maskutils.masks import mask as mask_module
+from maskutils.masks.mask import Mask
 
 SIZES = {"a.weight": (20, 30), "b.weight": (7, 3, 3, 3), "c.weight": (50, 4)}
 TOTAL = 600 + 189 + 200

@@ -8,28 +8,30 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
-from maskutils.config import BadParameter
-from maskutils.learn import learn_mask
-from maskutils.models import (
+from maskutils.core.checks import BadParameter
+from maskutils.models.networks import (
     MODELS,
-    TaskHeads,
+    _with_stem,
     build_model,
     check_head_fits,
+    load_weights,
+    pretrained_transform,
+    torchvision_names,
+    with_head,
+)
+from maskutils.models.parts import (
+    TaskHeads,
     device_of,
     for_task,
     head_name,
     head_parameters,
-    load_weights,
     maskable,
     norm_layers,
     own_head,
-    pretrained_transform,
     summary,
-    torchvision_names,
-    with_head,
     with_target_head,
 )
-from maskutils.models.networks import _with_stem
+from maskutils.training.learn import learn_mask
 
 NAMES = [*MODELS, "resnet18"]  # ours, and one of torchvision's
 SHAPE = {"n_classes": 7, "in_channels": 3, "image_size": 12}

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from maskutils.config import BadParameter
-from maskutils.layers import LAYERS, Bernoulli, ContinuousSparsification, WinningSubnetwork
-from maskutils.learn import learn_mask, learn_subnetwork
-from maskutils.models import maskable
+from maskutils.core.checks import BadParameter
+from maskutils.masks.layers import LAYERS, Bernoulli, ContinuousSparsification, WinningSubnetwork
+from maskutils.models.parts import maskable
+from maskutils.training.learn import learn_mask, learn_subnetwork
 
 S = torch.tensor([-2.0, -0.5, -0.1, 0.1, 0.5, 2.0])
 

@@ -8,7 +8,8 @@ import re
 import nbformat
 import pytest
 
-from maskutils import paths, plan
+from maskutils.batch import plan
+from maskutils.core import paths
 
 NOTEBOOKS = sorted(paths.notebooks_dir().glob("*.ipynb"))
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -1,6 +1,6 @@
 """Paths: the root does not depend on where one stands."""
 
-from maskutils import paths
+from maskutils.core import paths
 
 
 def test_the_checkout_is_the_root_from_any_folder(tmp_path, monkeypatch):

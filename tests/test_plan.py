@@ -5,9 +5,11 @@ import json
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
 
-from maskutils import inputs, plan, records
-from maskutils.config import BadParameter
-from maskutils.files import file_digest
+from maskutils.batch import plan
+from maskutils.core import files
+from maskutils.core.checks import BadParameter
+from maskutils.core.files import file_digest
+from maskutils.study import inputs
 
 
 def state_of(root, profile, run, **changes):  # noqa: F811
@@ -21,7 +23,7 @@ def state_of(root, profile, run, **changes):  # noqa: F811
         "parts": dict(run.parts),
         "outputs": {str(output): file_digest(output)},
     }
-    records.write_json(plan.state_file(profile, run.id), state | changes)
+    files.write_json(plan.state_file(profile, run.id), state | changes)
 
 
 @pytest.fixture

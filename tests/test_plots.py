@@ -11,9 +11,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from maskutils import analysis, plots
-from maskutils.plots.style import short
-from maskutils.records import COLUMNS, READINGS, with_approach
+from maskutils.results import analysis, plots
+from maskutils.results.plots.style import short
+from maskutils.results.records import COLUMNS, READINGS, with_approach
 
 mpl.use("Agg")
 

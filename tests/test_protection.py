@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
-from maskutils.mask import Mask
-from maskutils.protection import protect
+from maskutils.masks.mask import Mask
+from maskutils.masks.protection import protect
 
 pytestmark = pytest.mark.filterwarnings("ignore:norm layers train")  # these hold one on purpose
 

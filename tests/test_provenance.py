@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from maskutils import paths, provenance
+from maskutils.core import paths
+from maskutils.study import provenance
 
 SOURCE = '"""Doc."""\n\nfrom maskutils.b import g\n\n\ndef f():\n    """Doc."""\n    return 1  # one\n'
 
@@ -40,19 +41,19 @@ def _forget():
     ],
 )  # fmt: skip
 def test_the_key_changes_with_code_that_is_imported_and_not_with_prose(package, module, old, new, changes):
-    before = key("a")
+    before = key("maskutils.a")
     file = package / f"{module}.py"
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))
-    assert (key("a") != before) == changes
+    assert (key("maskutils.a") != before) == changes
 
 
 def test_the_closure_follows_imports_and_folders(package):
     (package / "d").mkdir()
     (package / "d" / "__init__.py").write_text("from maskutils.d.e import h\n")
     (package / "d" / "e.py").write_text("from maskutils import a\nh = 1\n")
-    assert provenance.closure("d") == {"a", "b", "d"}
-    assert provenance.closure("b") == {"b"}
+    assert provenance.closure("maskutils.d") == {f"maskutils.{m}" for m in ("a", "b", "d", "d.e")}
+    assert provenance.closure("maskutils.b") == {"maskutils.b"}
 
 
 def test_versions_and_commit_are_named():
@@ -61,8 +62,27 @@ def test_versions_and_commit_are_named():
     assert provenance.cores() >= 1
 
 
-def test_a_dotted_import_names_the_module():
-    assert provenance.imports_in("import maskutils.mask as m\nimport maskutils\nimport torch.nn") == [
-        "mask",
-        "__init__",
-    ]
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("import maskutils.masks.mask as m\nimport torch.nn", ["masks.mask"]),
+        ("from maskutils import protect, learn_mask", ["masks.protection", "training.learn"]),
+        ("from maskutils.results import plots", ["results", "results.plots"]),
+        ("from maskutils.masks.mask import Mask", ["masks.mask"]),
+        ("def f():\n    from maskutils.core import paths", ["core", "core.paths"]),
+        ("load('maskutils.masks.rankings')", ["masks.rankings"]),
+    ],
+)
+def test_an_import_names_the_modules_that_are_loaded(source, modules):
+    assert provenance.imports_in(source) == [f"maskutils.{m}" for m in modules]
+
+
+def test_the_whole_package_stands_for_all_that_is_public():
+    assert provenance.imports_in("import maskutils") == ["maskutils"]
+    assert {"maskutils.masks.mask", "maskutils.training.learn"} <= provenance.closure("maskutils")
+
+
+@pytest.mark.parametrize("line", ["x = !ls", "!ls", "%matplotlib inline", "files = %who_ls", "x?"])
+def test_lines_of_ipython_hide_no_import(line):
+    assert provenance.imports_in_cell(f"from maskutils import protect\n{line}") == ["maskutils.masks.protection"]
+    assert provenance.imports_in_cell("%%bash\nls | wc") == []

@@ -6,9 +6,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from maskutils import rankings
-from maskutils.models import build_model, maskable
-from maskutils.rankings import RANKINGS, fisher, fisher_information, magnitude, random, snip, some
+from maskutils.data.batches import some
+from maskutils.masks import rankings
+from maskutils.masks.rankings import RANKINGS, fisher, fisher_information, magnitude, random, snip
+from maskutils.models.networks import build_model
+from maskutils.models.parts import maskable
 
 DATA = TensorDataset(torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3)
 

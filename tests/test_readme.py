@@ -3,8 +3,9 @@
 import pytest
 from rows import at, make, mask
 
-from maskutils import readme
-from maskutils.records import save_records, write_json
+from maskutils.core.files import write_json
+from maskutils.results.records import save_records
+from tools import fill_readme as readme
 
 TEXT = "head\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b --><!-- /b -->\ntail\n"
 

@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from maskutils.files import DamagedFile
-from maskutils.records import (
+from maskutils.core.files import DamagedFile, read_json, write_json
+from maskutils.results.records import (
     COLUMNS,
     IDENTITY,
     LOSSES,
@@ -15,13 +15,11 @@ from maskutils.records import (
     collect,
     load_records,
     on_grid,
-    read_json,
     save_records,
     summarise,
     with_approach,
-    write_json,
 )
-from maskutils.report import headline, percent
+from maskutils.results.report import headline, percent
 
 BASE = {
     "pair": "a",

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from rows import at, make, mask
 
-from maskutils import choice, report
-from maskutils.claims import Verdict
+from maskutils.results import choice, report
+from maskutils.results.claims import Verdict
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskutils.seeds import generator, seeded, stream
+from maskutils.core.seeds import generator, seeded, stream
 
 
 def test_a_stream_is_the_hash_of_seed_and_name():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskutils.selection import highest
+from maskutils.masks.selection import highest
 
 
 def by_sort(values: torch.Tensor, k: int) -> torch.Tensor:

@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from maskutils.train import OPTIMIZERS, batches, evaluate, fit, predict
+from maskutils.data.batches import batches
+from maskutils.training.evaluation import evaluate, predict
+from maskutils.training.loop import OPTIMIZERS, fit
 
 
 class Plain(Dataset):

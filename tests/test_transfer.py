@@ -8,12 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from maskutils.config import BadParameter
-from maskutils.data import Domain, Pair, load_pair
-from maskutils.mask import Mask
-from maskutils.models import TaskHeads, build_model, for_task, head_name, maskable
-from maskutils.train import evaluate, fit, predict
-from maskutils.transfer import PROTOCOLS, answer, interpolate, score, transfer
+from maskutils.core.checks import BadParameter
+from maskutils.data.load import load_pair
+from maskutils.data.pair import Domain, Pair
+from maskutils.masks.mask import Mask
+from maskutils.models.networks import build_model
+from maskutils.models.parts import TaskHeads, for_task, head_name, maskable
+from maskutils.training.base import PROTOCOLS, answer
+from maskutils.training.evaluation import evaluate, predict
+from maskutils.training.loop import fit
+from maskutils.training.transfer import interpolate, score, transfer
 
 STEPS = 20
 

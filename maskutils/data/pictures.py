@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import functional as F
 
-from maskutils.config import BadParameter
-from maskutils.data.base import Loading
-from maskutils.progress import bar
-from maskutils.seeds import generator
+from maskutils.core.checks import BadParameter
+from maskutils.core.progress import bar
+from maskutils.core.seeds import generator
+from maskutils.data.pair import Loading
 
 Header = tuple[str, tuple[int, int]]  # PIL's mode, and width and height in pixels
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
-from maskutils import paths
-from maskutils.config import BadParameter, register
-from maskutils.data.base import PAIRS, Domain, Loading, Pair, split, subset
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter, register
 from maskutils.data.embedded import DIGITS, MEAN, STD, domain, mnist_5k
+from maskutils.data.pair import PAIRS, Domain, Loading, Pair, split, subset
 
 IDX = "{0}/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 CIFAR10_STL10 = (

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskutils.config import BadParameter, known, register
+from maskutils.core.checks import BadParameter, known, register
+from maskutils.core.seeds import seeded
 from maskutils.models.parts import head_name, set_submodule
-from maskutils.seeds import seeded
 
 MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}
 

@@ -2,15 +2,18 @@
 
 import copy
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import AveragedModel
 
-from maskutils.config import known
-from maskutils.seeds import seeded
+from maskutils.core.checks import known
+from maskutils.core.seeds import seeded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # whatever the dimensions of their weight
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
@@ -79,8 +82,10 @@ def _covered(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if covered(name, parameter)]
 
 
-def summary(model: nn.Module) -> pd.DataFrame:
+def summary(model: nn.Module) -> "pd.DataFrame":
     """One row per parameter: name, shape, weights, and whether a mask covers it or why not."""
+    import pandas as pd  # here, for masks do without
+
     head, names = head_name(model) + ".", set(_covered(model))
 
     def role(name: str) -> str:

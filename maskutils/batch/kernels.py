@@ -1,0 +1,124 @@
+"""Kernels that begin with their imports done.
+
+Owns how the batch and the tests start a kernel. The imports of a notebook (torch and its compiler, pandas, seaborn) take longer
+than many a notebook's work. Here a server in each worker imports them once, and every kernel is a fork of it: a process of its own
+with an empty namespace, to which an import costs nothing. It is a kernel provisioner of Jupyter's, known by an entry point and
+chosen by an environment variable; JupyterLab is left alone.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import LocalProvisioner
+
+NAME, GROUP = "maskutils-fork", "jupyter_client.kernel_provisioners"  # as in pyproject.toml
+PRELOADED = ["ipykernel.kernelapp", "maskutils.study.experiment", "maskutils.results.plots", "maskutils.results.report"]
+PRELOADED += ["sklearn.model_selection", "torch._dynamo"]  # needed when images are split, when an optimiser is made
+
+
+def chosen() -> dict[str, str]:
+    """The environment variable that makes Jupyter start kernels so; none where a fork is not safe (not on Linux)."""
+    there = sys.platform == "linux" and NAME in entry_points(group=GROUP).names
+    return {"JUPYTER_DEFAULT_PROVISIONER_NAME": NAME} if there else {}
+
+
+class ForkProvisioner(LocalProvisioner):
+    """Starts a kernel as a fork of a server that has imported `PRELOADED`; all else is as Jupyter's own does it."""
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Fork instead of running `cmd`; what follows its `-f` is given to the kernel."""
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(PRELOADED)
+        arguments = (cmd[cmd.index("-f") :], kwargs["env"], kwargs.get("cwd") or os.getcwd())
+        with _ready_for_kernels():
+            process = server.Process(target=_kernel, args=arguments, daemon=False)
+            process.start()
+        self.process, self.pid, self.pgid = Forked(process), process.pid, process.pid
+        return self.connection_info
+
+
+class Forked:
+    """A process with what Jupyter calls of `subprocess.Popen`."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process: BaseProcess) -> None:
+        self.process, self.pid = process, process.pid
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self.process.exitcode
+
+    def wait(self) -> int | None:
+        """The exit code, once it has ended."""
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.process.terminate()
+
+    def kill(self) -> None:
+        """End it."""
+        self.process.kill()
+
+
+@contextlib.contextmanager
+def _ready_for_kernels() -> Iterator[None]:
+    """Inside the block a server that is started imports matplotlib as a kernel does, and no process runs our script again."""
+    main, backend = sys.modules["__main__"], os.environ.get("MPLBACKEND")
+    before = {name: getattr(main, name, None) for name in ("__file__", "__spec__")}
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    main.__file__ = main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(before)
+        os.environ.pop("MPLBACKEND") if backend is None else os.environ.update(MPLBACKEND=backend)
+
+
+def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
+    """Be a kernel, as `python -m ipykernel_launcher` is, in a process group and with the environment that Jupyter expects."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    multiprocessing.set_start_method(None, force=True)  # that of any Python, not the one by which this process began
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+    sys.argv = [sys.argv[0], *arguments]
+    IPKernelApp.launch_instance(argv=list(arguments), parent_handle=os.getppid())
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when `parent`, which asked for it, has ended: its own parent is the server, which lives as long as it does."""
+    parent.join()
+    os._exit(1)
+
+
+def ipc_kernel_manager(sockets: str) -> type:
+    """A kernel manager that talks through sockets in the folder `sockets`: no ports, hence no race for them. TCP where
+    there are none.
+    """
+    from jupyter_client.manager import AsyncKernelManager
+
+    if os.name == "nt":
+        return AsyncKernelManager
+    return type(
+        "IPCKernelManager",
+        (AsyncKernelManager,),
+        {"_transport_default": lambda self: "ipc", "_ip_default": lambda self: f"{sockets}/k"},
+    )

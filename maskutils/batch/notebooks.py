@@ -1,0 +1,107 @@
+"""Source notebooks: where they are, what they run, and whether what they are given is what they declare.
+
+Owns the form of the parameters cell. It must not know profiles, nor execute anything.
+"""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from pydantic import TypeAdapter, ValidationError
+
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter, fraction, known, positive
+from maskutils.data.load import check_pair
+from maskutils.masks.layers import LAYERS
+from maskutils.masks.rankings import RANKINGS
+from maskutils.study import experiment
+from maskutils.study.inputs import with_whole_paths
+from maskutils.study.setup import Setup, checked, options
+
+TYPES = {t.__name__: t for t in (str, int, float, bool)} | {f"list[{t.__name__}]": list[t] for t in (str, int, float)}
+
+
+def find_notebook(name: str) -> Path:
+    """The source notebook `name`; else `BadParameter` that lists them."""
+    return (
+        paths.notebooks_dir()
+        / f"{known(name, [p.stem for p in paths.notebooks_dir().glob('*.ipynb')], 'notebook')}.ipynb"
+    )
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """The notebook at `path`. Raises `BadParameter` if it is not one."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise BadParameter(f"{path} is not a notebook or is damaged ({error}); restore it with git") from None
+
+
+def code_cells(path: Path) -> list[str]:
+    """Sources of the code cells of a notebook."""
+    return [cell.source for cell in read_notebook(path).cells if cell.cell_type == "code"]
+
+
+def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
+    """Name -> (type as written, default) of the one cell tagged `parameters`: one `name: type = literal` a line.
+
+    Raises `BadParameter` where there is no such cell, more than one, or a line of another form: papermill would inject
+    all the same.
+    """
+    cells = [c for c in read_notebook(path).cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise BadParameter(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
+    found = {}
+    try:
+        lines = ast.parse(cells[0].source).body
+    except SyntaxError as error:
+        raise BadParameter(
+            f"{path.name}, parameters cell: {error}; it needs one `name: type = literal` a line"
+        ) from None
+    for node in lines:
+        try:
+            kind = ast.unparse(node.annotation)
+            found[node.target.id] = (known(kind, TYPES, "parameter type"), ast.literal_eval(node.value))
+        except (AttributeError, ValueError, TypeError) as error:
+            raise BadParameter(
+                f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({error})"
+            ) from None
+    return found
+
+
+def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """The parameters of a run, defaults filled in: known, of the declared type, and in range where `Setup` knows the
+    range.
+
+    Raises `BadParameter` that names the run.
+    """
+    resolved = {name: default for name, (_, default) in declared.items()}
+    try:
+        for name, value in given.items():
+            kind = declared[known(name, declared, "parameter")][0]
+            resolved[name] = TypeAdapter(TYPES[kind], config={"strict": True}).validate_python(value)
+        resolved = with_whole_paths(resolved)
+        setup = checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
+        experiment.check_names(setup)
+        _check_more(resolved)
+    except ValidationError:
+        raise BadParameter(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
+    except BadParameter as error:
+        raise BadParameter(f"{run_id}: {error}") from None
+    return resolved
+
+
+def _check_more(parameters: Mapping[str, Any]) -> None:
+    """Names and ranges of parameters that no `Setup` holds. Raises `BadParameter`."""
+    for name in [*parameters.get("rankings", ()), *([parameters["method"]] if "method" in parameters else ())]:
+        known(name, [*LAYERS, *RANKINGS, "shuffled"], "method")
+    for pair in parameters.get("pairs", ()):
+        check_pair(pair)
+    for text in parameters.get("settings", ()):
+        options(text)
+    for name, values in parameters.items():
+        check = positive if name.endswith("_strengths") else fraction if name in ("fractions", "curve") else None
+        for value in values if check else ():
+            check(name, value)

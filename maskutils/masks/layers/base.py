@@ -1,0 +1,110 @@
+"""What every mask layer is, and what several share.
+
+Notation in all layers: w a weight, s its score, m its mask, g = dL/d(w m), sigma the logistic function.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from maskutils.masks.selection import highest
+
+LAYERS: dict[str, type["MaskLayer"]] = {}
+
+
+def layer(name: str) -> Callable[[type["MaskLayer"]], type["MaskLayer"]]:
+    """File a mask layer under the name that is its parameter value, legend key and table row."""
+
+    def add(cls: type["MaskLayer"]) -> type["MaskLayer"]:
+        if name in LAYERS:
+            raise ValueError(f"mask layer {name!r} is registered already; give the new one another name")
+        LAYERS[name] = cls
+        return cls
+
+    return add
+
+
+class StraightThrough(torch.autograd.Function):
+    """The value of `hard` with the gradient of `soft`. Exact: h + r - r.detach() would leave entries off 0 and 1 by
+    6e-8.
+    """
+
+    @staticmethod
+    def forward(ctx, soft: Tensor, hard: Tensor) -> Tensor:
+        """`hard`, in the type of `soft`."""
+        return hard.to(soft.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        """All of it to `soft`."""
+        return gradient, None
+
+
+class MaskLayer(nn.Module):
+    """Scores of a weight's shape, and the masked weight they give; a parametrization of that weight while scores are
+    learnt.
+
+    A subclass gives `sample` and `harden`, and where they differ `initial`, `penalty`, `ranking` and `ramp`. Class
+    attributes are its defaults for `learn_mask`: `optimizer`, `lr`, `strength` (weight of the summed penalties in the
+    loss), `start` (every score to begin with), and whether the method learns for one given density (then it takes an
+    option `density`) or gives one ranking for all.
+    """
+
+    optimizer, lr, strength, start = "adam", 0.1, 0.0, 0.0
+    learns_density = False
+    trains_weights = False  # whether the weights are learnt together with the scores
+    progress = 0.0  # of the training, in [0, 1); set by the learner at every step
+
+    def __init__(self, weight: Tensor, init: float | str | None = None) -> None:
+        super().__init__()
+        self.init = self.start if init is None else init
+        self.scores = nn.Parameter(self.initial(weight.detach()))
+
+    def initial(self, weight: Tensor) -> Tensor:
+        """Scores to begin with, float32 of the shape of `weight`: `init` everywhere (`start` if none is given)."""
+        return torch.full_like(weight, self.init, dtype=torch.float32)
+
+    def sample(self) -> Tensor:
+        """The mask of one training step, differentiable in the scores."""
+        raise NotImplementedError
+
+    def harden(self) -> Tensor:
+        """The boolean mask of the method itself, without noise."""
+        raise NotImplementedError
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The masked weight: sampled in training, hard in evaluation."""
+        return weight * (self.sample() if self.training else self.harden()).to(weight.dtype)
+
+    def penalty(self) -> Tensor:
+        """The cost of density, a scalar; none by default."""
+        return self.scores.new_zeros(())
+
+    def ranking(self) -> Tensor:
+        """Scores by which weights of all layers are compared, higher is kept sooner."""
+        return self.scores.detach()
+
+    @staticmethod
+    def probability(scores: Tensor) -> Tensor:
+        """The probability, in [0, 1], that a weight of these `scores` carries the task; where a method has none, its ranks."""
+        ranks = torch.empty(scores.numel(), device=scores.device)
+        ranks[scores.flatten().argsort(stable=True)] = torch.linspace(0, 1, scores.numel(), device=scores.device)
+        return ranks.view_as(scores)
+
+    @staticmethod
+    def ramp(progress: float) -> float:
+        """Factor of the penalty's strength at `progress` in [0, 1] of the training; constant by default."""
+        return 1.0
+
+
+def logistic_noise(like: Tensor) -> Tensor:
+    """Logistic(0, 1) samples of the shape of `like`, drawn in float32 as logit(u); the law of the difference of two
+    Gumbel samples.
+    """
+    return torch.rand_like(like, dtype=torch.float).clamp(1e-6, 1 - 1e-6).logit().to(like.dtype)
+
+
+def top_fraction(values: Tensor, density: float) -> Tensor:
+    """Bool tensor that is True for the round(density n) highest of `values` (at least one); of equal ones the first."""
+    return highest(values, max(1, round(density * values.numel())))

@@ -1,0 +1,31 @@
+"""Continuous sparsification."""
+
+import torch
+from torch import Tensor
+
+from maskutils.masks.layers.base import MaskLayer, layer
+
+
+@layer("continuous_sparsification")
+class ContinuousSparsification(MaskLayer):
+    """m = sigma(beta_t s), beta_t = 200^progress, with its exact gradient; hard: s > 0. Penalty: sum of m.
+
+    Source: Savarese et al. 2020 (arXiv 1912.04427), section 4. No noise and no straight-through: a soft mask that becomes
+    hard. The paper divides by sigma(s_0), which its weights absorb as they are trained too; ours are frozen, so we do
+    not, and s begins above 0, where the hard mask is whole. Adam instead of SGD.
+    """
+
+    lr, strength, start = 0.1, 1e-4, 0.3
+    final_beta = 200.0
+
+    def sample(self) -> Tensor:
+        """The soft mask at the present temperature, in (0, 1)."""
+        return torch.sigmoid(self.final_beta**self.progress * self.scores)
+
+    def harden(self) -> Tensor:
+        """s > 0, the limit of infinite beta."""
+        return self.scores.detach() > 0
+
+    def penalty(self) -> Tensor:
+        """Sum of m, the L1 norm of the soft mask."""
+        return self.sample().sum()

@@ -1,0 +1,53 @@
+"""Edge-popup masks."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from maskutils.core.checks import fraction, known
+from maskutils.masks.layers.base import MaskLayer, StraightThrough, layer, top_fraction
+
+
+@layer("edge_popup")
+class EdgePopup(MaskLayer):
+    """m = 1 for the fraction `density` of highest |s| in the layer, with the identity for a gradient: dL/ds = sign(s) g
+    w.
+
+    Source: Ramanujan et al. 2020 (arXiv 1911.13299), eq. 3-6. The paper masks random networks and begins with
+    Kaiming-uniform s (`init="kaiming"`); on a trained network that throws away what the magnitudes know, so ours begins
+    with s = |w| (`init="weight"`, density by magnitude at step 0), scaled to the spread of the Kaiming init. The
+    density is the fraction kept, and the same in every layer.
+    """
+
+    optimizer, lr = "sgd", 3.0
+    learns_density = True
+
+    def __init__(self, weight: Tensor, density: float = 0.5, init: str = "weight") -> None:
+        self.density = fraction("density", density)
+        super().__init__(weight, known(init, ("kaiming", "weight"), "init of edge_popup"))
+
+    def initial(self, weight: Tensor) -> Tensor:
+        """Kaiming-uniform with a = sqrt(5), or |w| of the same root mean square."""
+        weight = weight.float()
+        uniform = nn.init.kaiming_uniform_(torch.empty_like(weight), a=math.sqrt(5))
+        if self.init == "kaiming":
+            return uniform
+        return weight.abs() * (uniform.square().mean() / weight.square().mean().clamp(min=1e-12)).sqrt()
+
+    def sample(self) -> Tensor:
+        """The mask itself: nothing is random."""
+        return StraightThrough.apply(self.scores.abs(), self.harden())
+
+    def harden(self) -> Tensor:
+        """The round(density n) highest |s| of the layer, found by selection instead of the paper's full sort."""
+        return top_fraction(self.scores.detach().abs(), self.density)
+
+    def ranking(self) -> Tensor:
+        """Rank of |s| within its layer, in (0, 1]: the method has no scale in common between layers, so equal shares of
+        each are kept.
+        """
+        order = self.scores.detach().abs().flatten().argsort(stable=True)
+        ranks = torch.empty_like(order, dtype=torch.float)
+        ranks[order] = torch.arange(1, order.numel() + 1, device=order.device) / order.numel()
+        return ranks.view_as(self.scores)

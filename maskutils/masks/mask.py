@@ -1,0 +1,254 @@
+"""The Mask value: which weights carry the source task.
+
+Owns the set algebra of masks, their making from a ranking, and their file format (one bit per weight, safetensors). It
+must not know how scores are learnt.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from maskutils.core.files import DamagedFile, write_atomically
+from maskutils.core.seeds import generator
+from maskutils.masks.selection import highest
+from maskutils.models.parts import unwrapped
+
+FORMAT = "maskutils.mask/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Name of parameter -> bool tensor of its shape; True is kept by the source task, hence to be protected.
+
+    `scores` (same names, float; higher is kept sooner) rank the weights where a method learnt them; `history` is how it
+    learnt; `state` is what the task needs beside the masked weights (see `with_state`). All are lost by set algebra.
+    `a & b`, `a | b`, `~a` and `a == b` need the same names and shapes.
+
+    >>> a = Mask({"w": torch.tensor([True, False])})
+    >>> (a | ~a).density
+    1.0
+    """
+
+    bits: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor] | None = None
+    history: tuple[dict[str, float], ...] = field(default=(), repr=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_scores(
+        cls, scores: Mapping[str, Tensor], density: float, per_layer: bool = False, floor: float = 0.01
+    ) -> "Mask":
+        """The mask of exactly round(density * n) highest scores, over all layers or (`per_layer`) in each.
+
+        Over all layers each one keeps at least a share `floor` of its weights, so that none is cut off; never more than `density`,
+        so up to that density every layer keeps the same share. Equal scores are kept in order of position. Raises `ValueError`
+        for a density outside (0, 1] or scores that are nan.
+        """
+        if not 0 < density <= 1:
+            raise ValueError(f"density {density} is outside (0, 1]: it is the fraction of weights kept")
+        flat = {name: s.detach().flatten().float() for name, s in scores.items()}
+        if unordered := [name for name, s in flat.items() if s.isnan().any()]:
+            raise ValueError(
+                f"scores of {', '.join(unordered)} hold nan, which has no order; did the training diverge?"
+            )
+        share, total = (
+            density if per_layer else min(floor, density),
+            round(density * sum(s.numel() for s in flat.values())),
+        )
+        counts = {name: max(1, round(share * s.numel())) for name, s in flat.items()}
+        if not per_layer and sum(counts.values()) > total:  # rounding up each floor would go beyond the density
+            counts = {name: max(1, int(share * s.numel())) for name, s in flat.items()}
+        bits = {name: highest(s, counts[name]) for name, s in flat.items()}
+        if not per_layer:
+            bits = _fill(flat, bits, total)
+        return cls({name: bits[name].view_as(scores[name]) for name in scores}, scores)
+
+    def at_density(self, density: float, per_layer: bool = False, floor: float = 0.01) -> "Mask":
+        """The mask of this ranking at another density; see `from_scores`. Raises `ValueError` if it carries no scores."""
+        if self.scores is None:
+            raise ValueError("this mask carries no scores to rank weights by; learn_mask gives one that does")
+        mask = Mask.from_scores(self.scores, density, per_layer, floor)
+        return Mask(mask.bits, self.scores, self.history, self.state)
+
+    def shuffled(self, seed: int = 0) -> "Mask":
+        """The control with the same density in every layer and no other memory: bits and scores permuted within each
+        layer.
+
+        Source: Frankle et al. 2021 (arXiv 2009.08576).
+        """
+        order = {
+            name: torch.randperm(b.numel(), generator=generator(seed, f"shuffle/{name}"), device="cpu")
+            for name, b in self.bits.items()
+        }
+
+        def permuted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: t.flatten()[order[name].to(t.device)].view_as(t) for name, t in tensors.items()}
+
+        return Mask(permuted(self.bits), permuted(self.scores) if self.scores is not None else None)
+
+    @property
+    def size(self) -> int:
+        """Number of weights that the mask speaks of, kept or not."""
+        return sum(b.numel() for b in self.bits.values())
+
+    @property
+    def density(self) -> float:
+        """Fraction of weights kept, in [0, 1]."""
+        return sum(int(b.sum()) for b in self.bits.values()) / self.size
+
+    @property
+    def densities(self) -> dict[str, float]:
+        """Fraction of weights kept in each layer."""
+        return {name: b.float().mean().item() for name, b in self.bits.items()}
+
+    def iou(self, other: "Mask") -> float:
+        """Intersection over union with `other`, in [0, 1]; 1 for two empty masks."""
+        both, either = ((self & other), (self | other))
+        union = sum(int(b.sum()) for b in either.bits.values())
+        return sum(int(b.sum()) for b in both.bits.values()) / union if union else 1.0
+
+    def with_state(self, model: nn.Module) -> "Mask":
+        """This mask with a copy of all that it does not cover in `model`: biases, norm layers and their statistics, the head.
+
+        With it, `apply` gives the task back whatever the network has become, even where another task has changed those.
+        """
+        model = unwrapped(model)
+        self.check(model)
+        stored = model.state_dict()
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())  # tied ones once
+        rest = {n: t.detach().clone() for n, t in tensors.items() if n in stored and n not in self.bits}
+        return Mask(self.bits, self.scores, self.history, rest)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A copy of `model` with every weight that is not kept set to zero: the network *through the mask*, without wrappers.
+
+        What the mask carries as `state` takes its place too, a head for another number of classes included.
+        """
+        self.check(model)
+        model = copy.deepcopy(unwrapped(model))
+        _put(model, self.state)
+        with torch.no_grad():
+            for name, b in self.bits.items():
+                weight = model.get_parameter(name)
+                weight.masked_fill_(~b.to(weight.device), 0)
+        return model
+
+    def check(self, model: nn.Module) -> None:
+        """Raise `ValueError` unless every name is a parameter of `model` of the same shape; lists those that are not."""
+        shapes = {name: tuple(p.shape) for name, p in unwrapped(model).named_parameters()}
+        wrong = [
+            f"{n} {tuple(b.shape)} (network: {shapes.get(n, 'absent')})"
+            for n, b in self.bits.items()
+            if shapes.get(n) != tuple(b.shape)
+        ]
+        if wrong:
+            raise ValueError(
+                f"the mask is of another network; {len(wrong)} of {len(self.bits)} parameters differ: {', '.join(wrong[:5])}"
+            )
+
+    def save(self, path: str | Path, scores: bool = False) -> None:
+        """Write one bit per weight, the state (and the float32 scores and the history, if asked) to a safetensors file, atomically."""
+        tensors = {f"bits/{n}": torch.from_numpy(np.packbits(b.cpu().numpy())) for n, b in self.bits.items()}
+        tensors |= {f"state/{n}": t.detach().cpu().contiguous() for n, t in self.state.items()}
+        if scores and self.scores is not None:
+            tensors |= {f"scores/{n}": s.detach().cpu().float().contiguous() for n, s in self.scores.items()}
+        meta = {"format": FORMAT, "shapes": json.dumps({n: list(b.shape) for n, b in self.bits.items()})}
+        meta["history"] = json.dumps(self.history if scores else ())
+        write_atomically(path, save(tensors, meta))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Mask":
+        """The mask that `save` wrote. Raises `FileNotFoundError`, or `DamagedFile` for anything that is not one."""
+        if not Path(path).exists():
+            raise FileNotFoundError(f"no mask at {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                if file.metadata()["format"] != FORMAT:
+                    raise ValueError(f"its format is {file.metadata()['format']!r}, not {FORMAT!r}")
+                shapes = json.loads(file.metadata()["shapes"])
+                bits = {n: _unpack(file.get_tensor(f"bits/{n}"), shape) for n, shape in shapes.items()}
+                stored = {part: _stored(file, part) for part in ("scores", "state")}
+                return cls(
+                    bits, stored["scores"] or None, tuple(json.loads(file.metadata()["history"])), stored["state"]
+                )
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DamagedFile(
+                f"{path} is not a mask file or is damaged ({error}); delete it and make it again"
+            ) from None
+
+    def __and__(self, other: "Mask") -> "Mask":
+        return self._with(other, torch.logical_and)
+
+    def __or__(self, other: "Mask") -> "Mask":
+        return self._with(other, torch.logical_or)
+
+    def __invert__(self) -> "Mask":
+        return Mask({name: ~b for name, b in self.bits.items()})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return self.bits.keys() == other.bits.keys() and all(
+            torch.equal(b, other.bits[n].to(b.device)) for n, b in self.bits.items()
+        )
+
+    def __repr__(self) -> str:
+        return f"Mask({len(self.bits)} layers, {self.size:,} weights, density {self.density:.3f})"
+
+    def _with(self, other: "Mask", operation: Callable[[Tensor, Tensor], Tensor]) -> "Mask":
+        if {n: b.shape for n, b in self.bits.items()} != {n: b.shape for n, b in other.bits.items()}:
+            raise ValueError(
+                f"masks of different networks: {sorted(self.bits)} and {sorted(other.bits)}, or other shapes"
+            )
+        return Mask({name: operation(b, other.bits[name].to(b.device)) for name, b in self.bits.items()})
+
+
+def _stored(file: Any, part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}/"): file.get_tensor(key) for key in file.keys() if key.startswith(f"{part}/")}  # noqa: SIM118
+
+
+def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put tensors in the place of parameters and buffers of `model`, whatever their shape was. Mutates `model`."""
+    for name, tensor in state.items():
+        owner, _, leaf = name.rpartition(".")
+        try:
+            module = model.get_submodule(owner)
+            before = getattr(module, leaf)
+            value = tensor.detach().clone().to(before.device, before.dtype)
+        except AttributeError:  # also where it is None, as a bias that was switched off
+            raise ValueError(
+                f"the mask carries {name!r}, which {type(model).__name__} does not have: it is of another network"
+            ) from None
+        if before.shape == value.shape:
+            with torch.no_grad():
+                before.copy_(value)  # in place: a tied tensor stays tied
+            continue
+        setattr(module, leaf, nn.Parameter(value) if isinstance(before, nn.Parameter) else value)
+        if isinstance(module, nn.Linear) and leaf == "weight":
+            module.out_features, module.in_features = value.shape
+
+
+def _fill(flat: Mapping[str, Tensor], kept: Mapping[str, Tensor], total: int) -> dict[str, Tensor]:
+    """`kept` and the best of the rest, up to `total` weights in all."""
+    already = torch.cat(list(kept.values()))
+    rest = (~already).nonzero().flatten()
+    already[rest[highest(torch.cat(list(flat.values()))[rest], total - int(already.sum()))]] = True
+    return dict(zip(flat, already.split([s.numel() for s in flat.values()]), strict=True))
+
+
+def _unpack(packed: Tensor, shape: Iterable[int]) -> Tensor:
+    shape = tuple(shape)
+    n = math.prod(shape)
+    if packed.numel() != -(-n // 8):
+        raise ValueError(f"{packed.numel()} bytes for the {n} bits of shape {shape}")
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=n).astype(bool)).view(shape)

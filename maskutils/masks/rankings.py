@@ -1,0 +1,89 @@
+"""Rankings: scores that need no mask layer and no training of one. The controls, and (with a gradient) saliency.
+
+Owns one function each; it gives name -> scores of the weight's shape, higher is kept sooner. It must not know densities
+or masks.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskutils.core.checks import register
+from maskutils.core.progress import bar
+from maskutils.core.seeds import generator
+from maskutils.data.batches import some, that_fit
+from maskutils.models.parts import maskable
+
+Scores = dict[str, Tensor]
+RANKINGS: dict[str, Callable[[nn.Module, Any, int], Scores]] = {}
+LABELS = 50  # of which the expectation of the Fisher information is taken at most
+
+
+@register(RANKINGS)
+def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
+    """|w|, compared over all layers as it is. The oldest ranking of pruning; it sees no data."""
+    return {name: model.get_parameter(name).detach().abs() for name in maskable(model)}
+
+
+@register(RANKINGS)
+def random(model: nn.Module, data: Any, seed: int) -> Scores:
+    """Uniform noise: what a mask is worth that knows nothing."""
+    noise = generator(seed, "random ranking")
+    return {
+        name: torch.rand(model.get_parameter(name).shape, generator=noise, device="cpu") for name in maskable(model)
+    }
+
+
+@register(RANKINGS)
+def snip(model: nn.Module, data: Any, seed: int) -> Scores:
+    """|g w|, the change of the source loss to first order if the weight were removed.
+
+    Source: Lee et al. 2019 (arXiv 1810.02340), eq. 6, without the normalisation, which changes no order. They score an
+    untrained network on one batch; ours is trained, and 500 images are used.
+    """
+    x, y = some(data, 500, seed)
+    device = next(model.parameters()).device
+    model = copy.deepcopy(model).eval().requires_grad_(True)
+    weights = [model.get_parameter(name) for name in maskable(model)]
+    total = [torch.zeros_like(w) for w in weights]
+    size = min(100, that_fit(x))
+    for images, labels in zip(x.to(device).split(size), y.to(device).split(size), strict=True):
+        loss = F.cross_entropy(model(images), labels, reduction="sum") / len(x)
+        for t, g in zip(total, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
+            t += g
+    return {n: (g * w).abs().detach() for n, g, w in zip(maskable(model), total, weights, strict=True)}
+
+
+@register(RANKINGS)
+def fisher(model: nn.Module, data: Any, seed: int) -> Scores:
+    """F w^2 / 2, the change of the source loss to second order if the weight were removed, with F the exact Fisher diagonal.
+
+    Source: Theis et al. 2018 (arXiv 1801.05787), eq. 5; they estimate F from gradients at the true labels.
+    """
+    information = fisher_information(model, data, seed=seed)
+    return {n: information[n] * model.get_parameter(n).detach().square() / 2 for n in maskable(model)}
+
+
+def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0) -> Scores:
+    """The diagonal of the Fisher information of every parameter, over `n` images drawn from `data` by `seed`.
+
+    F_i = mean over x of sum_y p(y|x) (d log p(y|x) / d theta_i)^2: the expectation over the network's own labels is taken
+    in full, not sampled and not replaced by the true label, by a backward pass for each image and class; of more than 50 classes,
+    over the 50 likeliest for each image. Source: Kirkpatrick et al. 2017 (arXiv 1612.00796).
+    """
+    x, _ = some(data, n, seed)
+    model = copy.deepcopy(model).eval().requires_grad_(True)
+    parameters, device = dict(model.named_parameters()), next(model.parameters()).device
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for image in bar(x.to(device).split(1), "Fisher information", "image"):
+        logs = F.log_softmax(model(image), dim=1)[0]
+        for y in logs.topk(min(LABELS, len(logs))).indices.sort().values.tolist():
+            log, p = logs[y], logs[y].exp().item()
+            gradients = torch.autograd.grad(log, list(parameters.values()), retain_graph=True, materialize_grads=True)
+            for t, g in zip(total.values(), gradients, strict=True):
+                t.addcmul_(g, g, value=p)
+    return {name: t / len(x) for name, t in total.items()}

@@ -1,0 +1,123 @@
+"""The reader's choice: which approach meets a need, what to expect of it, and whether such a choice holds.
+
+Everything is chosen on validation (columns `val_...`) and reported on test. It knows records, not networks.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import pandas as pd
+
+from maskutils.results.analysis import CANDIDATE, bootstrap, source_read
+from maskutils.core.checks import known
+from maskutils.results.records import on_grid
+
+NOT_FOR_CHOICE = ("joint",)  # needs the whole source: a bound
+
+
+class Unmet(ValueError):
+    """No approach meets a reader's need; after the last ": " the message says what comes nearest."""
+
+
+def recommend(
+    records: pd.DataFrame,
+    *,
+    max_source_drop: float | None = None,
+    min_target: float | None = None,
+    task_known: bool = False,
+    without: str | Iterable[str] = (),
+) -> pd.Series:
+    """The approach to choose, with its settings and what to expect of it: a row of `CANDIDATE`, means and intervals.
+
+    Give exactly one need: `max_source_drop`, the source accuracy that may be lost, in [0, 1] (then the best target is
+    taken, and of targets that agree to a hundredth the one that loses less), or `min_target`, the target accuracy to reach, in
+    [0, 1] (then the least source drop). It must be met on every pair of domains in `records`. `task_known` says whether the
+    source may be read through the mask at test time. `without` leaves out approaches by name, with their interpolations
+    ("replay" where no source data may be kept). Chosen on validation; `source_drop` and `target_acc` are test means over
+    pairs and seeds, `_low` and `_high` their 95 % bootstrap intervals over seeds, `_worst` their means on the worst pair, `n`
+    the seeds.
+
+    Raises `ValueError` if the need is not given, `Unmet` if nothing meets it.
+    """
+    need = max_source_drop if min_target is None else min_target
+    if (max_source_drop is None) == (min_target is None) or not 0 <= need <= 1:
+        given = f"max_source_drop={max_source_drop}, min_target={min_target}"
+        raise ValueError(f"give one need, max_source_drop= or min_target=, a fraction in [0, 1]; given: {given}")
+    rows = _candidates(records, task_known, [without] if isinstance(without, str) else list(without))
+    own = rows[rows["candidate"] == _best(rows, max_source_drop, min_target)]
+    return pd.concat([own.iloc[0][CANDIDATE], _expectation(own)])
+
+
+def _candidates(records: pd.DataFrame, task_known: bool, without: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows one may choose from, with a number for each `candidate` and `drop`, `val_drop`: source accuracy lost in the reading
+    that is open to the reader.
+    """
+    for name in without:
+        known(name, {*records["approach"], *records["approach"].str.removesuffix(" + wise_ft")}, "approach")
+    rows = on_grid(records)
+    trained = rows["approach"].str.removesuffix(" + wise_ft")  # an interpolation needs what its training needs
+    rows = rows[~(trained.isin([*NOT_FOR_CHOICE, *without]) | rows["approach"].isin([*without]))]
+    for prefix in ("", "val_"):
+        reading = source_read(rows, "known" if task_known else "full", prefix)
+        rows = rows.assign(**{f"{prefix}drop": rows[f"{prefix}source_acc_before"] - reading})
+    return rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup())
+
+
+def _best(rows: pd.DataFrame, max_source_drop: float | None, min_target: float | None = None) -> int:
+    """The number of the candidate that meets the need at the best price. Raises `Unmet`."""
+    pairs = rows.groupby(["candidate", "pair"])[["val_drop", "val_target_acc"]].mean().groupby("candidate")
+    drop, target = pairs["val_drop"], pairs["val_target_acc"]
+    means = {"worst_drop": drop.max(), "worst_target": target.min(), "drop": drop.mean(), "target": target.mean()}
+    means = pd.DataFrame(means).round(6)[pairs.size() == rows["pair"].nunique()]
+    if max_source_drop is not None:
+        met, nearest = means["worst_drop"] <= max_source_drop, f"the least drop is {means['worst_drop'].min():.3f}"
+        ranked = means.assign(near=-means["target"].round(2)).sort_values(["near", "drop"])
+    else:
+        met, nearest = means["worst_target"] >= min_target, f"the best target is {means['worst_target'].max():.3f}"
+        ranked = means.assign(near=-means["target"]).sort_values(["drop", "near"])
+    if not met.any():
+        raise Unmet(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
+    return int(ranked.index[met.loc[ranked.index]][0])
+
+
+def _expectation(own: pd.DataFrame) -> pd.Series:
+    """Test mean, 95 % bootstrap interval over seeds and worst pair of the source drop and the target accuracy of one candidate."""
+    seeds, pairs = (own.groupby(by)[["drop", "target_acc"]].mean() for by in ("seed", "pair"))
+    out = {"n": len(seeds), "source_drop_worst": pairs["drop"].max(), "target_acc_worst": pairs["target_acc"].min()}
+    for name, column in {"source_drop": "drop", "target_acc": "target_acc"}.items():
+        low, high = bootstrap(seeds[column].to_numpy())
+        out |= {name: seeds[column].mean(), f"{name}_low": low, f"{name}_high": high}
+    return pd.Series(out)
+
+
+def check_choice(
+    records: pd.DataFrame, drops: Sequence[float], task_known: bool = False, unseen: str = "seed"
+) -> pd.DataFrame:
+    """The reader's choice on what it has not seen, for each of `drops`: a row says what was allowed, chosen, promised and found.
+
+    `unseen` "seed": on each pair by itself, each seed is left out once; "pair": each pair is left out once, and the choice is
+    made on the others. `promised` is the test drop on what was seen, `found` that on what was left out, with its target
+    accuracy. Where there is but one seed, or one pair, there is nothing to check, and no row.
+    """
+    out, columns = [], ["pair", "seed", "allowed", "approach", "promised", "found", "target_acc"]
+    for pair, seed, seen, left_out in _folds(
+        _candidates(records, task_known), known(unseen, ("seed", "pair"), "unseen")
+    ):
+        for allowed in drops:
+            best = _best(seen, allowed)
+            chosen, found = (rows[rows["candidate"] == best] for rows in (seen, left_out))
+            promised = chosen.groupby("seed")["drop"].mean().mean()
+            out.append(
+                [pair, seed, allowed, chosen["approach"].iloc[0], promised, *found[["drop", "target_acc"]].mean()]
+            )
+    return pd.DataFrame(out, columns=columns)
+
+
+def _folds(records: pd.DataFrame, unseen: str) -> Iterator[tuple[str, int | None, pd.DataFrame, pd.DataFrame]]:
+    """Pair, seed, what is seen and what is left out."""
+    pairs = records.groupby("pair")
+    if unseen == "pair":
+        yield from ((p, None, records.drop(own.index), own) for p, own in pairs if len(pairs) > 1)
+        return
+    for pair, own in pairs:
+        seeds = own.groupby("seed")
+        yield from ((pair, seed, own.drop(one.index), one) for seed, one in seeds if len(seeds) > 1)

@@ -1,0 +1,155 @@
+"""Training curves, layers, overlaps, storage, images: what is behind the trade-off."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from maskutils.results import records as rec
+from maskutils.results.plots.style import BOUNDS, COLOURS, ORDER, look, ordered, styled, within
+
+
+def learning(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], values: Mapping[str, str], percent: bool = True
+) -> Figure:
+    """Each of `values` (column -> label) through training steps, a panel each, a line for each of `histories` (name ->
+    rows).
+    """
+    factor, unit = (100, " (%)") if percent else (1, "")
+    with styled():
+        figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.4), squeeze=False)
+        for axis, (column, label) in zip(axes[0], values.items(), strict=True):
+            for name, rows in histories.items():
+                curve = pd.DataFrame(list(rows))
+                style = look(name) if name in COLOURS else {"marker": "."}
+                if name in BOUNDS:  # all black, and a letter is no marker for a line
+                    style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][BOUNDS.index(name)]}
+                axis.plot(curve["step"], factor * curve[column], label=name, **style)
+            axis.set(xlabel="optimiser steps", ylabel=label + unit)
+        if len(histories) > 1:
+            figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+        return figure
+
+
+def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Fraction of weights kept in each layer, a bar for each of `masks` (name -> layer -> density)."""
+    rows = [
+        {"mask": name, "layer": layer, "density": d} for name, layers in masks.items() for layer, d in layers.items()
+    ]
+    with styled():
+        figure, axis = plt.subplots(figsize=(7, 3.2))
+        palette = [
+            COLOURS.get(name, colour) for name, colour in zip(masks, sns.color_palette("deep", len(masks)), strict=True)
+        ]
+        sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
+        axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
+        axis.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
+        return figure
+
+
+def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
+    """Source accuracy lost by each mask of `density`: masking cost and drift through the mask, all of it with the full network."""
+    shown = rec.at_density(records, density)
+    shown = shown[shown["protocol"].isin(["protect", "protect_weights"]) & (shown["alpha"] == 1)]
+    means = rec.summarise(shown, ["approach"]).set_index("approach")
+    names = ordered(means.index, ORDER)
+    with styled():
+        figure, axis = plt.subplots(figsize=(8, 0.36 * len(names) + 1.4))
+        cost, drift = 100 * means.loc[names, "masking_cost"], 100 * means.loc[names, "drift"]
+        axis.barh(names, cost, color="#4c72b0", label="masking cost (through the mask)")
+        axis.barh(names, drift, left=cost, color="#dd8452", label="drift (through the mask)")
+        axis.plot(100 * means.loc[names, "forgetting"], names, "k|", markersize=12, label="forgetting (full network)")
+        axis.set(xlabel=f"source accuracy lost at density {density:g} (points, left is better)")
+        axis.invert_yaxis()
+        figure.legend(loc="outside upper center", ncols=3, fontsize=9)
+        return figure
+
+
+def differences(tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float | None = None) -> Figure:
+    """Paired differences (fractions) with their 95 % intervals in points, a row for each name, a panel for each of `tables`.
+
+    `tables` (title -> rows of `analysis.paired`); the first column names the row. Grey is zero, dotted is minus `margin`.
+    """
+    names = ordered({name for table in tables.values() for name in table.iloc[:, 0]}, ORDER)
+    with styled():
+        figure, axes = plt.subplots(
+            1, len(tables), figsize=(4.2 * len(tables) + 1.5, 0.32 * len(names) + 1.3), sharey=True, squeeze=False
+        )
+        for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+            for row in table.itertuples(index=False):
+                style = look(row[0]) | {"markersize": 7, "markeredgewidth": 1.5, "capsize": 3}
+                middle, ends = (
+                    100 * row.difference,
+                    [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]],
+                )
+                axis.errorbar(middle, names.index(row[0]), xerr=ends, **style)
+            axis.axvline(0, color="#666666", linewidth=1)
+            if margin is not None:
+                axis.axvline(-100 * margin, color="#666666", linewidth=1, linestyle=":")
+            axis.set(title=title, xlabel=xlabel)
+        axes[0][0].set_yticks(range(len(names)), names)
+        axes[0][0].invert_yaxis()
+        return figure
+
+
+def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
+    """Each column of `table` (fractions) in percent against its index, on a logarithmic axis."""
+    with styled():
+        figure, axis = plt.subplots(figsize=(7, 3.6))
+        for name in table:
+            axis.plot(table.index, 100 * table[name], label=name, **look(name))
+        axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+        axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
+        axis.minorticks_off()
+        within(axis, "y")
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        return figure
+
+
+def matrix(table: pd.DataFrame, label: str) -> Figure:
+    """A square `table` (names by names, values in [0, 1]) as a heat map with its numbers."""
+    with styled():
+        figure, axis = plt.subplots(figsize=(0.75 * len(table) + 2.2, 0.6 * len(table) + 1.4))
+        sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, cbar_kws={"label": label}, ax=axis)
+        axis.set(xlabel="", ylabel="")
+        axis.grid(False)
+        axis.set_xticks(axis.get_xticks(), table.columns, rotation=40, ha="right", rotation_mode="anchor")
+        return figure
+
+
+def storage(records: pd.DataFrame) -> Figure:
+    """Bits stored beside one network, so that both tasks are served, against the mean accuracy of both tasks when they are known."""
+    means = rec.summarise(records, ["approach"], ["stored_bits", "source", "target_acc"]).set_index("approach")
+    with styled():
+        figure, axis = plt.subplots(figsize=(7, 4))
+        for name in ordered(means.index, ORDER):
+            both = 50 * (means.loc[name, "source"] + means.loc[name, "target_acc"])
+            axis.plot(means.loc[name, "stored_bits"] / 8e3, both, linestyle="", markersize=8, label=name, **look(name))
+        axis.set(
+            xlabel="stored for the second task (kB, left is better)",
+            ylabel="mean of both tasks, task known (%)",
+            xscale="symlog",
+        )
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        return figure
+
+
+def gallery(images: Mapping[str, Sequence], n: int = 10) -> Figure:
+    """The first `n` images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
+    with styled():
+        figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
+        for row, (name, pictures) in zip(axes, images.items(), strict=True):
+            for axis, picture in zip(row, pictures, strict=False):
+                axis.imshow(_visible(picture), cmap="gray")
+                axis.set(xticks=[], yticks=[])
+            row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        return figure
+
+
+def _visible(picture: np.ndarray) -> np.ndarray:
+    """A normalised image (C, H, W) as (H, W) or (H, W, 3) in [0, 1]."""
+    pixels = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
+    return ((pixels - pixels.min()) / max(np.ptp(pixels), 1e-9)).squeeze(-1 if pixels.shape[-1] == 1 else ())

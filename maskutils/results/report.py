@@ -1,0 +1,260 @@
+"""What records say: tables and sentences for people.
+
+Owns every number that is read in a notebook, in the terminal or in the README; none is typed by hand. It must not know networks.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from maskutils.core import paths
+from maskutils.results import analysis, choice
+from maskutils.results.claims import Verdict
+from maskutils.core.files import write_atomically
+from maskutils.results.records import at_density, on_grid, summarise
+
+KNOBS = ("density", "strength", "fraction")
+BOUNDS = ("source_only", "linear_probe", "finetune", "joint")
+
+
+def points(fraction: float) -> str:
+    """A fraction as "95.1 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
+def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
+    """A table for people: each value as "mean ± half-width" in percent, missing ones as a dash."""
+
+    def cell(mean: float, half: float) -> str:
+        return "–" if math.isnan(mean) else f"{100 * mean:.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
+
+    cells = {v: [cell(m, h) for m, h in zip(summary[v], summary[f"{v}_ci"], strict=True)] for v in values}
+    return summary.drop(columns=[c for c in summary.columns if c in values or c.endswith("_ci")]).assign(**cells)
+
+
+def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
+    """The one-look table: the bounds, and every mask under `protect` at `density`; both readings of the source and the target, in percent
+    over all pairs.
+    """
+    shown = at_density(records, density)
+    protected = (shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)
+    shown = shown[(shown["alpha"] == 1) & (protected | shown["approach"].isin(BOUNDS))]
+    values = ["source_acc_masked", "source_acc_full", "target_acc"]
+    table = percent(summarise(shown, ["approach"], values).sort_values("target_acc", ascending=False), values)
+    names = {
+        "source_acc_masked": "source through mask (%)",
+        "source_acc_full": "source full network (%)",
+        "target_acc": "target (%)",
+        "n": "seeds",
+    }
+    return table.rename(columns=names)
+
+
+def native_findings(records: pd.DataFrame, method: str) -> str:
+    """One Markdown sentence on `method` at its native density, against a random mask of that density and the whole network."""
+    native = records[records["native_of"] == method]
+    mean = native.groupby("method")[["density", "source_acc_masked_before", "source_acc_before"]].mean()
+    own, chance, n = mean.loc[method], mean.loc["random"], native["seed"].nunique()
+    seeds = f"means of {n} seeds" if n > 1 else "one seed"
+    return (
+        f"Left to itself, **{method}** keeps {points(own['density'])} of the weights. Of the source test images the network "
+        f"answers {points(own['source_acc_masked_before'])} correctly through that mask, "
+        f"{points(chance['source_acc_masked_before'])} through a random mask of the same density, and "
+        f"{points(own['source_acc_before'])} whole ({seeds})."
+    )
+
+
+def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
+    """A Markdown line for each of `approaches`: what it retains and how it adapts, at every density it has."""
+    shown = on_grid(records)
+    summary = summarise(shown[shown["approach"].isin(approaches)], ["approach", "density"])
+    lines = []
+    for row in summary.sort_values(["approach", "density"]).itertuples():
+        at = "" if math.isnan(row.density) else f" at density {row.density:.2g}"
+        masked = "" if math.isnan(row.source_acc_masked) else f"{points(row.source_acc_masked)} through the mask and "
+        source = f"source {masked}{points(row.source_acc_full)} with the full network"
+        lines.append(f"- **{row.approach}**{at}: {source}, target {points(row.target_acc)}")
+    return "\n".join(lines)
+
+
+def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
+    """Markdown lines on the study as a whole, with masks at `density`: what they retain in each reading, and what they reach."""
+    shown = on_grid(records)
+    shown = shown[shown["alpha"] == 1]
+    protected = shown[(shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)]
+    at = summarise(protected[protected["density"] == round(density, 3)], ["approach"]).set_index("approach")
+    free = summarise(shown[shown["approach"] == "finetune"], ["approach"])
+    if free.empty or at.empty:
+        return f"The records hold no masks of density {density} beside free fine-tuning."
+    free = free.iloc[0]
+    masked, full, target = at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
+    controls = [n for n in ("random", "magnitude") if n in masked]
+    lines = [
+        f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
+        f"reaches {points(free['target_acc'])} on the target.",
+        f"Through the mask, at density {density}, {_best(masked, 'retain')} most: {points(masked.max())}"
+        + (", against " if controls else "")
+        + " and ".join(f"{points(masked[n])} for {'a random mask' if n == 'random' else n}" for n in controls)
+        + ".",
+        f"With the full network the masks of density {density} lie between {points(full.min())} and {points(full.max())}: "
+        f"{_best(full, 'retain')} most, {_best(target, 'adapt')} best ({points(target.max())} on the target).",
+        f"The largest drift through the mask, of {len(protected)} protected transfers, is {protected['drift'].abs().max():g}.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _best(values: pd.Series, verb: str) -> str:
+    """Who does it best, to a tenth of a point, and the verb for one or for many."""
+    names = [f"**{name}**" for name in values.index[values.round(3) == values.round(3).max()]]
+    return f"{' and '.join(names)} {verb}{'s' * (len(names) == 1)}"
+
+
+def choices(records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = ()) -> pd.DataFrame:
+    """The reader's choice for each need, with the task known and not: what, and what to expect on test with 95 % intervals.
+
+    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. Where
+    nothing meets it the table says what comes nearest.
+    """
+    needs = [(f"lose at most {100 * d:.1f} points", {"max_source_drop": d}) for d in drops]
+    needs += [(f"reach {points(t)} on the target", {"min_target": t}) for t in targets]
+    rows = []
+    for known in (True, False):
+        for need, given in needs:
+            row = {"need": need, "task known": "yes" if known else "no"}
+            rows.append(row | _choice(records, known, given))
+    return pd.DataFrame(rows)
+
+
+def _choice(records: pd.DataFrame, task_known: bool, need: Mapping[str, float]) -> dict[str, str]:
+    names = {"source_drop": "source lost (points)", "target_acc": "target (%)"}
+    worst = {"source_drop_worst": "lost on the worst pair", "target_acc_worst": "target on the worst pair"}
+    columns = [*names.values(), *(worst.values() if records["pair"].nunique() > 1 else ())]
+    try:
+        chosen = choice.recommend(records, task_known=task_known, **need)
+    except choice.Unmet as error:
+        nearest = str(error).rpartition(": ")[2]
+        return {"choose": f"nothing: {nearest}"} | dict.fromkeys(columns, "–")
+    of, expected = settings(chosen), {}
+    for name, column in names.items():
+        low, high = (100 * chosen[f"{name}_{end}"] for end in ("low", "high"))
+        expected[column] = f"{100 * chosen[name]:.1f} [{low:.1f}, {high:.1f}]"
+    expected |= {column: f"{100 * chosen[name]:.1f}" for name, column in worst.items() if column in columns}
+    return {"choose": chosen["approach"] + (f" ({of})" if of else "")} | expected
+
+
+def settings(candidate: Mapping[str, float]) -> str:
+    """The settings of a candidate as "density 0.1, alpha 0.5", without those that it has not."""
+    named = [f"{name} {candidate[name]:g}" for name in KNOBS if not math.isnan(candidate[name])]
+    return ", ".join(named + ([f"alpha {candidate['alpha']:g}"] if candidate["alpha"] < 1 else []))
+
+
+def choice_findings(chosen: pd.DataFrame) -> str:
+    """A Markdown line for each row of `choices`."""
+    lines = []
+    for need, known, choose, lost, target in chosen.iloc[:, :5].itertuples(index=False):
+        know = "know" if known == "yes" else "do not know"
+        expected = f"**{choose}**; expect to lose {lost} points of the source and {target} % on the target."
+        told = f"{choose}." if lost == "–" else expected
+        lines.append(f"- You must {need} and {know} the task at test time: {told}")
+    return "\n".join(lines)
+
+
+def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
+    """How `choice.check_choice` went for each allowed drop: choices made, how many lost at most `slack` (a fraction) more
+    than allowed on the seed not seen, and the worst of them in points over what was allowed.
+    """
+    over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
+    table = pd.DataFrame({"choices": over.size(), "kept": over.apply(lambda o: int((o <= slack + 1e-9).sum()))})
+    table["worst (points over)"] = (100 * over.max()).map("{:+.1f}".format)
+    return (
+        table.reset_index().assign(allowed=lambda t: t["allowed"].map(points)).rename(columns={"allowed": "may lose"})
+    )
+
+
+def best_settings(records: pd.DataFrame) -> pd.DataFrame:
+    """Each family at one setting for all pairs, that with the highest harmonic mean of full retention and adaptation on
+    validation; its test readings in percent, best first. A setting at an end of its grid is marked: a wider one might do better.
+    Variants of a method (in brackets, per layer) are left out.
+    """
+    tried = analysis.with_family(on_grid(records)).groupby("family")[list(KNOBS)].agg(["min", "max"])
+    best = plain(analysis.best_of_family(records, each_pair=False))
+    values, by = ["source_acc_full", "target_acc", "harmonic"], ["family", *analysis.CANDIDATE]
+    table = summarise(best, by, values).sort_values("harmonic", ascending=False)
+    chosen = [settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]
+    table = percent(
+        table.assign(setting=chosen)[["family", "setting", "n", *values, *(f"{v}_ci" for v in values)]], values
+    )
+    names = {"source_acc_full": "source full network (%)", "target_acc": "target (%)", "harmonic": "harmonic mean (%)"}
+    return table.rename(columns={"n": "seeds"} | names)
+
+
+def _at_an_end(candidate: pd.Series, tried: pd.Series) -> str:
+    """ " (end of its grid)" if the knob of `candidate` has the least or the greatest of several values tried."""
+    ends = [(candidate[k], tried[k]["min"], tried[k]["max"]) for k in KNOBS]
+    return " (end of its grid)" if any(value in (low, high) and low < high for value, low, high in ends) else ""
+
+
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of families as they are usually given: no variants in brackets or per layer."""
+    return table[~table["family"].str.contains(r" \(| per layer")]
+
+
+def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
+    """Hypervolume of each family and its paired difference to `opponent`, best first, in points of the box; and, of several
+    pairs of domains, its least and greatest mean difference on one of them.
+    """
+    means = volumes.groupby("family")["hypervolume"].mean().sort_values(ascending=False)
+    others = [name for name in means.index if name != opponent]
+    rows = analysis.paired(volumes, "hypervolume", others, opponent).set_index("family")
+    table = pd.DataFrame({"family": means.index, "hypervolume (%)": (100 * means).round(1).astype(str).to_numpy()})
+    intervals = {n: f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for n, r in rows.iterrows()}
+    table[f"minus {opponent} (points)"] = table["family"].map(intervals).fillna("")
+    if "pair" in volumes and volumes["pair"].nunique() > 1:
+        on = {n: 100 * analysis.by_pair(volumes, "hypervolume", n, opponent) for n in others}
+        table["by pair"] = (
+            table["family"].map({n: f"{d.min():+.1f} to {d.max():+.1f}" for n, d in on.items()}).fillna("")
+        )
+    told = rows["p_holm"].map(lambda p: "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}")
+    table["p (Holm)"] = table["family"].map(told).fillna("")
+    return table
+
+
+def convergence(records: pd.DataFrame) -> str:
+    """A sentence on what the target's validation accuracy still gained in the last 30 % of the steps, pair by pair."""
+    shown = on_grid(records)
+    if "late_gain" not in shown:
+        return "The records do not say how the target's accuracy rose."
+    rows = shown[shown["protocol"].isin(["protect", "finetune"])]
+    gains = 100 * rows.groupby("pair")["late_gain"].mean().sort_values()
+    told = ", ".join(f"{value:+.1f} on `{pair}`" for pair, value in gains.items())
+    return (
+        "In the last 30 % of the steps, in which the learning rate falls to 0, the target's validation accuracy changed by "
+        f"{told} (points, mean over fine-tuning and masks)."
+    )
+
+
+def verdicts(found: Sequence[Verdict]) -> str:
+    """A Markdown line for each verdict."""
+    return "\n".join(f"- **{v.word}** {v.claim}: {v.evidence}" for v in found)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table for people as Markdown, its numbers as they are written."""
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
+def write_tables(table: pd.DataFrame, profile: str, name: str) -> None:
+    """Write a table for people as Markdown and LaTeX beside the records of `profile`."""
+    folder = paths.results_dir(profile)
+    write_atomically(folder / f"{name}.md", (markdown(table) + "\n").encode())
+    write_atomically(
+        folder / f"{name}.tex",
+        table.style.hide(axis="index").to_latex(hrules=True).replace("%", r"\%").replace("_", r"\_").encode(),
+    )
+
+
+def write_tuning(ranked: pd.DataFrame, method: str) -> None:
+    """Write the ranked settings of a mask layer where the project keeps them, under results/tuning."""
+    text = ranked.to_csv(index=False, float_format="%.4f")
+    write_atomically(paths.results_dir("tuning") / f"{method}.csv", text.encode())

@@ -1,0 +1,240 @@
+"""What is made once and used often: source networks, masks, importances; each cached by content.
+
+Owns which artefact is made from which. An artefact is found again by the hash of everything it depends on: settings, code,
+versions, and what came before it. It must not know transfers.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter, content_key, known
+from maskutils.core.files import DamagedFile, write_atomically
+from maskutils.data.load import load_pair
+from maskutils.data.pair import OF_IMAGES, Loading, Pair
+from maskutils.masks.layers import LAYERS
+from maskutils.masks.mask import Mask
+from maskutils.masks.rankings import Scores, fisher_information
+from maskutils.models.networks import build_model, check_head_fits, pretrained_transform
+from maskutils.models.parts import own_head, with_target_head
+from maskutils.study.inputs import stamps
+from maskutils.study.provenance import versions
+from maskutils.study.setup import Setup, options
+from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
+from maskutils.training.loop import fit
+
+T = TypeVar("T")
+
+# Part of the names of what is cached. Raise one by hand when the numbers of its stage change: tests/test_golden.py tells.
+STAGES = {"source": 1, "fisher": 1, "mask": 1, "transfer": 1, "score": 1}
+
+_pair = lru_cache(maxsize=3)(load_pair)  # a large one takes gigabytes, a small one a tenth of a second
+
+
+def source_pair(setup: Setup, seed: int) -> Pair:
+    """The pair of `setup`, split by `seed`; the last few stay in memory."""
+    return _pair(setup.pair, seed, loading(setup))
+
+
+def loading(setup: Setup) -> Loading:
+    """How the images of `setup` are read: its `images`, and the transforms of its pretrained weights.
+
+    Raises `BadParameter` for an option that is not known or not of its type.
+    """
+    given = options(setup.images)
+    for name, value in given.items():
+        if type(value) is not OF_IMAGES[known(name, OF_IMAGES, "option of images")]:
+            raise BadParameter(f"images: {name} {value!r} is not of type {OF_IMAGES[name].__name__}")
+    return Loading(transform=pretrained_transform(setup.model, setup.weights), **given)
+
+
+def source_network(setup: Setup, seed: int) -> nn.Module:
+    """The network trained on the source of `setup.pair` from `seed`; cached. With `weights` and no `source_steps`, as it comes."""
+    pair = source_pair(setup, seed)
+    channels, size, _ = pair.image_shape
+    model = build_model(setup.model, len(pair.source.classes), channels, size, seed, setup.weights).to(device(setup))
+    if setup.computing.channels_last or device(setup).type == "cpu":  # there a small convolution takes a fifth less
+        model = model.to(memory_format=torch.channels_last)
+    if setup.weights and not setup.source_steps:
+        check_head_fits(setup.model, setup.weights, len(pair.source.classes))
+        return model.eval()  # it does the source task already
+
+    def make() -> Scores:
+        settings = {"steps": setup.source_steps, "lr": setup.source_lr, "batch_size": setup.batch_size, "seed": seed}
+        settings["precision"] = setup.computing.precision
+        fit(model, pair.source.train, **settings)
+        return model.state_dict()
+
+    path = _path("source", source_key(setup, seed))
+    return _with_weights(model, cached(path, make, _save_tensors, lambda p: _load_like(p, model.state_dict())))
+
+
+def source_mask(setup: Setup, method: str, seed: int, density: float | None = None, **options: Any) -> Mask:
+    """The mask of `method` for the source network of `seed`; its learning is cached, its density is not learnt again.
+
+    `density` and `options` are those of `learn_mask`; "shuffled" permutes the (cached) mask of the method `of`.
+    """
+    if method == "shuffled":
+        base = {"of": "gumbel_sigmoid"} | options
+        return source_mask(setup, base.pop("of"), seed, density, **base).shuffled(seed)
+    return source_subnetwork(setup, method, seed, density, **options)[1]
+
+
+def source_subnetwork(
+    setup: Setup, method: str, seed: int, density: float | None = None, **options: Any
+) -> tuple[nn.Module, Mask]:
+    """The source network of `seed` and the mask of `method` for it; where the method trains weights too, with its own."""
+    cls, model = LAYERS.get(method), source_network(setup, seed)
+    trains_weights = cls is not None and cls.trains_weights
+    if cls is not None and cls.learns_density and density is not None:
+        options["density"] = density
+    key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
+    settings = _to_learn(setup, seed) | options
+
+    def make() -> Mask:
+        if cls is None:  # a ranking: any density will do
+            return learn_mask(model, data, method, density=0.5, **settings)
+        learnt, mask = learn_subnetwork(model, data, method, **settings)
+        return replace(mask, state=learnt.state_dict()) if trains_weights else mask  # in one file what is of one making
+
+    mask = _cached_mask(_path("subnetwork" if trains_weights else "mask", key), make)
+    if trains_weights:
+        model, mask = _with_weights(model, mask.state), replace(mask, state={})
+    return model, mask if density is None else mask.at_density(density, setup.per_layer)
+
+
+def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
+    """The mask with which the frozen source network of `seed` would do the *target*; a head of its own is learnt with it."""
+    pair, model = source_pair(setup, seed), source_network(setup, seed)
+    model = model if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
+
+    def make() -> Mask:
+        settings = _to_learn(setup, seed)
+        return learn_subnetwork(model, pair.target.train, method, train=own_head(model), **settings)[1]
+
+    path = _path("mask", mask_key(setup, method, seed, {"task": "target"}))
+    return _cached_mask(path, make).at_density(density, setup.per_layer)
+
+
+def _to_learn(setup: Setup, seed: int) -> dict[str, Any]:
+    """How a mask is learnt in the study."""
+    size = mask_batch(setup.batch_size)
+    return {"steps": setup.mask_steps, "seed": seed, "precision": setup.computing.precision, "batch_size": size}
+
+
+def source_importance(setup: Setup, protocol: str, method: str | None, seed: int) -> Scores:
+    """What each parameter of the source network is worth: name -> float tensor, for protocols that anchor them.
+
+    For `ewc` the exact Fisher diagonal. For `elastic_mask` the probability that a weight carries the source, from the mask of
+    `method`; "shuffled" and "magnitude" are its controls, with the probabilities of Gumbel-sigmoid permuted within each layer
+    or dealt out in the order of |w|. What no mask covers has importance 1.
+    """
+    model = source_network(setup, seed)
+    if protocol == "ewc":
+        key = content_key("fisher", source_key(setup, seed), STAGES["fisher"])
+        data = source_pair(setup, seed).source.train
+        make = lambda: fisher_information(model, data, seed=seed)  # noqa: E731
+        return {
+            n: t.to(device(setup)) for n, t in cached(_path("fisher", key), make, _save_tensors, _load_tensors).items()
+        }
+    known(method, [*LAYERS, "shuffled", "magnitude"], "method")
+    base = method if method in LAYERS else "gumbel_sigmoid"
+    mask = source_mask(setup, base, seed)
+    mask = mask.shuffled(seed) if method == "shuffled" else mask
+    p = {name: LAYERS[base].probability(scores.to(device(setup))) for name, scores in mask.scores.items()}
+    if method == "magnitude":
+        p = _dealt(p, {name: model.get_parameter(name).detach().abs() for name in p})
+    return {n: torch.ones_like(t) for n, t in model.named_parameters()} | p
+
+
+def _dealt(values: Scores, order: Scores) -> Scores:
+    """The entries of `values` over all layers, dealt out so that they rise with `order`."""
+    ranks = torch.cat([o.flatten() for o in order.values()]).argsort(stable=True)
+    dealt = torch.empty_like(torch.cat([v.flatten() for v in values.values()]))
+    dealt[ranks] = torch.cat([v.flatten() for v in values.values()]).sort().values
+    parts = dealt.split([v.numel() for v in values.values()])
+    return {name: part.view_as(values[name]) for name, part in zip(values, parts, strict=True)}
+
+
+def device(setup: Setup) -> torch.device:
+    """The device that `setup.compute` names; "auto" is CUDA, else MPS, else the CPU.
+
+    Raises `BadParameter` if it is not there.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = setup.computing.device
+    if name == "auto":
+        name = next(n for n in ("cuda", "mps", "cpu") if present[n])
+    if not present[name]:
+        raise BadParameter(f"device {name!r} is not there; present: {', '.join(n for n in present if present[n])}")
+    if name == "cuda" and setup.computing.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
+        raise BadParameter("this GPU only emulates bf16, which is slower than float32; leave it out of compute")
+    return torch.device(name)
+
+
+def source_key(setup: Setup, seed: int) -> str:
+    """Names the content of a source network."""
+    stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
+    stage |= {name: getattr(setup, name) for name in ("weights", "images", "compute")}
+    machine = [device(setup).type, versions()]
+    return content_key("source", stage, seed, machine, stamps(setup.pair, setup.weights), STAGES["source"])
+
+
+def mask_key(setup: Setup, method: str, seed: int, options: Mapping[str, Any]) -> str:
+    """Names the content of a mask of a source network."""
+    return content_key(
+        "mask", source_key(setup, seed), method, setup.mask_steps, unusual(method, options), STAGES["mask"]
+    )
+
+
+def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None], load_from: Callable[[Path], T]) -> T:
+    """What lies at `path`, or else what `make` makes, stored there. A damaged file is named in a warning, and made again."""
+    if path.exists():
+        try:
+            return load_from(path)
+        except DamagedFile as error:
+            warnings.warn(f"cache: {error}", stacklevel=2)
+    value = make()
+    save_to(value, path)
+    return value
+
+
+def _cached_mask(path: Path, make: Callable[[], Mask]) -> Mask:
+    return cached(path, make, lambda mask, p: mask.save(p, scores=True), Mask.load)
+
+
+def _path(kind: str, key: str) -> Path:
+    return paths.cache_dir(kind) / f"{key}.safetensors"
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    write_atomically(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def _load_tensors(path: Path) -> Scores:
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise DamagedFile(f"{path} is damaged ({error}); delete it and run again") from None
+
+
+def _load_like(path: Path, like: Mapping[str, Tensor]) -> Scores:
+    """The tensors at `path`. Raises `DamagedFile` unless their names and shapes are those of `like`."""
+    tensors = _load_tensors(path)
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in like.items()}:
+        raise DamagedFile(f"{path} does not hold the weights of this network; delete it and run again")
+    return tensors
+
+
+def _with_weights(model: nn.Module, weights: Scores) -> nn.Module:
+    model.load_state_dict(weights)
+    return model.eval()

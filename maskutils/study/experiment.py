@@ -1,0 +1,237 @@
+"""The composition root: the verbs that a notebook calls. Each gives a table of records, cached one transfer at a time.
+
+It must not know notebooks or the batch.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+import torch
+
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter, content_key, positive
+from maskutils.core.files import read_json, write_json
+from maskutils.core.progress import bar
+from maskutils.data.load import check_loading, check_pair
+from maskutils.masks.layers import LAYERS
+from maskutils.models.networks import check_model
+from maskutils.results import metrics
+from maskutils.results.records import with_approach
+from maskutils.study.artefacts import (
+    STAGES,
+    cached,
+    loading,
+    mask_key,
+    source_importance,
+    source_key,
+    source_mask,
+    source_network,
+    source_pair,
+    source_subnetwork,
+    target_mask,
+)
+from maskutils.study.provenance import begin_peak, git_commit, peak_bytes, versions
+from maskutils.study.setup import Computing, Setup, from_notebook
+from maskutils.training.evaluation import evaluate
+from maskutils.training.learn import unusual
+from maskutils.training.transfer import interpolate, score, transfer
+
+__all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
+__all__ += ["configure", "run_anchored", "run_method", "run_native", "run_protocol", "tune"]
+
+
+@dataclass(frozen=True)
+class Approach:
+    """One way to transfer: a protocol, and what it is given. `native_of` names the method whose native density this is."""
+
+    protocol: str
+    method: str | None = None
+    density: float | None = None
+    native_of: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the method
+    knobs: Mapping[str, float] = field(default_factory=dict)  # of the protocol
+
+    @property
+    def learns_mask(self) -> bool:
+        """Whether a mask is learnt for it; else `mask_steps` plays no part, and its records do not say any."""
+        learnt = self.method in LAYERS or self.method == "shuffled"
+        return learnt or self.protocol in ("elastic_mask", "exclusive", "piggyback")
+
+
+def configure(namespace: Mapping[str, Any]) -> Setup:
+    """The checked `Setup` of a notebook, from its `globals()`: types, ranges, and that pair and model are known.
+
+    Raises `BadParameter`, one line for each fault, before any work.
+    """
+    setup = check_names(from_notebook(namespace))
+    wanted = setup.computing.deterministic
+    if wanted:  # or cuBLAS refuses, where the variable is not set before its first use
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if wanted != torch.are_deterministic_algorithms_enabled():  # to set it takes the import of torch's compiler
+        torch.use_deterministic_algorithms(wanted)
+    return setup
+
+
+def check_names(setup: Setup) -> Setup:
+    """`setup` itself if its pair, its model, and its ways of reading and of computing are known; else `BadParameter`."""
+    check_pair(setup.pair)
+    check_model(setup.model)
+    if not (setup.source_steps or setup.weights):
+        raise BadParameter("source_steps = 0 trains no source network; give weights= that do the source task already")
+    Computing.of(setup.compute)
+    check_loading(setup.pair, loading(setup))
+    return setup
+
+
+def run_protocol(setup: Setup, protocol: str, **knobs: float) -> pd.DataFrame:
+    """Records of a protocol that needs no mask: one for each seed, and for each of `setup.alphas`."""
+    return _table(setup, [Approach(protocol, knobs=knobs)], protocol)
+
+
+def run_method(setup: Setup, method: str, protocol: str = "protect", **options: Any) -> pd.DataFrame:
+    """Records of `protocol` with the source mask of `method`, for each density of `setup`, seed and alpha."""
+    approaches = [Approach(protocol, method, density, options=options) for density in setup.densities]
+    return _table(setup, approaches, f"{protocol} {method}")
+
+
+def run_anchored(setup: Setup, protocol: str, strengths: Sequence[float], method: str | None = None) -> pd.DataFrame:
+    """Records of a protocol with a penalty, for each of `strengths` (above 0), seed and alpha; `method` for `elastic_mask`."""
+    approaches = [Approach(protocol, method, knobs={"strength": positive("strength", s)}) for s in strengths]
+    return _table(setup, approaches, f"{protocol} {method or ''}")
+
+
+def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
+    """Two records per seed of the source alone, before any transfer, at the native density of `method`: through its own mask,
+    and through a random one of that very density.
+    """
+    tables = []
+    for seed in setup.seeds:
+        own = Approach("source_only", method, options=options, native_of=method)
+        chance = Approach(
+            "source_only", "random", source_mask(setup, method, seed, **options).density, native_of=method
+        )
+        tables.append(
+            _table(setup.model_copy(update={"seeds": (seed,), "alphas": (1.0,)}), [own, chance], f"{method}, native")
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
+    """What the masks of `method` with `options` are worth, to choose options by: source accuracy through them on *validation*.
+
+    A row for each seed and each density of `setup`, and one for the native mask (`native`): pair, model, method, setting (the
+    options as text), seed, density, native, val_acc, val_acc_before (of the whole network). No test image is read.
+    """
+    rows = []
+    for seed in bar(setup.seeds, f"{method} {options}", unit="seed"):
+        network, data = source_network(setup, seed), source_pair(setup, seed).source.val
+        about = {"pair": setup.pair, "model": setup.model, "method": method, "seed": seed}
+        about |= {
+            "setting": " ".join(f"{n} {v}" for n, v in options.items()),
+            "val_acc_before": evaluate(network, data),
+        }
+        for density in (None, *setup.densities):
+            owner, mask = source_subnetwork(setup, method, seed, density, **options)
+            found = {"density": mask.density, "native": density is None, "val_acc": evaluate(mask.apply(owner), data)}
+            rows.append(about | found)
+    return pd.DataFrame(rows)
+
+
+def _table(setup: Setup, approaches: Iterable[Approach], what: str) -> pd.DataFrame:
+    """The records of all `approaches` on all seeds."""
+    grid = [(approach, seed) for seed in setup.seeds for approach in approaches]
+    shown = bar(grid, what, unit="transfer", delay=2)
+    return with_approach(pd.DataFrame([row for approach, seed in shown for row in _records(setup, approach, seed)]))
+
+
+def _records(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]]:
+    """The records of one transfer, one for each alpha, cached as JSON."""
+    approach = replace(approach, options=unusual(approach.method, approach.options))
+    upstream = source_key(setup, seed)
+    if approach.method is not None:
+        upstream = mask_key(setup, approach.method, seed, approach.options)
+    names = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * approach.learns_mask)
+    stage = {name: getattr(setup, name) for name in names}
+    key = content_key(upstream, asdict(approach), stage, STAGES["transfer"], STAGES["score"])
+    path = paths.cache_dir("transfer") / f"{key}.json"
+    rows = cached(path, lambda: _measure(setup, approach, seed), lambda rows, p: write_json(p, rows), read_json)
+    for row in rows:
+        if approach.protocol == "finetune" and row["alpha"] == 1:
+            _warn_if_guessing(setup, row["val_target_acc"], row["target_classes"])
+    return rows
+
+
+def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]]:
+    """Do one transfer and score it at every alpha."""
+    pair, given = source_pair(setup, seed), {}
+    begun = time.perf_counter()
+    before = source_network(setup, seed)
+    dense = _dense(setup, seed)
+    if approach.protocol in ("ewc", "elastic_mask"):
+        given["importance"] = source_importance(setup, approach.protocol, approach.method, seed)
+    elif approach.method == "shuffled":
+        given["mask"] = source_mask(setup, "shuffled", seed, approach.density, **approach.options)
+    elif approach.method is not None:
+        before, given["mask"] = source_subnetwork(setup, approach.method, seed, approach.density, **approach.options)
+    mask, prepared = given.get("mask"), time.perf_counter()
+    begin_peak()
+    if approach.protocol == "source_only":  # nothing is trained, so a mask holds nothing; it is only looked through
+        given.clear()
+    history: list[dict[str, float]] = []
+    settings = {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
+    settings |= {"mask_steps": setup.mask_steps, "precision": setup.computing.precision}
+    after = transfer(before, pair, approach.protocol, history=history, **given, **settings, **approach.knobs)
+    seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
+
+    rows = []
+    row = {"pair": setup.pair, "model": setup.model, "protocol": approach.protocol, "method": approach.method}
+    row |= {"density": None if mask is None else mask.density, "native_of": approach.native_of, "seed": seed}
+    row["options"] = " ".join(f"{n} {v}" for n, v in approach.options.items()) or None
+    row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(approach.knobs) | seconds
+    row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
+    n = sum(p.numel() for p in before.parameters())
+    row |= _about(setup) | {"stored_bits": metrics.stored_bits(approach.protocol, n, row["density"])}
+    row["mask_steps"] = setup.mask_steps if approach.learns_mask else None
+    for alpha in setup.alphas:
+        model, through = (after, mask) if alpha == 1 else (interpolate(before, after, alpha), None)
+        test, val = (score(before, model, pair, through, split, dense[split]) for split in ("test", "val"))
+        readings = test | {f"val_{name}": value for name, value in val.items()}
+        rows.append(row | {"alpha": alpha} | readings | _training(history if alpha == 1 else []))
+    return rows
+
+
+def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:
+    """Warn if free fine-tuning, by which all adaptation is measured, has learnt next to nothing."""
+    if accuracy < 1.5 / classes:
+        warnings.warn(
+            f"free fine-tuning of {setup.model} on {setup.pair} reaches {100 * accuracy:.0f} % on the target, where guessing reaches "
+            f"{100 / classes:.0f} %, and nothing can be told beside it: try a lower target_lr than {setup.target_lr} (networks with norm "
+            f"layers want 1e-4 to 5e-4) or more target_steps than {setup.target_steps}",
+            stacklevel=2,
+        )
+
+
+@lru_cache(maxsize=64)
+def _dense(setup: Setup, seed: int) -> dict[str, float]:
+    """Source accuracy of the source network itself, on test and val."""
+    network, source = source_network(setup, seed), source_pair(setup, seed).source
+    return {split: evaluate(network, getattr(source, split)) for split in ("test", "val")}
+
+
+def _training(history: list[dict[str, float]]) -> dict[str, Any]:
+    """How the target was learnt: the history, and what its last three tenths gained on validation."""
+    early = [row["target_val"] for row in history if 10 * row["step"] <= 7 * history[-1]["step"]]
+    return {"late_gain": history[-1]["target_val"] - early[-1] if early else None, "history": history}
+
+
+def _about(setup: Setup) -> dict[str, Any]:
+    """Settings, provenance and peak memory (MB of this process, or of its GPU: on Linux since the transfer began, elsewhere so far)."""
+    about = setup.model_dump(mode="json", exclude={"pair", "model", "per_layer", "seeds", "densities", "alphas"})
+    about |= {"peak_mb": round(peak_bytes() / 2**20), "threads": torch.get_num_threads(), "commit": git_commit()}
+    return about | versions()

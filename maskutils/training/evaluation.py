@@ -1,0 +1,31 @@
+"""What reads a network out: its logits and its accuracy."""
+
+import torch
+from torch import Tensor, nn
+
+from maskutils.core.progress import bar
+from maskutils.data.batches import Batches, images_and_labels, in_order, that_fit
+from maskutils.models.parts import device_of
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes) and labels (N,) of the whole of `data`, on the CPU; leaves `model` in evaluation mode."""
+    model.eval()
+    device, results = device_of(model), []
+    for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
+        results.append((torch.cat([model(part.to(device)).cpu() for part in x.split(that_fit(x))]), y.cpu()))
+    if not any(len(y) for _, y in results):
+        raise ValueError("there is nothing to evaluate on: the data is empty")
+    logits, labels = zip(*results, strict=True)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def evaluate(model: nn.Module, data: Batches) -> float:
+    """Accuracy of `model` on the whole of `data`, in [0, 1]."""
+    return accuracy(*predict(model, data))
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of the rows of `logits` (N, classes) whose highest entry is at the label (N,), in [0, 1]."""
+    return (logits.argmax(1) == labels).float().mean().item()

@@ -1,0 +1,160 @@
+"""Learning a mask: which weights does a network do its task with?
+
+Owns the one way from a method's name and data to a `Mask`. It leaves every network it is given alone, and must not know
+protocols, records or files.
+"""
+
+import copy
+import inspect
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from maskutils.core.checks import BadParameter, known
+from maskutils.core.seeds import seeded
+from maskutils.data.batches import Batches
+from maskutils.masks.layers import LAYERS, MaskLayer, attach, detach
+from maskutils.masks.mask import Mask
+from maskutils.masks.rankings import RANKINGS
+from maskutils.models.parts import check_head, check_prefixes, head_name, maskable, unwrapped
+from maskutils.training.loop import fit
+
+
+def learn_mask(
+    model: nn.Module,
+    data: Batches,
+    method: str = "gumbel_sigmoid",
+    *,
+    density: float | None = None,
+    per_layer: bool = False,
+    steps: int = 300,
+    lr: float | None = None,
+    strength: float | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    precision: str = "float32",
+    **options: float | str,
+) -> Mask:
+    """The mask of the weights with which `model` does its task on `data`; `model` is left as it was.
+
+    `method` is a mask layer (scores are learnt on the frozen network, with norm layers in evaluation mode), a ranking
+    (no training), or "shuffled": the mask of the method `of` (default gumbel_sigmoid), permuted within each layer.
+    `density` in (0, 1] is the fraction kept, chosen by the method's ranking (`edge_popup` learns for that density);
+    None gives the method's native mask, which a ranking has not. `lr`, `strength` (of the density penalty) and
+    `options` default to those of the layer. The mask carries its scores and its history.
+
+    Raises `BadParameter` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
+    training diverges. In distributed training, let one process learn it and all load it: each would find another.
+
+    >>> from maskutils import build_model, load_pair
+    >>> learn_mask(build_model("mlp"), load_pair("mnist_to_digits").source.train, "magnitude", density=0.1)
+    Mask(2 layers, 151,040 weights, density 0.100)
+    """
+    known(method, [*LAYERS, *RANKINGS, "shuffled"], "method")
+    settings = {
+        "steps": steps,
+        "lr": lr,
+        "strength": strength,
+        "batch_size": batch_size,
+        "seed": seed,
+        "precision": precision,
+    }
+    if method == "shuffled":
+        base = str(options.pop("of", "gumbel_sigmoid"))
+        return learn_mask(model, data, base, density=density, per_layer=per_layer, **settings, **options).shuffled(seed)
+    if method in RANKINGS:
+        return _ranked(model, data, method, density, per_layer, seed, options)
+    if LAYERS[method].trains_weights:
+        raise BadParameter(
+            f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"
+        )
+    if LAYERS[method].learns_density and density is not None:
+        options["density"] = density
+    native = learn_subnetwork(model, data, method, **settings, **options)[1]
+    return native if density is None else native.at_density(density, per_layer)
+
+
+def unusual(method: str | None, options: Mapping[str, float | str]) -> dict[str, float | str]:
+    """Those of `options` that are not what `method` does anyway: two ways to ask for one mask have one name.
+
+    >>> unusual("gumbel_sigmoid", {"tau": 1.0, "lr": 1.0})
+    {'lr': 1.0}
+    """
+    usual, cls = {"of": "gumbel_sigmoid"}, LAYERS.get(method)
+    if cls is not None:
+        usual = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
+        usual |= {"lr": cls.lr, "strength": cls.strength}
+    return {name: value for name, value in options.items() if name not in usual or usual[name] != value}
+
+
+def mask_batch(batch_size: int) -> int:
+    """Images a step when a mask is learnt, where a network is trained on `batch_size`: twice as many, but not above 64."""
+    return min(64, 2 * batch_size)
+
+
+def _ranked(
+    model: nn.Module,
+    data: Batches,
+    method: str,
+    density: float | None,
+    per_layer: bool,
+    seed: int,
+    options: Iterable[str],
+) -> Mask:
+    for option in options:
+        known(option, (), f"option of {method}")
+    if density is None:
+        raise ValueError(
+            f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
+        )
+    return Mask.from_scores(RANKINGS[method](unwrapped(model), data, seed), density, per_layer)
+
+
+def learn_subnetwork(
+    model: nn.Module,
+    data: Batches,
+    method: str,
+    *,
+    steps: int = 300,
+    lr: float | None = None,
+    strength: float | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    precision: str = "float32",
+    train: Iterable[str] = (),
+    **options: float | str,
+) -> tuple[nn.Module, Mask]:
+    """A copy of `model` and the native mask of the mask layer `method`, learnt on it; `model` is left as it was.
+
+    The copy is frozen but for parameters whose names begin with one of `train` (a fresh head), and the weights themselves
+    where the method learns them together with the scores (`winning_subnetwork`). Dropout stays on, where Csordas et al. switch it
+    off. See `learn_mask` for the rest.
+    """
+    cls = LAYERS[known(method, LAYERS, "mask layer")]
+    model = copy.deepcopy(unwrapped(model)).requires_grad_(False)
+    train = check_prefixes(train, [n for n, _ in model.named_parameters()])
+    strength, head = cls.strength if strength is None else strength, head_name(model)
+
+    def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
+        check_head(model, head, logits)
+        cost = strength * cls.ramp(progress) * sum(layer.penalty() for layer in layers.values()) if strength else 0.0
+        for layer in layers.values():
+            layer.progress = progress + 1 / steps  # that of the next step: this one's forward pass is over
+        return cost
+
+    with seeded(seed, f"mask/{method}"):
+        names = maskable(model) if cls.trains_weights else []
+        weights = [p for n, p in model.named_parameters() if n in names or n.startswith(train or "\0")]
+        layers = attach(model, method, **options)
+        params = [layer.scores for layer in layers.values()] + [w.requires_grad_() for w in weights]
+        history = fit(
+            model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
+            params=params, penalty=penalty, norm="eval", precision=precision, watch=lambda: {"density": Mask(_hard(layers)).density},
+        )  # fmt: skip
+    mask = Mask(_hard(layers), {name: layer.ranking() for name, layer in layers.items()}, tuple(history))
+    detach(model)
+    return model.requires_grad_(), mask
+
+
+def _hard(layers: Mapping[str, MaskLayer]) -> dict[str, Tensor]:
+    return {name: layer.harden() for name, layer in layers.items()}

@@ -1,0 +1,130 @@
+"""The one training loop, and what reads a network out.
+
+Owns how anything is trained and evaluated. `fit` mutates the model it is given and says so; `predict` and `evaluate` leave
+it in evaluation mode; everything else leaves its input alone. It must not know protocols, records or files.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.utils.data import Dataset
+
+from maskutils.core.checks import known
+from maskutils.core.progress import bar
+from maskutils.core.seeds import seeded
+from maskutils.data.batches import batches, images_and_labels
+from maskutils.models.parts import device_of, norm_layers
+
+Batches = Dataset | Iterable[tuple[Tensor, Tensor]]
+Penalty = Callable[[Tensor, Tensor, float], Tensor]
+
+PRECISIONS = ("float32", "bf16")
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": lambda params, lr: Adam(params, lr, fused=True),
+    "adamw": lambda params, lr: AdamW(params, lr, weight_decay=0.01, fused=True),
+    "sgd": lambda params, lr: SGD(params, lr, momentum=0.9),
+}
+
+
+def fit(
+    model: nn.Module,
+    data: Batches,
+    *,
+    steps: int = 600,
+    lr: float = 2e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+    optimizer: str = "adamw",
+    params: Iterable[nn.Parameter] | None = None,
+    penalty: Penalty | None = None,
+    norm: str = "train",
+    precision: str = "float32",
+    watch: Callable[[], dict[str, float]] | None = None,
+) -> list[dict[str, float]]:
+    """Train `params` (all by default) of `model` on `data` by cross-entropy, with a cosine schedule to 0; mutates
+    `model`.
+
+    `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
+    begun again. `penalty(images, logits, progress)` is added to the loss, progress in [0, 1). `norm="eval"` leaves the
+    statistics of norm layers alone; `precision="bf16"` computes in automatic mixed precision. Returns the history:
+    ten rows of step, mean loss since the row before, and what `watch()` returns.
+
+    Raises `FloatingPointError` when the loss is not finite, `ValueError` for empty data.
+    """
+    known(precision, PRECISIONS, "precision")
+    chosen = list(model.parameters() if params is None else params)
+    optim = OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")](chosen, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
+    training_mode(model, norm)
+    history, total, last = [], torch.zeros((), device=device_of(model)), 0
+    stream = batches(data, batch_size, seed)
+    with seeded(seed, "fit"), _only(model, chosen):  # the seed is for dropout and the noise of mask layers
+        for step in bar(range(1, steps + 1), "fit"):
+            total += _step(model, next(stream), optim, penalty, (step - 1) / steps, precision)
+            schedule.step()
+            if step * 10 // steps > (step - 1) * 10 // steps:  # ten rows, whatever the number of steps
+                history.append({"step": step, "loss": finite(total.item() / (step - last), step, lr)})
+                if watch is not None:
+                    history[-1] |= watch()
+                    training_mode(model, norm)
+                total, last = torch.zeros_like(total), step
+    model.eval()
+    return history
+
+
+@contextlib.contextmanager
+def _only(model: nn.Module, params: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside the block no gradient is computed for parameters of `model` that are not among `params`."""
+    chosen = {id(p) for p in params}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    try:
+        for p in others:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in others:
+            p.requires_grad_(True)
+
+
+def _step(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    optim: Optimizer,
+    penalty: Penalty | None,
+    progress: float,
+    precision: str,
+) -> Tensor:
+    """One step of `optim`; returns the loss."""
+    device = device_of(model)
+    at_once = device.type == "cuda"  # MPS may read memory that is free again by then
+    x, y = (t.to(device, non_blocking=at_once) for t in images_and_labels(batch))
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(x)
+        loss = F.cross_entropy(logits, y)
+        if penalty is not None:
+            loss = loss + penalty(x, logits, progress)
+    optim.zero_grad()
+    loss.backward()
+    optim.step()
+    return loss.detach()
+
+
+def finite(loss: float, step: int, lr: float) -> float:
+    """`loss` if it is finite; else `FloatingPointError` that says when and what to try."""
+    if not abs(loss) < float("inf"):
+        raise FloatingPointError(
+            f"the loss is {loss} by step {step} at lr {lr}: the training diverged; lower the learning rate or check the images"
+        )
+    return loss
+
+
+def training_mode(model: nn.Module, norm: str) -> None:
+    """Put `model` into training mode, its norm layers too only if `norm` is "train" rather than "eval"."""
+    model.train()
+    if known(norm, ("train", "eval"), "norm") == "eval":
+        for module in norm_layers(model):
+            module.eval()

@@ -1,0 +1,158 @@
+"""Protocols and baselines: the ways to re-train a source network on a target.
+
+Owns one function each. A function is given a copy of the source network that it may change, its `train` (the training
+loop on the target with everything but its own difference filled in), and the pair; its whole body is its difference
+from fine-tuning.
+"""
+
+import copy
+import functools
+import inspect
+
+import torch
+from torch import nn
+
+from maskutils.core.checks import known
+from maskutils.data.pair import Pair
+from maskutils.masks.mask import Mask
+from maskutils.masks.rankings import Scores
+from maskutils.models.parts import TaskHeads, for_task, head_name, unwrapped, with_target_head
+from maskutils.results import metrics
+from maskutils.training import baselines, protocols
+from maskutils.training.base import PROTOCOLS, answer, answering
+from maskutils.training.evaluation import accuracy, evaluate, predict
+from maskutils.training.loop import fit
+
+__all__ = ["PROTOCOLS", "answer", "baselines", "interpolate", "protocols", "score", "transfer"]
+
+
+def transfer(
+    model: nn.Module,
+    pair: Pair,
+    protocol: str = "protect",
+    *,
+    mask: Mask | None = None,
+    importance: Scores | None = None,
+    steps: int = 300,
+    lr: float = 2e-3,
+    batch_size: int = 32,
+    mask_steps: int = 300,
+    seed: int = 0,
+    norm: str = "eval",
+    precision: str = "float32",
+    history: list[dict[str, float]] | None = None,
+    **knobs: float,
+) -> nn.Module:
+    """A copy of the source network `model`, re-trained on the target of `pair` by `protocol`; `model` is left as it
+    was.
+
+    Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name
+    -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
+    `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
+    them. `history`, if given, is filled with the accuracy on both validation sets through training.
+
+    Raises `BadParameter` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
+    another network.
+    """
+    model = unwrapped(model)
+    function = PROTOCOLS[known(protocol, PROTOCOLS, "protocol")]
+    accepted = inspect.signature(function).parameters
+    given = {"mask": mask, "importance": importance}
+    for name, value in given.items():
+        if (name in accepted) != (value is not None):
+            needs = f"needs {name}=" if value is None else f"takes no {name}"
+            raise ValueError(f"protocol {protocol!r} {needs}")
+    _check_fit(model, mask, importance)
+    for knob in knobs:
+        known(knob, accepted.keys() - {"model", "train", "pair", "seed", "mask_steps", *given}, f"knob of {protocol}")
+    model = copy.deepcopy(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
+    watch = functools.partial(_validation, model, pair) if history is not None else None
+    settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "watch": watch}
+    settings |= {"norm": norm, "precision": precision}
+    train = functools.partial(fit, model, pair.target.train, **settings)
+    given |= {"pair": pair, "seed": seed, "mask_steps": mask_steps} | knobs
+    rows = function(model, train, **{name: value for name, value in given.items() if name in accepted})
+    if history is not None:
+        history.extend(rows or [])
+    return model
+
+
+def score(
+    before: nn.Module,
+    after: nn.Module,
+    pair: Pair,
+    mask: Mask | None = None,
+    split: str = "test",
+    source_acc_before: float | None = None,
+) -> dict[str, float | None]:
+    """The readings of one transfer on `split` ("test", read once, or "val"): accuracies in [0, 1], and what they lost.
+
+    `source_acc_before` and `source_acc_full` are the source network and the re-trained one, whole. With a mask,
+    `source_acc_masked_before` and `source_acc_masked` are the same two through it, `masking_cost` and `drift` their
+    losses; None without. `source_acc_before` need only be given where it is another network's than that of `before`
+    (`winning_subnetwork` changes the source network before the transfer), or known already.
+    """
+    before, after = unwrapped(before), unwrapped(after)
+    source, target = getattr(pair.source, split), getattr(pair.target, split)
+    source_after, dense_before = for_task(after, "source"), source_acc_before
+    if dense_before is None:
+        dense_before = evaluate(before, source)
+    logits, labels = predict(source_after, source)
+    row = {"source_acc_before": dense_before, "source_acc_full": accuracy(logits, labels)}
+    row |= dict.fromkeys(("source_acc_masked_before", "source_acc_masked", "masking_cost", "drift"))
+    if mask is not None:
+        masked_before, masked = evaluate(mask.apply(before), source), evaluate(mask.apply(source_after), source)
+        row |= {"source_acc_masked_before": masked_before, "source_acc_masked": masked}
+        row["masking_cost"] = metrics.masking_cost(dense_before, masked_before)
+        row["drift"] = metrics.drift(masked_before, masked)
+    row["forgetting"] = metrics.forgetting(dense_before, row["source_acc_full"])
+    row["target_acc"] = evaluate(for_task(after, "target"), target)
+    confidence, predicted = logits.softmax(1).max(1)
+    return row | {"source_ece": metrics.ece(confidence.tolist(), (predicted == labels).tolist())}
+
+
+def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
+    """A copy of `after` at theta_0 + alpha (theta - theta_0): 0 is the source network, 1 the re-trained one.
+
+    What `before` does not have (a head of the target's own) is taken from `after`. Applied to fine-tuning this is
+    WiSE-FT; it costs no training. Source: Wortsman et al. 2022 (arXiv 2109.01903), eq. 1. Raises `ValueError` for networks that
+    have no parameter in common.
+    """
+    before, after = unwrapped(before), unwrapped(after)
+    model, source, head = copy.deepcopy(after), for_task(before, "source"), head_name(after)
+    theta_0 = source.state_dict()
+    if isinstance(after.get_submodule(head), TaskHeads):  # there the source's head lies one name deeper
+        theta_0 |= {f"{head}.source.{name}": t for name, t in source.get_submodule(head).state_dict().items()}
+    if not theta_0.keys() & dict(model.named_parameters()).keys():
+        raise ValueError(
+            f"{type(before).__name__} and {type(after).__name__} have no parameter in common to interpolate"
+        )
+    with torch.no_grad():
+        for name, theta in (dict(model.named_parameters()) | dict(model.named_buffers())).items():  # tied ones once
+            if name in theta_0 and theta.is_floating_point():
+                theta.lerp_(theta_0[name].to(theta.device), 1 - alpha)
+    return model
+
+
+def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -> None:
+    """Raise `ValueError` if a mask or an importance that is given is of another network."""
+    if mask is not None:
+        mask.check(model)
+    if importance is None:
+        return
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    wrong = [name for name, values in importance.items() if shapes.get(name) != values.shape]
+    if wrong or not importance:
+        raise ValueError(
+            f"importance does not fit {type(model).__name__}: it has {len(importance)} tensors, of another name or shape than a parameter: "
+            f"{', '.join(wrong[:5]) or 'none'}"
+        )
+
+
+def _validation(model: nn.Module, pair: Pair) -> dict[str, float]:
+    """Accuracy on both validation sets, without a copy of the network."""
+    accuracies = {}
+    for task, domain in (("source", pair.source), ("target", pair.target)):
+        with answering(model, task):
+            accuracies[f"{task}_val"] = evaluate(model, domain.val)
+    return accuracies

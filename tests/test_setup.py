@@ -1,0 +1,218 @@
+"""Settings: what is refused and how it is said, notebooks' parameters, keys by content."""
+
+import math
+
+import pytest
+
+from maskutils.core.checks import BadParameter, content_key, known, register
+from maskutils.study.setup import Computing, Setup, checked, from_notebook, options
+
+PARAMETERS = 'pair: str = "mnist_to_digits"\nseeds: list[int] = [0]\nmask_steps = 300\noutput = ""\n'
+
+
+def ran(*cells: str) -> dict:
+    """The globals of a notebook that ran `cells`, with IPython's history of them."""
+    namespace = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, namespace)
+    return namespace
+
+
+def test_no_settings_give_the_defaults():
+    assert checked(Setup, {}) == Setup()
+
+
+def test_given_settings_are_kept_and_lists_become_tuples():
+    setup = checked(Setup, {"seeds": [3, 1], "densities": [0.2], "source_lr": 0.5, "per_layer": True})
+    assert (setup.seeds, setup.densities, setup.source_lr, setup.per_layer) == ((3, 1), (0.2,), 0.5, True)
+
+
+def test_a_setup_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Setup().pair = "other"
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [("seed", "seeds"), ("mask_step", "mask_steps"), ("sourcelr", "source_lr"), ("modle", "model")],
+)
+def test_a_misspelt_setting_is_refused_with_a_suggestion(misspelt, meant):
+    with pytest.raises(BadParameter, match=f"unknown parameter '{misspelt}'.*Did you mean '{meant}'"):
+        checked(Setup, {misspelt: 1})
+
+
+@pytest.mark.parametrize("name", [n for n, f in Setup.model_fields.items() if f.annotation in (int, float, bool)])
+@pytest.mark.parametrize("value", ["1", None, [1]])
+def test_a_setting_of_the_wrong_type_is_refused_by_name(name, value):
+    with pytest.raises(BadParameter, match=f"parameter {name} = "):
+        checked(Setup, {name: value})
+
+
+@pytest.mark.parametrize("name", ["mask_steps", "target_steps", "batch_size"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, True])
+def test_steps_are_integers_of_at_least_one(name, value):
+    with pytest.raises(BadParameter, match=f"parameter {name} = "):
+        checked(Setup, {name: value})
+
+
+@pytest.mark.parametrize("name", ["source_lr", "target_lr"])
+@pytest.mark.parametrize("value", [0.0, -1e-3, math.nan])
+def test_learning_rates_are_above_zero(name, value):
+    with pytest.raises(BadParameter, match=f"parameter {name} = "):
+        checked(Setup, {name: value})
+
+
+@pytest.mark.parametrize("name", ["source_lr", "target_lr"])
+def test_learning_rates_are_finite(name):
+    with pytest.raises(BadParameter, match=f"parameter {name} = inf"):
+        checked(Setup, {name: math.inf})
+
+
+@pytest.mark.parametrize("name", ["densities", "alphas"])
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.0001, math.nan, math.inf, "0.1", None])
+def test_shares_outside_zero_to_one_are_refused_by_place(name, share):
+    with pytest.raises(BadParameter, match=rf"parameter {name}\.1 = "):
+        checked(Setup, {name: [0.5, share]})
+
+
+def test_density_one_and_an_integer_for_it_are_allowed():
+    assert checked(Setup, {"densities": [1]}).densities == (1.0,)
+
+
+@pytest.mark.parametrize("seeds", [[], 0, "01", [-1], [0.0], [True], ["1"], [None]])
+def test_seeds_are_a_filled_list_of_natural_numbers(seeds):
+    with pytest.raises(BadParameter, match=r"parameter seeds"):
+        checked(Setup, {"seeds": seeds})
+
+
+def test_all_faults_are_said_at_once():
+    with pytest.raises(BadParameter, match=r"(?s)(?=.*mask_steps = 0)(?=.*source_lr = 'x')"):
+        checked(Setup, {"mask_steps": 0, "source_lr": "x"})
+
+
+def test_known_gives_the_name_back():
+    assert known("b", {"a": 1, "b": 2}, "letter") == "b"
+
+
+def test_an_unknown_name_lists_the_known_ones_sorted_and_the_nearest():
+    with pytest.raises(
+        BadParameter, match=r"unknown method 'magnitud'; known: magnitude, random\. Did you mean 'magnitude'\?"
+    ):
+        known("magnitud", ["random", "magnitude"], "method")
+
+
+def test_where_nothing_is_known_that_is_said():
+    with pytest.raises(BadParameter, match="unknown knob 'a'; known: none"):
+        known("a", (), "knob")
+
+
+def test_a_name_like_no_other_gets_no_suggestion():
+    with pytest.raises(BadParameter) as error:
+        known("zzz", ["random", "magnitude"], "method")
+    assert "mean" not in str(error.value)
+
+
+def test_bad_parameters_are_value_errors():
+    assert issubclass(BadParameter, ValueError)
+
+
+def test_what_papermill_injects_wins_over_what_the_notebook_declares():
+    setup = from_notebook(ran(PARAMETERS, "# Parameters\nseeds = [4, 5]\nmask_steps = 7\n"))
+    assert (setup.seeds, setup.mask_steps, setup.pair) == ((4, 5), 7, "mnist_to_digits")
+
+
+def test_a_misspelt_injected_name_is_refused_with_a_suggestion():
+    with pytest.raises(BadParameter, match=r"unknown parameter 'mask_stesp'.*Did you mean 'mask_steps'"):
+        from_notebook(ran(PARAMETERS, "# Parameters\nmask_stesp = 7\n"))
+
+
+def test_a_setting_that_the_notebook_does_not_declare_is_refused_when_injected():
+    with pytest.raises(BadParameter, match="unknown parameter 'target_steps'"):
+        from_notebook(ran(PARAMETERS, "# Parameters\ntarget_steps = 7\n"))
+
+
+def test_a_parameter_of_the_notebook_alone_may_be_injected():
+    assert from_notebook(ran(PARAMETERS, '# Parameters\noutput = "x.csv"\n')) == Setup(mask_steps=300)
+
+
+def test_an_injected_value_of_the_wrong_type_is_refused():
+    with pytest.raises(BadParameter, match="parameter mask_steps = '7'"):
+        from_notebook(ran(PARAMETERS, '# Parameters\nmask_steps = "7"\n'))
+
+
+def test_cells_with_magics_hide_no_misspelling():
+    namespace = ran(PARAMETERS, "# Parameters\nsedes = [1]\n")
+    namespace["In"] += ["%matplotlib inline", "!ls", "x = 1; %time f(x)"]
+    with pytest.raises(BadParameter, match=r"'sedes'.*Did you mean 'seeds'"):
+        from_notebook(namespace)
+
+
+def test_a_script_without_history_and_with_other_globals_is_read_too():
+    assert from_notebook({"seeds": [2], "unrelated": object()}) == Setup(seeds=(2,))
+
+
+def test_a_content_key_is_the_hash_of_compact_sorted_json():
+    # printf '["source",{"a":1,"b":[0.1,null]},3]' | sha256sum | cut -c1-16
+    assert content_key("source", {"b": (0.1, None), "a": 1}, 3) == "2b7a8d003bd8b9e2"
+
+
+def test_a_content_key_ignores_the_order_of_names_but_not_of_parts():
+    assert content_key({"a": 1, "b": {"c": 2, "d": 3}}) == content_key({"b": {"d": 3, "c": 2}, "a": 1})
+    assert content_key(1, 2) != content_key(2, 1)
+
+
+@pytest.mark.parametrize(
+    "other", [("m", {"k": 0.1}), ("m", {"k": 0.2, "l": None}), ("n", {"k": 0.2}), ("m", {"k": "0.2"}), ("m",)]
+)
+def test_other_content_has_another_key(other):
+    assert content_key(*other) != content_key("m", {"k": 0.2})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_json_has_no_key(value):
+    with pytest.raises(ValueError, match="Out of range float"):
+        content_key("m", {"k": [value]})
+
+
+def test_register_files_a_function_under_its_own_name_and_gives_it_back():
+    registry = {}
+
+    def probe() -> None: ...
+
+    assert register(registry)(probe) is probe
+    assert registry == {"probe": probe}
+
+
+def test_a_name_is_registered_once():
+    def cnn() -> None: ...
+
+    registry = {"cnn": cnn}
+    with pytest.raises(ValueError, match="'cnn' is registered already"):
+        register(registry)(cnn)
+
+
+def test_options_are_read_as_numbers_where_they_are_numbers():
+    assert options("lr 0.3 strength 2e-6 init kaiming") == {"lr": 0.3, "strength": 2e-6, "init": "kaiming"}
+    assert options("") == {}
+
+
+def test_an_option_without_a_value_is_refused():
+    with pytest.raises(BadParameter, match="is not of the form"):
+        options("lr 0.3 init")
+
+
+def test_compute_is_read_in_any_order_and_has_defaults():
+    assert Computing.of("") == Computing("auto", "float32", False, False)
+    assert Computing.of("channels_last bf16 cuda") == Computing("cuda", "bf16", True, False)
+    assert Setup(compute="cpu deterministic").computing == Computing("cpu", deterministic=True)
+
+
+def test_an_unknown_word_of_compute_is_refused():
+    with pytest.raises(BadParameter, match="unknown word of compute 'fp16'"):
+        Computing.of("cuda fp16")
+
+
+@pytest.mark.parametrize("text", ["cuda cpu", "bf16 float32"])
+def test_two_devices_or_precisions_are_refused(text):
+    with pytest.raises(BadParameter, match=f"compute {text!r} names .* and "):
+        Computing.of(text)
