@@ -70,7 +70,7 @@ def test_a_pair_that_is_not_shipped_has_its_own_chance_in_every_measure():
 
 
 READ = [at(0.5, 0.7, protocol="protect", method="snip", density=0.1, source_acc_masked=0.7), at(0.5, 0.7)]
-READ += [at(0.5, 0.7, protocol="piggyback", source_acc_masked=0.3)]
+READ += [at(0.5, 0.7, protocol="target_mask", source_acc_masked=0.3)]
 
 
 @pytest.mark.parametrize(("reading", "values"), [
@@ -221,7 +221,7 @@ def test_bootstrap_is_about_the_normal_interval_and_always_the_same():
 
 def test_storage_compares_what_serves_both_tasks_with_the_task_known():
     through = {"protocol": "protect", "method": "snip", "density": 0.1, "source_acc_masked": 0.7}
-    kept = [through, through | {"protocol": "select"}, {}, {"protocol": "piggyback"}, {"protocol": "source_only"}]
+    kept = [through, through | {"protocol": "select"}, {}, {"protocol": "target_mask"}, {"protocol": "source_only"}]
     left = [through | {"density": 0.5}, through | {"per_layer": True}, {"alpha": 0.5}, {"protocol": "l2_sp"}]
     found = analysis.for_storage(make(*kept, *left))
     assert found.index.tolist() == [0, 1, 2, 3, 4]

@@ -1,7 +1,6 @@
 """Baselines: each penalty, ranking and protocol against its formula, and exactly which entries may move."""
 
 import functools
-import inspect
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from maskutils.core.approaches import described
 from maskutils.data.batches import batches
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Domain, Pair
@@ -17,9 +17,8 @@ from maskutils.masks.rankings import fisher, fisher_information, snip
 from maskutils.models.networks import build_model
 from maskutils.models.parts import for_task, maskable
 from maskutils.training import baselines
-from maskutils.training.base import PROTOCOLS
+from maskutils.training.base import PROTOCOLS, Training, Transfer
 from maskutils.training.learn import learn_subnetwork
-from maskutils.training.loop import fit
 from maskutils.training.transfer import interpolate, transfer
 
 STEPS = 8
@@ -55,8 +54,14 @@ def moved(a: nn.Module, b: nn.Module) -> dict[str, torch.Tensor]:
 def penalty_of(protocol: str, model: nn.Module, **given):
     """The penalty that a protocol trains with."""
     kept = {}
-    train = functools.partial(lambda **options: kept.update(options) or [], batch_size=32)
-    PROTOCOLS[protocol](model, train, **given)
+
+    class Watched(Transfer):
+        def fit(self, **options):
+            kept.update(options)
+            return []
+
+    knobs = {**described(protocol).knobs, **given}
+    PROTOCOLS[protocol](Watched(model, SHARED, Training(batch_size=32)), **knobs)
     return functools.partial(kept["penalty"], progress=0.0)
 
 
@@ -102,7 +107,7 @@ def test_distillation_is_the_divergence_from_the_source_answers_and_begins_at_0(
 def test_replay_rehearses_a_buffer_of_its_fraction(fraction, size, net, monkeypatch):
     buffers = []
     monkeypatch.setattr(baselines, "batches", lambda data, *rest: buffers.append(data) or batches(data, *rest))
-    penalty = penalty_of("replay", net, pair=SHARED, seed=0, fraction=fraction)
+    penalty = penalty_of("replay", net, fraction=fraction)
     (buffer,) = buffers
     assert len(buffer) == len(buffer.tensors[0].unique(dim=0)) == size
     if size <= 32:  # then a batch is the whole buffer
@@ -157,13 +162,14 @@ def test_snip_is_the_gradient_times_the_weight():
 def test_lp_ft_trains_the_head_alone_in_the_first_half(net):
     seen = []
 
-    def loop(steps: int, **options) -> list[dict[str, float]]:
-        before = {n: t.clone() for n, t in net.state_dict().items()}
-        rows = fit(net, SHARED.target.train, steps=steps, **options)
-        seen.append((steps, {n for n, t in net.state_dict().items() if not torch.equal(t, before[n])}))
-        return rows
+    class Watched(Transfer):
+        def fit(self, **options):
+            before = {n: t.clone() for n, t in net.state_dict().items()}
+            rows = super().fit(**options)
+            seen.append((options["steps"], {n for n, t in net.state_dict().items() if not torch.equal(t, before[n])}))
+            return rows
 
-    rows = baselines.lp_ft(net, functools.partial(loop, steps=9, seed=0))
+    rows = baselines.lp_ft(Watched(net, SHARED, Training(steps=9, norm="train")))
     assert seen == [(4, {"4.weight", "4.bias"}), (5, {n for n, _ in net.named_parameters()})]
     assert [row["step"] for row in rows] == list(range(1, 10))
 
@@ -185,13 +191,12 @@ def test_packnet_retrains_what_is_kept_then_holds_it_while_the_pruned_begin_at_0
     start = {n: t.clone() for n, t in net.state_dict().items()}
     middle = {}
 
-    def loop() -> list:
-        middle.update({n: t.clone() for n, t in net.state_dict().items()})
-        fit(net, SHARED.target.train, steps=STEPS, norm="eval")
-        return []
+    class Watched(Transfer):
+        def fit(self, **options):
+            middle.update({n: t.clone() for n, t in net.state_dict().items()})
+            return super().fit(**options)
 
-    loop.keywords = {"batch_size": 32, "precision": "float32"}  # as those of the partial that `transfer` gives
-    baselines.packnet(net, loop, SHARED, mask, seed=0, retrain_steps=STEPS)
+    baselines.packnet(Watched(net, SHARED, Training(steps=STEPS)), mask, retrain_steps=STEPS)
     for name, after in net.state_dict().items():
         kept = mask.bits.get(name, torch.ones_like(after).bool())
         assert torch.equal(after[kept], middle[name][kept])
@@ -216,7 +221,7 @@ def test_exactly_the_entries_that_may_move_do(net, mask):
 
 @pytest.mark.parametrize("pair", [SHARED, SEPARATE])
 def test_piggyback_keeps_weights_bit_for_bit_or_drops_them(pair, net):
-    after = transfer(net, pair, "piggyback", mask_steps=5, density=0.25)
+    after = transfer(net, pair, "target_mask", mask_steps=5, density=0.25)
     source = for_task(after, "source").state_dict()
     for name, before in net.state_dict().items():
         assert ((source[name] == before) | ((source[name] == 0) & (name in maskable(net)))).all()
@@ -247,7 +252,7 @@ def test_interpolation_to_0_is_the_source_network_with_heads_apart_too(protocol,
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_importance_is_given_exactly_where_it_is_needed(protocol, net, mask):
-    takes = inspect.signature(PROTOCOLS[protocol]).parameters
+    takes = described(protocol).needs
     given = {"mask": mask} if "mask" in takes else {}
     wrong = {} if "importance" in takes else {"importance": {"0.weight": torch.ones(10, 6)}}
     message = "needs importance=" if "importance" in takes else "takes no importance"

@@ -156,7 +156,7 @@ def test_controls_of_the_elastic_mask_deal_the_same_probabilities_out_otherwise(
 
 def test_an_elastic_mask_of_an_unknown_method_is_refused():
     with pytest.raises(BadParameter, match="gumbel_sigmod"):
-        experiment.run_anchored(TINY, "elastic_mask", [0.1], "gumbel_sigmod")
+        experiment.run_grid(TINY, "elastic_mask", 1, "gumbel_sigmod")
 
 
 def test_per_layer_is_a_density_too_and_not_learnt_again(calls):
@@ -252,7 +252,7 @@ def test_run_native_sets_a_random_mask_of_equal_density_beside_a_methods_own(met
 
 
 def test_an_anchor_has_a_record_for_each_strength_and_alpha():
-    made = experiment.run_anchored(TINY.model_copy(update={"alphas": (0.5, 1.0)}), "l2_sp", [0.1, 1.0])
+    made = experiment.run_grid(TINY.model_copy(update={"alphas": (0.5, 1.0)}), "l2_sp", 2)
     assert made[["strength", "alpha"]].values.tolist() == [[0.1, 0.5], [0.1, 1.0], [1.0, 0.5], [1.0, 1.0]]
     assert made["approach"].tolist() == ["l2_sp + wise_ft", "l2_sp"] * 2
     assert made["source_acc_full"].nunique() > 1
@@ -267,13 +267,21 @@ def test_alpha_says_how_far_the_record_is_from_the_source_to_the_target():
 
 
 @pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
-def test_a_strength_is_above_zero(calls, strength):
+def test_a_strength_is_above_zero(strength):
     with pytest.raises(BadParameter, match=r"strength = .* must be greater than 0"):
-        experiment.run_anchored(TINY, "l2_sp", [0.1, strength])
+        experiment.run_protocol(TINY, "l2_sp", strength=strength)
+    assert not paths.cache_dir("transfer").exists()
+
+
+def test_a_grid_has_at_least_one_value_and_belongs_to_a_knob(calls):
+    with pytest.raises(BadParameter, match="grid = 0 must be greater than 0"):
+        experiment.run_grid(TINY, "l2_sp", 0)
+    with pytest.raises(BadParameter, match="'lp_ft' has no grid of values"):
+        experiment.run_grid(TINY, "lp_ft", 2)
     assert calls == []
 
 
-@pytest.mark.parametrize(("protocol", "method"), [("piggyback", None), ("exclusive", "magnitude")])
+@pytest.mark.parametrize(("protocol", "method"), [("target_mask", None), ("exclusive", "magnitude")])
 def test_a_target_mask_is_learnt_for_the_mask_steps_that_the_record_states(monkeypatch, protocol, method):
     taken, learn = [], protocols.learn_subnetwork
     monkeypatch.setattr(protocols, "learn_subnetwork", lambda *a, **k: taken.append(k["steps"]) or learn(*a, **k))

@@ -9,16 +9,12 @@ from scipy.stats import ks_2samp
 from torch import nn
 
 from maskutils.core.checks import BadParameter
-from maskutils.masks.layers import (
-    LAYERS,
-    EdgePopup,
-    GumbelSigmoid,
-    HardConcrete,
-    Piggyback,
-    attach,
-    detach,
-    logistic_noise,
-)
+from maskutils.masks.layers import LAYERS, attach, detach
+from maskutils.masks.layers.base import logistic_noise
+from maskutils.masks.layers.edge_popup import EdgePopup
+from maskutils.masks.layers.gumbel_sigmoid import GumbelSigmoid
+from maskutils.masks.layers.hard_concrete import HardConcrete
+from maskutils.masks.layers.piggyback import Piggyback
 from maskutils.masks.mask import Mask
 from maskutils.models.networks import build_model
 from maskutils.models.parts import maskable

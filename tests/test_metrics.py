@@ -177,18 +177,3 @@ def test_calibration_error_as_worked_by_hand(confidences, correct, expected):
 def test_calibration_of_no_predictions_is_an_error():
     with pytest.raises(ValueError, match="no predictions"):
         metrics.ece([], [])
-
-
-@pytest.mark.parametrize(
-    ("approach", "bits"),
-    [
-        ("source_only", 0),
-        ("protect", 100),
-        ("piggyback", 100),
-        ("select", 100 + 32 * 20),
-        ("finetune", 3200),
-        ("ewc", 3200),
-    ],
-)
-def test_stored_bits_as_worked_by_hand(approach, bits):
-    assert metrics.stored_bits(approach, 100, 0.2) == bits

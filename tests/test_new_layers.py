@@ -8,7 +8,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from maskutils.core.checks import BadParameter
-from maskutils.masks.layers import LAYERS, Bernoulli, ContinuousSparsification, WinningSubnetwork
+from maskutils.masks.layers import LAYERS
+from maskutils.masks.layers.bernoulli import Bernoulli
+from maskutils.masks.layers.continuous_sparsification import ContinuousSparsification
+from maskutils.masks.layers.winning_subnetwork import WinningSubnetwork
 from maskutils.models.parts import maskable
 from maskutils.training.learn import learn_mask, learn_subnetwork
 

@@ -192,8 +192,8 @@ def test_a_profile_of_ones_own_must_not_write_over_one_that_ships(root):  # noqa
 @pytest.mark.parametrize(("declared", "given", "said"), [
     ('rankings: list[str] = ["random"]', {"rankings": ["randm"]}, "unknown method 'randm'"),
     ('method: str = "piggyback"', {"method": "pigyback"}, "unknown method 'pigyback'"),
-    ("ewc_strengths: list[float] = [1.0]", {"ewc_strengths": [-1.0]}, r"ewc_strengths = -1\.0 must be greater than 0"),
-    ("fractions: list[float] = [0.1]", {"fractions": [2.0]}, r"fractions 2\.0 is outside"),
+    ("grid: int = 2", {"grid": 0}, r"grid = 0 must be greater than 0"),
+    ("curve: list[float] = [0.1]", {"curve": [2.0]}, r"curve 2\.0 is outside"),
     ('images: str = ""', {"images": "colour 3"}, "unknown option of images 'colour'"),
     ("seeds: list[int] = [0]", {"seeds": [1, 1]}, "seeds = .*holds a value twice"),
     ("densities: list[float] = [0.1]", {"densities": [0.2, 0.2]}, "densities = .*holds a value twice"),

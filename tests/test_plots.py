@@ -11,6 +11,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from maskutils.core import approaches
 from maskutils.results import analysis, plots
 from maskutils.results.plots.style import short
 from maskutils.results.records import COLUMNS, READINGS, with_approach
@@ -18,6 +19,7 @@ from maskutils.results.records import COLUMNS, READINGS, with_approach
 mpl.use("Agg")
 
 METHOD = "gumbel_sigmoid"
+BOUNDS = ["source_only", "linear_probe", "finetune", "joint"]
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,7 @@ def make() -> pd.DataFrame:
         "per_layer": False,
     }
     blank |= {"source_acc_before": 0.95, "stored_bits": 8e6, "masking_cost": 0.1, "drift": 0.02, "forgetting": 0.3}
-    kinds = [{"protocol": p, "alpha": a} for p, a in [*((b, 1.0) for b in plots.BOUNDS), ("finetune", 0.5)]]
+    kinds = [{"protocol": p, "alpha": a} for p, a in [*((b, 1.0) for b in BOUNDS), ("finetune", 0.5)]]
     kinds += [{"protocol": "protect", "method": m, "density": d} for m in (METHOD, "random") for d in (0.1, 0.5)]
     kinds += [{"protocol": "l2_sp", "strength": s} for s in (1.0, 2.0)]
     out = []
@@ -77,7 +79,7 @@ def lines(figure: Figure) -> list:
 
 
 def test_every_public_figure_is_drawn_here():
-    assert set(FIGURES) | {"BOUNDS", "COLOURS", "MARKERS", "ORDER", "save_figure"} == set(plots.__all__)
+    assert set(FIGURES) | {"in_order", "look", "save_figure"} == set(plots.__all__)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -123,7 +125,7 @@ COLOURED = ["tradeoff", "tradeoff_by_pair", "by_density", "fronts", "learning", 
 
 @pytest.mark.parametrize("name", COLOURED)
 def test_a_method_has_its_colour_in_every_figure(name):
-    colour, marker = plots.COLOURS[METHOD], plots.MARKERS[METHOD]
+    colour, marker = plots.look(METHOD).values()
     drawn = {(to_hex(line.get_color()), line.get_marker()) for line in lines(FIGURES[name]())}
     assert (to_hex(colour), marker) in drawn
 
@@ -131,24 +133,24 @@ def test_a_method_has_its_colour_in_every_figure(name):
 def test_bars_have_the_colours_of_their_methods():
     axis = FIGURES["layer_densities"]().axes[0]
     handles = dict(zip(["a", "b"], axis.get_legend().get_patches(), strict=True))
-    assert to_hex(handles["b"].get_facecolor()) == to_hex(plots.COLOURS["random"])
+    assert to_hex(handles["b"].get_facecolor()) == to_hex(plots.look("random")["color"])
     heights = [[bar.get_height() for bar in container] for container in axis.containers]
     assert heights == [[0.5, 0.2], [0.1, 0.1]]
 
 
 def test_no_two_methods_look_alike():
-    looks = [(to_hex(plots.COLOURS[n]), plots.MARKERS[n]) for n in plots.ORDER]
-    assert len(set(looks)) == len(plots.ORDER) == len(set(plots.ORDER))
+    looks = [(to_hex(a.colour), a.marker) for a in approaches.every() if a.colour]
+    assert len(set(looks)) == len(looks) >= 25
 
 
 def test_the_trade_off_draws_the_means_in_percent():
     masked, full = FIGURES["tradeoff"]().axes
     rows = RECORDS[RECORDS["approach"] == METHOD].groupby("density")[["source_acc_full", "target_acc"]].mean() * 100
     curves = {line.get_marker(): line for line in full.get_lines()}
-    assert curves[plots.MARKERS[METHOD]].get_xydata() == pytest.approx(rows.to_numpy())
+    assert curves[plots.look(METHOD)["marker"]].get_xydata() == pytest.approx(rows.to_numpy())
     assert {tuple(line.get_xdata()) for line in masked.get_lines() if line.get_marker() == "o"} == {(90.0, 90.0)}
-    assert plots.MARKERS["wise_ft"] in curves
-    assert plots.MARKERS["wise_ft"] not in {line.get_marker() for line in masked.get_lines()}
+    assert plots.look("wise_ft")["marker"] in curves
+    assert plots.look("wise_ft")["marker"] not in {line.get_marker() for line in masked.get_lines()}
 
 
 def test_a_front_joins_only_what_nothing_beats():
@@ -170,7 +172,7 @@ def test_forgetting_is_split_into_masking_cost_and_drift():
 
 def test_legends_name_what_is_drawn():
     texts = [t.get_text() for t in FIGURES["tradeoff"]().legends[0].get_texts()]
-    assert texts == [METHOD, "random", "wise_ft", *plots.BOUNDS]
+    assert texts == [METHOD, "random", "wise_ft", *BOUNDS]
 
 
 def test_saving_twice_writes_the_same_bytes(tmp_path):

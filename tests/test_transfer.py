@@ -1,13 +1,12 @@
 """Protocols: one contract for all, what each one is, and the readings of a transfer."""
 
-import inspect
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from maskutils.core.approaches import described
 from maskutils.core.checks import BadParameter
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Domain, Pair
@@ -23,12 +22,18 @@ STEPS = 20
 
 
 GIVEN = ("mask", "importance")  # what a protocol may need beside the network
-LITTLE = ("ewc", "bias_only", "bn_only", "piggyback", "source_only")  # too few weights, or steps, to fit these targets
-OWN_LOOP = ("source_only", "piggyback", "lp_ft")  # their history is not that of one training
+LITTLE = (
+    "ewc",
+    "bias_only",
+    "bn_only",
+    "target_mask",
+    "source_only",
+)  # too few weights, or steps, to fit these targets
+OWN_LOOP = ("source_only", "target_mask", "lp_ft")  # their history is not that of one training
 
 
 def needs(protocol: str, what: str) -> bool:
-    return what in inspect.signature(PROTOCOLS[protocol]).parameters
+    return what in described(protocol).needs
 
 
 def needs_mask(protocol: str) -> bool:
@@ -96,7 +101,7 @@ def moved(a: nn.Module, b: nn.Module) -> set[str]:
 
 def run(model: nn.Module, pair: Pair, protocol: str, mask: Mask, **options) -> nn.Module:
     """A short transfer; what a protocol trains beside (a mask of the target's, say) is short too."""
-    beside = {knob: STEPS for knob in inspect.signature(PROTOCOLS[protocol]).parameters if knob.endswith("_steps")}
+    beside = {knob: STEPS for knob in described(protocol).knobs if knob.endswith("_steps")} | {"mask_steps": STEPS}
     return transfer(model, pair, protocol, **{"steps": STEPS, **beside, **given(model, protocol, mask), **options})
 
 

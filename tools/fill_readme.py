@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from maskutils.core import paths
+from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
 from maskutils.results import analysis
-from maskutils.results.claims import LEARNT, verify
+from maskutils.results.claims import verify
 from maskutils.results.records import load_records
 from maskutils.results.report import (
     against,
@@ -53,7 +54,7 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) 
         "cost": cost(records, manifest),
         "convergence": convergence(records),
     } | {name: tradeoff_findings(load_records(name)) for name in beside}
-    if "wise_ft" not in set(records["approach"]):
+    if the("yardstick") not in set(records["approach"]):
         none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
         return blocks | dict.fromkeys(("baselines", "families", "families_known"), none)
     families, known = (against(plain(analysis.hypervolumes(records, r)), "wise_ft") for r in ("full", "known"))
@@ -69,8 +70,10 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         f" and {free:,} interpolations of them that cost nothing, {len(records):,} records in all," if free else ""
     )
     # a mask that came from the cache took no longer than a transfer without one
-    prepared = trained.loc[trained["approach"] == "finetune", "mask_seconds"].median()
-    learnt = trained.loc[trained["method"].isin(LEARNT) & (trained["mask_seconds"] > 10 * prepared), "mask_seconds"]
+    prepared = trained.loc[trained["approach"] == the("free"), "mask_seconds"].median()
+    learnt = trained.loc[
+        trained["method"].isin(names("mask")) & (trained["mask_seconds"] > 10 * prepared), "mask_seconds"
+    ]
     mask = f", learning a mask {learnt.median():.1f} s" if len(learnt) else ""
     return (
         f"The `{manifest['profile']}` profile is {len(trained):,} transfers{interpolated} over {records['pair'].nunique()} pairs and "

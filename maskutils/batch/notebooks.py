@@ -12,10 +12,9 @@ import nbformat
 from pydantic import TypeAdapter, ValidationError
 
 from maskutils.core import paths
+from maskutils.core.approaches import names
 from maskutils.core.checks import BadParameter, fraction, known, positive
 from maskutils.data.load import check_pair
-from maskutils.masks.layers import LAYERS
-from maskutils.masks.rankings import RANKINGS
 from maskutils.study import experiment
 from maskutils.study.inputs import with_whole_paths
 from maskutils.study.setup import Setup, checked, options
@@ -96,12 +95,11 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
 def _check_more(parameters: Mapping[str, Any]) -> None:
     """Names and ranges of parameters that no `Setup` holds. Raises `BadParameter`."""
     for name in [*parameters.get("rankings", ()), *([parameters["method"]] if "method" in parameters else ())]:
-        known(name, [*LAYERS, *RANKINGS, "shuffled"], "method")
+        known(name, names("mask", "control"), "method")
     for pair in parameters.get("pairs", ()):
         check_pair(pair)
     for text in parameters.get("settings", ()):
         options(text)
-    for name, values in parameters.items():
-        check = positive if name.endswith("_strengths") else fraction if name in ("fractions", "curve") else None
-        for value in values if check else ():
-            check(name, value)
+    for share in parameters.get("curve", ()):
+        fraction("curve", share)
+    positive("grid", parameters.get("grid", 1))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskutils.core.approaches import Approach, describe
 from maskutils.core.checks import register
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
@@ -19,17 +20,28 @@ from maskutils.data.batches import some, that_fit
 from maskutils.models.parts import maskable
 
 Scores = dict[str, Tensor]
-RANKINGS: dict[str, Callable[[nn.Module, Any, int], Scores]] = {}
+Ranking = Callable[[nn.Module, Any, int], Scores]
+RANKINGS: dict[str, Ranking] = {}
 LABELS = 50  # of which the expectation of the Fisher information is taken at most
 
 
-@register(RANKINGS)
+def ranking(**about: Any) -> Callable[[Ranking], Ranking]:
+    """A decorator that files a ranking under its function's name; `about` are fields of `Approach`."""
+
+    def add(function: Ranking) -> Ranking:
+        describe(Approach(function.__name__, "control", **about))
+        return register(RANKINGS)(function)
+
+    return add
+
+
+@ranking(place=10, colour="#8c564b", marker="P", opponent=True)
 def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
     """|w|, compared over all layers as it is. The oldest ranking of pruning; it sees no data."""
     return {name: model.get_parameter(name).detach().abs() for name in maskable(model)}
 
 
-@register(RANKINGS)
+@ranking(place=14, colour="#444444", marker="v", role="chance", phrase="a random mask", opponent=True)
 def random(model: nn.Module, data: Any, seed: int) -> Scores:
     """Uniform noise: what a mask is worth that knows nothing."""
     noise = generator(seed, "random ranking")
@@ -38,7 +50,7 @@ def random(model: nn.Module, data: Any, seed: int) -> Scores:
     }
 
 
-@register(RANKINGS)
+@ranking(place=11, colour="#5b7f95", marker="<")
 def snip(model: nn.Module, data: Any, seed: int) -> Scores:
     """|g w|, the change of the source loss to first order if the weight were removed.
 
@@ -58,7 +70,7 @@ def snip(model: nn.Module, data: Any, seed: int) -> Scores:
     return {n: (g * w).abs().detach() for n, g, w in zip(maskable(model), total, weights, strict=True)}
 
 
-@register(RANKINGS)
+@ranking(place=12, colour="#7a5195", marker=">")
 def fisher(model: nn.Module, data: Any, seed: int) -> Scores:
     """F w^2 / 2, the change of the source loss to second order if the weight were removed, with F the exact Fisher diagonal.
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from maskutils.results import metrics
+from maskutils.core.approaches import INTERPOLATED, every, the
 from maskutils.core.checks import known
+from maskutils.results import metrics
 from maskutils.results.records import at_density, on_grid
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
-READINGS = ("full", "masked", "known")  # see `source_read`
+SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`
 CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; 10 unless said here
 
 
@@ -27,16 +28,16 @@ def chance(records: pd.DataFrame, task: str) -> pd.Series:
 
 
 def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") -> pd.Series:
-    """Source accuracy after the transfer, in [0, 1], in one of `READINGS`; `prefix` "val_" for validation.
+    """Source accuracy after the transfer, in [0, 1], in one of `SOURCE_READINGS`; `prefix` "val_" for validation.
 
     "full": with the full network. "masked": through the mask, `nan` without one. "known": the best that is open to whoever
     knows the task at test time: through the mask, of the whole source network where only a mask of the target was put on it
     (`piggyback`), with the full network where there is no mask. Raises `BadParameter` for another reading.
     """
     full, masked = records[f"{prefix}source_acc_full"], records[f"{prefix}source_acc_masked"]
-    if known(reading, READINGS, "reading") != "known":
+    if known(reading, SOURCE_READINGS, "reading") != "known":
         return full if reading == "full" else masked
-    intact = records["approach"] == "piggyback (target)"  # the target's mask taken off, the source network is whole
+    intact = records["approach"].isin([a.label or a.name for a in every() if a.known == "intact"])
     return masked.fillna(full).mask(intact, records[f"{prefix}source_acc_before"])
 
 
@@ -47,13 +48,13 @@ def relative(records: pd.DataFrame) -> pd.DataFrame:
     fine-tuning from the same seed on the same pair; `harmonic` is that of full retention and adaptation, `harmonic_known`
     that of retention with the task known.
     """
-    free = records[(records["approach"] == "finetune")].set_index(["pair", "model", "seed"])
+    free = records[records["approach"] == the("free")].set_index(["pair", "model", "seed"])
     out = records.copy()
     reference = pd.MultiIndex.from_frame(out[["pair", "model", "seed"]])
     source, target = chance(out, "source"), chance(out, "target")
     for prefix in ("", "val_"):
         before, best = out[f"{prefix}source_acc_before"], free[f"{prefix}target_acc"].reindex(reference).to_numpy()
-        for name in READINGS:
+        for name in SOURCE_READINGS:
             out[f"{prefix}retention_{name}"] = list(
                 map(metrics.retention, before, source_read(out, name, prefix), source)
             )
@@ -64,12 +65,17 @@ def relative(records: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def trained(records: pd.DataFrame) -> pd.Series:
+    """The approach of each row without its interpolation: what was trained for it."""
+    return records["approach"].str.removesuffix(INTERPOLATED)
+
+
 def with_family(records: pd.DataFrame) -> pd.DataFrame:
     """`records` with a column `family`: a training method with every strength and every share of interpolation.
 
     Fine-tuning and its interpolations are the family `wise_ft`. Replay of different fractions is one family.
     """
-    family = records["approach"].str.removesuffix(" + wise_ft").replace("finetune", "wise_ft")
+    family = trained(records).replace({a.name: a.family for a in every() if a.family})
     return records.assign(family=family)
 
 
@@ -90,7 +96,7 @@ def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") 
     """Hypervolume of each family, pair and seed over chance, as a fraction of the box up to 1: pair, seed, family, hypervolume.
 
     The front is chosen by validation means over seeds; the area is that of its test points, so a family with many strengths
-    gains nothing from their noise. `reading` is one of `READINGS`; what has none is left out. `split` "val_" gives the area of
+    gains nothing from their noise. `reading` is one of `SOURCE_READINGS`; what has none is left out. `split` "val_" gives the area of
     the validation points, to choose families by.
     """
     rows, key = with_family(on_grid(records)), ["pair", "family", *CANDIDATE]
@@ -188,8 +194,8 @@ def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     Where nothing but a second network serves both tasks, that network's source is the source network itself.
     """
     rows = at_density(records, density)
-    rows = rows[rows["alpha"] == 1]
-    kept = {"protect", "packnet", "finetune", "piggyback", "source_only", "select", "exclusive"}
-    rows = rows[rows["protocol"].isin(kept) & ~rows["per_layer"].where(rows["protocol"] == "protect", False)]
-    apart = rows["protocol"].isin(["finetune", "piggyback", "source_only"])
-    return rows.assign(source=rows["source_acc_before"].where(apart, rows["source_acc_masked"]))
+    rows, about = rows[rows["alpha"] == 1], {a.name: a for a in every()}
+    served = rows["protocol"].map({name: a.stored for name, a in about.items()})
+    usual = ~(rows["per_layer"].astype(bool) & rows["protocol"].isin([n for n, a in about.items() if a.named_by_mask]))
+    rows, served = rows[usual & (served != "")], served[usual & (served != "")]
+    return rows.assign(source=rows["source_acc_before"].where(served == "intact", rows["source_acc_masked"]))

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
-from maskutils.results.analysis import CANDIDATE, bootstrap, source_read
+from maskutils.core.approaches import every
 from maskutils.core.checks import known
+from maskutils.results.analysis import CANDIDATE, bootstrap, source_read, trained
 from maskutils.results.records import on_grid
-
-NOT_FOR_CHOICE = ("joint",)  # needs the whole source: a bound
 
 
 class Unmet(ValueError):
-    """No approach meets a reader's need; after the last ": " the message says what comes nearest."""
+    """No approach meets a reader's need; `nearest` says what comes nearest to it."""
+
+    def __init__(self, need: str, nearest: str) -> None:
+        super().__init__(f"no approach meets {need}: {nearest}")
+        self.nearest = nearest
 
 
 def recommend(
@@ -52,10 +55,9 @@ def _candidates(records: pd.DataFrame, task_known: bool, without: Sequence[str] 
     that is open to the reader.
     """
     for name in without:
-        known(name, {*records["approach"], *records["approach"].str.removesuffix(" + wise_ft")}, "approach")
-    rows = on_grid(records)
-    trained = rows["approach"].str.removesuffix(" + wise_ft")  # an interpolation needs what its training needs
-    rows = rows[~(trained.isin([*NOT_FOR_CHOICE, *without]) | rows["approach"].isin([*without]))]
+        known(name, {*records["approach"], *trained(records)}, "approach")
+    rows, banned = on_grid(records), [*without, *(a.name for a in every() if not a.choosable)]
+    rows = rows[~(trained(rows).isin(banned) | rows["approach"].isin(banned))]  # an interpolation needs what its training needs
     for prefix in ("", "val_"):
         reading = source_read(rows, "known" if task_known else "full", prefix)
         rows = rows.assign(**{f"{prefix}drop": rows[f"{prefix}source_acc_before"] - reading})
@@ -75,7 +77,7 @@ def _best(rows: pd.DataFrame, max_source_drop: float | None, min_target: float |
         met, nearest = means["worst_target"] >= min_target, f"the best target is {means['worst_target'].max():.3f}"
         ranked = means.assign(near=-means["target"]).sort_values(["drop", "near"])
     if not met.any():
-        raise Unmet(f"no approach meets max_source_drop={max_source_drop}, min_target={min_target}: {nearest}")
+        raise Unmet(f"max_source_drop={max_source_drop}, min_target={min_target}", nearest)
     return int(ranked.index[met.loc[ranked.index]][0])
 
 

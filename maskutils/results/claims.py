@@ -3,19 +3,17 @@
 Owns what is claimed and the threshold it must meet. A claim that fails is said to fail.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
-from maskutils.results import analysis, choice
+from maskutils.core.approaches import described, every, names, the
 from maskutils.core.checks import register
-from maskutils.results.records import on_grid, summarise
+from maskutils.results import analysis, choice
+from maskutils.results.records import of_masks, on_grid, summarise
 
-LEARNT = ["gumbel_sigmoid", "hard_concrete", "edge_popup", "piggyback", "continuous_sparsification", "bernoulli"]
-LEARNT += ["winning_subnetwork"]  # trains its weights with its mask, and so is another network before the transfer
-OPPONENTS = ["wise_ft", "ewc", "l2_sp", "replay", "packnet"]  # strong baselines
-OPPONENTS += ["magnitude", "random"]  # masks that learn nothing
+ELASTIC = ("elastic_mask", "elastic_mask (shuffled)", "elastic_mask (magnitude)", "l2_sp")  # ours, and its controls
 MARGIN = 0.02  # of the hypervolume: what may be lost to WiSE-FT by what is "not worse"; fixed before the records of the study were there
 
 
@@ -54,7 +52,7 @@ def density_is_the_dial(records: pd.DataFrame) -> Verdict:
     """Rank correlation of density with retention is at least 0.9, with adaptation at most -0.9, for every learnt method."""
     said, passed = [], True
     means = summarise(on_grid(records), ["approach", "density"])
-    for name in [n for n in LEARNT if n in set(means["approach"])]:
+    for name in [n for n in names("mask") if n in set(means["approach"])]:
         curve = means[means["approach"] == name]
         if len(curve) < 3:
             continue
@@ -71,10 +69,10 @@ def some_masks_prevent_forgetting_and_pay(records: pd.DataFrame) -> Verdict:
     """Some mask loses at most 2 points of the source with the full network, and at least 2 points of the target."""
     claim = "some masks prevent forgetting almost wholly with the full network (2 points), and pay on the target"
     means = summarise(on_grid(records), ["approach", "density"])
-    if not {"finetune", *LEARNT} & set(means["approach"]) > {"finetune"}:
+    if not {the("free"), *names("mask")} & set(means["approach"]) > {the("free")}:
         return Verdict(claim, None, "the records hold no learnt masks beside fine-tuning")
-    free = means[means["approach"] == "finetune"].iloc[0]
-    masks = means[means["approach"].isin(LEARNT)].assign(
+    free = means[means["approach"] == the("free")].iloc[0]
+    masks = means[means["approach"].isin(names("mask"))].assign(
         lost=lambda m: m["source_acc_before"] - m["source_acc_full"],
         paid=lambda m: free["target_acc"] - m["target_acc"],
     )
@@ -129,42 +127,41 @@ def minus_control(records: pd.DataFrame, value: str, control: str = "random") ->
     Means over densities and pairs of domains. "shuffled" is the mask of gumbel_sigmoid, so that is compared with it alone.
     """
     rows = on_grid(records)
-    rows = rows[rows["protocol"] == "protect"]
-    present = set(rows["approach"])
-    names = [n for n in (["gumbel_sigmoid"] if control == "shuffled" else LEARNT) if n in present]
-    return analysis.paired(rows, value, names if control in present else [], control, by="approach")
+    rows = rows[of_masks(rows, per_layer=True)]
+    present, made_of = set(rows["approach"]), described(control).method
+    of = [n for n in names("mask") if n in present and made_of in ("", n) and control in present]
+    return analysis.paired(rows, value, of, control, by="approach")
 
 
 @register(CLAIMS)
 def masks_against_strong_baselines(records: pd.DataFrame) -> Verdict:
     """With the full network, the best family of hard masks (by validation) is not worse than WiSE-FT by more than `MARGIN`."""
-    return _not_worse(records, LEARNT, "with the full network the best family of hard masks", "full")
+    return _not_worse(records, names("mask"), "with the full network the best family of hard masks", "full")
 
 
 @register(CLAIMS)
 def masks_against_strong_baselines_through_the_mask(records: pd.DataFrame) -> Verdict:
     """The same with the task known at test time: masks are read through the mask, what has none with the full network."""
-    return _not_worse(records, LEARNT, "through the mask (the task known) the best family of hard masks", "known")
+    return _not_worse(records, names("mask"), "through the mask (the task known) the best family of hard masks", "known")
 
 
 @register(CLAIMS)
 def elastic_mask_against_strong_baselines(records: pd.DataFrame) -> Verdict:
     """With the full network, the elastic mask (with interpolation) is not worse than WiSE-FT by more than `MARGIN`."""
-    return _not_worse(records, ["elastic_mask"], "with the full network our elastic mask", "full")
+    return _not_worse(records, [ELASTIC[0]], "with the full network our elastic mask", "full")
 
 
 @register(CLAIMS)
 def elastic_mask_owes_it_to_the_mask(records: pd.DataFrame) -> Verdict:
     """The elastic mask has a larger hypervolume than its controls with shuffled, magnitude and constant (L2-SP) strength, p < 0.05."""
     claim = "what the elastic mask gains comes from the learnt probabilities, not from anchoring as such (hypervolume)"
-    controls = ["elastic_mask (shuffled)", "elastic_mask (magnitude)", "l2_sp"]
+    elastic, *controls = ELASTIC
     table = analysis.hypervolumes(records)
-    if not {"elastic_mask", *controls} <= set(table["family"]):
+    if not set(ELASTIC) <= set(table["family"]):
         return Verdict(claim, None, "the records hold no elastic masks with all controls")
-    rows = pd.concat([analysis.paired(table, "hypervolume", ["elastic_mask"], c) for c in controls], ignore_index=True)
+    rows = pd.concat([analysis.paired(table, "hypervolume", [elastic], c) for c in controls], ignore_index=True)
     said = ", ".join(
-        f"against {r['against']} {_interval(r)}{_pairs(table, 'elastic_mask', r['against'])}"
-        for _, r in rows.iterrows()
+        f"against {r['against']} {_interval(r)}{_pairs(table, elastic, r['against'])}" for _, r in rows.iterrows()
     )
     # there is no p where the difference is the same on every seed
     passed = (rows["low"] > 0) & ~(analysis.holm(rows["p"]) >= 0.05)
@@ -177,38 +174,47 @@ def _pairs(table: pd.DataFrame, family: str, against: str) -> str:
     return f" (by pair: {', '.join(f'{pair} {_signed(d)}' for pair, d in on.items())})" if len(on) > 1 else ""
 
 
-def _not_worse(records: pd.DataFrame, names: list[str], who: str, reading: str) -> Verdict:
+def _not_worse(records: pd.DataFrame, families: list[str], who: str, reading: str) -> Verdict:
     """Non-inferiority: the lower end of the 95 % interval of `who` minus WiSE-FT in hypervolume lies above -`MARGIN`."""
     claim = f"{who} is not worse than WiSE-FT by more than {100 * MARGIN:g} points of the box (hypervolume, lower end of the 95 % interval)"
-    areas = analysis.hypervolumes(records, reading)
-    names = [n for n in names if n in set(areas["family"])]
-    if "wise_ft" not in set(records["approach"]) or not names:  # the family alone may be nothing but fine-tuning
+    areas, yardstick = analysis.hypervolumes(records, reading), the("yardstick")
+    families = [n for n in families if n in set(areas["family"])]
+    if yardstick not in set(records["approach"]) or not families:  # the family alone may be nothing but fine-tuning
         return Verdict(claim, None, "the records hold no WiSE-FT or none of these masks")
     chosen = analysis.hypervolumes(records, reading, split="val_")
-    best = chosen[chosen["family"].isin(names)].groupby("family")["hypervolume"].mean().idxmax()
+    best = chosen[chosen["family"].isin(families)].groupby("family")["hypervolume"].mean().idxmax()
     value = "harmonic" if reading == "full" else "harmonic_known"
-    means = analysis.best_of_family(records, value)
-    by_area, by_mean = minus_opponents(areas, "hypervolume", best), minus_opponents(means, value, best)
-    said = [", ".join(f"{r['against']} {_interval(r)}" for _, r in t.iterrows()) for t in (by_area, by_mean)]
-    said[0] = said[0].replace("]", "]" + _pairs(areas, best, "wise_ft"), 1)  # wise_ft comes first
+    by_area = minus_opponents(areas, "hypervolume", best)
+    by_mean = minus_opponents(analysis.best_of_family(records, value), value, best)
+    on_pairs = {yardstick: _pairs(areas, best, yardstick)}
     return Verdict(
         claim,
-        bool(by_area.set_index("against").loc["wise_ft", "low"] > -MARGIN),
-        f"{best} against {said[0]} points of the box; by best harmonic mean of retention and adaptation {said[1]} points",
+        bool(by_area.set_index("against").loc[yardstick, "low"] > -MARGIN),
+        f"{best} against {_against(by_area, on_pairs)} points of the box; by best harmonic mean of retention and adaptation "
+        f"{_against(by_mean, {})} points",
     )
 
 
+def _against(rows: pd.DataFrame, notes: Mapping[str, str]) -> str:
+    """Each difference of `rows` with its interval, and the note on its opponent where there is one."""
+    return ", ".join(f"{r['against']} {_interval(r)}{notes.get(r['against'], '')}" for _, r in rows.iterrows())
+
+
+def _opponents(table: pd.DataFrame) -> list[str]:
+    return [a.name for a in every() if a.opponent and a.name in set(table["family"])]
+
+
 def minus_opponents(table: pd.DataFrame, value: str, family: str) -> pd.DataFrame:
-    """`value` of `family` minus that of each of `OPPONENTS` in `table`, paired by seed: rows of `analysis.paired`."""
-    present = [name for name in OPPONENTS if name in set(table["family"])]
-    return pd.concat([analysis.paired(table, value, [family], opponent) for opponent in present], ignore_index=True)
+    """`value` of `family` minus that of each opponent in `table`, paired by seed: rows of `analysis.paired`."""
+    rows = [analysis.paired(table, value, [family], opponent) for opponent in _opponents(table)]
+    return pd.concat(rows, ignore_index=True)
 
 
 def minus_wise_ft(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
     """Hypervolume of each family of masks and of each other opponent minus that of WiSE-FT: a table of `analysis.paired`."""
-    areas = analysis.hypervolumes(records, reading)
-    names = [name for name in (*LEARNT, "elastic_mask", *OPPONENTS[1:]) if name in set(areas["family"])]
-    return analysis.paired(areas, "hypervolume", names, "wise_ft")
+    areas, yardstick = analysis.hypervolumes(records, reading), the("yardstick")
+    shown = [n for n in (*names("mask"), ELASTIC[0], *_opponents(areas)) if n in set(areas["family"]) - {yardstick}]
+    return analysis.paired(areas, "hypervolume", shown, yardstick)
 
 
 @register(CLAIMS)

@@ -115,16 +115,3 @@ def ece(confidences: Sequence[float], correct: Sequence[bool], n_bins: int = 15)
     bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
     gaps = np.bincount(bins, weights=np.asarray(correct, dtype=float) - confidences, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(confidences))
-
-
-def stored_bits(approach: str, n: int, density: float | None = None) -> float:
-    """Bits to store beside one network of `n` float32 weights, so that both tasks can be served with no loss to the source.
-
-    A mask is `n` bits: under `protect` the source is in the new network, under `piggyback` the target is in the old one. What
-    has no mask needs the changes of all weights, 32 n, at most; `select` and `exclusive` those of the fraction they train.
-    """
-    if approach in ("protect", "packnet", "piggyback"):
-        return float(n)
-    if approach in ("select", "exclusive"):
-        return n + 32.0 * n * (density or 0.0)
-    return 0.0 if approach == "source_only" else 32.0 * n

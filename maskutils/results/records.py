@@ -3,17 +3,16 @@
 Owns the row that stands for one transfer, how rows are stored, loaded and summarised. It must not know networks.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from scipy.special import stdtrit
 
 from maskutils.core import paths
+from maskutils.core.approaches import INTERPOLATED, Approach, every, find
 from maskutils.core.files import DamagedFile, write_atomically
 
 IDENTITY = [
@@ -88,15 +87,15 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
     equal density in each layer instead of over all adds "per layer"; interpolation towards the source adds "+ wise_ft"
     (fine-tuning with it is `wise_ft` itself).
     """
-    usual = {"protect": None, "packnet": "magnitude", "elastic_mask": "gumbel_sigmoid"}
 
     def name(protocol: str, method: str | None, options: str | None, alpha: float, per_layer: bool) -> str:
-        given = isinstance(method, str) and method != usual.get(protocol)
-        base = method if protocol == "protect" else f"{protocol} ({method})" if given else protocol
-        base = "piggyback (target)" if protocol == "piggyback" else base
+        about = find(protocol) or Approach(protocol, "protocol")
+        base = about.label or protocol
+        if isinstance(method, str) and method != about.method:
+            base = method if about.named_by_mask else f"{protocol} ({method})"
         base += f" ({options})" if isinstance(options, str) else ""
-        base += " per layer" if per_layer and protocol == "protect" else ""
-        return base if alpha == 1 else "wise_ft" if base == "finetune" else f"{base} + wise_ft"
+        base += " per layer" if per_layer and about.named_by_mask else ""
+        return base if alpha == 1 else about.family or base + INTERPOLATED
 
     columns = records[["protocol", "method", "options", "alpha", "per_layer"]].itertuples(index=False)
     return records.assign(approach=[name(*row) for row in columns])
@@ -119,6 +118,12 @@ def on_grid(records: pd.DataFrame) -> pd.DataFrame:
     Densities are rounded to three places: a mask keeps whole weights, so 0.1 of them can be 0.09999.
     """
     return records[records["native_of"].isna()].assign(density=lambda r: r["density"].astype(float).round(3))
+
+
+def of_masks(records: pd.DataFrame, per_layer: bool = False) -> pd.Series:
+    """Which rows are of a mask under `protect`, known by its name alone; of equal density in each layer only with `per_layer`."""
+    named = records["protocol"].isin([a.name for a in every() if a.named_by_mask])
+    return named & (per_layer | ~records["per_layer"].astype(bool))
 
 
 def at_density(records: pd.DataFrame, density: float) -> pd.DataFrame:

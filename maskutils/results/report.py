@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from maskutils.core import paths
+from maskutils.core.approaches import every, names, the
+from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice
 from maskutils.results.claims import Verdict
-from maskutils.core.files import write_atomically
-from maskutils.results.records import at_density, on_grid, summarise
+from maskutils.results.records import at_density, of_masks, on_grid, summarise
 
 KNOBS = ("density", "strength", "fraction")
-BOUNDS = ("source_only", "linear_probe", "finetune", "joint")
 
 
 def points(fraction: float) -> str:
@@ -38,17 +38,11 @@ def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     over all pairs.
     """
     shown = at_density(records, density)
-    protected = (shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)
-    shown = shown[(shown["alpha"] == 1) & (protected | shown["approach"].isin(BOUNDS))]
+    shown = shown[(shown["alpha"] == 1) & (of_masks(shown) | shown["approach"].isin(names("reference")))]
     values = ["source_acc_masked", "source_acc_full", "target_acc"]
     table = percent(summarise(shown, ["approach"], values).sort_values("target_acc", ascending=False), values)
-    names = {
-        "source_acc_masked": "source through mask (%)",
-        "source_acc_full": "source full network (%)",
-        "target_acc": "target (%)",
-        "n": "seeds",
-    }
-    return table.rename(columns=names)
+    titles = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
+    return table.rename(columns=titles | {"target_acc": "target (%)", "n": "seeds"})
 
 
 def native_findings(records: pd.DataFrame, method: str) -> str:
@@ -82,20 +76,20 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     """Markdown lines on the study as a whole, with masks at `density`: what they retain in each reading, and what they reach."""
     shown = on_grid(records)
     shown = shown[shown["alpha"] == 1]
-    protected = shown[(shown["protocol"] == "protect") & ~shown["per_layer"].astype(bool)]
+    protected = shown[of_masks(shown)]
     at = summarise(protected[protected["density"] == round(density, 3)], ["approach"]).set_index("approach")
-    free = summarise(shown[shown["approach"] == "finetune"], ["approach"])
+    free = summarise(shown[shown["approach"] == the("free")], ["approach"])
     if free.empty or at.empty:
         return f"The records hold no masks of density {density} beside free fine-tuning."
     free = free.iloc[0]
     masked, full, target = at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
-    controls = [n for n in ("random", "magnitude") if n in masked]
+    controls = [a for a in reversed(every()) if a.opponent and a.kind == "control" and a.name in masked]
     lines = [
         f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
         f"reaches {points(free['target_acc'])} on the target.",
         f"Through the mask, at density {density}, {_best(masked, 'retain')} most: {points(masked.max())}"
         + (", against " if controls else "")
-        + " and ".join(f"{points(masked[n])} for {'a random mask' if n == 'random' else n}" for n in controls)
+        + " and ".join(f"{points(masked[a.name])} for {a.phrase or a.name}" for a in controls)
         + ".",
         f"With the full network the masks of density {density} lie between {points(full.min())} and {points(full.max())}: "
         f"{_best(full, 'retain')} most, {_best(target, 'adapt')} best ({points(target.max())} on the target).",
@@ -133,8 +127,7 @@ def _choice(records: pd.DataFrame, task_known: bool, need: Mapping[str, float]) 
     try:
         chosen = choice.recommend(records, task_known=task_known, **need)
     except choice.Unmet as error:
-        nearest = str(error).rpartition(": ")[2]
-        return {"choose": f"nothing: {nearest}"} | dict.fromkeys(columns, "–")
+        return {"choose": f"nothing: {error.nearest}"} | dict.fromkeys(columns, "–")
     of, expected = settings(chosen), {}
     for name, column in names.items():
         low, high = (100 * chosen[f"{name}_{end}"] for end in ("low", "high"))
@@ -225,7 +218,7 @@ def convergence(records: pd.DataFrame) -> str:
     shown = on_grid(records)
     if "late_gain" not in shown:
         return "The records do not say how the target's accuracy rose."
-    rows = shown[shown["protocol"].isin(["protect", "finetune"])]
+    rows = shown[of_masks(shown, per_layer=True) | (shown["protocol"] == the("free"))]
     gains = 100 * rows.groupby("pair")["late_gain"].mean().sort_values()
     told = ", ".join(f"{value:+.1f} on `{pair}`" for pair, value in gains.items())
     return (

@@ -17,17 +17,18 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from maskutils.core import paths
+from maskutils.core.approaches import Approach, described, names
 from maskutils.core.checks import BadParameter, content_key, known
 from maskutils.core.files import DamagedFile, write_atomically
 from maskutils.data.load import load_pair
 from maskutils.data.pair import OF_IMAGES, Loading, Pair
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
-from maskutils.masks.rankings import Scores, fisher_information
+from maskutils.masks.rankings import RANKINGS, Scores, fisher_information
 from maskutils.models.networks import build_model, check_head_fits, pretrained_transform
 from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
-from maskutils.study.provenance import versions
+from maskutils.study.provenance import own_code, versions
 from maskutils.study.setup import Setup, options
 from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.training.loop import fit
@@ -83,9 +84,6 @@ def source_mask(setup: Setup, method: str, seed: int, density: float | None = No
 
     `density` and `options` are those of `learn_mask`; "shuffled" permutes the (cached) mask of the method `of`.
     """
-    if method == "shuffled":
-        base = {"of": "gumbel_sigmoid"} | options
-        return source_mask(setup, base.pop("of"), seed, density, **base).shuffled(seed)
     return source_subnetwork(setup, method, seed, density, **options)[1]
 
 
@@ -93,7 +91,11 @@ def source_subnetwork(
     setup: Setup, method: str, seed: int, density: float | None = None, **options: Any
 ) -> tuple[nn.Module, Mask]:
     """The source network of `seed` and the mask of `method` for it; where the method trains weights too, with its own."""
-    cls, model = LAYERS.get(method), source_network(setup, seed)
+    model = source_network(setup, seed)
+    if base := _method(method).method:  # a control made of the mask of another method
+        base, options = options.get("of", base), {n: v for n, v in options.items() if n != "of"}
+        return model, source_mask(setup, base, seed, density, **options).shuffled(seed)
+    cls = LAYERS.get(method)
     trains_weights = cls is not None and cls.trains_weights
     if cls is not None and cls.learns_density and density is not None:
         options["density"] = density
@@ -110,6 +112,11 @@ def source_subnetwork(
     if trains_weights:
         model, mask = _with_weights(model, mask.state), replace(mask, state={})
     return model, mask if density is None else mask.at_density(density, setup.per_layer)
+
+
+def _method(name: str) -> Approach:
+    """The description of a mask layer or a control. Raises `BadParameter` for another name."""
+    return described(known(name, names("mask", "control"), "method"))
 
 
 def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
@@ -135,24 +142,25 @@ def source_importance(setup: Setup, protocol: str, method: str | None, seed: int
     """What each parameter of the source network is worth: name -> float tensor, for protocols that anchor them.
 
     For `ewc` the exact Fisher diagonal. For `elastic_mask` the probability that a weight carries the source, from the mask of
-    `method`; "shuffled" and "magnitude" are its controls, with the probabilities of Gumbel-sigmoid permuted within each layer
-    or dealt out in the order of |w|. What no mask covers has importance 1.
+    `method`; "shuffled" and rankings are its controls, with the probabilities of Gumbel-sigmoid permuted within each layer or dealt
+    out in the order of the ranking. What no mask covers has importance 1.
     """
     model = source_network(setup, seed)
-    if protocol == "ewc":
+    about = described(protocol)
+    if about.importance == "information":
         key = content_key("fisher", source_key(setup, seed), STAGES["fisher"])
         data = source_pair(setup, seed).source.train
         make = lambda: fisher_information(model, data, seed=seed)  # noqa: E731
         return {
             n: t.to(device(setup)) for n, t in cached(_path("fisher", key), make, _save_tensors, _load_tensors).items()
         }
-    known(method, [*LAYERS, "shuffled", "magnitude"], "method")
-    base = method if method in LAYERS else "gumbel_sigmoid"
+    method = method or about.method
+    base = method if method in LAYERS else about.method
     mask = source_mask(setup, base, seed)
-    mask = mask.shuffled(seed) if method == "shuffled" else mask
+    mask = mask.shuffled(seed) if _method(method).method else mask
     p = {name: LAYERS[base].probability(scores.to(device(setup))) for name, scores in mask.scores.items()}
-    if method == "magnitude":
-        p = _dealt(p, {name: model.get_parameter(name).detach().abs() for name in p})
+    if method in RANKINGS:
+        p = _dealt(p, RANKINGS[method](model, source_pair(setup, seed).source.train, seed))
     return {n: torch.ones_like(t) for n, t in model.named_parameters()} | p
 
 
@@ -191,8 +199,10 @@ def source_key(setup: Setup, seed: int) -> str:
 
 def mask_key(setup: Setup, method: str, seed: int, options: Mapping[str, Any]) -> str:
     """Names the content of a mask of a source network."""
+    _method(method)
+    own = own_code(LAYERS.get(method) or RANKINGS.get(method))
     return content_key(
-        "mask", source_key(setup, seed), method, setup.mask_steps, unusual(method, options), STAGES["mask"]
+        "mask", source_key(setup, seed), method, setup.mask_steps, unusual(method, options), STAGES["mask"], own
     )
 
 

@@ -6,7 +6,7 @@ It must not know notebooks or the batch.
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -15,13 +15,12 @@ import pandas as pd
 import torch
 
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, content_key, positive
+from maskutils.core.approaches import described, the
+from maskutils.core.checks import BadParameter, content_key, known, positive
 from maskutils.core.files import read_json, write_json
 from maskutils.core.progress import bar
 from maskutils.data.load import check_loading, check_pair
-from maskutils.masks.layers import LAYERS
 from maskutils.models.networks import check_model
-from maskutils.results import metrics
 from maskutils.results.records import with_approach
 from maskutils.study.artefacts import (
     STAGES,
@@ -36,18 +35,19 @@ from maskutils.study.artefacts import (
     source_subnetwork,
     target_mask,
 )
-from maskutils.study.provenance import begin_peak, git_commit, peak_bytes, versions
+from maskutils.study.provenance import begin_peak, git_commit, own_code, peak_bytes, versions
 from maskutils.study.setup import Computing, Setup, from_notebook
+from maskutils.training.base import PROTOCOLS
 from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import unusual
 from maskutils.training.transfer import interpolate, score, transfer
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
-__all__ += ["configure", "run_anchored", "run_method", "run_native", "run_protocol", "tune"]
+__all__ += ["configure", "run_grid", "run_method", "run_native", "run_protocol", "tune"]
 
 
 @dataclass(frozen=True)
-class Approach:
+class Trial:
     """One way to transfer: a protocol, and what it is given. `native_of` names the method whose native density this is."""
 
     protocol: str
@@ -57,11 +57,13 @@ class Approach:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method
     knobs: Mapping[str, float] = field(default_factory=dict)  # of the protocol
 
+    def __post_init__(self) -> None:
+        positive("strength", self.knobs.get("strength", 1.0))
+
     @property
     def learns_mask(self) -> bool:
         """Whether a mask is learnt for it; else `mask_steps` plays no part, and its records do not say any."""
-        learnt = self.method in LAYERS or self.method == "shuffled"
-        return learnt or self.protocol in ("elastic_mask", "exclusive", "piggyback")
+        return any(described(name).learns_mask for name in (self.protocol, self.method) if name)
 
 
 def configure(namespace: Mapping[str, Any]) -> Setup:
@@ -91,19 +93,26 @@ def check_names(setup: Setup) -> Setup:
 
 def run_protocol(setup: Setup, protocol: str, **knobs: float) -> pd.DataFrame:
     """Records of a protocol that needs no mask: one for each seed, and for each of `setup.alphas`."""
-    return _table(setup, [Approach(protocol, knobs=knobs)], protocol)
+    return _table(setup, [Trial(protocol, knobs=knobs)], protocol)
 
 
 def run_method(setup: Setup, method: str, protocol: str = "protect", **options: Any) -> pd.DataFrame:
     """Records of `protocol` with the source mask of `method`, for each density of `setup`, seed and alpha."""
-    approaches = [Approach(protocol, method, density, options=options) for density in setup.densities]
-    return _table(setup, approaches, f"{protocol} {method}")
+    trials = [Trial(protocol, method, density, options=options) for density in setup.densities]
+    return _table(setup, trials, f"{protocol} {method}")
 
 
-def run_anchored(setup: Setup, protocol: str, strengths: Sequence[float], method: str | None = None) -> pd.DataFrame:
-    """Records of a protocol with a penalty, for each of `strengths` (above 0), seed and alpha; `method` for `elastic_mask`."""
-    approaches = [Approach(protocol, method, knobs={"strength": positive("strength", s)}) for s in strengths]
-    return _table(setup, approaches, f"{protocol} {method or ''}")
+def run_grid(setup: Setup, protocol: str, n: int, method: str | None = None) -> pd.DataFrame:
+    """Records of a protocol at the `n` middle values of the grid of its knob, for each seed and alpha.
+
+    `method` is the mask that it takes, where it takes one (`elastic_mask`). Raises `BadParameter` for a protocol that has no grid.
+    """
+    about = described(protocol)
+    if not about.grid:
+        raise BadParameter(f"{protocol!r} has no grid of values; run it with run_protocol or run_method")
+    method = method or about.method or None
+    trials = [Trial(protocol, method, knobs={about.knob: value}) for value in about.values(positive("grid", n))]
+    return _table(setup, trials, f"{protocol} {method or ''}")
 
 
 def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
@@ -112,10 +121,8 @@ def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
     """
     tables = []
     for seed in setup.seeds:
-        own = Approach("source_only", method, options=options, native_of=method)
-        chance = Approach(
-            "source_only", "random", source_mask(setup, method, seed, **options).density, native_of=method
-        )
+        own = Trial("source_only", method, options=options, native_of=method)
+        chance = Trial("source_only", "random", source_mask(setup, method, seed, **options).density, native_of=method)
         tables.append(
             _table(setup.model_copy(update={"seeds": (seed,), "alphas": (1.0,)}), [own, chance], f"{method}, native")
         )
@@ -143,61 +150,63 @@ def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _table(setup: Setup, approaches: Iterable[Approach], what: str) -> pd.DataFrame:
-    """The records of all `approaches` on all seeds."""
-    grid = [(approach, seed) for seed in setup.seeds for approach in approaches]
+def _table(setup: Setup, trials: Iterable[Trial], what: str) -> pd.DataFrame:
+    """The records of all `trials` on all seeds."""
+    grid = [(trial, seed) for seed in setup.seeds for trial in trials]
     shown = bar(grid, what, unit="transfer", delay=2)
-    return with_approach(pd.DataFrame([row for approach, seed in shown for row in _records(setup, approach, seed)]))
+    return with_approach(pd.DataFrame([row for trial, seed in shown for row in _records(setup, trial, seed)]))
 
 
-def _records(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]]:
+def _records(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
     """The records of one transfer, one for each alpha, cached as JSON."""
-    approach = replace(approach, options=unusual(approach.method, approach.options))
+    known(trial.protocol, PROTOCOLS, "protocol")
+    trial = replace(trial, options=unusual(trial.method, trial.options))
     upstream = source_key(setup, seed)
-    if approach.method is not None:
-        upstream = mask_key(setup, approach.method, seed, approach.options)
-    names = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * approach.learns_mask)
-    stage = {name: getattr(setup, name) for name in names}
-    key = content_key(upstream, asdict(approach), stage, STAGES["transfer"], STAGES["score"])
+    if trial.method is not None:
+        upstream = mask_key(setup, trial.method, seed, trial.options)
+    depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
+    stage = {name: getattr(setup, name) for name in depends}
+    key = content_key(
+        upstream, asdict(trial), stage, STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol])
+    )
     path = paths.cache_dir("transfer") / f"{key}.json"
-    rows = cached(path, lambda: _measure(setup, approach, seed), lambda rows, p: write_json(p, rows), read_json)
+    rows = cached(path, lambda: _measure(setup, trial, seed), lambda rows, p: write_json(p, rows), read_json)
     for row in rows:
-        if approach.protocol == "finetune" and row["alpha"] == 1:
+        if trial.protocol == the("free") and row["alpha"] == 1:
             _warn_if_guessing(setup, row["val_target_acc"], row["target_classes"])
     return rows
 
 
-def _measure(setup: Setup, approach: Approach, seed: int) -> list[dict[str, Any]]:
+def _measure(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
     """Do one transfer and score it at every alpha."""
     pair, given = source_pair(setup, seed), {}
     begun = time.perf_counter()
     before = source_network(setup, seed)
     dense = _dense(setup, seed)
-    if approach.protocol in ("ewc", "elastic_mask"):
-        given["importance"] = source_importance(setup, approach.protocol, approach.method, seed)
-    elif approach.method == "shuffled":
-        given["mask"] = source_mask(setup, "shuffled", seed, approach.density, **approach.options)
-    elif approach.method is not None:
-        before, given["mask"] = source_subnetwork(setup, approach.method, seed, approach.density, **approach.options)
-    mask, prepared = given.get("mask"), time.perf_counter()
+    about, mask = described(trial.protocol), None
+    if "importance" in about.needs:
+        given["importance"] = source_importance(setup, trial.protocol, trial.method, seed)
+    elif trial.method is not None:
+        before, mask = source_subnetwork(setup, trial.method, seed, trial.density, **trial.options)
+    if "mask" in about.needs:  # otherwise the source is only looked at through it
+        given["mask"] = mask
+    prepared = time.perf_counter()
     begin_peak()
-    if approach.protocol == "source_only":  # nothing is trained, so a mask holds nothing; it is only looked through
-        given.clear()
     history: list[dict[str, float]] = []
     settings = {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
     settings |= {"mask_steps": setup.mask_steps, "precision": setup.computing.precision}
-    after = transfer(before, pair, approach.protocol, history=history, **given, **settings, **approach.knobs)
+    after = transfer(before, pair, trial.protocol, history=history, **given, **settings, **trial.knobs)
     seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
 
     rows = []
-    row = {"pair": setup.pair, "model": setup.model, "protocol": approach.protocol, "method": approach.method}
-    row |= {"density": None if mask is None else mask.density, "native_of": approach.native_of, "seed": seed}
-    row["options"] = " ".join(f"{n} {v}" for n, v in approach.options.items()) or None
-    row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(approach.knobs) | seconds
+    row = {"pair": setup.pair, "model": setup.model, "protocol": trial.protocol, "method": trial.method}
+    row |= {"density": None if mask is None else mask.density, "native_of": trial.native_of, "seed": seed}
+    row["options"] = " ".join(f"{n} {v}" for n, v in trial.options.items()) or None
+    row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(trial.knobs) | seconds
     row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
     n = sum(p.numel() for p in before.parameters())
-    row |= _about(setup) | {"stored_bits": metrics.stored_bits(approach.protocol, n, row["density"])}
-    row["mask_steps"] = setup.mask_steps if approach.learns_mask else None
+    row |= _about(setup) | {"stored_bits": about.bits(n, row["density"] or 0.0)}
+    row["mask_steps"] = setup.mask_steps if trial.learns_mask else None
     for alpha in setup.alphas:
         model, through = (after, mask) if alpha == 1 else (interpolate(before, after, alpha), None)
         test, val = (score(before, model, pair, through, split, dense[split]) for split in ("test", "val"))

@@ -5,15 +5,20 @@ Owns the hash of our own sources that decides what is run again. It must not imp
 
 import ast
 import hashlib
+import inspect
 import os
 import platform
 import re
 import resource
+import secrets
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from maskutils import HOMES
 from maskutils.core import paths
@@ -34,12 +39,18 @@ def closure(*modules: str) -> set[str]:
     while todo:
         if (module := todo.pop()) not in found:
             found.add(module)
-            todo += imports_in(_source(module))
+            todo += imports_in(source := _source(module))
+            if (
+                _file(module).name == "__init__.py" and "iter_modules(__path__)" in source
+            ):  # a package that loads whatever lies in its folder
+                todo += [
+                    f"{module}.{file.stem}" for file in _file(module).parent.glob("*.py") if file.stem != "__init__"
+                ]
     return found
 
 
-def imports_in(source: str) -> list[str]:
-    """Our modules that Python `source` imports at the top, inside functions or by a name in quotes, sorted."""
+def imports_in(source: str, quoted: bool = True) -> list[str]:
+    """Our modules that Python `source` imports at the top, inside functions or, if `quoted`, by a name in quotes; sorted."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -50,7 +61,7 @@ def imports_in(source: str) -> list[str]:
             names |= {f"maskutils.{HOMES.get(alias.name, alias.name)}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Constant) and re.fullmatch(r"maskutils(\.\w+)+", str(node.value)):
+        elif quoted and isinstance(node, ast.Constant) and re.fullmatch(r"maskutils(\.\w+)+", str(node.value)):
             names.add(node.value)
     return sorted(name for name in names if name.split(".")[0] == "maskutils" and _file(name).is_file())
 
@@ -78,11 +89,34 @@ def _source(module: str) -> str:
 @cache
 def _bare(module: str) -> str:
     """The module's syntax tree as text; an edit of a comment, a docstring or the layout leaves it as it is."""
-    tree = ast.parse(_source(module))
+    return ast.dump(_without_prose(ast.parse(_source(module))))
+
+
+def _without_prose(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return ast.dump(tree)
+    return tree
+
+
+@cache
+def own_code(approach: Callable[..., Any] | None) -> str:
+    """16 hex digits that name the code of a mask layer, a ranking or a protocol, without its description and its prose.
+
+    One whose source cannot be read (it was typed at a prompt) has a name of its own in every process: its results are made again.
+    """
+    classes = [
+        c
+        for c in getattr(approach, "__mro__", [approach])
+        if c and c.__module__ not in ("builtins", "torch.nn.modules.module")
+    ]
+    try:
+        trees = [_without_prose(ast.parse(textwrap.dedent(inspect.getsource(c)))) for c in classes]
+    except (OSError, TypeError):
+        return secrets.token_hex(8)
+    for tree in trees:
+        tree.body[0].decorator_list = []
+    return hashlib.sha256("".join(map(ast.dump, trees)).encode()).hexdigest()[:16]
 
 
 @cache

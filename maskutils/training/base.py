@@ -1,16 +1,68 @@
-"""What protocols and baselines share: their registry, and how a network answers for one of two tasks."""
+"""What protocols and baselines share: the transfer that they are given, their registry, and how a network answers for one of two tasks."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from maskutils.core.approaches import Approach, Kind, describe
+from maskutils.core.checks import register
+from maskutils.data.pair import Pair
 from maskutils.models.parts import TaskHeads, head_name
+from maskutils.training.loop import Penalty, fit
 
-Train = Callable[..., list[dict[str, float]]]
 History = list[dict[str, float]]
-PROTOCOLS: dict[str, Callable[..., Any]] = {}
+Protocol = Callable[..., History]
+PROTOCOLS: dict[str, Protocol] = {}
+
+
+def protocol(kind: Kind = "protocol", **about: Any) -> Callable[[Protocol], Protocol]:
+    """A decorator that files a protocol under its function's name; `about` are fields of its `Approach`.
+
+    The function is called with a `Transfer`, what the description `needs`, and its `knobs`; it changes the network of the transfer and
+    returns its history.
+    """
+
+    def add(function: Protocol) -> Protocol:
+        describe(Approach(function.__name__, kind, **about))
+        return register(PROTOCOLS)(function)
+
+    return add
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained on a target: the same for all approaches that are compared."""
+
+    steps: int = 300  # optimiser steps
+    lr: float = 2e-3
+    batch_size: int = 32  # images a step
+    seed: int = 0
+    norm: str = "eval"  # norm layers keep the source's statistics; "train": they follow the target
+    precision: str = "float32"
+    mask_steps: int = 300  # optimiser steps where a mask of the target is learnt
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One transfer, as a protocol is given it: a copy of the source network that it may change, the pair, and how to train."""
+
+    model: nn.Module
+    pair: Pair
+    training: Training
+    watch: Callable[[], dict[str, float]] | None = None
+
+    def fit(
+        self, params: Iterable[nn.Parameter] | None = None, penalty: Penalty | None = None, **changes: Any
+    ) -> History:
+        """Train the network on the target; `changes` to `training` are for this call, as steps=150. See `training.loop.fit`."""
+        t = replace(self.training, **changes)
+        return fit(
+            self.model, self.pair.target.train, steps=t.steps, lr=t.lr, batch_size=t.batch_size, seed=t.seed, norm=t.norm,
+            precision=t.precision, params=params, penalty=penalty, watch=self.watch,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -4,22 +4,22 @@ Each function's body is its difference from fine-tuning. `strength` is the knob 
 """
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskutils.core.approaches import mask_only
 from maskutils.core.checks import fraction as check_fraction
-from maskutils.core.checks import positive, register
+from maskutils.core.checks import positive
 from maskutils.core.seeds import generator
 from maskutils.data.batches import batches
-from maskutils.data.pair import Pair, subset
+from maskutils.data.pair import subset
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import Scores
 from maskutils.models.parts import head_name, head_parameters, norm_layers, own_head
-from maskutils.training.base import PROTOCOLS, History, Train, answer
+from maskutils.training.base import History, Transfer, answer, protocol
 from maskutils.training.loop import Penalty, fit
 
 
@@ -44,42 +44,63 @@ def anchor(model: nn.Module, strength: float, importance: Scores | None = None) 
     return penalty
 
 
-@register(PROTOCOLS)
-def l2_sp(model: nn.Module, train: Train, strength: float = 0.1) -> History:
+@protocol(
+    "baseline",
+    place=21,
+    colour="#9467bd",
+    marker=(8, 1, 0),
+    opponent=True,
+    knobs={"strength": 0.1},
+    grid=(0.001, 0.01, 0.1, 1.0, 10.0),
+)
+def l2_sp(t: Transfer, strength: float) -> History:
     """Loss + strength / 2 * |theta - theta_0|^2. Source: Li et al. 2018 (arXiv 1802.01483), eq. 3.
 
     A fresh head is drawn to where it began instead of to 0, which is as near.
     """
-    return train(penalty=anchor(model, strength / 2))
+    return t.fit(penalty=anchor(t.model, strength / 2))
 
 
-@register(PROTOCOLS)
-def ewc(model: nn.Module, train: Train, importance: Scores, strength: float = 100.0) -> History:
+@protocol(
+    "baseline", place=22, colour="#2ca02c", marker=(4, 1, 0), opponent=True, headline=True, needs=("importance",), importance="information",
+    knobs={"strength": 100.0}, grid=(1.0, 10.0, 100.0, 1000.0, 10000.0),
+)  # fmt: skip
+def ewc(t: Transfer, importance: Scores, strength: float) -> History:
     """Loss + strength / 2 * sum_i F_i (theta_i - theta_0,i)^2. Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), eq. 3.
 
     `importance` is the exact Fisher diagonal F of the source network (`rankings.fisher_information`).
     """
-    return train(penalty=anchor(model, strength / 2, importance))
+    return t.fit(penalty=anchor(t.model, strength / 2, importance))
 
 
-@register(PROTOCOLS)
-def elastic_mask(model: nn.Module, train: Train, importance: Scores, strength: float = 0.1) -> History:
+@protocol(
+    "baseline", place=23, colour="#ff1493", marker="H", headline=True, needs=("importance",), importance="probability",
+    method="gumbel_sigmoid", learns_mask=True, knobs={"strength": 0.1}, grid=(0.1, 1.0, 10.0, 100.0, 1000.0),
+)  # fmt: skip
+def elastic_mask(t: Transfer, importance: Scores, strength: float) -> History:
     """Loss + strength * sum_i p_i (theta_i - theta_0,i)^2, p_i the probability that weight i carries the source. Ours.
 
     `importance` is p, from a learnt mask's scores, and 1 where nothing is maskable. With p = 1 it is L2-SP of strength 2s.
     """
-    return train(penalty=anchor(model, strength, importance))
+    return t.fit(penalty=anchor(t.model, strength, importance))
 
 
-@register(PROTOCOLS)
-def lwf(model: nn.Module, train: Train, strength: float = 1.0, temperature: float = 2.0) -> History:
+@protocol(
+    "baseline",
+    place=24,
+    colour="#17becf",
+    marker=(5, 1, 180),
+    knobs={"strength": 1.0, "temperature": 2.0},
+    grid=(0.003, 0.01, 0.03, 0.1, 0.3),
+)
+def lwf(t: Transfer, strength: float, temperature: float) -> History:
     """Loss + strength * T^2 KL(p_0 || p) of the source answers on the target's images, T = 2.
 
     Source: Li & Hoiem 2017 (arXiv 1606.09282), eq. 2-3, with the factor T^2 of Hinton et al. 2015 and without their warm-up of the new
     head.
     """
     positive("strength", strength)
-    teacher = _frozen(model)
+    model, teacher = t.model, _frozen(t.model)
 
     def distil(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         with torch.no_grad():
@@ -87,83 +108,93 @@ def lwf(model: nn.Module, train: Train, strength: float = 1.0, temperature: floa
         after = F.log_softmax(answer(model, "source", x) / temperature, dim=1)
         return strength * temperature**2 * F.kl_div(after, before, log_target=True, reduction="batchmean")
 
-    return train(penalty=distil)
+    return t.fit(penalty=distil)
 
 
-@register(PROTOCOLS)
-def replay(model: nn.Module, train: Train, pair: Pair, seed: int, fraction: float = 0.01) -> History:
+@protocol(
+    "baseline", place=25, colour="#bcbd22", marker=(6, 1, 0), opponent=True, headline=True, knobs={"fraction": 0.01},
+    grid=(0.0025, 0.005, 0.01, 0.02, 0.05),
+)  # fmt: skip
+def replay(t: Transfer, fraction: float) -> History:
     """Loss on the target + loss on a batch from a buffer, of equal weight; the buffer is a random `fraction` of the source.
 
     Source: Chaudhry et al. 2019 (arXiv 1902.10486).
     """
-    n, share = len(pair.source.train), check_fraction("fraction", fraction)
-    kept = torch.randperm(n, generator=generator(seed, "replay"), device="cpu")[: max(1, round(share * n))]
-    source = batches(subset(pair.source.train, kept), train.keywords["batch_size"], seed + 1)
+    data, seed = t.pair.source.train, t.training.seed
+    n = max(1, round(check_fraction("fraction", fraction) * len(data)))
+    kept = torch.randperm(len(data), generator=generator(seed, "replay"), device="cpu")[:n]
+    source = batches(subset(data, kept), t.training.batch_size, seed + 1)
 
     def rehearse(x: Tensor, logits: Tensor, progress: float) -> Tensor:
-        images, labels = (t.to(x.device) for t in next(source))
-        return F.cross_entropy(answer(model, "source", images), labels)
+        images, labels = (part.to(x.device) for part in next(source))
+        return F.cross_entropy(answer(t.model, "source", images), labels)
 
-    return train(penalty=rehearse)
-
-
-@register(PROTOCOLS)
-def joint(model: nn.Module, train: Train, pair: Pair, seed: int) -> History:
-    """Replay of the whole source: the upper bound where source data may be kept."""
-    return replay(model, train, pair, seed, fraction=1.0)
+    return t.fit(penalty=rehearse)
 
 
-@register(PROTOCOLS)
-def lp_ft(model: nn.Module, train: Train) -> History:
+@protocol("reference", place=43, colour="black", marker=r"$\mathrm{J}$", choosable=False)
+def joint(t: Transfer) -> History:
+    """Replay of the whole source: the reference where source data may be kept."""
+    return replay(t, fraction=1.0)
+
+
+@protocol("baseline", place=27, colour="#7f7f7f", marker="+")
+def lp_ft(t: Transfer) -> History:
     """The head alone for half of the steps, then everything for the other half. Source: Kumar et al. 2022 (arXiv 2202.10054)."""
-    half = train.keywords["steps"] // 2
-    probe = train(params=head_parameters(model), steps=max(1, half))
-    rest = train(steps=max(1, train.keywords["steps"] - half), seed=train.keywords["seed"] + 1)
+    steps, seed = t.training.steps, t.training.seed
+    half = steps // 2
+    probe = t.fit(params=head_parameters(t.model), steps=max(1, half))
+    rest = t.fit(steps=max(1, steps - half), seed=seed + 1)
     return probe + [row | {"step": row["step"] + half} for row in rest]
 
 
-@register(PROTOCOLS)
-def bias_only(model: nn.Module, train: Train) -> History:
+@protocol("baseline", place=28, colour="#7f7f7f", marker="x")
+def bias_only(t: Transfer) -> History:
     """Only parameters of one dimension (biases, norm layers) and a head of the target's own are trained.
 
     Source: Ben Zaken et al. 2022 (BitFit, arXiv 2106.10199).
     """
-    head = tuple(own_head(model))
-    return train(params=[p for n, p in model.named_parameters() if p.ndim == 1 or n.startswith(head or "\0")])
+    head = tuple(own_head(t.model))
+    return t.fit(params=[p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)])
 
 
-@register(PROTOCOLS)
-def bn_only(model: nn.Module, train: Train) -> History:
+@protocol("baseline")
+def bn_only(t: Transfer) -> History:
     """Only the scales and shifts of norm layers and a head of the target's own are trained.
 
     Source: Frankle et al. 2021 (arXiv 2003.00152), there on random features. Raises `ValueError` for a network without norm layers.
     """
-    norms = {id(p) for module in norm_layers(model) for p in module.parameters()}
+    norms = {id(p) for module in norm_layers(t.model) for p in module.parameters()}
     if not norms:
-        raise ValueError(f"bn_only: {type(model).__name__} has no norm layers with parameters; use bias_only")
-    head = tuple(own_head(model))
-    return train(params=[p for n, p in model.named_parameters() if id(p) in norms or n.startswith(head or "\0")])
+        raise ValueError(f"bn_only: {type(t.model).__name__} has no norm layers with parameters; use bias_only")
+    head = tuple(own_head(t.model))
+    return t.fit(params=[p for n, p in t.model.named_parameters() if id(p) in norms or n.startswith(head)])
 
 
-@register(PROTOCOLS)
-def packnet(model: nn.Module, train: Train, pair: Pair, mask: Mask, seed: int, retrain_steps: int = 150) -> History:
+@protocol(
+    "baseline", place=26, colour="#7f7f7f", marker="8", opponent=True, needs=("mask",), method="magnitude", known="masked", bits=mask_only,
+    stored="masked", knobs={"retrain_steps": 150},
+)  # fmt: skip
+def packnet(t: Transfer, mask: Mask, retrain_steps: int) -> History:
     """Prune to `mask`, retrain what it keeps on the source, then protect that and train the rest on the target.
 
     Source: Mallya & Lazebnik 2018 (arXiv 1711.05769), whose mask is magnitude per layer. Pruned weights begin at 0.
     """
     mask = Mask(mask.bits)  # what it may carry besides is of no use here
-    model.load_state_dict(mask.apply(model).state_dict())
-    settings = {name: train.keywords[name] for name in ("batch_size", "precision")}
-    _retrain(model, pair, mask, steps=retrain_steps, seed=seed, **settings)
-    with protection.protect(model, mask, train=own_head(model)):
-        return train()
+    t.model.load_state_dict(mask.apply(t.model).state_dict())
+    _retrain(t, mask, retrain_steps)
+    with protection.protect(t.model, mask, train=own_head(t.model)):
+        return t.fit()
 
 
-def _retrain(model: nn.Module, pair: Pair, mask: Mask, **settings: Any) -> None:
+def _retrain(t: Transfer, mask: Mask, steps: int) -> None:
     """Train what `mask` keeps on the source, through whichever head is the source's."""
-    source = _SourceView(model)
-    with protection.protect(model, ~mask):
-        fit(source, pair.source.train, lr=5e-4, norm="eval", **settings)
+    own, source = t.training, _SourceView(t.model)
+    with protection.protect(t.model, ~mask):
+        fit(
+            source, t.pair.source.train, steps=steps, lr=5e-4, batch_size=own.batch_size, seed=own.seed, norm="eval",
+            precision=own.precision,
+        )  # fmt: skip
 
 
 class _SourceView(nn.Module):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
+from maskutils.core.approaches import Approach, describe, names
 from maskutils.core.checks import BadParameter, known
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches
@@ -18,6 +19,10 @@ from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.parts import check_head, check_prefixes, head_name, maskable, unwrapped
 from maskutils.training.loop import fit
+
+describe(
+    Approach("shuffled", "control", place=13, colour="#999999", marker="X", method="gumbel_sigmoid", learns_mask=True)
+)  # fmt: skip
 
 
 def learn_mask(
@@ -50,7 +55,7 @@ def learn_mask(
     >>> learn_mask(build_model("mlp"), load_pair("mnist_to_digits").source.train, "magnitude", density=0.1)
     Mask(2 layers, 151,040 weights, density 0.100)
     """
-    known(method, [*LAYERS, *RANKINGS, "shuffled"], "method")
+    known(method, names("mask", "control"), "method")
     settings = {
         "steps": steps,
         "lr": lr,

@@ -1,17 +1,12 @@
-"""Protocols and baselines: the ways to re-train a source network on a target.
-
-Owns one function each. A function is given a copy of the source network that it may change, its `train` (the training
-loop on the target with everything but its own difference filled in), and the pair; its whole body is its difference
-from fine-tuning.
-"""
+"""A transfer from its source network to its readings: by any protocol, scored, and interpolated back towards the source."""
 
 import copy
 import functools
-import inspect
 
 import torch
 from torch import nn
 
+from maskutils.core.approaches import Approach, describe, described
 from maskutils.core.checks import known
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
@@ -19,11 +14,10 @@ from maskutils.masks.rankings import Scores
 from maskutils.models.parts import TaskHeads, for_task, head_name, unwrapped, with_target_head
 from maskutils.results import metrics
 from maskutils.training import baselines, protocols
-from maskutils.training.base import PROTOCOLS, answer, answering
+from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
 from maskutils.training.evaluation import accuracy, evaluate, predict
-from maskutils.training.loop import fit
 
-__all__ = ["PROTOCOLS", "answer", "baselines", "interpolate", "protocols", "score", "transfer"]
+__all__ = ["baselines", "interpolate", "protocols", "score", "transfer"]
 
 
 def transfer(
@@ -55,25 +49,22 @@ def transfer(
     another network.
     """
     model = unwrapped(model)
-    function = PROTOCOLS[known(protocol, PROTOCOLS, "protocol")]
-    accepted = inspect.signature(function).parameters
+    about = described(known(protocol, PROTOCOLS, "protocol"))
     given = {"mask": mask, "importance": importance}
     for name, value in given.items():
-        if (name in accepted) != (value is not None):
+        if (name in about.needs) != (value is not None):
             needs = f"needs {name}=" if value is None else f"takes no {name}"
             raise ValueError(f"protocol {protocol!r} {needs}")
     _check_fit(model, mask, importance)
     for knob in knobs:
-        known(knob, accepted.keys() - {"model", "train", "pair", "seed", "mask_steps", *given}, f"knob of {protocol}")
+        known(knob, about.knobs, f"knob of {protocol}")
     model = copy.deepcopy(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
+    training = Training(steps, lr, batch_size, seed, norm, precision, mask_steps)
     watch = functools.partial(_validation, model, pair) if history is not None else None
-    settings = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "watch": watch}
-    settings |= {"norm": norm, "precision": precision}
-    train = functools.partial(fit, model, pair.target.train, **settings)
-    given |= {"pair": pair, "seed": seed, "mask_steps": mask_steps} | knobs
-    rows = function(model, train, **{name: value for name, value in given.items() if name in accepted})
+    needed = {name: given[name] for name in about.needs}
+    rows = PROTOCOLS[protocol](Transfer(model, pair, training, watch), **needed, **{**about.knobs, **knobs})
     if history is not None:
-        history.extend(rows or [])
+        history.extend(rows)
     return model
 
 
@@ -109,6 +100,14 @@ def score(
     row["target_acc"] = evaluate(for_task(after, "target"), target)
     confidence, predicted = logits.softmax(1).max(1)
     return row | {"source_ece": metrics.ece(confidence.tolist(), (predicted == labels).tolist())}
+
+
+describe(
+    Approach(
+        "wise_ft", "baseline", place=20, colour="#d62728", marker="d", role="yardstick", opponent=True, headline=True,
+        knobs={"alpha": 1.0}, grid=tuple(i / 20 for i in range(1, 21)),
+    )
+)  # fmt: skip
 
 
 def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:

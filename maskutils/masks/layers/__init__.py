@@ -1,28 +1,24 @@
 """The mask layers: how a real-valued score becomes a binary mask, and how a gradient finds its way back.
 
-Owns one file per method, each with the equations of its paper, and the two verbs `attach` and `detach`. It must not know training
-loops or data.
+One file for each method, with the equations of its paper; every file of this folder is loaded, so a new one is known at once. `attach`
+puts the layers of a method on a network, `detach` takes them off.
 """
 
 import inspect
+import pkgutil
+from importlib import import_module
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from maskutils.core.checks import BadParameter, known
-from maskutils.masks.layers.base import LAYERS, MaskLayer, StraightThrough, layer, logistic_noise, top_fraction
-from maskutils.masks.layers.bernoulli import Bernoulli
-from maskutils.masks.layers.continuous_sparsification import ContinuousSparsification
-from maskutils.masks.layers.edge_popup import EdgePopup
-from maskutils.masks.layers.gumbel_sigmoid import GumbelSigmoid
-from maskutils.masks.layers.hard_concrete import HardConcrete
-from maskutils.masks.layers.piggyback import Piggyback
-from maskutils.masks.layers.winning_subnetwork import WinningSubnetwork
+from maskutils.masks.layers.base import LAYERS, MaskLayer
 from maskutils.models.parts import maskable
 
-__all__ = ["LAYERS", "MaskLayer", "StraightThrough", "attach", "detach", "layer", "logistic_noise", "top_fraction"]
-__all__ += ["Bernoulli", "ContinuousSparsification", "EdgePopup", "GumbelSigmoid", "HardConcrete", "Piggyback"]
-__all__ += ["WinningSubnetwork"]
+__all__ = ["LAYERS", "MaskLayer", "attach", "detach"]
+
+for _file in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")
 
 
 def attach(model: nn.Module, method: str, **options: float | str) -> dict[str, MaskLayer]:

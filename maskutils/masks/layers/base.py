@@ -4,21 +4,22 @@ Notation in all layers: w a weight, s its score, m its mask, g = dL/d(w m), sigm
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from maskutils.core.approaches import Approach, describe
 from maskutils.masks.selection import highest
 
 LAYERS: dict[str, type["MaskLayer"]] = {}
 
 
-def layer(name: str) -> Callable[[type["MaskLayer"]], type["MaskLayer"]]:
-    """File a mask layer under the name that is its parameter value, legend key and table row."""
+def layer(name: str, **about: Any) -> Callable[[type["MaskLayer"]], type["MaskLayer"]]:
+    """File a mask layer under the name that is its parameter value, legend key and table row; `about` are fields of `Approach`."""
 
     def add(cls: type["MaskLayer"]) -> type["MaskLayer"]:
-        if name in LAYERS:
-            raise ValueError(f"mask layer {name!r} is registered already; give the new one another name")
+        describe(Approach(name, "mask", learns_mask=True, **about))
         LAYERS[name] = cls
         return cls
 

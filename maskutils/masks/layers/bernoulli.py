@@ -6,7 +6,7 @@ from torch import Tensor
 from maskutils.masks.layers.base import MaskLayer, StraightThrough, layer
 
 
-@layer("bernoulli")
+@layer("bernoulli", place=6, colour="#56b4e9", marker="h")
 class Bernoulli(MaskLayer):
     """m ~ Bernoulli(sigma(s)), with the gradient of sigma(s); hard: s > 0. Penalty: sum of sigma(s).
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from maskutils.masks.layers.base import MaskLayer, layer
 
 
-@layer("continuous_sparsification")
+@layer("continuous_sparsification", place=5, colour="#cc78bc", marker="p")
 class ContinuousSparsification(MaskLayer):
     """m = sigma(beta_t s), beta_t = 200^progress, with its exact gradient; hard: s > 0. Penalty: sum of m.
 

@@ -9,7 +9,7 @@ from maskutils.core.checks import fraction, known
 from maskutils.masks.layers.base import MaskLayer, StraightThrough, layer, top_fraction
 
 
-@layer("edge_popup")
+@layer("edge_popup", place=3, colour="#029e73", marker="^")
 class EdgePopup(MaskLayer):
     """m = 1 for the fraction `density` of highest |s| in the layer, with the identity for a gradient: dL/ds = sign(s) g
     w.

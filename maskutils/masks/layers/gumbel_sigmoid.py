@@ -7,7 +7,7 @@ from maskutils.core.checks import positive
 from maskutils.masks.layers.base import MaskLayer, StraightThrough, layer, logistic_noise
 
 
-@layer("gumbel_sigmoid")
+@layer("gumbel_sigmoid", place=1, colour="#0173b2", marker="o")
 class GumbelSigmoid(MaskLayer):
     """m = 1[r > 1/2], r = sigma((s + n) / tau), n ~ Logistic(0, 1), with the gradient of r; hard: s > 0. Penalty: sum
     of s.

@@ -8,7 +8,7 @@ from torch import Tensor
 from maskutils.masks.layers.base import MaskLayer, layer, logistic_noise
 
 
-@layer("hard_concrete")
+@layer("hard_concrete", place=2, colour="#de8f05", marker="s")
 class HardConcrete(MaskLayer):
     """m = clip(zeta' sigma((s + n) / beta) + gamma, 0, 1), zeta' = zeta - gamma, n ~ Logistic(0, 1); gradient pathwise;
     hard: s > 0.

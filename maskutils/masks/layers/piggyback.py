@@ -5,7 +5,7 @@ from torch import Tensor
 from maskutils.masks.layers.base import MaskLayer, StraightThrough, layer
 
 
-@layer("piggyback")
+@layer("piggyback", place=4, colour="#d55e00", marker="D")
 class Piggyback(MaskLayer):
     """m = 1[s > 0.005], with the identity for a gradient: dL/ds = g w.
 

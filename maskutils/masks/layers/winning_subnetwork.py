@@ -4,7 +4,7 @@ from maskutils.masks.layers.base import layer
 from maskutils.masks.layers.edge_popup import EdgePopup
 
 
-@layer("winning_subnetwork")
+@layer("winning_subnetwork", place=7, colour="#b8860b", marker="*")
 class WinningSubnetwork(EdgePopup):
     """The selection of edge-popup, with scores *and weights* learnt together: dL/ds = sign(s) g w, dL/dw = g m.
 

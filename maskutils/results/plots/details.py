@@ -8,8 +8,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from maskutils.core.approaches import every, find, names
 from maskutils.results import records as rec
-from maskutils.results.plots.style import BOUNDS, COLOURS, ORDER, look, ordered, styled, within
+from maskutils.results.plots.style import in_order, look, styled, within
 
 
 def learning(
@@ -24,9 +25,10 @@ def learning(
         for axis, (column, label) in zip(axes[0], values.items(), strict=True):
             for name, rows in histories.items():
                 curve = pd.DataFrame(list(rows))
-                style = look(name) if name in COLOURS else {"marker": "."}
-                if name in BOUNDS:  # all black, and a letter is no marker for a line
-                    style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][BOUNDS.index(name)]}
+                about = find(name)
+                style = look(name) if about and about.colour else {"marker": "."}
+                if about and about.kind == "reference":  # all black, and a letter is no marker for a line
+                    style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][names("reference").index(name) % 4]}
                 axis.plot(curve["step"], factor * curve[column], label=name, **style)
             axis.set(xlabel="optimiser steps", ylabel=label + unit)
         if len(histories) > 1:
@@ -41,9 +43,8 @@ def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
     ]
     with styled():
         figure, axis = plt.subplots(figsize=(7, 3.2))
-        palette = [
-            COLOURS.get(name, colour) for name, colour in zip(masks, sns.color_palette("deep", len(masks)), strict=True)
-        ]
+        own, spare = {a.name: a.colour for a in every() if a.colour}, sns.color_palette("deep", len(masks))
+        palette = [own.get(name, colour) for name, colour in zip(masks, spare, strict=True)]
         sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
         axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
         axis.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
@@ -53,9 +54,10 @@ def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
 def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
     """Source accuracy lost by each mask of `density`: masking cost and drift through the mask, all of it with the full network."""
     shown = rec.at_density(records, density)
-    shown = shown[shown["protocol"].isin(["protect", "protect_weights"]) & (shown["alpha"] == 1)]
+    protections = [a.name for a in every() if a.named_by_mask or a.variant_of]
+    shown = shown[shown["protocol"].isin(protections) & (shown["alpha"] == 1)]
     means = rec.summarise(shown, ["approach"]).set_index("approach")
-    names = ordered(means.index, ORDER)
+    names = in_order(means.index)
     with styled():
         figure, axis = plt.subplots(figsize=(8, 0.36 * len(names) + 1.4))
         cost, drift = 100 * means.loc[names, "masking_cost"], 100 * means.loc[names, "drift"]
@@ -73,7 +75,7 @@ def differences(tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float |
 
     `tables` (title -> rows of `analysis.paired`); the first column names the row. Grey is zero, dotted is minus `margin`.
     """
-    names = ordered({name for table in tables.values() for name in table.iloc[:, 0]}, ORDER)
+    names = in_order({name for table in tables.values() for name in table.iloc[:, 0]})
     with styled():
         figure, axes = plt.subplots(
             1, len(tables), figsize=(4.2 * len(tables) + 1.5, 0.32 * len(names) + 1.3), sharey=True, squeeze=False
@@ -125,7 +127,7 @@ def storage(records: pd.DataFrame) -> Figure:
     means = rec.summarise(records, ["approach"], ["stored_bits", "source", "target_acc"]).set_index("approach")
     with styled():
         figure, axis = plt.subplots(figsize=(7, 4))
-        for name in ordered(means.index, ORDER):
+        for name in in_order(means.index):
             both = 50 * (means.loc[name, "source"] + means.loc[name, "target_acc"])
             axis.plot(means.loc[name, "stored_bits"] / 8e3, both, linestyle="", markersize=8, label=name, **look(name))
         axis.set(

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maskutils.core import paths
+from maskutils.core.approaches import every, find
 
-METHODS = ["gumbel_sigmoid", "hard_concrete", "edge_popup", "piggyback"]
-METHODS += ["continuous_sparsification", "bernoulli", "winning_subnetwork"]
-RANKINGS = ["magnitude", "snip", "fisher", "shuffled", "random"]
-BASELINES = ["wise_ft", "l2_sp", "ewc", "elastic_mask", "lwf", "replay", "packnet", "lp_ft", "bias_only"]
-BOUNDS = ["source_only", "linear_probe", "finetune", "joint"]
-ORDER = [*METHODS, *RANKINGS, *BASELINES, *BOUNDS]
-COLOURS = dict(zip(METHODS, [*sns.color_palette("colorblind", 5), "#56b4e9", "#b8860b"], strict=True))
-COLOURS |= dict(zip(RANKINGS, ["#8c564b", "#5b7f95", "#7a5195", "#999999", "#444444"], strict=True))
-COLOURS |= dict(
-    zip(BASELINES, ["#d62728", "#9467bd", "#2ca02c", "#ff1493", "#17becf", "#bcbd22", *["#7f7f7f"] * 3], strict=True)
-)
-COLOURS |= dict.fromkeys(BOUNDS, "black")
-MARKERS = dict(zip(METHODS, ["o", "s", "^", "D", "p", "h", "*"], strict=True))
-MARKERS |= dict(zip(RANKINGS, ["P", "<", ">", "X", "v"], strict=True))
-MARKERS |= dict(
-    zip(BASELINES, ["d", (8, 1, 0), (4, 1, 0), "H", (5, 1, 180), (6, 1, 0), "8", "+", "x"], strict=True)
-)  # tuples are stars
-MARKERS |= {name: rf"$\mathrm{{{name[0].upper()}}}$" for name in BOUNDS}
-READINGS = {
+PANELS = {  # the two readings of the source
     "source_acc_masked": "through the source mask (task known)",
     "source_acc_full": "full network (task not known)",
 }
-PAIRS = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
+PAIR_ORDER = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
 
 STYLE = {
     "figure.dpi": 100,
@@ -68,13 +51,25 @@ def styled() -> Iterator[None]:
 
 def look(name: str) -> dict[str, Any]:
     """Colour and marker of an approach, everywhere the same; of one without its own, picked by its name, and hollow."""
-    if name in COLOURS:
-        return {"color": COLOURS[name], "marker": MARKERS[name]}
+    about = find(name)
+    if about and about.colour:
+        return {"color": about.colour, "marker": about.marker}
     spare, digest = sns.color_palette("dark", 10).as_hex(), zlib.crc32(name.encode())
     return {"color": spare[digest % 10], "marker": "os^vDP*"[digest // 10 % 7], "markerfacecolor": "white"}
 
 
-def ordered(names: Sequence[str], order: Sequence[str]) -> list[str]:
+def line_of(name: str) -> str:
+    """The line on which an approach is drawn: dotted for baselines, none for references, which are points."""
+    about = find(name)
+    return {"baseline": ":", "reference": ""}.get(about.kind, "-") if about and about.colour else "-"
+
+
+def in_order(approaches: Iterable[str]) -> list[str]:
+    """Approaches in the order of legends; those without a place last, by name."""
+    return ordered(approaches, [a.name for a in every() if a.colour])
+
+
+def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
     """`names` in the order of `order`; unknown ones last, by name."""
     return sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n))
 
@@ -100,9 +95,8 @@ def save_figure(figure: Figure, name: str, profile: str = "default", folder: Pat
 
 def legend(figure: Figure, records: pd.DataFrame) -> None:
     """One legend for all panels, beside them: the approaches of `records`."""
-    names = ordered(records["approach"].unique(), ORDER)
-    lines = dict.fromkeys(BASELINES, ":") | dict.fromkeys(BOUNDS, "")
-    handles = [plt.Line2D([], [], linestyle=lines.get(n, "-"), label=n, **look(n)) for n in names]
+    names = in_order(records["approach"].unique())
+    handles = [plt.Line2D([], [], linestyle=line_of(n), label=n, **look(n)) for n in names]
     figure.legend(handles=handles, loc="outside right center")
 
 

@@ -7,11 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from maskutils.core.approaches import every, names, the
 from maskutils.results import records as rec
 from maskutils.results.metrics import pareto_front
-from maskutils.results.plots.style import BOUNDS, MARKERS, PAIRS, READINGS, legend, look, ordered, short, styled, within
-
-OPPONENTS = {"wise_ft": "alpha", "ewc": "strength", "replay": "fraction", "elastic_mask": "strength"}  # and their knobs
+from maskutils.results.plots.style import PAIR_ORDER, PANELS, in_order, legend, look, ordered, short, styled, within
 
 
 def tradeoff(records: pd.DataFrame, title: str = "") -> Figure:
@@ -23,7 +22,7 @@ def tradeoff(records: pd.DataFrame, title: str = "") -> Figure:
     """
     with styled():
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
-        for axis, (reading, label) in zip(axes, READINGS.items(), strict=True):
+        for axis, (reading, label) in zip(axes, PANELS.items(), strict=True):
             _tradeoff_panel(axis, records, reading)
             axis.set(title=label, xlabel="source accuracy after transfer (%, right is better)")
         axes[0].set_ylabel("target accuracy (%, up is better)")
@@ -35,10 +34,10 @@ def tradeoff(records: pd.DataFrame, title: str = "") -> Figure:
 
 def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
     """`tradeoff` for each pair of domains: a column per pair, a row per reading."""
-    pairs = ordered(records["pair"].unique(), PAIRS)
+    pairs = ordered(records["pair"].unique(), PAIR_ORDER)
     with styled():
         figure, axes = plt.subplots(2, len(pairs), figsize=(3.6 * len(pairs) + 1.5, 7.4), squeeze=False)
-        for row, (reading, label) in zip(axes, READINGS.items(), strict=True):
+        for row, (reading, label) in zip(axes, PANELS.items(), strict=True):
             for axis, pair in zip(row, pairs, strict=True):
                 _tradeoff_panel(axis, records[records["pair"] == pair], reading)
                 axis.set(
@@ -51,27 +50,24 @@ def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
 
 
 def _in_tradeoff(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a trade-off figure shows: bounds, `protect` at equal density over all layers, and `OPPONENTS`."""
+    """The rows that a trade-off figure shows: references, masks at equal density over all layers, and headline opponents."""
     rows = rec.on_grid(records)
-    masks = (rows["protocol"] == "protect") & (rows["alpha"] == 1) & ~rows["per_layer"]
-    return rows[masks | rows["approach"].isin([*BOUNDS, *OPPONENTS])]
+    masks = rec.of_masks(rows) & (rows["alpha"] == 1)
+    return rows[masks | rows["approach"].isin([a.name for a in every() if a.kind == "reference" or a.headline])]
 
 
 def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
     records = _in_tradeoff(records)
-    bounds = records[records["approach"].isin(BOUNDS)]
-    summary = rec.summarise(bounds, ["approach"]).set_index("approach")
-    for name in ordered(summary.index, BOUNDS):
+    references = records[records["approach"].isin(names("reference"))]
+    summary, free = rec.summarise(references, ["approach"]).set_index("approach"), the("free")
+    for name in in_order(summary.index):
         x, y = 100 * summary.loc[name, ["source_acc_full", "target_acc"]]
-        axis.plot(x, y, marker=MARKERS[name], color="black", markersize=9, linestyle="", zorder=4)
-    if "finetune" in summary.index:
-        axis.axvline(
-            100 * summary.loc["finetune", "source_acc_before"], color="black", linestyle="--", linewidth=0.8, alpha=0.5
-        )
-        axis.axhline(
-            100 * summary.loc["finetune", "target_acc"], color="black", linestyle="--", linewidth=0.8, alpha=0.5
-        )
-    masks = records[records["protocol"] == "protect"]
+        axis.plot(x, y, **look(name), markersize=9, linestyle="", zorder=4)
+    if free in summary.index:
+        ideal = {"color": "black", "linestyle": "--", "linewidth": 0.8, "alpha": 0.5}
+        axis.axvline(100 * summary.loc[free, "source_acc_before"], **ideal)
+        axis.axhline(100 * summary.loc[free, "target_acc"], **ideal)
+    masks = records[rec.of_masks(records)]
     points = rec.summarise(masks, ["approach", "density"])
     for name, curve in points.groupby("approach"):
         curve = curve.sort_values("density")
@@ -79,7 +75,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
         axis.plot(100 * curve[reading], 100 * curve["target_acc"], **style, markersize=5, linewidth=1.5, zorder=3)
         axis.errorbar(100 * curve[reading], 100 * curve["target_acc"], 100 * curve["target_acc_ci"], 100 * curve[f"{reading}_ci"],
                       fmt="none", ecolor=style["color"], alpha=0.3, linewidth=1, zorder=2)  # fmt: skip
-    if reading == "source_acc_full":
+    if reading == "source_acc_full":  # baselines have no mask to be read through
         for name, curve in _opponents(records):
             style = look(name) | {"linestyle": ":", "markersize": 5}
             axis.plot(100 * curve["source_acc_full"], 100 * curve["target_acc"], **style, zorder=3)
@@ -89,13 +85,16 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
 
 
 def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each of `OPPONENTS` that `records` hold, and its points along its knob; those of `wise_ft` begin at the source network."""
-    for name, knob in OPPONENTS.items():
-        names = [name, "source_only", "finetune"] if name == "wise_ft" else [name]
-        if name in set(records["approach"]):
-            rows = records[records["approach"].isin(names)]
-            rows = rows.assign(alpha=rows["alpha"].where(rows["approach"] != "source_only", 0.0))
-            yield name, rec.summarise(rows, [knob]).sort_values(knob)
+    """Each headline opponent that `records` hold, and its points along its knob.
+
+    An interpolation runs from the source network to free fine-tuning.
+    """
+    untrained, free = the("untrained"), the("free")
+    for about in (a for a in every() if a.headline and a.name in set(records["approach"])):
+        ends = [untrained, free] if about.knob == "alpha" else []
+        rows = records[records["approach"].isin([about.name, *ends])]
+        rows = rows.assign(alpha=rows["alpha"].where(rows["approach"] != untrained, 0.0))
+        yield about.name, rec.summarise(rows, [about.knob]).sort_values(about.knob)
 
 
 def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
@@ -103,7 +102,7 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     seeds.
     """
     shown = rec.on_grid(records)
-    masks = shown[(shown["protocol"] == "protect") & (shown["alpha"] == 1) & ~shown["per_layer"]]
+    masks = shown[rec.of_masks(shown) & (shown["alpha"] == 1)]
     points = rec.summarise(masks, ["approach", "density"])
     with styled():
         figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.6), squeeze=False)
@@ -126,7 +125,7 @@ def fronts(records: pd.DataFrame, families: Sequence[str], title: str = "") -> F
     `records` carry a column `family`. The points of a family that no other of its points beats in both means are joined.
     """
     values = ["source_acc_full", "target_acc"]
-    pairs = ordered(records["pair"].unique(), PAIRS)
+    pairs = ordered(records["pair"].unique(), PAIR_ORDER)
     with styled():
         figure, axes = plt.subplots(1, len(pairs), figsize=(3.6 * len(pairs) + 1.8, 3.8), squeeze=False)
         for axis, pair in zip(axes[0], pairs, strict=True):

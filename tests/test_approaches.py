@@ -1,0 +1,94 @@
+"""Descriptions: one for everything that can be chosen, and nobody else knows an approach by its name."""
+
+import ast
+
+import pytest
+
+from maskutils.core import approaches, paths
+from maskutils.core.approaches import Approach, described
+from maskutils.masks.layers import LAYERS
+from maskutils.masks.rankings import RANKINGS
+from maskutils.training.base import PROTOCOLS
+
+
+def test_everything_that_can_be_chosen_is_described():
+    kinds = {a.name: a.kind for a in approaches.every()}
+    assert {n for n, kind in kinds.items() if kind == "mask"} == set(LAYERS)
+    assert {n for n, kind in kinds.items() if kind == "control"} == {*RANKINGS, "shuffled"}
+    assert {n for n, kind in kinds.items() if kind in ("protocol", "baseline", "reference")} == {*PROTOCOLS, "wise_ft"}
+
+
+@pytest.mark.parametrize(
+    ("approach", "bits"),
+    [
+        ("source_only", 0),
+        ("protect", 100),
+        ("target_mask", 100),
+        ("select", 100 + 32 * 20),
+        ("finetune", 3200),
+        ("ewc", 3200),
+    ],
+)
+def test_stored_bits_as_worked_by_hand(approach, bits):
+    assert described(approach).bits(100, 0.2) == bits
+
+
+def test_a_name_is_given_once():
+    approaches.every()
+    with pytest.raises(ValueError, match="'ewc' is registered already"):
+        approaches.describe(Approach("ewc", "baseline"))
+
+
+@pytest.mark.parametrize(
+    ("n", "values"), [(1, (0.1,)), (2, (0.1, 1.0)), (5, described("l2_sp").grid), (9, described("l2_sp").grid)]
+)
+def test_a_smaller_grid_is_the_middle_of_the_whole(n, values):
+    assert described("l2_sp").values(n) == values
+
+
+def test_every_grid_has_five_values_that_rise():
+    grids = [a.grid for a in approaches.every() if a.grid and a.role != "yardstick"]
+    assert grids
+    assert all(len(g) == 5 and list(g) == sorted(set(g)) for g in grids)
+
+
+def strings(node):
+    return {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+def compared(tree):
+    """Strings that something is compared with: by an operator, a `match`, or `isin` and its like of pandas."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare | ast.match_case):
+            yield from strings(node if isinstance(node, ast.Compare) else node.pattern)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in (
+            "isin",
+            "eq",
+            "startswith",
+            "removesuffix",
+            "replace",
+        ):
+            yield from (s for argument in node.args for s in strings(argument))
+
+
+@pytest.mark.parametrize("file", sorted(paths.PACKAGE.rglob("*.py")), ids=lambda f: f.stem)
+def test_only_its_own_module_tells_an_approach_by_its_name(file):
+    source = file.read_text(encoding="utf-8")
+    own = {name for name in {a.name for a in approaches.every()} if f'"{name}"' in source and home_of(name) == file}
+    foreign = {a.name for a in approaches.every()} | {a.label for a in approaches.every() if a.label}
+    assert not (foreign - own) & set(compared(ast.parse(source)))
+
+
+def home_of(name):
+    """The file in which an approach is described."""
+    for file in paths.PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.decorator_list:
+                decorated = strings(ast.Module(node.decorator_list, [])) | {node.name}
+                calls = {getattr(d.func, "id", "") for d in node.decorator_list if isinstance(d, ast.Call)}
+                if name in decorated and calls & {"layer", "ranking", "protocol"}:
+                    return file
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Approach" and name in strings(node):
+                return file
+    return None
