@@ -74,7 +74,7 @@ class Approach:
         ""  # the source as served from what is stored, where the storage figure shows it
     )
     opponent: bool = False  # one that masks are compared with in the claims
-    headline: bool = False  # drawn along its knob in the trade-off figure
+    headline: int = 0  # drawn along its knob in the trade-off figure, in this order; 0: not
     choosable: bool = True  # may be recommended
 
     @property

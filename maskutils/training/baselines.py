@@ -62,7 +62,7 @@ def l2_sp(t: Transfer, strength: float) -> History:
 
 
 @protocol(
-    "baseline", place=22, colour="#2ca02c", marker=(4, 1, 0), opponent=True, headline=True, needs=("importance",), importance="information",
+    "baseline", place=22, colour="#2ca02c", marker=(4, 1, 0), opponent=True, headline=2, needs=("importance",), importance="information",
     knobs={"strength": 100.0}, grid=(1.0, 10.0, 100.0, 1000.0, 10000.0),
 )  # fmt: skip
 def ewc(t: Transfer, importance: Scores, strength: float) -> History:
@@ -74,7 +74,7 @@ def ewc(t: Transfer, importance: Scores, strength: float) -> History:
 
 
 @protocol(
-    "baseline", place=23, colour="#ff1493", marker="H", headline=True, needs=("importance",), importance="probability",
+    "baseline", place=23, colour="#ff1493", marker="H", headline=4, needs=("importance",), importance="probability",
     method="gumbel_sigmoid", learns_mask=True, knobs={"strength": 0.1}, grid=(0.1, 1.0, 10.0, 100.0, 1000.0),
 )  # fmt: skip
 def elastic_mask(t: Transfer, importance: Scores, strength: float) -> History:
@@ -112,7 +112,7 @@ def lwf(t: Transfer, strength: float, temperature: float) -> History:
 
 
 @protocol(
-    "baseline", place=25, colour="#bcbd22", marker=(6, 1, 0), opponent=True, headline=True, knobs={"fraction": 0.01},
+    "baseline", place=25, colour="#bcbd22", marker=(6, 1, 0), opponent=True, headline=3, knobs={"fraction": 0.01},
     grid=(0.0025, 0.005, 0.01, 0.02, 0.05),
 )  # fmt: skip
 def replay(t: Transfer, fraction: float) -> History:

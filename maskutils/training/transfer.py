@@ -104,7 +104,7 @@ def score(
 
 describe(
     Approach(
-        "wise_ft", "baseline", place=20, colour="#d62728", marker="d", role="yardstick", opponent=True, headline=True,
+        "wise_ft", "baseline", place=20, colour="#d62728", marker="d", role="yardstick", opponent=True, headline=1,
         knobs={"alpha": 1.0}, grid=tuple(i / 20 for i in range(1, 21)),
     )
 )  # fmt: skip

@@ -90,7 +90,8 @@ def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     An interpolation runs from the source network to free fine-tuning.
     """
     untrained, free = the("untrained"), the("free")
-    for about in (a for a in every() if a.headline and a.name in set(records["approach"])):
+    drawn = sorted((a for a in every() if a.headline), key=lambda a: a.headline)
+    for about in (a for a in drawn if a.name in set(records["approach"])):
         ends = [untrained, free] if about.knob == "alpha" else []
         rows = records[records["approach"].isin([about.name, *ends])]
         rows = rows.assign(alpha=rows["alpha"].where(rows["approach"] != untrained, 0.0))
