@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from maskutils.results import metrics
 from maskutils.core.checks import known
+from maskutils.results import metrics
 from maskutils.results.records import at_density, on_grid
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose

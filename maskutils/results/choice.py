@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
-from maskutils.results.analysis import CANDIDATE, bootstrap, source_read
 from maskutils.core.checks import known
+from maskutils.results.analysis import CANDIDATE, bootstrap, source_read
 from maskutils.results.records import on_grid
 
 NOT_FOR_CHOICE = ("joint",)  # needs the whole source: a bound

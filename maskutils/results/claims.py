@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from maskutils.results import analysis, choice
 from maskutils.core.checks import register
+from maskutils.results import analysis, choice
 from maskutils.results.records import on_grid, summarise
 
 LEARNT = ["gumbel_sigmoid", "hard_concrete", "edge_popup", "piggyback", "continuous_sparsification", "bernoulli"]

@@ -3,12 +3,10 @@
 Owns the row that stands for one transfer, how rows are stored, loaded and summarised. It must not know networks.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from scipy.special import stdtrit

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from maskutils.core import paths
+from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice
 from maskutils.results.claims import Verdict
-from maskutils.core.files import write_atomically
 from maskutils.results.records import at_density, on_grid, summarise
 
 KNOBS = ("density", "strength", "fraction")
