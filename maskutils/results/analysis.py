@@ -6,11 +6,13 @@ Everything is chosen on validation (columns `val_...`) and reported on test. It 
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
-from maskutils.core.checks import known
+from maskutils.core.checks import known, needs
 from maskutils.results import metrics
 from maskutils.results.records import at_density, on_grid
+
+with needs("study"):
+    import pandas as pd
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
 READINGS = ("full", "masked", "known")  # see `source_read`
@@ -145,7 +147,8 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by:
 
 def holm(p: pd.Series) -> pd.Series:
     """`p` corrected for the number of those that are not `nan`, by Holm's method."""
-    from statsmodels.stats.multitest import multipletests
+    with needs("study"):
+        from statsmodels.stats.multitest import multipletests
 
     corrected, tested = p.copy(), p.notna()
     if tested.sum() > 1:

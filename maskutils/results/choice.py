@@ -5,11 +5,12 @@ Everything is chosen on validation (columns `val_...`) and reported on test. It 
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import pandas as pd
-
-from maskutils.core.checks import known
+from maskutils.core.checks import known, needs
 from maskutils.results.analysis import CANDIDATE, bootstrap, source_read
 from maskutils.results.records import on_grid
+
+with needs("study"):
+    import pandas as pd
 
 NOT_FOR_CHOICE = ("joint",)  # needs the whole source: a bound
 

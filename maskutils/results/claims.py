@@ -6,11 +6,12 @@ Owns what is claimed and the threshold it must meet. A claim that fails is said 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import pandas as pd
-
-from maskutils.core.checks import register
+from maskutils.core.checks import needs, register
 from maskutils.results import analysis, choice
 from maskutils.results.records import on_grid, summarise
+
+with needs("study"):
+    import pandas as pd
 
 LEARNT = ["gumbel_sigmoid", "hard_concrete", "edge_popup", "piggyback", "continuous_sparsification", "bernoulli"]
 LEARNT += ["winning_subnetwork"]  # trains its weights with its mask, and so is another network before the transfer
