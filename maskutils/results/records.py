@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
-import pandas as pd
-from scipy.special import stdtrit
-
 from maskutils.core import paths
+from maskutils.core.checks import needs
 from maskutils.core.files import DamagedFile, write_atomically
+
+with needs("study"):
+    import pandas as pd
+    from scipy.special import stdtrit
 
 IDENTITY = [
     "pair",
@@ -62,7 +64,8 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
     """
     path = Path(where) if str(where).endswith(".csv") else paths.results_dir(str(where)) / "records.csv"
     if not path.exists():
-        raise FileNotFoundError(f"no records at {path}; make them with: maskutils reproduce --profile {where}")
+        first = "" if paths.notebooks_dir().is_dir() else f"; before that, {paths.INIT}"
+        raise FileNotFoundError(f"no records at {path}; make them with: maskutils reproduce --profile {where}{first}")
     try:
         text = path.read_text(encoding="utf-8")
         records = pd.read_csv(StringIO(text))
