@@ -43,7 +43,10 @@ def __getattr__(name: str) -> Any:
     """Load a public name from the module that it lives in."""
     if name not in HOMES:
         raise AttributeError(f"module 'maskutils' has no attribute {name!r}; public names: {', '.join(__all__)}")
-    value = globals()[name] = getattr(import_module(f"maskutils.{HOMES[name]}"), name)
+    from maskutils.core.checks import needs
+
+    with needs("study"):
+        value = globals()[name] = getattr(import_module(f"maskutils.{HOMES[name]}"), name)
     return value
 
 

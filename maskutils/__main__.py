@@ -1,10 +1,17 @@
 """`python -m maskutils`, and the command `maskutils`."""
 
+import sys
+
+from maskutils.core.checks import MissingPackage, needs
+
 
 def main() -> None:
     """Run the command line."""
-    from maskutils.batch.cli import main as run
-
+    try:
+        with needs("study"):
+            from maskutils.batch.cli import main as run
+    except MissingPackage as error:
+        sys.exit(f"error: {error}")
     run()
 
 

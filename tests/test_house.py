@@ -4,6 +4,7 @@ agree.
 
 import ast
 import importlib
+import itertools
 import re
 import subprocess
 import sys
@@ -167,10 +168,12 @@ def test_the_names_that_the_readme_imports_are_public():
     assert imported <= set(maskutils.__all__) <= set(dir(maskutils))
 
 
-def requirements():
+def requirements(*groups):
+    """Of the bare library and `groups`; all, if none is named."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = project["optional-dependencies"]
-    return [r for r in (*project["dependencies"], *groups["study"], *groups["test"]) if not r.startswith("maskutils")]
+    optional = project["optional-dependencies"]
+    listed = [*project["dependencies"], *itertools.chain(*(optional[group] for group in groups or optional))]
+    return [r for r in listed if not r.startswith("maskutils")]
 
 
 def test_environment_is_that_of_pyproject():
@@ -192,7 +195,7 @@ def test_every_requirement_is_used():
     sources = " ".join(p.read_text(encoding="utf-8") for p in FILES)
     imported = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
     indirect = {"nbclient", "jupyterlab", "ipykernel", "ipywidgets", "jinja2", "tabulate", "nbstripout", "torchvision"}
-    names = {re.match(r"[\w-]+", r)[0] for r in requirements()} - indirect - {"pytest", "pytest-xdist", "nbval", "ruff"}
+    names = {re.match(r"[\w-]+", r)[0] for r in requirements("study")} - indirect
     assert not [name for name in names if not re.search(rf"(import|from) {imported.get(name, name)}\b", sources)]
 
 

@@ -1,13 +1,7 @@
-"""The command line: arguments in, printing out, nothing else.
-
-Exit codes: 0 all done, 1 some runs failed (or another batch is at work), 2 bad arguments. Heavy modules are imported by
-the command that needs them.
-"""
+"""The commands of the batch: arguments in, printing out, nothing else."""
 
 import os
-import runpy
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,36 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from maskutils.batch.app import app, console, faults
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Weight masks for domain transfer."
-)
-console = Console(highlight=False)
-ProfileName = Annotated[str, typer.Option("--profile", "-p", help="Size of the study: a file of maskutils/profiles.")]
+ProfileName = Annotated[
+    str, typer.Option("--profile", "-p", help="Size of the study: a file of maskutils/batch/profiles, or your own.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core by default.")]
-
-
-@contextmanager
-def faults() -> Iterator[None]:
-    """Say a known fault in one place and leave with its exit code."""
-    from maskutils.batch.run import Busy
-    from maskutils.core.files import DamagedFile
-
-    try:
-        yield
-    except (BadParameter, Busy, DamagedFile, OSError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        raise typer.Exit(2 if isinstance(error, BadParameter) else 1) from None
-    except KeyboardInterrupt:
-        console.print("stopped; what is done stays, and the same command goes on from there")
-        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -145,36 +120,6 @@ def verify(profile: ProfileName = "default") -> None:
     for v in found:
         console.print(f"[{colours[v.word]}]{v.word}[/] {v.claim}\n     [dim]{escape(v.evidence)}[/dim]")
     raise typer.Exit(1 if any(v.passed is False for v in found) else 0)
-
-
-@app.command()
-def readme() -> None:
-    """Write the numbers of the committed records (`study`, `fashion`) into README.md."""
-    run_script("tools/fill_readme.py")
-
-
-@app.command()
-def bench() -> None:
-    """Measure what masks, protection and rankings cost against the dense network and the textbook formula; takes a minute."""
-    run_script("benchmarks/bench.py")
-
-
-def run_script(script: str) -> None:
-    """Run a script of the checkout; what is installed without one is told so."""
-    with faults():
-        file = paths.project_root() / script
-        if not file.is_file():
-            raise BadParameter(
-                f"there is no {file}: {script} is part of a checkout (git clone), not of the installed package"
-            )
-        runpy.run_path(str(file), run_name="__main__")
-
-
-@app.command()
-def lab() -> None:
-    """Open JupyterLab on the notebooks."""
-    command = [sys.executable, "-m", "jupyterlab", str(paths.notebooks_dir())]
-    os.execv(command[0], command)
 
 
 def duration(seconds: float) -> str:

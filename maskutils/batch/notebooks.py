@@ -24,10 +24,15 @@ TYPES = {t.__name__: t for t in (str, int, float, bool)} | {f"list[{t.__name__}]
 
 def find_notebook(name: str) -> Path:
     """The source notebook `name`; else `BadParameter` that lists them."""
-    return (
-        paths.notebooks_dir()
-        / f"{known(name, [p.stem for p in paths.notebooks_dir().glob('*.ipynb')], 'notebook')}.ipynb"
-    )
+    folder = notebooks_folder()
+    return folder / f"{known(name, [p.stem for p in folder.glob('*.ipynb')], 'notebook')}.ipynb"
+
+
+def notebooks_folder() -> Path:
+    """The folder of the source notebooks. Raises `BadParameter` with the way out if there is none."""
+    if not (folder := paths.notebooks_dir()).is_dir():
+        raise BadParameter(f"there are no notebooks at {folder}; {paths.INIT}")
+    return folder
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:

@@ -1,9 +1,11 @@
 """Checks of names and numbers, the error that bad ones get, and the registry that names are looked up in."""
 
+import contextlib
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable)
@@ -13,6 +15,35 @@ class BadParameter(ValueError):
     """A setting that is unknown, of the wrong type or out of range; the message names it, what is known and the way
     out.
     """
+
+
+class MissingPackage(ImportError):
+    """A package of an optional group that is not installed; the message names it, its group and the way out."""
+
+
+@contextlib.contextmanager
+def needs(group: str, *packages: str) -> Iterator[None]:
+    """Imports inside the block, and `packages`, belong to an optional `group` of requirements.
+
+    Raises `MissingPackage` for one that is not installed.
+
+    >>> with needs("study"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    maskutils.core.checks.MissingPackage: no_such_package is not installed; it is part of the group study: pip install 'maskutils[study]'
+    """
+    try:
+        for package in packages:
+            if find_spec(package) is None:
+                raise ModuleNotFoundError(name=package)
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name in ("", "maskutils"):  # a fault of our own
+            raise
+        raise MissingPackage(
+            f"{name} is not installed; it is part of the group {group}: pip install 'maskutils[{group}]'", name=name
+        ) from None
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:

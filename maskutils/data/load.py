@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import torch
 
-from maskutils.core.checks import BadParameter, known
+from maskutils.core.checks import BadParameter, known, needs
 from maskutils.data import embedded, vision
 from maskutils.data.pair import FOLDERS, OF_IMAGES, PAIRS, Domain, Loading, Pair, split, subset
 
@@ -45,7 +45,8 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
         if not name.startswith(FOLDERS):
             check_loading(check_pair(name), loading)
             return PAIRS[name](seed, loading)
-        from maskutils.data import folders  # here, for it takes a second to import
+        with needs("study"):
+            from maskutils.data import folders  # here, for it takes a second to import
 
         return folders.pair_of(name, seed, loading)
 
@@ -77,6 +78,6 @@ def check_loading(name: str, loading: Loading) -> None:
 def check_there(name: str, classes: str = "all") -> None:
     """Raises `BadParameter` if `name` is of two folders that are not there or do not go together; others are packaged or downloaded."""
     if name.startswith(FOLDERS):
-        from maskutils.data import folders
-
+        with needs("study"):
+            from maskutils.data import folders
         folders.check(name, classes)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from maskutils.core.checks import needs
 from maskutils.core.seeds import stream
 
 FOLDERS = "folders:"  # what the name of a pair of image folders begins with
@@ -89,7 +90,8 @@ def split(labels: Sequence[int], seed: int, name: str, test: float = 0.25, val: 
 
     `test` and `val` are shares of all images.
     """
-    from sklearn.model_selection import train_test_split  # here, for it takes a second to import
+    with needs("study"):
+        from sklearn.model_selection import train_test_split  # here, for it takes a second to import
 
     labels, state = np.asarray(labels), stream(seed, f"split/{name}") % 2**32
     divide = partial(train_test_split, random_state=state)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, register
+from maskutils.core.checks import BadParameter, needs, register
 from maskutils.data.embedded import DIGITS, MEAN, STD, domain, mnist_5k
 from maskutils.data.pair import PAIRS, Domain, Loading, Pair, split, subset
 
@@ -55,7 +54,9 @@ def open_set(name: str, train: bool, loading: Loading) -> Dataset:
 
     Raises `BadParameter` that says which files to put where, if it is neither there nor can be had.
     """
-    from torchvision import datasets  # here, for it takes a second to import
+    with needs("study"):
+        from filelock import FileLock
+        from torchvision import datasets  # here, for it takes a second to import
 
     opener, files = TORCHVISION[name]
     root = loading.root or paths.data_root()
@@ -157,7 +158,8 @@ def _classes(name: str, keep: tuple[str, ...], data: Any) -> tuple[str, ...]:
 
 def _streamed(source: str, target: str, seed: int, loading: Loading) -> Pair:
     """A pair of sets of photographs, read image by image, as a network that was trained on ImageNet expects them."""
-    from torchvision.transforms import v2
+    with needs("study"):
+        from torchvision.transforms import v2
 
     side = loading.size or 224
     usual = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*PRETRAINED)]

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskutils.core.checks import BadParameter, known, register
+from maskutils.core.checks import BadParameter, known, needs, register
 from maskutils.core.seeds import seeded
 from maskutils.models.parts import head_name, set_submodule
 
@@ -54,7 +54,8 @@ def check_model(name: str) -> str:
 @cache
 def torchvision_names() -> list[str]:
     """Names of torchvision's classification networks."""
-    import torchvision.models  # here, for it takes a second and a half to import
+    with needs("study"):
+        import torchvision.models  # here, for it takes a second and a half to import
 
     return torchvision.models.list_models(module=torchvision.models)
 
@@ -87,7 +88,8 @@ def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: i
 
     A ResNet without weights gets the usual stem for images of 64 pixels or less: a 3x3 convolution of stride 1, no max-pooling.
     """
-    import torchvision.models
+    with needs("study"):
+        import torchvision.models
 
     if not weights:
         quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
@@ -127,7 +129,8 @@ def _weights_of(name: str, weights: str) -> Any:
         raise BadParameter(
             f"model {name!r} has no pretrained weights {weights!r}; give a .safetensors file, or a network of torchvision's"
         )
-    import torchvision.models
+    with needs("study"):
+        import torchvision.models
 
     kinds = torchvision.models.get_model_weights(name)
     known(weights, {*kinds.__members__, "DEFAULT"}, f"weights of {name}")

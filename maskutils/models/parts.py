@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import AveragedModel
 
-from maskutils.core.checks import known
+from maskutils.core.checks import known, needs
 from maskutils.core.seeds import seeded
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def _covered(model: nn.Module) -> list[str]:
 
 def summary(model: nn.Module) -> "pd.DataFrame":
     """One row per parameter: name, shape, weights, and whether a mask covers it or why not."""
-    import pandas as pd  # here, for masks do without
+    with needs("study"):
+        import pandas as pd  # here, for masks do without
 
     head, names = head_name(model) + ".", set(_covered(model))
 

@@ -6,12 +6,14 @@ Everything is chosen on validation (columns `val_...`) and reported on test. It 
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from maskutils.core.approaches import INTERPOLATED, every, the
-from maskutils.core.checks import known
+from maskutils.core.checks import known, needs
 from maskutils.results import metrics
 from maskutils.results.records import at_density, on_grid
+
+with needs("study"):
+    import pandas as pd
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
 SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`

@@ -5,12 +5,13 @@ Everything is chosen on validation (columns `val_...`) and reported on test. It 
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import pandas as pd
-
 from maskutils.core.approaches import every
-from maskutils.core.checks import known
+from maskutils.core.checks import known, needs
 from maskutils.results.analysis import CANDIDATE, bootstrap, source_read, trained
 from maskutils.results.records import on_grid
+
+with needs("study"):
+    import pandas as pd
 
 
 class Unmet(ValueError):
@@ -57,7 +58,9 @@ def _candidates(records: pd.DataFrame, task_known: bool, without: Sequence[str] 
     for name in without:
         known(name, {*records["approach"], *trained(records)}, "approach")
     rows, banned = on_grid(records), [*without, *(a.name for a in every() if not a.choosable)]
-    rows = rows[~(trained(rows).isin(banned) | rows["approach"].isin(banned))]  # an interpolation needs what its training needs
+    rows = rows[
+        ~(trained(rows).isin(banned) | rows["approach"].isin(banned))
+    ]  # an interpolation needs what its training needs
     for prefix in ("", "val_"):
         reading = source_read(rows, "known" if task_known else "full", prefix)
         rows = rows.assign(**{f"{prefix}drop": rows[f"{prefix}source_acc_before"] - reading})

@@ -6,12 +6,13 @@ Owns what is claimed and the threshold it must meet. A claim that fails is said 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 from maskutils.core.approaches import described, every, names, the
-from maskutils.core.checks import register
+from maskutils.core.checks import needs, register
 from maskutils.results import analysis, choice
 from maskutils.results.records import of_masks, on_grid, summarise
+
+with needs("study"):
+    import pandas as pd
 
 ELASTIC = ("elastic_mask", "elastic_mask (shuffled)", "elastic_mask (magnitude)", "l2_sp")  # ours, and its controls
 MARGIN = 0.02  # of the hypervolume: what may be lost to WiSE-FT by what is "not worse"; fixed before the records of the study were there
@@ -142,7 +143,9 @@ def masks_against_strong_baselines(records: pd.DataFrame) -> Verdict:
 @register(CLAIMS)
 def masks_against_strong_baselines_through_the_mask(records: pd.DataFrame) -> Verdict:
     """The same with the task known at test time: masks are read through the mask, what has none with the full network."""
-    return _not_worse(records, names("mask"), "through the mask (the task known) the best family of hard masks", "known")
+    return _not_worse(
+        records, names("mask"), "through the mask (the task known) the best family of hard masks", "known"
+    )
 
 
 @register(CLAIMS)

@@ -6,14 +6,16 @@ Owns every number that is read in a notebook, in the terminal or in the README; 
 import math
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
 from maskutils.core import paths
 from maskutils.core.approaches import every, names, the
+from maskutils.core.checks import needs
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice
 from maskutils.results.claims import Verdict
 from maskutils.results.records import at_density, of_masks, on_grid, summarise
+
+with needs("study"):
+    import pandas as pd
 
 KNOBS = ("density", "strength", "fraction")
 

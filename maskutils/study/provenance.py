@@ -129,6 +129,8 @@ def versions() -> dict[str, str]:
 @cache
 def git_commit() -> str:
     """The commit of the checkout, with "-dirty" where package or notebooks differ from it; "unknown" outside one."""
+    if paths.checkout() is None:  # an environment may lie in somebody else's repository
+        return "unknown"
     try:
         return _git("rev-parse", "--short=12", "HEAD") + (
             "-dirty" if _git("status", "--porcelain", "maskutils", "notebooks") else ""

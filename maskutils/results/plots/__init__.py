@@ -3,18 +3,31 @@
 A method has the same colour and marker in every figure; they stand in its description.
 """
 
-from maskutils.results.plots.details import (
-    differences,
-    forgetting_split,
-    gallery,
-    layer_densities,
-    learning,
-    lines,
-    matrix,
-    storage,
-)
-from maskutils.results.plots.style import in_order, look, save_figure
-from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
+from maskutils.core.checks import needs
 
-__all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "learning", "lines"]
+with needs("study"):
+    from maskutils.results.plots.details import (
+        differences,
+        forgetting_split,
+        gallery,
+        layer_densities,
+        learning,
+        lines,
+        matrix,
+        storage,
+    )
+    from maskutils.results.plots.style import in_order, look, save_figure
+    from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
+
+__all__ = [
+    "by_density",
+    "differences",
+    "forgetting_split",
+    "fronts",
+    "gallery",
+    "in_order",
+    "layer_densities",
+    "learning",
+    "lines",
+]
 __all__ += ["look", "matrix", "save_figure", "storage", "tradeoff", "tradeoff_by_pair"]

@@ -1,0 +1,105 @@
+"""The command line itself: what all commands share, and those that work on a project as a whole.
+
+Exit codes: 0 all done, 1 some runs failed (or another batch is at work), 2 bad arguments. Heavy modules are imported by
+the command that needs them.
+"""
+
+import os
+import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from maskutils import __version__
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter, MissingPackage, needs
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Weight masks for domain transfer."
+)
+console = Console(highlight=False)
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        print(f"maskutils {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Say a known fault in one place and leave with its exit code."""
+    from maskutils.batch.run import Busy
+    from maskutils.core.files import DamagedFile
+
+    try:
+        with needs("study"):
+            yield
+    except (BadParameter, Busy, DamagedFile, MissingPackage, OSError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        raise typer.Exit(2 if isinstance(error, BadParameter) else 1) from None
+    except KeyboardInterrupt:
+        console.print("stopped; what is done stays, and the same command goes on from there")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new folder, or one to complete.")]) -> None:
+    """Lay out a project to work in: notebooks, profiles to copy, and the committed results. Files that are there stay."""
+    with faults():
+        from maskutils.batch.layout import lay_out
+
+        written, kept = lay_out(folder)
+    for name in kept:
+        console.print(f"stays: {name}", soft_wrap=True, markup=False)
+    console.print(f"{len(written)} files written to {folder}, {len(kept)} were there and stay", soft_wrap=True)
+    console.print(f"next: cd {folder}; maskutils lab, or maskutils reproduce --profile smoke", soft_wrap=True)
+
+
+@app.command()
+def readme() -> None:
+    """Write the numbers of the committed records (`study`, `fashion`) into README.md."""
+    run_script("tools/fill_readme.py")
+
+
+@app.command()
+def bench() -> None:
+    """Measure what masks, protection and rankings cost against the dense network and the textbook formula; takes a minute."""
+    run_script("benchmarks/bench.py")
+
+
+def run_script(script: str) -> None:
+    """Run a script of the checkout; what is installed without one is told so."""
+    with faults():
+        file = paths.project_root() / script
+        if not file.is_file():
+            raise BadParameter(
+                f"there is no {file}: {script} is part of a checkout (git clone), not of the installed package"
+            )
+        runpy.run_path(str(file), run_name="__main__")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context) -> None:
+    """Open JupyterLab on the notebooks. Further options are JupyterLab's: --no-browser, --port 9000."""
+    with faults(), needs("study", "jupyterlab"):
+        from maskutils.batch.notebooks import notebooks_folder
+
+        command = [sys.executable, "-m", "jupyterlab", str(notebooks_folder()), *context.args]
+    os.environ.update(paths.environment())  # its kernels start in folders of their own
+    os.execv(command[0], command)

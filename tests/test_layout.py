@@ -1,0 +1,99 @@
+"""`maskutils init`: what it lays out, what it leaves alone, and that the commands work there or say what to do."""
+
+import os
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import maskutils
+from maskutils.batch import app, cli, layout, plan
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter
+from maskutils.results.records import load_records
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory without a project."""
+    monkeypatch.delenv("MASKUTILS_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def nowhere(elsewhere, monkeypatch):
+    """One in which there is no checkout either."""
+    monkeypatch.setattr(paths, "checkout", lambda: None)
+    monkeypatch.setattr(paths, "_users", lambda kind: elsewhere / kind)
+    return elsewhere
+
+
+def call(*arguments):
+    result = CliRunner().invoke(cli.app, list(arguments))
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_a_project_holds_notebooks_records_and_profiles(elsewhere, monkeypatch):
+    code, output = call("init", "mine")
+    assert code == 0
+    assert "0 were there and stay" in output
+    monkeypatch.chdir("mine")
+    assert paths.project_root() == elsewhere / "mine"
+    assert len(plan.make_plan("smoke")) > 10
+    assert len(load_records("study")) > 10_000
+    assert {p.stem for p in (elsewhere / "mine" / "profiles").glob("*.yaml")} == set(plan.profiles())
+    assert not list((elsewhere / "mine").rglob("runs"))
+
+
+def test_files_that_are_there_stay_and_are_named(elsewhere):
+    own = elsewhere / "notebooks" / "00_quickstart.ipynb"
+    own.parent.mkdir()
+    own.write_text("my own")
+    code, output = call("init", ".")
+    assert code == 0
+    assert "stays: notebooks/00_quickstart.ipynb" in output
+    assert "1 were there and stay" in output
+    assert own.read_text() == "my own"
+    assert (elsewhere / "notebooks" / "14_claims.ipynb").exists()
+
+
+def test_the_checkout_and_a_file_are_refused(elsewhere):
+    with pytest.raises(BadParameter, match="is the checkout, which is a project already"):
+        layout.lay_out(paths.checkout())
+    (elsewhere / "file").touch()
+    code, output = call("init", "file")
+    assert code == 1
+    assert "error: " in output
+
+
+@pytest.mark.parametrize(("command", "code"), [("plan", 2), ("reproduce", 2), ("status", 2), ("lab", 2), ("verify", 1)])
+def test_where_nothing_is_laid_out_every_command_says_what_to_do(nowhere, command, code):
+    left, output = call(command)
+    assert left == code
+    assert "lay out a project with `maskutils init DIR` and work in DIR" in output
+
+
+def test_jupyterlab_gets_the_options_and_its_kernels_the_root(elsewhere, monkeypatch):
+    layout.lay_out(elsewhere)
+    monkeypatch.setenv("MASKUTILS_DATA_ROOT", str(elsewhere / "data"))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments))
+    assert call("lab", "--no-browser", "--port", "9000")[0] == 0
+    command = [sys.executable, "-m", "jupyterlab", str(elsewhere / "notebooks"), "--no-browser", "--port", "9000"]
+    assert started == [(sys.executable, command)]
+    assert os.environ["MASKUTILS_ROOT"] == str(elsewhere)
+
+
+def test_the_version_is_said():
+    assert call("--version") == (0, f"maskutils {maskutils.__version__}")
+
+
+def test_a_missing_group_is_an_error_of_one_line(elsewhere, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jupyterlab", None)
+    layout.lay_out(elsewhere)
+    code, output = call("lab")
+    assert code == 1
+    assert output.startswith("error: jupyterlab is not installed")
+    assert app.app is cli.app
