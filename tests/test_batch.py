@@ -95,6 +95,16 @@ def test_a_lost_table_or_manifest_is_made_again(root, scheduler):  # noqa: F811
     assert manifest.exists()
 
 
+def test_the_manifest_says_the_seconds_of_this_run_also_where_an_earlier_one_took_longer(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    manifest, runs = root / "results" / "tiny" / "manifest.json", plan.make_plan(profile)
+    files.write_json(manifest, {"runs": [{"id": run.id, "seconds": 50.0} for run in runs]})
+    batch._write_manifest(profile, runs, {run.id: {"status": "done", "seconds": 2.5} for run in runs})
+    found = files.read_json(manifest)
+    assert [row["seconds"] for row in found["runs"]] == [2.5, 2.5]
+    assert found["kernel_seconds"] == 5.0
+
+
 def alive(pid: int) -> bool:
     """Whether the process is there and no zombie."""
     try:

@@ -16,7 +16,7 @@ import filelock
 import torch
 
 from maskutils.batch import kernels, plan
-from maskutils.batch.estimates import longest_paths, measured_seconds
+from maskutils.batch.estimates import longest_paths
 from maskutils.batch.plan import Run
 from maskutils.core import paths
 from maskutils.core.checks import BadParameter
@@ -242,13 +242,10 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
     """What was run, from what, in how long; only when all is done."""
     if any(states[run.id]["status"] != "done" for run in runs):
         return
-    rows, longest = (
-        [],
-        measured_seconds(profile, runs),
-    )  # a run that finds its transfers in the cache costs less than it did
-    for run in runs:
-        seconds = max(states[run.id]["seconds"], longest.get(run.id, 0.0))
-        rows.append({"id": run.id, "key": run.key, "seconds": seconds, "parameters": run.parts["parameters"]})
+    rows = [
+        {"id": run.id, "key": run.key, "seconds": states[run.id]["seconds"], "parameters": run.parts["parameters"]}
+        for run in runs
+    ]
     table = paths.results_dir(profile) / "records.csv"
     manifest = {
         "profile": profile,
