@@ -136,7 +136,7 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str]) ->
                 cwd=run.notebook.parent,
                 progress_bar=False,
                 execution_timeout=timeout,
-                kernel_manager_class=kernels.ipc_kernel_manager(sockets),
+                config=kernels.through_files(sockets),
                 shutdown_kernel="immediate",  # by then all that it wrote is whole on disk
             )
         except papermill.PapermillExecutionError as e:
