@@ -1,6 +1,7 @@
 """The batch: order, failure, resumption after a kill, two at once. These tests start real workers and kernels."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,9 +91,36 @@ def test_a_lost_table_or_manifest_is_made_again(root, scheduler):  # noqa: F811
     table.unlink(), manifest.unlink()
     reproduce(profile, scheduler=scheduler)
     assert table.read_bytes() == kept
-    manifest.unlink()
+    whole = manifest.read_text()
+    for damage in (manifest.unlink, lambda: manifest.write_text(whole[:50]), lambda: manifest.write_text("{}")):
+        damage()
+        reproduce(profile, scheduler=scheduler)
+        assert files.read_json(manifest)["runs"] == files.json.loads(whole)["runs"]
+
+
+def test_a_results_folder_can_be_moved_and_copied(root, scheduler, monkeypatch):  # noqa: F811
+    runs = [{"notebook": "first"}, {"notebook": "second", "after": ["first"], "collect": True}]
+    profile = write_profile(root / "tiny.yaml", runs)
     reproduce(profile, scheduler=scheduler)
-    assert manifest.exists()
+    elsewhere = root / "elsewhere"
+    for folder in ("notebooks", "results"):
+        shutil.copytree(root / folder, elsewhere / folder)
+    monkeypatch.setenv("MASKUTILS_ROOT", str(elsewhere))
+    assert [plan.why(profile, run) for run in plan.make_plan(profile)] == ["", ""]
+    (elsewhere / "results" / "tiny" / "runs" / "first.csv").write_text(
+        "damaged"
+    )  # the copy is looked at, not the original
+    assert [plan.why(profile, run) for run in plan.make_plan(profile)] == ["missing or damaged: first.csv", ""]
+
+
+def test_the_manifest_says_the_seconds_of_this_run_also_where_an_earlier_one_took_longer(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    manifest, runs = root / "results" / "tiny" / "manifest.json", plan.make_plan(profile)
+    files.write_json(manifest, {"runs": [{"id": run.id, "seconds": 50.0} for run in runs]})
+    batch._write_manifest(profile, runs, {run.id: {"status": "done", "seconds": 2.5} for run in runs})
+    found = files.read_json(manifest)
+    assert [row["seconds"] for row in found["runs"]] == [2.5, 2.5]
+    assert found["kernel_seconds"] == 5.0
 
 
 def alive(pid: int) -> bool:

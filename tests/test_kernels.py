@@ -18,10 +18,10 @@ pytestmark = [
 ]
 
 
-def run(folder, *cells):
+def run(folder, *cells, **options):
     """The outputs of the cells: texts, or lists of MIME types."""
     notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in cells])
-    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}}, **options)
     client.execute()
     return [[o.get("text") or sorted(o["data"]) for o in cell.outputs] for cell in notebook.cells]
 
@@ -44,6 +44,11 @@ def test_a_second_kernel_knows_nothing_of_the_first(tmp_path):
 def test_a_kernel_can_use_a_gpu(tmp_path):
     asked = "import torch\nprint(torch.cuda._is_in_bad_fork())"  # true if what it was forked from has asked for one
     assert run(tmp_path, asked) == [["False\n"]]
+
+
+def test_a_kernel_talks_through_files_where_it_is_told_to(tmp_path):
+    asked = "from ipykernel.connect import get_connection_info\nprint(get_connection_info(unpack=True)['ip'])"
+    assert run(tmp_path, asked, config=kernels.through_files(str(tmp_path))) == [[f"{tmp_path}/k\n"]]
 
 
 def test_figures_are_shown_inline(tmp_path):

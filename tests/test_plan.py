@@ -151,6 +151,12 @@ def test_another_image_in_a_folder_reruns(root, cell):  # noqa: F811
     assert plan.why(own, plan.make_plan(own)[0]) == "changed: files"
 
 
+def test_an_output_that_was_never_written_is_missing(root, profile):  # noqa: F811
+    first = plan.make_plan(profile)[0]
+    state_of(root, profile, first, outputs={"runs/never.csv": ""})
+    assert plan.why(profile, first) == "missing or damaged: never.csv"
+
+
 @pytest.mark.parametrize("damage", ["delete", "edit"])
 def test_missing_or_damaged_outputs_are_run_again(root, profile, damage):  # noqa: F811
     first = plan.make_plan(profile)[0]
@@ -161,8 +167,12 @@ def test_missing_or_damaged_outputs_are_run_again(root, profile, damage):  # noq
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", json.dumps({"status": "done"}), json.dumps({"parts": 3, "outputs": 1})]
-)
+    "content",
+    [
+        "", "{", "[]", "null", json.dumps({"status": "done"}), json.dumps({"parts": 3, "outputs": 1}),
+        json.dumps({"status": "done", "parts": {}, "outputs": ["first.csv"]}),
+    ],
+)  # fmt: skip
 def test_a_damaged_state_is_run_again(root, profile, content):  # noqa: F811
     first = plan.make_plan(profile)[0]
     state_of(root, profile, first)

@@ -30,7 +30,8 @@ def plan(profile: ProfileName = "default") -> None:
         from maskutils.batch.estimates import expected_seconds
 
         runs = planning.make_plan(profile)
-        expected = expected_seconds(profile, runs)
+        with console.status("estimating; a network that never ran here is measured for one training step"):
+            expected = expected_seconds(profile, runs)
         reasons = {run.id: planning.why(profile, run) for run in runs}
     table = Table(
         Column("run", overflow="fold"),
@@ -48,7 +49,9 @@ def plan(profile: ProfileName = "default") -> None:
     console.print(table)
     seconds = sum(expected[run.id] for run in runs if reasons[run.id])
     todo = sum(map(bool, reasons.values()))
-    console.print(f"{todo} of {len(runs)} to run; about {duration(seconds)} of one worker, reckoned from `default`")
+    console.print(
+        f"{todo} of {len(runs)} to run; about {duration(seconds)} of one worker, by earlier runs or one measured step"
+    )
 
 
 @app.command()

@@ -1,111 +1,128 @@
-"""What a run will take, before it runs.
-
-Owns the estimates of `maskutils plan` and of the progress line: measured where a run has been done before, else scaled from the
-committed `default` profile by the steps that it takes and the arithmetic of its network.
-"""
+"""How long a run will take: what it took before, else in proportion to a similar run, else from one measured training step."""
 
 import contextlib
+import math
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from maskutils.batch import plan
 from maskutils.batch.plan import Run
 from maskutils.core import paths
+from maskutils.core.checks import BadParameter
 from maskutils.core.files import DamagedFile, read_json
-from maskutils.models.networks import build_model
-from maskutils.study.setup import options
 
-SIDES = {
-    "cifar10": 32,
-    "svhn": 32,
-    "imagenet": 224,
-    "folders": 224,
-}  # pixels, by the source of a pair; 28 for all others
 UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
-START = 8.0  # seconds that a kernel, its imports and its figures take whatever it computes
-STEP = 0.005  # seconds of a step beside the arithmetic of the network: its images, optimiser and Python
-# Operations a second to reckon with: what large networks reach on one core, and on a usual GPU in mixed precision.
-CORE, GPU = 5e10, 2e13
+START = 8.0  # seconds of a notebook's kernel, imports and figures, whatever it trains
+STEP = 0.002  # seconds of a training step outside the network: its images, the optimiser and Python
+ENOUGH = 0.5  # seconds to measure a network for
+
+Network = tuple[str, int, int, int]  # name, channels, pixels a side, images a step
 
 
 def expected_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
-    """Seconds that each run takes with an empty cache: as measured last, or else estimated for a machine like that of `default`."""
-    measured = measured_seconds(profile, runs)
-    rates = _rates()
-    return {run.id: measured.get(run.id) or _estimate(run, rates) for run in runs}
-
-
-def measured_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
-    """Seconds of the runs that were done: from the manifest or the last state, whichever says more (a cache makes it less)."""
-    known = {row["id"]: row["seconds"] for row in _manifest(profile)}
-    for run in runs:
-        with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
-            state = read_json(plan.state_file(profile, run.id))
-            if state["status"] == "done":
-                known[run.id] = max(state["seconds"], known.get(run.id, 0.0))
-    return known
-
-
-def _manifest(profile: str) -> list[dict[str, Any]]:
-    with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError):
-        return read_json(paths.results_dir(profile) / "manifest.json")["runs"]
-    return []
+    """Seconds of each run: those of its last time in `profile`, or an estimate. The first estimate for a network that has not
+    run in any profile measures it, for a second or two.
+    """
+    last, rows = _last_seconds(profile, runs), [row for name in plan.profiles() for row in _manifest(name)]
+    return {run.id: last.get(run.id) or _estimate(run, rows) for run in runs}
 
 
 def longest_paths(profile: str, runs: Sequence[Run]) -> dict[str, float]:
     """Seconds from the start of each of `runs`, in an order in which they can run, to the end of the longest chain that follows it."""
-    seconds, found = expected_seconds(profile, runs), {}
+    seconds, found = expected_seconds(profile, runs), dict.fromkeys((run.id for run in runs), 0.0)
     for run in reversed(runs):
-        found[run.id] = seconds[run.id] + max((found[r.id] for r in runs if run.id in r.after), default=0.0)
-    return found
+        found[run.id] += seconds[run.id]
+        for before in run.after:
+            found[before] = max(found.get(before, 0.0), found[run.id])
+    return {run.id: found[run.id] for run in runs}
 
 
-def _rates() -> dict[str, float]:
-    """How many times its `work` on one core a notebook took in the committed `default` profile, by notebook."""
-    return {
-        row["id"].split("-")[0]: max(row["seconds"] - START, 1.0) / work(row["parameters"], CORE)
-        for row in _manifest("default")
-        if "target_steps" in row["parameters"]
-    }
+def _last_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
+    """Seconds of those of `runs` that were done before, by their state or, where that is gone, by the manifest."""
+    known = {row["id"]: row["seconds"] for row in _manifest(profile)}
+    for run in runs:
+        with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
+            state = read_json(plan.state_file(profile, run.id))
+            known |= {run.id: state["seconds"]} if state["status"] == "done" else {}
+    return known
 
 
-def _estimate(run: Run, rates: Mapping[str, float]) -> float:
-    if not rates or "target_steps" not in run.parameters:
-        return UNKNOWN
-    rate = rates.get(run.notebook.stem) or max(rates.values())
-    try:
-        return START + rate * work(run.parameters, GPU if torch.cuda.is_available() else CORE)
-    except (RuntimeError, AssertionError, ValueError, KeyError):  # a size that the network does not take
-        return UNKNOWN
+def _manifest(profile: str) -> list[dict[str, Any]]:
+    with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
+        return read_json(paths.results_dir(profile) / "manifest.json")["runs"]
+    return []
 
 
-def work(parameters: Mapping[str, Any], throughput: float) -> float:
-    """Seconds of the target's steps of a notebook with `parameters`, at `throughput` operations a second."""
-    return steps(parameters) * (STEP + arithmetic(parameters) / throughput)
+def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Scaled from the run in `rows` of the same notebook that is most like `run`; without one, its steps at the measured pace."""
+    mine, work = _network(run.parameters), steps(run.parameters)
+    same = [row for row in rows if row["id"].split("-")[0] == run.notebook.stem and steps(row["parameters"])]
+    if not (same and work):
+        return START + work * step_seconds(mine) if mine and work else UNKNOWN
+
+    def unlike(row: Mapping[str, Any]) -> tuple[bool, float]:
+        return _network(row["parameters"]) != mine, abs(math.log(steps(row["parameters"]) / work))
+
+    row = min(same, key=unlike)
+    ratio, other = work / steps(row["parameters"]), _network(row["parameters"])
+    if mine and other and mine != other:
+        ratio *= step_seconds(mine) / step_seconds(other)
+    return START + max(row["seconds"] - START, 1.0) * ratio
 
 
 def steps(parameters: Mapping[str, Any]) -> float:
-    """Optimiser steps that a notebook with `parameters` takes, to a factor that is the same for all its runs."""
-    ways = len(parameters.get("densities", [0])) * max(1, len(parameters.get("rankings", [0])))
-    return parameters["target_steps"] * len(parameters["seeds"]) * ways
+    """Optimiser steps on the target that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
+    ways = [max(1, len(parameters.get(name, ()))) for name in ("seeds", "densities", "rankings")]
+    return parameters.get("target_steps", 0) * math.prod(ways)
 
 
-def arithmetic(parameters: Mapping[str, Any]) -> float:
-    """Floating point operations of one step: forward and twice as many backward, for a batch."""
-    source = str(parameters["pair"]).replace(":", "_").split("_")[0]
-    side = options(parameters.get("images", "")).get("size") or SIDES.get(source, 28)
-    return 3 * parameters.get("batch_size", 32) * flops(parameters["model"], 3 if source in SIDES else 1, int(side))
+def _network(parameters: Mapping[str, Any]) -> Network | None:
+    """What decides how long a step takes; None where the parameters do not say it. No image is read."""
+    from maskutils.data.embedded import PACKAGED  # here and below, for torch is not needed where all has run before
+    from maskutils.study.artefacts import loading
+    from maskutils.study.setup import Setup, checked
+
+    if not {"pair", "model"} <= parameters.keys():
+        return None
+    try:
+        setup = checked(Setup, {name: parameters[name] for name in Setup.model_fields if name in parameters})
+        how = loading(setup)
+    except BadParameter:  # a manifest of an older version
+        return None
+    shape = (1, 28) if setup.pair in PACKAGED else (how.channels or 3, how.size or (224 if how.transform else 32))
+    return setup.model, *shape, setup.batch_size
 
 
 @cache
-def flops(model: str, channels: int, side: int) -> int:
-    """Floating point operations of one image through the network `model`; nothing is computed for it."""
-    with torch.device("meta"):
-        network = build_model(model, 10, channels, side).eval()
-        with FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, channels, side, side))
-    return counter.get_total_flops()
+def step_seconds(network: Network) -> float:
+    """Seconds of one training step of `network` on this machine; of a large one, a part of a batch is measured.
+
+    `STEP` alone for a network that does not take images of that size.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from maskutils.models.networks import build_model
+
+    model, channels, side, batch = network
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    built = build_model(model, 10, channels, side).to(device)
+
+    def seconds(images: int) -> float:
+        x, begun = torch.ones(images, channels, side, side, device=device), time.perf_counter()
+        F.cross_entropy(built(x), torch.zeros(images, dtype=torch.long, device=device)).backward()
+        next(built.parameters()).grad.sum().item()  # so that a GPU has finished
+        return time.perf_counter() - begun
+
+    few = min(2, batch)  # norm layers need two
+    try:
+        first = min(seconds(few), seconds(few))  # the first one warms up
+        images = max(few, min(batch, int(few * ENOUGH / first)))
+        times = [seconds(images)]
+        while sum(times) < ENOUGH and len(times) < 5:
+            times.append(seconds(images))
+    except (RuntimeError, ValueError):
+        return STEP
+    return STEP + min(times) * batch / images

@@ -1,23 +1,22 @@
-"""Kernels that begin with their imports done.
+"""Kernels that start with their imports done.
 
-Owns how the batch and the tests start a kernel. The imports of a notebook (torch and its compiler, pandas, seaborn) take longer
-than many a notebook's work. Here a server in each worker imports them once, and every kernel is a fork of it: a process of its own
-with an empty namespace, to which an import costs nothing. It is a kernel provisioner of Jupyter's, known by an entry point and
-chosen by an environment variable; JupyterLab is left alone.
+The imports of a notebook (torch and its compiler, pandas, seaborn) take seconds. A server in each worker imports them once, and
+every kernel is a fork of it: a process of its own with an empty namespace. This is a kernel provisioner of Jupyter's, found by an
+entry point and chosen by an environment variable; JupyterLab keeps its own.
 """
 
-import contextlib
 import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
+from traitlets.config import Config
 
 NAME, GROUP = "maskutils-fork", "jupyter_client.kernel_provisioners"  # as in pyproject.toml
 PRELOADED = ["ipykernel.kernelapp", "maskutils.study.experiment", "maskutils.results.plots", "maskutils.results.report"]
@@ -38,9 +37,8 @@ class ForkProvisioner(LocalProvisioner):
         server = multiprocessing.get_context("forkserver")
         server.set_forkserver_preload(PRELOADED)
         arguments = (cmd[cmd.index("-f") :], kwargs["env"], kwargs.get("cwd") or os.getcwd())
-        with _ready_for_kernels():
-            process = server.Process(target=_kernel, args=arguments, daemon=False)
-            process.start()
+        process = server.Process(target=_kernel, args=arguments, daemon=False)
+        process.start()
         self.process, self.pid, self.pgid = Forked(process), process.pid, process.pid
         return self.connection_info
 
@@ -75,22 +73,9 @@ class Forked:
         self.process.kill()
 
 
-@contextlib.contextmanager
-def _ready_for_kernels() -> Iterator[None]:
-    """Inside the block a server that is started imports matplotlib as a kernel does, and no process runs our script again."""
-    main, backend = sys.modules["__main__"], os.environ.get("MPLBACKEND")
-    before = {name: getattr(main, name, None) for name in ("__file__", "__spec__")}
-    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    main.__file__ = main.__spec__ = None
-    try:
-        yield
-    finally:
-        vars(main).update(before)
-        os.environ.pop("MPLBACKEND") if backend is None else os.environ.update(MPLBACKEND=backend)
-
-
 def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
     """Be a kernel, as `python -m ipykernel_launcher` is, in a process group and with the environment that Jupyter expects."""
+    import matplotlib
     from ipykernel.kernelapp import IPKernelApp
 
     multiprocessing.set_start_method(None, force=True)  # that of any Python, not the one by which this process began
@@ -98,6 +83,8 @@ def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: st
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    # The server had imported matplotlib before it could know that figures go to a notebook.
+    matplotlib.rcParams["backend"] = environment.get("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
     sys.argv = [sys.argv[0], *arguments]
     IPKernelApp.launch_instance(argv=list(arguments), parent_handle=os.getppid())
@@ -109,16 +96,8 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def ipc_kernel_manager(sockets: str) -> type:
-    """A kernel manager that talks through sockets in the folder `sockets`: no ports, hence no race for them. TCP where
-    there are none.
+def through_files(sockets: str) -> Config:
+    """The configuration of a kernel manager that talks through sockets in the folder `sockets`, so that no two kernels race for a
+    port. Windows has none: there it is empty.
     """
-    from jupyter_client.manager import AsyncKernelManager
-
-    if os.name == "nt":
-        return AsyncKernelManager
-    return type(
-        "IPCKernelManager",
-        (AsyncKernelManager,),
-        {"_transport_default": lambda self: "ipc", "_ip_default": lambda self: f"{sockets}/k"},
-    )
+    return Config() if os.name == "nt" else Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/k"})

@@ -168,14 +168,21 @@ def why(profile: str, run: Run) -> str:
         return "not run yet"
     try:
         state = read_json(file)
-        parts = json.loads(json.dumps(run.parts))  # as they come back from a file
-        changed = [part for part, value in parts.items() if state["parts"].get(part) != value]
-        outputs = state["outputs"]
-    except (DamagedFile, KeyError, TypeError, AttributeError):
+        changed = [part for part, value in _as_stored(run.parts).items() if state["parts"].get(part) != value]
+        outputs = dict(state["outputs"])
+    except (DamagedFile, KeyError, TypeError, ValueError, AttributeError):
         return "its state file is damaged"
     if changed:
         return "changed: " + ", ".join(changed)
     if state.get("status") != "done":
         return "failed before"
-    damaged = [Path(path).name for path, digest in outputs.items() if file_digest(Path(path)) != digest]
+    folder = paths.results_dir(profile)  # the names of outputs are relative to it, so that it can be moved and copied
+    damaged = [
+        Path(name).name for name, digest in outputs.items() if not digest or file_digest(folder / name) != digest
+    ]
     return "missing or damaged: " + ", ".join(damaged) if damaged else ""
+
+
+def _as_stored(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """`parts` as they come back from a file."""
+    return json.loads(json.dumps(parts))

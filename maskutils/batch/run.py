@@ -16,11 +16,11 @@ import filelock
 import torch
 
 from maskutils.batch import kernels, plan
-from maskutils.batch.estimates import longest_paths, measured_seconds
+from maskutils.batch.estimates import longest_paths
 from maskutils.batch.plan import Run
 from maskutils.core import paths
 from maskutils.core.checks import BadParameter
-from maskutils.core.files import file_digest, read_json, write_json
+from maskutils.core.files import DamagedFile, file_digest, read_json, write_json
 from maskutils.results import records
 from maskutils.study.inputs import check_inputs
 from maskutils.study.provenance import cores, git_commit, versions
@@ -58,7 +58,7 @@ def reproduce(
         if todo:
             with client(min(workers or _at_once(), len(todo)), scheduler) as dask:
                 _work(profile, todo, states, dask, report)
-        if todo or not (paths.results_dir(profile) / "manifest.json").exists():
+        if todo or not _has_manifest(profile, runs):
             _write_manifest(profile, runs, states)
     return states
 
@@ -136,7 +136,7 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str]) ->
                 cwd=run.notebook.parent,
                 progress_bar=False,
                 execution_timeout=timeout,
-                kernel_manager_class=kernels.ipc_kernel_manager(sockets),
+                config=kernels.through_files(sockets),
                 shutdown_kernel="immediate",  # by then all that it wrote is whole on disk
             )
         except papermill.PapermillExecutionError as e:
@@ -234,21 +234,27 @@ def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
         outputs.append(plan.records_file(profile, run.id))
     if outputs and run.collect:
         outputs.append(paths.results_dir(profile) / "records.csv")
-    digests = {str(path): file_digest(path) for path in outputs}
+    digests = {str(path.relative_to(paths.results_dir(profile))): file_digest(path) for path in outputs}
     write_json(plan.state_file(profile, run.id), state | {"parts": dict(run.parts), "outputs": digests})
+
+
+def _has_manifest(profile: str, runs: Sequence[Run]) -> bool:
+    """Whether there is a whole manifest of just these runs."""
+    try:
+        rows = read_json(paths.results_dir(profile) / "manifest.json")["runs"]
+        return [(row["id"], row["key"]) for row in rows] == [(run.id, run.key) for run in runs]
+    except (FileNotFoundError, DamagedFile, KeyError, TypeError):
+        return False
 
 
 def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[str, Any]]) -> None:
     """What was run, from what, in how long; only when all is done."""
     if any(states[run.id]["status"] != "done" for run in runs):
         return
-    rows, longest = (
-        [],
-        measured_seconds(profile, runs),
-    )  # a run that finds its transfers in the cache costs less than it did
-    for run in runs:
-        seconds = max(states[run.id]["seconds"], longest.get(run.id, 0.0))
-        rows.append({"id": run.id, "key": run.key, "seconds": seconds, "parameters": run.parts["parameters"]})
+    rows = [
+        {"id": run.id, "key": run.key, "seconds": states[run.id]["seconds"], "parameters": run.parts["parameters"]}
+        for run in runs
+    ]
     table = paths.results_dir(profile) / "records.csv"
     manifest = {
         "profile": profile,

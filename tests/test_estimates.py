@@ -1,0 +1,102 @@
+"""Estimates: measured where there is a measurement, else in proportion to the work."""
+
+import pytest
+from projects import root, write_notebook, write_profile  # noqa: F401
+
+from maskutils.batch import estimates, plan
+from maskutils.core import files, paths
+
+PARAMETERS = {"pair": "mnist_to_digits", "model": "mlp", "seeds": [0], "densities": [0.1, 0.5], "target_steps": 300}
+
+
+@pytest.fixture
+def work(root):  # noqa: F811
+    """A notebook with the parameters of training; gives a function that says the seconds expected for a run of it."""
+    kinds = {"seeds": "list[int]", "densities": "list[float]", "target_steps": "int"}
+    lines = [f"{name}: {kinds.get(name, 'str')} = {value!r}  #" for name, value in PARAMETERS.items()]
+    write_notebook(root / "notebooks" / "work.ipynb", "pass", parameters="\n".join(lines))
+
+    def expected(**parameters):
+        profile = write_profile(root / "tiny.yaml", [{"notebook": "work", "parameters": parameters}])
+        return estimates.expected_seconds(profile, plan.make_plan(profile))["work"]
+
+    return expected
+
+
+def ran(profile, run, seconds, **parameters):
+    """Write a manifest that says how long a run took."""
+    row = {"id": run, "seconds": seconds, "parameters": PARAMETERS | parameters}
+    files.write_json(paths.results_dir(profile) / "manifest.json", {"runs": [row]})
+
+
+def test_a_run_takes_what_it_took_last_and_another_what_nothing_is_known_of(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    runs = plan.make_plan(profile)
+    files.write_json(plan.state_file(profile, "first"), {"status": "done", "seconds": 7.5})
+    assert estimates.expected_seconds(profile, runs) == {"first": 7.5, "second": estimates.UNKNOWN}
+
+
+def test_the_last_state_is_believed_before_the_manifest(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    runs = plan.make_plan(profile)
+    ran(profile, "first", 40.0)
+    assert estimates.expected_seconds(profile, runs) == {"first": 40.0}
+    files.write_json(plan.state_file(profile, "first"), {"status": "done", "seconds": 7.5})
+    assert estimates.expected_seconds(profile, runs) == {"first": 7.5}
+    files.write_json(plan.state_file(profile, "first"), {"status": "failed", "seconds": 1.0})
+    assert estimates.expected_seconds(profile, runs) == {"first": 40.0}
+
+
+def test_a_run_is_as_urgent_as_the_longest_chain_that_begins_with_it(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "third.ipynb")
+    runs = [
+        {"notebook": "first"},
+        {"notebook": "second", "after": ["first"]},
+        {"notebook": "third", "after": ["second"]},
+    ]
+    profile = write_profile(root / "tiny.yaml", runs)
+    rows = [{"id": n, "seconds": s} for n, s in {"first": 5.0, "second": 7.0, "third": 1.0}.items()]
+    files.write_json(paths.results_dir(profile) / "manifest.json", {"runs": rows})
+    found = estimates.longest_paths(profile, plan.make_plan(profile))
+    assert found == {"first": 13.0, "second": 8.0, "third": 1.0}
+
+
+def test_a_run_never_done_is_scaled_by_its_steps_from_another_profile(work, monkeypatch):
+    monkeypatch.setattr(estimates, "step_seconds", None)  # the same network: nothing is measured
+    ran("study", "work-x", estimates.START + 10)
+    assert work(seeds=[0, 1, 2], target_steps=600) == pytest.approx(estimates.START + 60)
+
+
+def test_it_is_scaled_from_the_run_that_is_most_like_it(work, monkeypatch):
+    monkeypatch.setattr(estimates, "step_seconds", {"mlp": 1.0, "cnn": 5.0}.__getitem__)
+    monkeypatch.setattr(estimates, "_network", lambda parameters: parameters["model"])
+    ran("default", "work-x", estimates.START + 1000, model="cnn")
+    ran("study", "work-x", estimates.START + 10, target_steps=150)
+    assert work() == pytest.approx(estimates.START + 20)
+    ran("study", "other-x", 1.0)
+    assert work() == pytest.approx(estimates.START + 200)
+
+
+def test_a_notebook_that_never_ran_anywhere_takes_its_steps_at_the_measured_pace(work, monkeypatch):
+    monkeypatch.setattr(estimates, "step_seconds", lambda network: 2.0 if network == ("mlp", 1, 28, 32) else None)
+    assert work() == pytest.approx(estimates.START + 600 * 2.0)
+
+
+def test_the_step_of_a_network_is_measured_once_and_grows_with_its_batch():
+    small, large = ("mlp", 1, 28, 2), ("cnn", 3, 64, 64)
+    assert estimates.STEP < estimates.step_seconds(small) < estimates.step_seconds(large) < 5
+    assert estimates.step_seconds(large) == estimates.step_seconds(large)
+
+
+def test_a_network_that_does_not_take_images_of_that_size_is_no_error():
+    assert estimates.step_seconds(("vgg11", 1, 1, 2)) == estimates.STEP
+
+
+@pytest.mark.parametrize(("pair", "shape"), [("mnist_to_digits", (1, 28)), ("cifar10_to_stl10", (3, 32))])
+def test_the_size_of_images_is_known_without_reading_one(pair, shape):
+    assert estimates._network(PARAMETERS | {"pair": pair, "batch_size": 8}) == ("mlp", *shape, 8)
+
+
+def test_parameters_of_an_older_manifest_are_no_error():
+    assert estimates._network(PARAMETERS | {"batch_size": "many"}) is None
+    assert estimates._network({"seeds": [0]}) is None
