@@ -63,6 +63,6 @@ def test_flops_are_counted_without_computing():
 
 def test_arithmetic_grows_with_the_images_side():
     small, large = (
-        {**PARAMETERS, "model": "cnn", "pair": "folders:a:b", "images": f"size {side}"} for side in (32, 64)
+        {**PARAMETERS, "model": "cnn", "pair": "folders:a:b", "images": {"size": side}} for side in (32, 64)
     )
     assert cost.arithmetic(large) > 3 * cost.arithmetic(small)

@@ -17,7 +17,7 @@ from maskutils.batch.plan import Run
 from maskutils.core import paths
 from maskutils.core.files import DamagedFile, read_json
 from maskutils.models.networks import build_model
-from maskutils.study.setup import options
+from maskutils.study.setup import Images
 
 SIDES = {
     "cifar10": 32,
@@ -97,8 +97,8 @@ def steps(parameters: Mapping[str, Any]) -> float:
 def arithmetic(parameters: Mapping[str, Any]) -> float:
     """Floating point operations of one step: forward and twice as many backward, for a batch."""
     source = str(parameters["pair"]).replace(":", "_").split("_")[0]
-    side = options(parameters.get("images", "")).get("size") or SIDES.get(source, 28)
-    return 3 * parameters.get("batch_size", 32) * flops(parameters["model"], 3 if source in SIDES else 1, int(side))
+    side = Images(**parameters.get("images") or {}).size or SIDES.get(source, 28)  # older manifests have text, empty
+    return 3 * parameters.get("batch_size", 32) * flops(parameters["model"], 3 if source in SIDES else 1, side)
 
 
 @cache

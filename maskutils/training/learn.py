@@ -7,6 +7,7 @@ protocols, records or files.
 import copy
 import inspect
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -74,17 +75,27 @@ def learn_mask(
     return native if density is None else native.at_density(density, per_layer)
 
 
+def usual(method: str | None) -> dict[str, Any]:
+    """The options that `method` takes, and their defaults.
+
+    >>> usual("gumbel_sigmoid")
+    {'tau': 1.0, 'init': None, 'lr': 0.3, 'strength': 2e-06}
+    """
+    cls = LAYERS.get(method)
+    if cls is None:
+        return {"of": "gumbel_sigmoid"} if method == "shuffled" else {}
+    taken = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
+    return taken | {"lr": cls.lr, "strength": cls.strength}
+
+
 def unusual(method: str | None, options: Mapping[str, float | str]) -> dict[str, float | str]:
     """Those of `options` that are not what `method` does anyway: two ways to ask for one mask have one name.
 
     >>> unusual("gumbel_sigmoid", {"tau": 1.0, "lr": 1.0})
     {'lr': 1.0}
     """
-    usual, cls = {"of": "gumbel_sigmoid"}, LAYERS.get(method)
-    if cls is not None:
-        usual = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
-        usual |= {"lr": cls.lr, "strength": cls.strength}
-    return {name: value for name, value in options.items() if name not in usual or usual[name] != value}
+    defaults = usual(method)
+    return {name: value for name, value in options.items() if name not in defaults or defaults[name] != value}
 
 
 def mask_batch(batch_size: int) -> int:
