@@ -204,12 +204,21 @@ def test_predictions_are_in_order_and_do_not_depend_on_the_batch_size(size):
     assert torch.allclose(logits, model.eval()(data.tensors[0]), atol=1e-6)
 
 
-def test_evaluation_changes_nothing_but_the_mode():
-    model = with_norm().train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def test_evaluation_changes_nothing_and_gives_every_submodule_its_mode_back():
+    model, modes = with_norm().train(), []
+    model[1].eval()  # a frozen norm layer
+    model[1].register_forward_pre_hook(lambda m, _: modes.append(any(module.training for module in model.modules())))
+    before = state(model)
     evaluate(model, easy())
-    assert not any(module.training for module in model.modules())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert modes == [False]
+    assert state(model) == before
+
+
+def test_the_modes_are_given_back_where_evaluation_fails():
+    model = with_norm().train()
+    with pytest.raises(RuntimeError):
+        evaluate(model, [(torch.zeros(2, 3, 8, 8), torch.zeros(2).long())])
+    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize(("batch", "found"), [

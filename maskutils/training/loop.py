@@ -1,8 +1,4 @@
-"""The one training loop, and what reads a network out.
-
-Owns how anything is trained and evaluated. `fit` mutates the model it is given and says so; `predict` and `evaluate` leave
-it in evaluation mode; everything else leaves its input alone. It must not know protocols, records or files.
-"""
+"""The one training loop."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +42,7 @@ def fit(
     watch: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train `params` (all by default) of `model` on `data` by cross-entropy, with a cosine schedule to 0; mutates
-    `model`.
+    `model`, and leaves it in evaluation mode.
 
     `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
     begun again. `penalty(images, logits, progress)` is added to the loss, progress in [0, 1). `norm="eval"` leaves the
@@ -70,7 +66,6 @@ def fit(
                 history.append({"step": step, "loss": finite(total.item() / (step - last), step, lr)})
                 if watch is not None:
                     history[-1] |= watch()
-                    training_mode(model, norm)
                 total, last = torch.zeros_like(total), step
     model.eval()
     return history
