@@ -113,6 +113,13 @@ def test_the_penalty_is_minimised_and_told_images_logits_and_progress():
     assert model[1].weight.square().mean() < 0.8 * before
 
 
+def test_a_step_begins_with_its_progress_before_the_network_is_run():
+    model, told = NETS["mlp"](), []
+    model.register_forward_pre_hook(lambda *_: told.append("forward"))
+    fit(model, easy(), steps=4, begin_step=told.append)
+    assert told == [0.0, "forward", 0.25, "forward", 0.5, "forward", 0.75, "forward"]
+
+
 def test_the_learning_rate_falls_to_zero_along_half_a_cosine(monkeypatch):
     made, rates = [], []
     monkeypatch.setitem(OPTIMIZERS, "sgd", lambda params, lr: made.append(torch.optim.SGD(params, lr)) or made[0])
