@@ -129,7 +129,7 @@ def bias_only(model: nn.Module, train: Train) -> History:
     Source: Ben Zaken et al. 2022 (BitFit, arXiv 2106.10199).
     """
     head = tuple(own_head(model))
-    return train(params=[p for n, p in model.named_parameters() if p.ndim == 1 or n.startswith(head or "\0")])
+    return train(params=[p for n, p in model.named_parameters() if p.ndim == 1 or n.startswith(head)])
 
 
 @register(PROTOCOLS)
@@ -142,7 +142,7 @@ def bn_only(model: nn.Module, train: Train) -> History:
     if not norms:
         raise ValueError(f"bn_only: {type(model).__name__} has no norm layers with parameters; use bias_only")
     head = tuple(own_head(model))
-    return train(params=[p for n, p in model.named_parameters() if id(p) in norms or n.startswith(head or "\0")])
+    return train(params=[p for n, p in model.named_parameters() if id(p) in norms or n.startswith(head)])
 
 
 @register(PROTOCOLS)
