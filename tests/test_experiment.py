@@ -9,12 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from maskutils.core import paths
 from maskutils.core.checks import BadParameter
+from maskutils.data.pair import Loading
 from maskutils.masks import rankings
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS, fisher_information
 from maskutils.results.records import COLUMNS, READINGS
 from maskutils.study import artefacts, experiment
-from maskutils.study.setup import Setup
+from maskutils.study.setup import Compute, Images, Setup
 from maskutils.training import protocols
 from maskutils.training.evaluation import evaluate
 
@@ -81,7 +82,7 @@ def test_a_source_network_is_trained_once_and_found_again(calls):
 )  # fmt: skip
 def test_a_source_network_is_trained_again_exactly_if_what_it_depends_on_changes(calls, change, retrained):
     experiment.source_network(TINY, 0)
-    experiment.source_network(TINY.model_copy(update=change), 0)
+    experiment.source_network(TINY.changed(**change), 0)
     assert calls == ["fit"] * (1 + retrained)
 
 
@@ -92,10 +93,10 @@ def test_another_seed_is_another_network(calls):
 
 
 def test_another_version_of_the_first_stage_makes_everything_again(calls, monkeypatch):
-    experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
+    experiment.run_method(TINY.changed(densities=(0.1,)), "magnitude")
     before = list(calls)
     monkeypatch.setitem(artefacts.STAGES, "source", -1)
-    experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
+    experiment.run_method(TINY.changed(densities=(0.1,)), "magnitude")
     assert calls == before * 2 == ["fit", "mask", "transfer"] * 2
 
 
@@ -161,7 +162,7 @@ def test_an_elastic_mask_of_an_unknown_method_is_refused():
 
 def test_per_layer_is_a_density_too_and_not_learnt_again(calls):
     overall = experiment.source_mask(TINY, "gumbel_sigmoid", 0, 0.1)
-    each = experiment.source_mask(TINY.model_copy(update={"per_layer": True}), "gumbel_sigmoid", 0, 0.1)
+    each = experiment.source_mask(TINY.changed(per_layer=True), "gumbel_sigmoid", 0, 0.1)
     assert calls.count("mask") == 1
     assert list(each.densities.values()) == pytest.approx([0.1] * 2, abs=1e-3) != list(overall.densities.values())
 
@@ -169,7 +170,7 @@ def test_per_layer_is_a_density_too_and_not_learnt_again(calls):
 @pytest.mark.parametrize("change", [{"mask_steps": 5}, {"source_steps": 21}])
 def test_a_mask_is_learnt_again_if_what_it_depends_on_changes(calls, change):
     experiment.source_mask(TINY, "piggyback", 0)
-    experiment.source_mask(TINY.model_copy(update=change), "piggyback", 0)
+    experiment.source_mask(TINY.changed(**change), "piggyback", 0)
     experiment.source_mask(TINY, "piggyback", 0, threshold=1e-3)
     assert calls.count("mask") == 3
 
@@ -200,9 +201,9 @@ def test_records_are_measured_once_and_found_again(calls):
     ],
 )  # fmt: skip
 def test_a_record_is_measured_again_exactly_if_what_it_depends_on_changes(calls, change, again):
-    setup = TINY.model_copy(update={"densities": (0.1,)})
+    setup = TINY.changed(densities=(0.1,))
     experiment.run_method(setup, "magnitude")
-    experiment.run_method(setup.model_copy(update=change), "magnitude")
+    experiment.run_method(setup.changed(**change), "magnitude")
     assert calls.count("transfer") == 1 + again
 
 
@@ -210,7 +211,7 @@ def test_a_record_is_measured_again_exactly_if_what_it_depends_on_changes(calls,
 def test_another_version_of_transfers_measures_again_but_keeps_what_it_starts_from(calls, monkeypatch, stage):
     for version in (-1, -2):
         monkeypatch.setitem(artefacts.STAGES, stage, version)
-        experiment.run_method(TINY.model_copy(update={"densities": (0.1,)}), "magnitude")
+        experiment.run_method(TINY.changed(densities=(0.1,)), "magnitude")
     assert calls == ["fit", "mask", "transfer", "transfer"]
 
 
@@ -225,7 +226,7 @@ def test_the_seed_decides_every_record_but_its_seconds(tmp_path, monkeypatch):
 
 
 def test_run_method_has_a_record_for_each_seed_and_density():
-    made = experiment.run_method(TINY.model_copy(update={"seeds": (0, 1)}), "random")
+    made = experiment.run_method(TINY.changed(seeds=(0, 1)), "random")
     assert list(zip(made["seed"], made["density"].round(2), strict=True)) == [(0, 0.1), (0, 0.5), (1, 0.1), (1, 0.5)]
     assert set(made["approach"]) == {"random"}
     assert (made["drift"] == 0.0).all()
@@ -235,7 +236,7 @@ def test_run_method_has_a_record_for_each_seed_and_density():
 
 @pytest.mark.parametrize("protocol", ["source_only", "finetune"])
 def test_run_protocol_has_a_record_for_each_seed_without_a_mask(protocol):
-    made = experiment.run_protocol(TINY.model_copy(update={"seeds": (0, 2)}), protocol)
+    made = experiment.run_protocol(TINY.changed(seeds=(0, 2)), protocol)
     assert made["seed"].tolist() == [0, 2]
     assert set(made["approach"]) == {protocol}
     assert made[["method", "density", "native_of", "source_acc_masked", "drift"]].isna().all(axis=None)
@@ -252,14 +253,14 @@ def test_run_native_sets_a_random_mask_of_equal_density_beside_a_methods_own(met
 
 
 def test_an_anchor_has_a_record_for_each_strength_and_alpha():
-    made = experiment.run_grid(TINY.model_copy(update={"alphas": (0.5, 1.0)}), "l2_sp", 2)
+    made = experiment.run_grid(TINY.changed(alphas=(0.5, 1.0)), "l2_sp", 2)
     assert made[["strength", "alpha"]].values.tolist() == [[0.1, 0.5], [0.1, 1.0], [1.0, 0.5], [1.0, 1.0]]
     assert made["approach"].tolist() == ["l2_sp + wise_ft", "l2_sp"] * 2
     assert made["source_acc_full"].nunique() > 1
 
 
 def test_alpha_says_how_far_the_record_is_from_the_source_to_the_target():
-    setup = TINY.model_copy(update={"alphas": (1e-6, 1.0)})
+    setup = TINY.changed(alphas=(1e-6, 1.0))
     near, far = (row for _, row in experiment.run_protocol(setup, "finetune").iterrows())
     source = experiment.run_protocol(TINY, "source_only").iloc[0]
     assert [near[name] for name in READINGS[3:]] == [source[name] for name in READINGS[3:]]
@@ -285,14 +286,14 @@ def test_a_grid_has_at_least_one_value_and_belongs_to_a_knob(calls):
 def test_a_target_mask_is_learnt_for_the_mask_steps_that_the_record_states(monkeypatch, protocol, method):
     taken, learn = [], protocols.learn_subnetwork
     monkeypatch.setattr(protocols, "learn_subnetwork", lambda *a, **k: taken.append(k["steps"]) or learn(*a, **k))
-    setup = TINY.model_copy(update={"densities": (0.1,)})
+    setup = TINY.changed(densities=(0.1,))
     made = experiment.run_method(setup, method, protocol) if method else experiment.run_protocol(setup, protocol)
     assert made["mask_steps"].tolist() == taken == [10]
 
 
 def test_a_record_says_what_it_was_made_with():
     row = experiment.run_method(TINY, "gumbel_sigmoid").iloc[0]
-    settings = TINY.model_dump(exclude={"seeds", "densities", "alphas"})
+    settings = TINY.model_dump(exclude={"seeds", "densities", "alphas"}) | {"images": "", "compute": "auto"}
     assert {name: row[name] for name in settings} == settings
     assert torch.__version__.startswith(row["torch"])
     assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?|unknown", row["commit"])
@@ -301,19 +302,19 @@ def test_a_record_says_what_it_was_made_with():
 
 def test_a_cached_record_says_what_it_was_made_with_too():
     experiment.run_method(TINY, "gumbel_sigmoid")
-    other = experiment.run_method(TINY.model_copy(update={"mask_steps": 7}), "gumbel_sigmoid")
+    other = experiment.run_method(TINY.changed(mask_steps=7), "gumbel_sigmoid")
     assert list(other["mask_steps"]) == [7, 7]
 
 
 @pytest.mark.parametrize("steps", [1, 5, 7, 10])
 def test_any_number_of_target_steps_gives_a_record(steps):
-    setup = TINY.model_copy(update={"target_steps": steps, "densities": (0.1,)})
+    setup = TINY.changed(target_steps=steps, densities=(0.1,))
     assert len(experiment.run_method(setup, "magnitude")) == 1
 
 
 @pytest.mark.parametrize("kind", ["source", "mask", "transfer"])
 def test_a_damaged_cache_file_is_named_and_made_again(kind):
-    setup = TINY.model_copy(update={"densities": (0.1,)})
+    setup = TINY.changed(densities=(0.1,))
     first = experiment.run_method(setup, "piggyback")
     path = only_file(kind)
     path.write_bytes(path.read_bytes()[:50])
@@ -345,12 +346,10 @@ def test_a_cache_file_of_another_shape_is_made_again():
 
 def test_an_unknown_or_absent_device_is_an_error_that_says_what_there_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(
-        BadParameter, match=r"unknown word of compute 'gpu'; known: auto, bf16, channels_last, cpu, cuda"
-    ):
-        artefacts.device(Setup(compute="gpu"))
+    with pytest.raises(BadParameter, match=r"compute\.device = 'gpu': input should be 'auto', 'cpu', 'cuda' or 'mps'"):
+        artefacts.device(Setup().changed(compute={"device": "gpu"}))
     with pytest.raises(BadParameter, match=r"device 'cuda' is not there; present: .*cpu"):
-        artefacts.device(Setup(compute="cuda"))
+        artefacts.device(Setup(compute=Compute(device="cuda")))
 
 
 @pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
@@ -358,15 +357,15 @@ def test_auto_is_the_fastest_device_that_is_there(monkeypatch, cuda, mps, chosen
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert artefacts.device(Setup()).type == chosen
-    assert artefacts.device(Setup(compute="cpu")).type == "cpu"
+    assert artefacts.device(Setup(compute=Compute(device="cpu"))).type == "cpu"
 
 
 def test_a_gpu_that_only_emulates_bf16_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: emulated)
     with pytest.raises(BadParameter, match="only emulates bf16"):
-        artefacts.device(Setup(compute="auto bf16"))
-    assert artefacts.device(Setup(compute="auto")).type == "cuda"
+        artefacts.device(Setup(compute=Compute(precision="bf16")))
+    assert artefacts.device(Setup()).type == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -378,6 +377,17 @@ def test_unknown_pairs_and_networks_are_refused_before_any_work(calls, change, m
     with pytest.raises(BadParameter, match=f"Did you mean '{meant}'"):
         experiment.configure(change)
     assert calls == []
+
+
+def test_images_of_the_setup_are_what_the_pair_is_loaded_with():
+    assert artefacts.loading(Setup()) == Loading()
+    given = {"size": 64, "channels": 3, "damaged": "skip", "classes": "common", "workers": 2}
+    assert artefacts.loading(Setup(images=Images(**given))) == Loading(**given)
+
+
+def test_compute_stands_in_records_as_text():
+    setup = TINY.changed(densities=(0.1,), compute={"device": "cpu", "channels_last": True})
+    assert experiment.run_method(setup, "magnitude")["compute"].item() == "cpu channels_last"
 
 
 def test_configure_gives_the_setup_of_a_notebook():
@@ -422,7 +432,7 @@ def test_tuning_reads_masks_on_validation_images_only(monkeypatch):
 
 
 def test_fine_tuning_that_learnt_nothing_is_told_every_time():
-    setup = TINY.model_copy(update={"target_lr": 1e-9, "pair": "mnist_to_inverted", "source_steps": 60})
+    setup = TINY.changed(target_lr=1e-9, pair="mnist_to_inverted", source_steps=60)
     for _ in range(2):  # made, and from the cache
         with pytest.warns(
             UserWarning, match=r"reaches \d+ % on the target, where guessing reaches 10 %.*lower target_lr"
@@ -432,7 +442,7 @@ def test_fine_tuning_that_learnt_nothing_is_told_every_time():
 
 def test_a_record_says_mask_steps_only_where_a_mask_is_learnt():
     """Notebook 01 has no `mask_steps`, 07 has: their fine-tuning is one transfer, with one record and one place in the cache."""
-    other = TINY.model_copy(update={"mask_steps": 5})
+    other = TINY.changed(mask_steps=5)
     first, second = (experiment.run_protocol(setup, "finetune") for setup in (TINY, other))
     assert first["mask_steps"].isna().all()
     assert timeless(first) == timeless(second)

@@ -53,7 +53,7 @@ def test_classes_that_do_not_go_together_are_refused_before_any_image_is_opened(
     shutil.copytree(folders / "a" / "cat", folders / "a" / "dog")
     with pytest.raises(BadParameter, match=r"set classes common to keep only those \(as in images: "):
         inputs.check_inputs({"pair": "folders:a:b"})
-    inputs.check_inputs({"pair": "folders:a:b", "images": "classes common"})
+    inputs.check_inputs({"pair": "folders:a:b", "images": {"classes": "common"}})
 
 
 def test_pretrained_weights_are_downloaded_once_before_any_kernel_wants_them(monkeypatch):

@@ -126,6 +126,11 @@ def test_a_subnetwork_is_a_copy_in_which_only_what_is_asked_for_was_trained(trai
     assert moved == weights | ({"5.weight", "5.bias"} if train else set())
 
 
+def test_what_watches_the_head_while_a_mask_is_learnt_is_taken_off_again(trained):
+    model, _ = learn_subnetwork(trained, easy(), "piggyback", steps=1)
+    assert not any(module._forward_hooks for module in (*model.modules(), *trained.modules()))
+
+
 @pytest.mark.parametrize("method", RANKINGS)
 def test_a_ranking_needs_a_density(trained, method):
     with pytest.raises(ValueError, match=rf"{method!r} .*no native density; pass density="):

@@ -70,6 +70,19 @@ def test_faults_of_a_profile_are_refused_before_anything_runs(root, runs, messag
         plan.make_plan(write_profile(root / "bad.yaml", runs))
 
 
+def test_numbers_of_a_profile_may_be_written_as_in_python(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "n.ipynb", "1", parameters="source_lr: float = 1e-3\nseeds: list[int] = [0]")
+    (root / "own.yaml").write_text("description: x\nparameters: {source_lr: 1e-4, seeds: [10]}\nruns: [{notebook: n}]")
+    assert plan.make_plan(str(root / "own.yaml"))[0].parameters == {"source_lr": 1e-4, "seeds": [10]}
+
+
+def test_a_run_is_named_for_the_settings_it_varies(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "n.ipynb", "1", parameters="compute: dict = {}")
+    runs = [{"notebook": "n", "each": {"compute": [{"device": "cpu"}, {"device": "cpu", "channels_last": True}]}}]
+    made = plan.make_plan(write_profile(root / "own.yaml", runs))
+    assert [run.id for run in made] == ["n-device_cpu", "n-channels_last_True_device_cpu"]
+
+
 def test_a_misspelt_common_parameter_is_refused(root):  # noqa: F811
     with pytest.raises(BadParameter, match="unknown parameter of profile"):
         plan.make_plan(write_profile(root / "bad.yaml", [{"notebook": "first"}], sedes=[1]))
@@ -100,7 +113,7 @@ def test_values_out_of_range_are_refused_before_a_kernel_starts(root, parameters
         plan.make_plan(write_profile(root / "bad.yaml", [{"notebook": "n", "parameters": value}]))
 
 
-@pytest.mark.parametrize("cell", [None, "x = 1", "x: int | None = None", "x: int = 1 + y", "x: dict = {}", "import os"])
+@pytest.mark.parametrize("cell", [None, "x = 1", "x: int | None = None", "x: int = 1 + y", "x: set = {1}", "import os"])
 def test_a_parameters_cell_of_another_form_is_refused(root, cell):  # noqa: F811
     path = write_notebook(root / "notebooks" / "n.ipynb", "1", parameters=cell)
     with pytest.raises(BadParameter, match=r"n\.ipynb"):
@@ -204,7 +217,12 @@ def test_a_profile_of_ones_own_must_not_write_over_one_that_ships(root):  # noqa
     ('method: str = "piggyback"', {"method": "pigyback"}, "unknown method 'pigyback'"),
     ("grid: int = 2", {"grid": 0}, r"grid = 0 must be greater than 0"),
     ("curve: list[float] = [0.1]", {"curve": [2.0]}, r"curve 2\.0 is outside"),
-    ('images: str = ""', {"images": "colour 3"}, "unknown option of images 'colour'"),
+    ("images: dict = {}", {"images": {"colour": 3}}, "unknown option of images 'colour'"),
+    ("images: dict = {}", {"images": "size 224"}, r"images = 'size 224': .* write images: {size: 224}"),
+    ("compute: dict = {}", {"compute": "cuda bf16"}, r"compute = 'cuda bf16': .* write compute: {device: cuda, precision: bf16}"),
+    ('compute: str = "auto"', {}, r"compute = 'auto': .* write compute: {device: auto}"),
+    ('method: str = "piggyback"\nsettings: list[dict] = []', {"settings": [{"lr": 1, "tua": 2}]}, "unknown option of piggyback 'tua'"),
+    ("settings: list[dict] = []", {"settings": ["lr 0.1"]}, r"settings = \['lr 0.1'\] is not of type list\[dict\]"),
     ("seeds: list[int] = [0]", {"seeds": [1, 1]}, "seeds = .*holds a value twice"),
     ("densities: list[float] = [0.1]", {"densities": [0.2, 0.2]}, "densities = .*holds a value twice"),
 ])  # fmt: skip
@@ -215,7 +233,7 @@ def test_what_a_notebook_would_find_out_late_is_said_by_the_plan(root, declared,
 
 
 def test_an_option_of_images_is_not_a_parameter_and_is_told_its_place(root):  # noqa: F811
-    with pytest.raises(BadParameter, match='size is an option of `images`: write images: "size 32"'):
+    with pytest.raises(BadParameter, match=r"size is an option of `images`: write images: \{size: 32\}"):
         plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "first"}], size=32))
 
 

@@ -3,9 +3,10 @@
 import math
 
 import pytest
+import yaml
 
 from maskutils.core.checks import BadParameter, content_key, known, register
-from maskutils.study.setup import Computing, Setup, checked, from_notebook, options
+from maskutils.study.setup import PARTS, Compute, Images, Setup, checked, from_notebook
 
 PARAMETERS = 'pair: str = "mnist_to_digits"\nseeds: list[int] = [0]\nmask_steps = 300\noutput = ""\n'
 
@@ -191,28 +192,135 @@ def test_a_name_is_registered_once():
         register(registry)(cnn)
 
 
-def test_options_are_read_as_numbers_where_they_are_numbers():
-    assert options("lr 0.3 strength 2e-6 init kaiming") == {"lr": 0.3, "strength": 2e-6, "init": "kaiming"}
-    assert options("") == {}
+# Settings by field
 
 
-def test_an_option_without_a_value_is_refused():
-    with pytest.raises(BadParameter, match="is not of the form"):
-        options("lr 0.3 init")
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, "auto"),
+        ({"device": "cuda", "precision": "bf16"}, "cuda bf16"),
+        ({"deterministic": True, "channels_last": True, "device": "cpu"}, "cpu channels_last deterministic"),
+        ({"precision": "bf16", "channels_last": True}, "auto bf16 channels_last"),
+    ],
+)
+def test_compute_is_given_by_field_and_recorded_as_text(given, text):
+    assert str(checked(Setup, {"compute": given}).compute) == str(Setup(compute=Compute(**given)).compute) == text
 
 
-def test_compute_is_read_in_any_order_and_has_defaults():
-    assert Computing.of("") == Computing("auto", "float32", False, False)
-    assert Computing.of("channels_last bf16 cuda") == Computing("cuda", "bf16", True, False)
-    assert Setup(compute="cpu deterministic").computing == Computing("cpu", deterministic=True)
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, ""),
+        ({"workers": 8}, "workers 8"),
+        ({"damaged": "skip", "size": 64, "channels": 3}, "size 64 channels 3 damaged skip"),
+    ],
+)
+def test_images_are_given_by_field_and_recorded_as_text(given, text):
+    assert str(checked(Setup, {"images": given}).images) == str(Setup(images=Images(**given)).images) == text
 
 
-def test_an_unknown_word_of_compute_is_refused():
-    with pytest.raises(BadParameter, match="unknown word of compute 'fp16'"):
-        Computing.of("cuda fp16")
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("compute", {"device": "gpu"}, r"compute\.device = 'gpu': input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+    ("compute", {"precision": "fp16"}, r"compute\.precision = 'fp16': input should be 'float32' or 'bf16'"),
+    ("compute", {"deterministic": "yes"}, r"compute\.deterministic = 'yes'"),
+    ("compute", {"presicion": "bf16"}, "unknown option of compute 'presicion'.*Did you mean 'precision'"),
+    ("images", {"size": "224"}, r"images\.size = '224': input should be a valid integer"),
+    ("images", {"size": -1}, r"images\.size = -1"),
+    ("images", {"channels": 2}, r"images\.channels = 2: input should be 1 \(grey\), 3"),
+    ("images", {"channels": True}, r"images\.channels = True"),
+    ("images", {"damaged": "ignore"}, r"images\.damaged = 'ignore': input should be 'refuse' or 'skip'"),
+    ("images", {"classes": "shared"}, r"images\.classes = 'shared': input should be 'all' or 'common'"),
+    ("images", {"workers": 1.0}, r"images\.workers = 1\.0"),
+    ("images", {"colour": 3}, "unknown option of images 'colour'"),
+    ("images", [224], r"images = \[224\]"),
+    ("images", None, "images = None"),
+])  # fmt: skip
+def test_a_bad_field_is_refused_by_its_name(name, value, message):
+    with pytest.raises(BadParameter, match=f"^parameter .*{message}"):
+        checked(Setup, {name: value})
 
 
-@pytest.mark.parametrize("text", ["cuda cpu", "bf16 float32"])
-def test_two_devices_or_precisions_are_refused(text):
-    with pytest.raises(BadParameter, match=f"compute {text!r} names .* and "):
-        Computing.of(text)
+@pytest.mark.parametrize(
+    ("name", "text", "form"),
+    [
+        ("compute", "cuda bf16", "{device: cuda, precision: bf16}"),
+        ("compute", "channels_last auto deterministic", "{channels_last: true, device: auto, deterministic: true}"),
+        ("compute", "", "{}"),
+        ("images", "size 224 channels 3 damaged skip", "{size: 224, channels: 3, damaged: skip}"),
+        ("images", "classes common workers", "{classes: common, workers: ?}"),
+        ("images", "", "{}"),
+    ],
+)
+def test_text_where_fields_belong_is_refused_with_the_same_settings_in_the_new_form(name, text, form):
+    with pytest.raises(BadParameter) as error:
+        checked(Setup, {name: text})
+    assert str(error.value) == f"parameter {name} = {text!r}: text is not read any more; write {name}: {form}"
+
+
+@pytest.mark.parametrize(
+    "text", ["cuda bf16 channels_last deterministic", "size 64 channels 1 damaged skip classes common workers 2"]
+)
+def test_the_new_form_of_a_text_is_recorded_as_that_text(text):
+    name = "compute" if "cuda" in text else "images"
+    fields = PARTS[name]._fields_in(text)
+    assert str(checked(PARTS[name], {field: yaml.safe_load(value) for field, value in fields.items()})) == text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place"), [("size", 32, "images: {size: 32}"), ("device", "cpu", "compute: {device: cpu}")]
+)
+def test_a_field_in_the_place_of_a_setting_is_told_its_own(field, value, place):
+    for use in (
+        lambda: checked(Setup, {field: value}),
+        lambda: from_notebook(ran(PARAMETERS, f"# Parameters\n{field} = {value!r}\n")),
+    ):
+        with pytest.raises(BadParameter, match=f"{field} is an option of `.*`: write {place}"):
+            use()
+
+
+def test_papermill_injects_fields_as_a_dict():
+    setup = from_notebook(
+        ran(
+            "compute: dict = {}\nimages: dict = {}\n",
+            '# Parameters\ncompute = {"device": "cpu", "channels_last": True}\n',
+        )
+    )
+    assert setup == Setup(compute=Compute(device="cpu", channels_last=True))
+
+
+# Changes
+
+
+def test_a_change_gives_other_settings_and_leaves_the_first_as_they_were():
+    setup = Setup(seeds=(1,))
+    other = setup.changed(alphas=[0.5, 1.0], compute={"device": "cpu"})
+    assert (other.seeds, other.alphas, other.compute) == ((1,), (0.5, 1.0), Compute(device="cpu"))
+    assert setup == Setup(seeds=(1,))
+    assert setup.changed() == setup
+    assert hash(setup.changed(seeds=[1])) == hash(setup)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda s, **u: s.changed(**u), lambda s, **u: s.model_copy(update=u)],
+    ids=["changed", "model_copy"],
+)
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"alphas": (0.5, 0.5, 7.0)}, r"parameter alphas\.2 = 7\.0"),
+        ({"alphas": (0.5, 0.5)}, r"parameter alphas = \(0\.5, 0\.5\): holds a value twice"),
+        ({"target_steps": "3"}, "parameter target_steps = '3'"),
+        ({"seed": 1}, "unknown parameter 'seed'.*Did you mean 'seeds'"),
+        ({"compute": {"device": "gpu"}}, r"parameter compute\.device = 'gpu'"),
+    ],
+)
+def test_a_change_is_checked_as_new_settings_are(change, update, message):
+    with pytest.raises(BadParameter, match=message):
+        change(Setup(), **update)
+
+
+def test_a_change_of_a_part_is_checked_too():
+    with pytest.raises(BadParameter, match="parameter device = 'gpu'"):
+        Compute().model_copy(update={"device": "gpu"})

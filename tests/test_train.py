@@ -113,6 +113,13 @@ def test_the_penalty_is_minimised_and_told_images_logits_and_progress():
     assert model[1].weight.square().mean() < 0.8 * before
 
 
+def test_a_step_begins_with_its_progress_before_the_network_is_run():
+    model, told = NETS["mlp"](), []
+    model.register_forward_pre_hook(lambda *_: told.append("forward"))
+    fit(model, easy(), steps=4, begin_step=told.append)
+    assert told == [0.0, "forward", 0.25, "forward", 0.5, "forward", 0.75, "forward"]
+
+
 def test_the_learning_rate_falls_to_zero_along_half_a_cosine(monkeypatch):
     made, rates = [], []
     monkeypatch.setitem(OPTIMIZERS, "sgd", lambda params, lr: made.append(torch.optim.SGD(params, lr)) or made[0])
@@ -204,12 +211,21 @@ def test_predictions_are_in_order_and_do_not_depend_on_the_batch_size(size):
     assert torch.allclose(logits, model.eval()(data.tensors[0]), atol=1e-6)
 
 
-def test_evaluation_changes_nothing_but_the_mode():
-    model = with_norm().train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def test_evaluation_changes_nothing_and_gives_every_submodule_its_mode_back():
+    model, modes = with_norm().train(), []
+    model[1].eval()  # a frozen norm layer
+    model[1].register_forward_pre_hook(lambda m, _: modes.append(any(module.training for module in model.modules())))
+    before = state(model)
     evaluate(model, easy())
-    assert not any(module.training for module in model.modules())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert modes == [False]
+    assert state(model) == before
+
+
+def test_the_modes_are_given_back_where_evaluation_fails():
+    model = with_norm().train()
+    with pytest.raises(RuntimeError):
+        evaluate(model, [(torch.zeros(2, 3, 8, 8), torch.zeros(2).long())])
+    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize(("batch", "found"), [

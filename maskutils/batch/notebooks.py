@@ -5,6 +5,7 @@ Owns the form of the parameters cell. It must not know profiles, nor execute any
 
 import ast
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from maskutils.core.checks import BadParameter, fraction, known, positive
 from maskutils.data.load import check_pair
 from maskutils.study import experiment
 from maskutils.study.inputs import with_whole_paths
-from maskutils.study.setup import Setup, checked, options
+from maskutils.study.setup import PARTS, Setup, checked, known_setting
+from maskutils.training.learn import usual
 
-TYPES = {t.__name__: t for t in (str, int, float, bool)} | {f"list[{t.__name__}]": list[t] for t in (str, int, float)}
+TYPES = {t.__name__: t for t in (str, int, float, bool, dict)}
+TYPES |= {f"list[{t.__name__}]": list[t] for t in (str, int, float, dict)}
 
 
 def find_notebook(name: str) -> Path:
@@ -84,8 +87,10 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
     resolved = {name: default for name, (_, default) in declared.items()}
     try:
         for name, value in given.items():
-            kind = declared[known(name, declared, "parameter")][0]
-            resolved[name] = TypeAdapter(TYPES[kind], config={"strict": True}).validate_python(value)
+            kind = declared[known_setting(name, declared, value)][0]
+            if name not in PARTS:  # `Setup` says more of these than that they are no dict
+                value = TypeAdapter(TYPES[kind], config={"strict": True}).validate_python(value)
+            resolved[name] = value
         resolved = with_whole_paths(resolved)
         setup = checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
         experiment.check_names(setup)
@@ -103,8 +108,9 @@ def _check_more(parameters: Mapping[str, Any]) -> None:
         known(name, names("mask", "control"), "method")
     for pair in parameters.get("pairs", ()):
         check_pair(pair)
-    for text in parameters.get("settings", ()):
-        options(text)
+    method = parameters.get("method")
+    for option in chain.from_iterable(parameters.get("settings", ()) if method else ()):
+        known(option, usual(method), f"option of {method}")
     for share in parameters.get("curve", ()):
         fraction("curve", share)
     positive("grid", parameters.get("grid", 1))

@@ -21,10 +21,16 @@ from maskutils.batch.notebooks import check_parameters, code_cells, find_noteboo
 from maskutils.core import paths
 from maskutils.core.checks import BadParameter, content_key, known
 from maskutils.core.files import DamagedFile, file_digest, read_json
-from maskutils.data.pair import OF_IMAGES
 from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import code_key, imports_in_cell
-from maskutils.study.setup import checked
+from maskutils.study.setup import checked, known_setting
+
+
+class _Loader(yaml.SafeLoader):
+    """Of YAML's numbers it also knows 1e-4, which PyYAML takes for text."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 class RunSpec(BaseModel):
@@ -82,7 +88,7 @@ def load_profile(name: str) -> Profile:
         )
     file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = _Loader(file.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise BadParameter(f"profile {file} cannot be read: {error}") from None
     if not isinstance(content, dict):
@@ -103,9 +109,7 @@ def make_plan(name: str) -> list[Run]:
     ]
     declared = {notebook: notebook_parameters(find_notebook(notebook)) for notebook, _ in specs}
     for parameter, value in profile.parameters.items():
-        if parameter in OF_IMAGES:
-            raise BadParameter(f'{parameter} is an option of `images`: write images: "{parameter} {value}"')
-        known(parameter, set().union(*declared.values()), f"parameter of profile {name}")
+        known_setting(parameter, set().union(*declared.values()), value, f"parameter of profile {name}")
     for notebook, spec in specs:
         for values in itertools.product(*spec.each.values()):
             varied = dict(zip(spec.each, values, strict=True))
@@ -122,7 +126,8 @@ def _run(
     profile: str, notebook: str, spec: RunSpec, varied: Mapping[str, Any], own: dict[str, Any],
     declared: Mapping[str, tuple[str, Any]], before: Sequence[Run],
 ) -> Run:  # fmt: skip
-    run_id = "-".join([notebook, *(re.sub(r"[^\w.+-]+", "_", str(value)) for value in varied.values())])  # names files
+    names = [re.sub(r"[^\w.+-]+", "_", str(value)).strip("_") for value in varied.values()]  # of files
+    run_id = "-".join([notebook, *names])
     if "profile" in declared:
         own |= {"profile": Path(profile).stem}
     parameters = check_parameters(run_id, own, declared)

@@ -26,13 +26,13 @@ from maskutils.data import pair as base
 from maskutils.data.pair import FOLDERS, Domain, Loading, Pair, subset
 from maskutils.data.pictures import (
     READABLE,
-    SET,
     Header,
     Recipe,
     Streamed,
     counted,
     decoded,
     header,
+    how,
     normalised,
     recipe_for,
     statistics,
@@ -166,13 +166,13 @@ def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Fold
     if classes == "common":
         if not common:
             raise BadParameter(
-                f"no class is in common: {'; '.join(lists)}. Rename the folders, or set classes all {SET}"
+                f"no class is in common: {'; '.join(lists)}. Rename the folders, or set classes all {how('classes', 'all')}"
             )
         return source.only(source.files, common), target.only(target.files, common)
     if common and source.classes != target.classes:
         raise BadParameter(
             f"{len(common)} classes are on both sides and others on one only: {'; '.join(lists)}. Rename or move them, or set "
-            f"classes common to keep only those {SET}"
+            f"classes common to keep only those {how('classes', 'common')}"
         )
     return source, target
 
@@ -201,7 +201,7 @@ def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
     if damaged:
         what = f"{len(damaged)} of {n} images cannot be read: {_first(damaged, 5)}"
         if policy == "refuse":
-            raise BadParameter(f"{what}; replace them, or set damaged skip to leave them out {SET}")
+            raise BadParameter(f"{what}; replace them, or set damaged skip to leave them out {how('damaged', 'skip')}")
         warnings.warn(f"{what}; they are left out", stacklevel=5)
 
 

@@ -10,10 +10,9 @@ import torch
 
 from maskutils.core.checks import BadParameter, known, needs
 from maskutils.data import embedded, vision
-from maskutils.data.pair import FOLDERS, OF_IMAGES, PAIRS, Domain, Loading, Pair, split, subset
+from maskutils.data.pair import FOLDERS, PAIRS, Domain, Loading, Pair, split, subset
 
 __all__ = [
-    "OF_IMAGES",
     "PAIRS",
     "Domain",
     "Loading",

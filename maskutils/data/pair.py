@@ -1,7 +1,7 @@
 """What a pair of domains is, how a domain is split, and the registry of pairs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -34,10 +34,6 @@ class Loading:
     damaged: str = "refuse"
     classes: str = "all"
     workers: int = 0
-
-
-# The options that `images` of a notebook takes, and their types.
-OF_IMAGES = {f.name: type(f.default) for f in fields(Loading) if f.name not in ("root", "transform")}
 
 
 @dataclass(frozen=True)

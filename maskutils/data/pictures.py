@@ -27,7 +27,6 @@ SIXTEEN = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY = {"1", "L"} | SIXTEEN
 READABLE = GREY | {"RGB", "RGBA", "RGBX", "LA", "P", "PA", "CMYK", "YCbCr"}  # the others' values have no fixed range
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what PIL raises
-SET = '(as in images: "name value" of a notebook or profile, or in Python Loading(name=value))'  # an option
 SAMPLE = 1000  # images that the statistics of a streamed domain are computed on
 
 
@@ -103,18 +102,27 @@ def _channels(modes: Counter) -> int:
         return 1
     if modes.keys() == {"RGB"}:
         return 3
-    raise BadParameter(f"images are neither all grey nor all RGB: {counted(modes)}; set channels 1 or channels 3 {SET}")
+    raise BadParameter(
+        f"images are neither all grey nor all RGB: {counted(modes)}; set channels 1 or channels 3 {how('channels', 3)}"
+    )
 
 
 def _side(sizes: Counter) -> int:
     small, large = (choose(sizes, key=lambda s: (s[0] * s[1], s)) for choose in (min, max))
     if len(sizes) > 1:
         raise BadParameter(
-            f"images have {len(sizes)} sizes, from {_by(small)} to {_by(large)}; pass size=, a side in pixels"
+            f"images have {len(sizes)} sizes, from {_by(small)} to {_by(large)}; pass size=, a side in pixels {how('size', 64)}"
         )
     if small[0] != small[1]:
-        raise BadParameter(f"images are {_by(small)}, not square; pass size=, a side in pixels, to cut the middle out")
+        raise BadParameter(
+            f"images are {_by(small)}, not square; pass size=, a side in pixels, to cut the middle out {how('size', 64)}"
+        )
     return small[0]
+
+
+def how(option: str, value: int | str) -> str:
+    """How to set an `option` of `Loading`, for the end of a message."""
+    return f"(as in images: {{{option}: {value}}} of a notebook or profile, or in Python Loading({option}={value!r}))"
 
 
 def header(file: str) -> Header | None:
@@ -172,7 +180,7 @@ def statistics(data: Dataset, train: Tensor, seed: int) -> tuple[Tensor, Tensor]
     if not std.min() > 1e-6:
         raise BadParameter(
             f"std of the source's train split is {std.tolist()} by channel, so it cannot be normalised; check the images, or set "
-            f"channels 1 {SET}"
+            f"channels 1 {how('channels', 1)}"
         )
     return mean.float()[:, None, None], std.float()[:, None, None]
 

@@ -43,7 +43,7 @@ def protect(
     mask.check(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     train = check_prefixes(train, tensors)
-    held = {n: t.detach().clone() for n, t in tensors.items() if n in mask.bits or not n.startswith(train or "\0")}
+    held = {n: t.detach().clone() for n, t in tensors.items() if n in mask.bits or not n.startswith(train)}
     _check_state(mask, held)
     owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in held}
     norms = [m for n, m in owners.items() if n.endswith("running_mean")]

@@ -21,7 +21,7 @@ from maskutils.core.approaches import Approach, described, names
 from maskutils.core.checks import BadParameter, content_key, known
 from maskutils.core.files import DamagedFile, write_atomically
 from maskutils.data.load import load_pair
-from maskutils.data.pair import OF_IMAGES, Loading, Pair
+from maskutils.data.pair import Loading, Pair
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS, Scores, fisher_information
@@ -29,7 +29,7 @@ from maskutils.models.networks import build_model, check_head_fits, pretrained_t
 from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
-from maskutils.study.setup import Setup, options
+from maskutils.study.setup import Setup
 from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.training.loop import fit
 
@@ -47,15 +47,8 @@ def source_pair(setup: Setup, seed: int) -> Pair:
 
 
 def loading(setup: Setup) -> Loading:
-    """How the images of `setup` are read: its `images`, and the transforms of its pretrained weights.
-
-    Raises `BadParameter` for an option that is not known or not of its type.
-    """
-    given = options(setup.images)
-    for name, value in given.items():
-        if type(value) is not OF_IMAGES[known(name, OF_IMAGES, "option of images")]:
-            raise BadParameter(f"images: {name} {value!r} is not of type {OF_IMAGES[name].__name__}")
-    return Loading(transform=pretrained_transform(setup.model, setup.weights), **given)
+    """How the images of `setup` are read: its `images`, and the transforms of its pretrained weights."""
+    return Loading(transform=pretrained_transform(setup.model, setup.weights), **dict(setup.images))
 
 
 def source_network(setup: Setup, seed: int) -> nn.Module:
@@ -63,7 +56,7 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
     pair = source_pair(setup, seed)
     channels, size, _ = pair.image_shape
     model = build_model(setup.model, len(pair.source.classes), channels, size, seed, setup.weights).to(device(setup))
-    if setup.computing.channels_last or device(setup).type == "cpu":  # there a small convolution takes a fifth less
+    if setup.compute.channels_last or device(setup).type == "cpu":  # there a small convolution takes a fifth less
         model = model.to(memory_format=torch.channels_last)
     if setup.weights and not setup.source_steps:
         check_head_fits(setup.model, setup.weights, len(pair.source.classes))
@@ -71,7 +64,7 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
 
     def make() -> Scores:
         settings = {"steps": setup.source_steps, "lr": setup.source_lr, "batch_size": setup.batch_size, "seed": seed}
-        settings["precision"] = setup.computing.precision
+        settings["precision"] = setup.compute.precision
         fit(model, pair.source.train, **settings)
         return model.state_dict()
 
@@ -135,7 +128,7 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
 def _to_learn(setup: Setup, seed: int) -> dict[str, Any]:
     """How a mask is learnt in the study."""
     size = mask_batch(setup.batch_size)
-    return {"steps": setup.mask_steps, "seed": seed, "precision": setup.computing.precision, "batch_size": size}
+    return {"steps": setup.mask_steps, "seed": seed, "precision": setup.compute.precision, "batch_size": size}
 
 
 def source_importance(setup: Setup, protocol: str, method: str | None, seed: int) -> Scores:
@@ -174,25 +167,27 @@ def _dealt(values: Scores, order: Scores) -> Scores:
 
 
 def device(setup: Setup) -> torch.device:
-    """The device that `setup.compute` names; "auto" is CUDA, else MPS, else the CPU.
+    """The device of `setup.compute`; "auto" is CUDA, else MPS, else the CPU.
 
     Raises `BadParameter` if it is not there.
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    name = setup.computing.device
+    name = setup.compute.device
     if name == "auto":
         name = next(n for n in ("cuda", "mps", "cpu") if present[n])
     if not present[name]:
         raise BadParameter(f"device {name!r} is not there; present: {', '.join(n for n in present if present[n])}")
-    if name == "cuda" and setup.computing.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
-        raise BadParameter("this GPU only emulates bf16, which is slower than float32; leave it out of compute")
+    if name == "cuda" and setup.compute.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
+        raise BadParameter(
+            "this GPU only emulates bf16, which is slower than float32; set compute: {precision: float32}"
+        )
     return torch.device(name)
 
 
 def source_key(setup: Setup, seed: int) -> str:
     """Names the content of a source network."""
     stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
-    stage |= {name: getattr(setup, name) for name in ("weights", "images", "compute")}
+    stage |= {name: str(getattr(setup, name)) for name in ("weights", "images", "compute")}
     machine = [device(setup).type, versions()]
     return content_key("source", stage, seed, machine, stamps(setup.pair, setup.weights), STAGES["source"])
 

@@ -36,7 +36,7 @@ from maskutils.study.artefacts import (
     target_mask,
 )
 from maskutils.study.provenance import begin_peak, git_commit, own_code, peak_bytes, versions
-from maskutils.study.setup import Computing, Setup, from_notebook
+from maskutils.study.setup import Setup, from_notebook
 from maskutils.training.base import PROTOCOLS
 from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import unusual
@@ -72,7 +72,7 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
     Raises `BadParameter`, one line for each fault, before any work.
     """
     setup = check_names(from_notebook(namespace))
-    wanted = setup.computing.deterministic
+    wanted = setup.compute.deterministic
     if wanted:  # or cuBLAS refuses, where the variable is not set before its first use
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted != torch.are_deterministic_algorithms_enabled():  # to set it takes the import of torch's compiler
@@ -81,12 +81,11 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
 
 
 def check_names(setup: Setup) -> Setup:
-    """`setup` itself if its pair, its model, and its ways of reading and of computing are known; else `BadParameter`."""
+    """`setup` itself if its pair and model are known, and the pair heeds its `images`; else `BadParameter`."""
     check_pair(setup.pair)
     check_model(setup.model)
     if not (setup.source_steps or setup.weights):
         raise BadParameter("source_steps = 0 trains no source network; give weights= that do the source task already")
-    Computing.of(setup.compute)
     check_loading(setup.pair, loading(setup))
     return setup
 
@@ -123,9 +122,7 @@ def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
     for seed in setup.seeds:
         own = Trial("source_only", method, options=options, native_of=method)
         chance = Trial("source_only", "random", source_mask(setup, method, seed, **options).density, native_of=method)
-        tables.append(
-            _table(setup.model_copy(update={"seeds": (seed,), "alphas": (1.0,)}), [own, chance], f"{method}, native")
-        )
+        tables.append(_table(setup.changed(seeds=(seed,), alphas=(1.0,)), [own, chance], f"{method}, native"))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -194,7 +191,7 @@ def _measure(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
     begin_peak()
     history: list[dict[str, float]] = []
     settings = {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
-    settings |= {"mask_steps": setup.mask_steps, "precision": setup.computing.precision}
+    settings |= {"mask_steps": setup.mask_steps, "precision": setup.compute.precision}
     after = transfer(before, pair, trial.protocol, history=history, **given, **settings, **trial.knobs)
     seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
 
@@ -242,5 +239,6 @@ def _training(history: list[dict[str, float]]) -> dict[str, Any]:
 def _about(setup: Setup) -> dict[str, Any]:
     """Settings, provenance and peak memory (MB of this process, or of its GPU: on Linux since the transfer began, elsewhere so far)."""
     about = setup.model_dump(mode="json", exclude={"pair", "model", "per_layer", "seeds", "densities", "alphas"})
+    about |= {"images": str(setup.images), "compute": str(setup.compute)}
     about |= {"peak_mb": round(peak_bytes() / 2**20), "threads": torch.get_num_threads(), "commit": git_commit()}
     return about | versions()

@@ -16,7 +16,7 @@ from maskutils.data.embedded import PACKAGED
 from maskutils.data.load import check_there
 from maskutils.data.pair import FOLDERS
 from maskutils.models.networks import build_model, is_file, weights_file
-from maskutils.study.setup import options
+from maskutils.study.setup import Images
 
 
 def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
     """Raises `BadParameter` if image folders or weights that the parameters of `notebooks` name are not there or not of the right form;
     each is looked at once. Weights of torchvision's are downloaded first, so that kernels find them.
     """
-    classes = [str(options(p.get("images", "")).get("classes", "all")) for p in notebooks]
+    classes = [Images(**p.get("images", {})).classes for p in notebooks]
     for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
         check_there(pair, shared)
     for model, weights in {(p.get("model", ""), p["weights"]): None for p in notebooks if p.get("weights")}:

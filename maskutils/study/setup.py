@@ -1,70 +1,123 @@
-"""Typed settings of the study, and the errors that bad ones get.
-
-Owns which settings exist, their types and ranges. It must not know what is done with them, nor import torch: the
-command line reads it before anything heavy is loaded.
-"""
+"""Typed settings of the study, and the errors that bad ones get. Imports no torch: the command line reads it first."""
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from itertools import zip_longest
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
 from maskutils.core.checks import BadParameter, known
 
 M = TypeVar("M", bound=BaseModel)
-F = TypeVar("F", bound=Callable)
 
 Density = Annotated[float, Field(gt=0, le=1)]
 Steps = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Items = Strict(False)  # a list, as a notebook or YAML writes it, becomes a tuple; its items stay strict
 
 
-DEVICES, PRECISIONS, MODES = ("auto", "cpu", "cuda", "mps"), ("float32", "bf16"), ("channels_last", "deterministic")
+class Settings(BaseModel):
+    """Settings that are frozen, typed strictly, refuse unknown names, and are checked again whenever they are changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def changed(self, **updates: Any) -> Self:
+        """These settings with `updates`, all checked as if they were new. Raises `BadParameter`."""
+        return checked(type(self), dict(self) | updates)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """`changed`: pydantic's own way to change a model, which otherwise checks nothing."""
+        return self.changed(**update or {})
 
 
-@dataclass(frozen=True)
-class Computing:
-    """On what, and in which precision, a network is trained. `device` may be "auto"; bf16 is automatic mixed precision, scores and
-    weights stay float32.
+class Part(Settings):
+    """Settings that are given as one dict, by field; `str` of them is their column in records."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_field(cls, given: Any) -> Any:
+        part = cls.__name__.lower()
+        if isinstance(given, str):
+            form = ", ".join(f"{name}: {value}" for name, value in cls._fields_in(given).items())
+            raise ValueError(f"text is not read any more; write {part}: {{{form}}}")
+        for name in given if isinstance(given, dict) else ():
+            known(name, cls.model_fields, f"option of {part}")
+        return given
+
+    @classmethod
+    def _fields_in(cls, text: str) -> dict[str, str]:
+        """The fields that `text` named when settings of this kind were text."""
+        raise NotImplementedError
+
+
+class Compute(Part):
+    """On what, and in which precision, a network is trained.
+
+    `device` "auto" is CUDA, else MPS, else the CPU. `precision` "bf16" is automatic mixed precision: scores and weights stay
+    float32. `channels_last` is a layout in memory, which a CPU gets in any case. With `deterministic`, a notebook lets torch
+    use deterministic algorithms only.
+
+    >>> str(Compute(device="cuda", precision="bf16"))
+    'cuda bf16'
     """
 
-    device: str = "auto"
-    precision: str = "float32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = False
     deterministic: bool = False
 
+    def __str__(self) -> str:
+        changed = self.model_dump(exclude={"device"}, exclude_defaults=True)
+        return " ".join([self.device, *(name if value is True else value for name, value in changed.items())])
+
     @classmethod
-    def of(cls, text: str) -> "Computing":
-        """Read from words in any order, as in "cuda bf16 channels_last".
-
-        >>> Computing.of("bf16 cpu").device
-        'cpu'
-        """
-        words = [known(word, [*DEVICES, *PRECISIONS, *MODES], "word of compute") for word in text.split()]
-        for kind in (DEVICES, PRECISIONS):
-            if len(named := {w for w in words if w in kind}) > 1:
-                raise BadParameter(
-                    f"compute {text!r} names {' and '.join(sorted(named))}; name one of {', '.join(kind)}"
-                )
-        chosen = [next((w for w in words if w in kind), kind[0]) for kind in (DEVICES, PRECISIONS)]
-        return cls(*chosen, *(mode in words for mode in MODES))
+    def _fields_in(cls, text: str) -> dict[str, str]:
+        values = {value: name for name, field in cls.model_fields.items() for value in get_args(field.annotation)}
+        return {values.get(word, word): word if word in values else "true" for word in text.split()}
 
 
-class Setup(BaseModel):
-    """Everything that a transfer depends on beside its method and density; frozen, typed strictly, unknown names
-    refused.
+class Images(Part):
+    """How image files are read; `maskutils.data.pair.Loading` says what each field does.
+
+    >>> str(Images(size=64, damaged="skip"))
+    'size 64 damaged skip'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    size: Natural = 0
+    channels: int = 0
+    damaged: Literal["refuse", "skip"] = "refuse"
+    classes: Literal["all", "common"] = "all"
+    workers: Natural = 0
+
+    @field_validator("channels")
+    @classmethod
+    def _grey_or_colour(cls, channels: int) -> int:
+        if channels not in (0, 1, 3):  # no `Literal`, which takes True for 1
+            raise ValueError("input should be 1 (grey), 3 (colour) or 0 (as the images are)")
+        return channels
+
+    def __str__(self) -> str:
+        return " ".join(f"{name} {value}" for name, value in self.model_dump(exclude_defaults=True).items())
+
+    @classmethod
+    def _fields_in(cls, text: str) -> dict[str, str]:
+        words = text.split()
+        return dict(zip_longest(words[::2], words[1::2], fillvalue="?"))
+
+
+PARTS: dict[str, type[Part]] = {"images": Images, "compute": Compute}
+
+
+class Setup(Settings):
+    """Everything that a transfer depends on beside its method and density."""
 
     pair: str = "mnist_to_digits"
     model: str = "cnn"
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1), Items] = (0,)
     densities: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (0.1, 0.5)
-    source_steps: Annotated[int, Field(ge=0)] = 600  # optimiser steps; 0 with `weights` that do the source task already
+    source_steps: Natural = 600  # optimiser steps; 0 with `weights` that do the source task already
     mask_steps: Steps = 300
     target_steps: Steps = 300
     batch_size: Steps = 32  # images a step
@@ -75,8 +128,8 @@ class Setup(BaseModel):
     )  # share of the way from source to target
     per_layer: bool = False  # equal density in each layer instead of over all
     weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file
-    images: str = ""  # how image files are read: "size 224 channels 3 damaged skip classes common workers 2"
-    compute: str = "auto"  # device, and any of bf16, channels_last, deterministic
+    images: Images = Images()
+    compute: Compute = Compute()
 
     @field_validator("seeds", "densities", "alphas")
     @classmethod
@@ -85,16 +138,11 @@ class Setup(BaseModel):
             raise ValueError("holds a value twice")
         return values
 
-    @property
-    def computing(self) -> "Computing":
-        """`compute`, read. Raises `BadParameter` for a word that is not known."""
-        return Computing.of(self.compute)
-
 
 def checked(model: type[M], values: Mapping[str, Any]) -> M:
     """`model(**values)`, with every fault said in one `BadParameter`, a line each."""
-    for name in values:
-        known(name, model.model_fields, "parameter")
+    for name, value in values.items():
+        known_setting(name, model.model_fields, value)
     try:
         return model(**values)
     except ValidationError as error:
@@ -102,8 +150,16 @@ def checked(model: type[M], values: Mapping[str, Any]) -> M:
 
 
 def _line(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    return f"parameter {where} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    where, said = ".".join(str(part) for part in error["loc"]), error["msg"].removeprefix("Value error, ")
+    return f"parameter {where} = {error['input']!r}: {said[0].lower()}{said[1:]}"
+
+
+def known_setting(name: str, names: Collection[str], value: Any, kind: str = "parameter") -> str:
+    """`name` itself if it is among `names`; else `BadParameter`, which tells a field of `images` or `compute` its place."""
+    for part, fields in PARTS.items():
+        if name in fields.model_fields and name not in names:
+            raise BadParameter(f"{name} is an option of `{part}`: write {part}: {{{name}: {value}}}")
+    return known(name, names, kind)
 
 
 def from_notebook(namespace: Mapping[str, Any]) -> Setup:
@@ -115,7 +171,7 @@ def from_notebook(namespace: Mapping[str, Any]) -> Setup:
     for source in namespace.get("In", ()):
         (injected if source.lstrip().startswith("# Parameters\n") else declared).update(_assigned(source))
     for name in sorted(injected):
-        known(name, declared, "parameter")
+        known_setting(name, declared, namespace[name])
     return checked(Setup, {name: namespace[name] for name in Setup.model_fields if name in namespace})
 
 
@@ -129,22 +185,3 @@ def _assigned(source: str) -> Iterator[str]:
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
         yield from (target.id for target in targets if isinstance(target, ast.Name))
-
-
-def options(text: str) -> dict[str, float | str]:
-    """Options of a method, written as in "lr 0.3 strength 2e-6". Raises `BadParameter` for a name without a value.
-
-    >>> options("lr 1 init kaiming")
-    {'lr': 1, 'init': 'kaiming'}
-    """
-    words = text.split()
-    if len(words) % 2:
-        raise BadParameter(f"{text!r} is not of the form 'name value name value'")
-    return {name: _number(value) for name, value in zip(words[::2], words[1::2], strict=True)}
-
-
-def _number(text: str) -> float | str:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

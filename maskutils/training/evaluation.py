@@ -1,5 +1,8 @@
 """What reads a network out: its logits and its accuracy."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -8,13 +11,25 @@ from maskutils.data.batches import Batches, images_and_labels, in_order, that_fi
 from maskutils.models.parts import device_of
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside the block `model` is in evaluation mode; afterwards every submodule is in the mode that it came in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 @torch.no_grad()
 def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) and labels (N,) of the whole of `data`, on the CPU; leaves `model` in evaluation mode."""
-    model.eval()
+    """Logits (N, classes) and labels (N,) of the whole of `data` in evaluation mode, on the CPU; `model` is left as it was."""
     device, results = device_of(model), []
-    for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
-        results.append((torch.cat([model(part.to(device)).cpu() for part in x.split(that_fit(x))]), y.cpu()))
+    with evaluating(model):
+        for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
+            results.append((torch.cat([model(part.to(device)).cpu() for part in x.split(that_fit(x))]), y.cpu()))
     if not any(len(y) for _, y in results):
         raise ValueError("there is nothing to evaluate on: the data is empty")
     logits, labels = zip(*results, strict=True)
@@ -22,7 +37,7 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
 
 
 def evaluate(model: nn.Module, data: Batches) -> float:
-    """Accuracy of `model` on the whole of `data`, in [0, 1]."""
+    """Accuracy of `model` on the whole of `data`, in [0, 1]; `model` is left as it was."""
     return accuracy(*predict(model, data))
 
 

@@ -1,12 +1,9 @@
-"""Learning a mask: which weights does a network do its task with?
-
-Owns the one way from a method's name and data to a `Mask`. It leaves every network it is given alone, and must not know
-protocols, records or files.
-"""
+"""Learning a mask: which weights does a network do its task with? Every network that is given is left as it was."""
 
 import copy
 import inspect
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -79,17 +76,27 @@ def learn_mask(
     return native if density is None else native.at_density(density, per_layer)
 
 
+def usual(method: str | None) -> dict[str, Any]:
+    """The options that `method` takes, and their defaults.
+
+    >>> usual("gumbel_sigmoid")
+    {'tau': 1.0, 'init': None, 'lr': 0.3, 'strength': 2e-06}
+    """
+    cls = LAYERS.get(method)
+    if cls is None:
+        return {"of": "gumbel_sigmoid"} if method == "shuffled" else {}
+    taken = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
+    return taken | {"lr": cls.lr, "strength": cls.strength}
+
+
 def unusual(method: str | None, options: Mapping[str, float | str]) -> dict[str, float | str]:
     """Those of `options` that are not what `method` does anyway: two ways to ask for one mask have one name.
 
     >>> unusual("gumbel_sigmoid", {"tau": 1.0, "lr": 1.0})
     {'lr': 1.0}
     """
-    usual, cls = {"of": "gumbel_sigmoid"}, LAYERS.get(method)
-    if cls is not None:
-        usual = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
-        usual |= {"lr": cls.lr, "strength": cls.strength}
-    return {name: value for name, value in options.items() if name not in usual or usual[name] != value}
+    defaults = usual(method)
+    return {name: value for name, value in options.items() if name not in defaults or defaults[name] != value}
 
 
 def mask_batch(batch_size: int) -> int:
@@ -140,21 +147,22 @@ def learn_subnetwork(
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
     strength, head = cls.strength if strength is None else strength, head_name(model)
 
-    def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
-        check_head(model, head, logits)
-        cost = strength * cls.ramp(progress) * sum(layer.penalty() for layer in layers.values()) if strength else 0.0
+    def advance(progress: float) -> None:
         for layer in layers.values():
-            layer.progress = progress + 1 / steps  # that of the next step: this one's forward pass is over
-        return cost
+            layer.progress = progress
 
-    with seeded(seed, f"mask/{method}"):
+    def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
+        return strength * cls.ramp(progress) * sum(layer.penalty() for layer in layers.values())
+
+    with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, logits: check_head(m, head, logits)):
         names = maskable(model) if cls.trains_weights else []
-        weights = [p for n, p in model.named_parameters() if n in names or n.startswith(train or "\0")]
+        weights = [p for n, p in model.named_parameters() if n in names or n.startswith(train)]
         layers = attach(model, method, **options)
         params = [layer.scores for layer in layers.values()] + [w.requires_grad_() for w in weights]
         history = fit(
             model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
-            params=params, penalty=penalty, norm="eval", precision=precision, watch=lambda: {"density": Mask(_hard(layers)).density},
+            params=params, penalty=penalty if strength else None, begin_step=advance, norm="eval", precision=precision,
+            watch=lambda: {"density": Mask(_hard(layers)).density},
         )  # fmt: skip
     mask = Mask(_hard(layers), {name: layer.ranking() for name, layer in layers.items()}, tuple(history))
     detach(model)

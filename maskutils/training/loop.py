@@ -1,8 +1,4 @@
-"""The one training loop, and what reads a network out.
-
-Owns how anything is trained and evaluated. `fit` mutates the model it is given and says so; `predict` and `evaluate` leave
-it in evaluation mode; everything else leaves its input alone. It must not know protocols, records or files.
-"""
+"""The one training loop."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -43,15 +39,17 @@ def fit(
     penalty: Penalty | None = None,
     norm: str = "train",
     precision: str = "float32",
+    begin_step: Callable[[float], None] | None = None,
     watch: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train `params` (all by default) of `model` on `data` by cross-entropy, with a cosine schedule to 0; mutates
-    `model`.
+    `model`, and leaves it in evaluation mode.
 
     `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
-    begun again. `penalty(images, logits, progress)` is added to the loss, progress in [0, 1). `norm="eval"` leaves the
-    statistics of norm layers alone; `precision="bf16"` computes in automatic mixed precision. Returns the history:
-    ten rows of step, mean loss since the row before, and what `watch()` returns.
+    begun again. `penalty(images, logits, progress)` is added to the loss, progress in [0, 1);
+    `begin_step(progress)` is called before each step. `norm="eval"` leaves the statistics of norm layers alone;
+    `precision="bf16"` computes in automatic mixed precision. Returns the history: ten rows of step, mean loss since the
+    row before, and what `watch()` returns.
 
     Raises `FloatingPointError` when the loss is not finite, `ValueError` for empty data.
     """
@@ -64,13 +62,15 @@ def fit(
     stream = batches(data, batch_size, seed)
     with seeded(seed, "fit"), _only(model, chosen):  # the seed is for dropout and the noise of mask layers
         for step in bar(range(1, steps + 1), "fit"):
-            total += _step(model, next(stream), optim, penalty, (step - 1) / steps, precision)
+            progress = (step - 1) / steps
+            if begin_step is not None:
+                begin_step(progress)
+            total += _step(model, next(stream), optim, penalty, progress, precision)
             schedule.step()
             if step * 10 // steps > (step - 1) * 10 // steps:  # ten rows, whatever the number of steps
                 history.append({"step": step, "loss": finite(total.item() / (step - last), step, lr)})
                 if watch is not None:
                     history[-1] |= watch()
-                    training_mode(model, norm)
                 total, last = torch.zeros_like(total), step
     model.eval()
     return history
