@@ -63,7 +63,12 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
         return model.eval()  # it does the source task already
 
     def make() -> Scores:
-        settings = {"steps": setup.source_steps, "lr": setup.source_lr, "batch_size": setup.batch_size, "seed": seed}
+        settings: dict[str, Any] = {
+            "steps": setup.source_steps,
+            "lr": setup.source_lr,
+            "batch_size": setup.batch_size,
+            "seed": seed,
+        }
         settings["precision"] = setup.compute.precision
         fit(model, pair.source.train, **settings)
         return model.state_dict()
@@ -103,7 +108,7 @@ def source_subnetwork(
 
     mask = _cached_mask(_path("subnetwork" if trains_weights else "mask", key), make)
     if trains_weights:
-        model, mask = _with_weights(model, mask.state), replace(mask, state={})
+        model, mask = _with_weights(model, dict(mask.state)), replace(mask, state={})
     return model, mask if density is None else mask.at_density(density, setup.per_layer)
 
 
@@ -143,15 +148,15 @@ def source_importance(setup: Setup, protocol: str, method: str | None, seed: int
     if about.importance == "information":
         key = content_key("fisher", source_key(setup, seed), STAGES["fisher"])
         data = source_pair(setup, seed).source.train
-        make = lambda: fisher_information(model, data, seed=seed)  # noqa: E731
-        return {
-            n: t.to(device(setup)) for n, t in cached(_path("fisher", key), make, _save_tensors, _load_tensors).items()
-        }
+        found = cached(
+            _path("fisher", key), lambda: fisher_information(model, data, seed=seed), _save_tensors, _load_tensors
+        )
+        return {n: t.to(device(setup)) for n, t in found.items()}
     method = method or about.method
     base = method if method in LAYERS else about.method
     mask = source_mask(setup, base, seed)
     mask = mask.shuffled(seed) if _method(method).method else mask
-    p = {name: LAYERS[base].probability(scores.to(device(setup))) for name, scores in mask.scores.items()}
+    p = {name: LAYERS[base].probability(scores.to(device(setup))) for name, scores in (mask.scores or {}).items()}
     if method in RANKINGS:
         p = _dealt(p, RANKINGS[method](model, source_pair(setup, seed).source.train, seed))
     return {n: torch.ones_like(t) for n, t in model.named_parameters()} | p
@@ -195,7 +200,8 @@ def source_key(setup: Setup, seed: int) -> str:
 def mask_key(setup: Setup, method: str, seed: int, options: Mapping[str, Any]) -> str:
     """Names the content of a mask of a source network."""
     _method(method)
-    own = own_code(LAYERS.get(method) or RANKINGS.get(method))
+    approach: Any = (LAYERS | RANKINGS).get(method)
+    own = own_code(approach)
     return content_key(
         "mask", source_key(setup, seed), method, setup.mask_steps, unusual(method, options), STAGES["mask"], own
     )

@@ -110,7 +110,7 @@ def run_grid(setup: Setup, protocol: str, n: int, method: str | None = None) -> 
     if not about.grid:
         raise BadParameter(f"{protocol!r} has no grid of values; run it with run_protocol or run_method")
     method = method or about.method or None
-    trials = [Trial(protocol, method, knobs={about.knob: value}) for value in about.values(positive("grid", n))]
+    trials = [Trial(protocol, method, knobs={about.knob: value}) for value in about.values(int(positive("grid", n)))]
     return _table(setup, trials, f"{protocol} {method or ''}")
 
 
@@ -167,7 +167,9 @@ def _records(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
         upstream, asdict(trial), stage, STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol])
     )
     path = paths.cache_dir("transfer") / f"{key}.json"
-    rows = cached(path, lambda: _measure(setup, trial, seed), lambda rows, p: write_json(p, rows), read_json)
+    rows: list[dict[str, Any]] = cached(
+        path, lambda: _measure(setup, trial, seed), lambda rows, p: write_json(p, rows), read_json
+    )
     for row in rows:
         if trial.protocol == the("free") and row["alpha"] == 1:
             _warn_if_guessing(setup, row["val_target_acc"], row["target_classes"])
@@ -176,7 +178,8 @@ def _records(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
 
 def _measure(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
     """Do one transfer and score it at every alpha."""
-    pair, given = source_pair(setup, seed), {}
+    pair = source_pair(setup, seed)
+    given: dict[str, Any] = dict(trial.knobs)
     begun = time.perf_counter()
     before = source_network(setup, seed)
     dense = _dense(setup, seed)
@@ -190,13 +193,13 @@ def _measure(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
     prepared = time.perf_counter()
     begin_peak()
     history: list[dict[str, float]] = []
-    settings = {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
-    settings |= {"mask_steps": setup.mask_steps, "precision": setup.compute.precision}
-    after = transfer(before, pair, trial.protocol, history=history, **given, **settings, **trial.knobs)
+    given |= {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
+    given |= {"mask_steps": setup.mask_steps, "precision": setup.compute.precision}
+    after = transfer(before, pair, trial.protocol, history=history, **given)
     seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
 
     rows = []
-    row = {"pair": setup.pair, "model": setup.model, "protocol": trial.protocol, "method": trial.method}
+    row: dict[str, Any] = {"pair": setup.pair, "model": setup.model, "protocol": trial.protocol, "method": trial.method}
     row |= {"density": None if mask is None else mask.density, "native_of": trial.native_of, "seed": seed}
     row["options"] = " ".join(f"{n} {v}" for n, v in trial.options.items()) or None
     row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(trial.knobs) | seconds

@@ -14,7 +14,6 @@ import secrets
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -62,7 +61,7 @@ def imports_in(source: str, quoted: bool = True) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif quoted and isinstance(node, ast.Constant) and re.fullmatch(r"maskutils(\.\w+)+", str(node.value)):
-            names.add(node.value)
+            names.add(str(node.value))
     return sorted(name for name in names if name.split(".")[0] == "maskutils" and _file(name).is_file())
 
 
@@ -100,7 +99,7 @@ def _without_prose(tree: ast.Module) -> ast.Module:
 
 
 @cache
-def own_code(approach: Callable[..., Any] | None) -> str:
+def own_code(approach: Any) -> str:
     """16 hex digits that name the code of a mask layer, a ranking or a protocol, without its description and its prose.
 
     One whose source cannot be read (it was typed at a prompt) has a name of its own in every process: its results are made again.
@@ -115,7 +114,9 @@ def own_code(approach: Callable[..., Any] | None) -> str:
     except (OSError, TypeError):
         return secrets.token_hex(8)
     for tree in trees:
-        tree.body[0].decorator_list = []
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                node.decorator_list = []
     return hashlib.sha256("".join(map(ast.dump, trees)).encode()).hexdigest()[:16]
 
 

@@ -167,7 +167,8 @@ def from_notebook(namespace: Mapping[str, Any]) -> Setup:
 
     Papermill injects a misspelt name in silence and exits 0; here it raises `BadParameter`, before any work.
     """
-    declared, injected = set(), set()
+    declared: set[str] = set()
+    injected: set[str] = set()
     for source in namespace.get("In", ()):
         (injected if source.lstrip().startswith("# Parameters\n") else declared).update(_assigned(source))
     for name in sorted(injected):

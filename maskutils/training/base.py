@@ -82,4 +82,5 @@ def answering(model: nn.Module, task: str) -> Iterator[nn.Module]:
 def answer(model: nn.Module, task: str, images: Tensor) -> Tensor:
     """Logits of `model` for `task`."""
     with answering(model, task):
-        return model(images)
+        logits: Tensor = model(images)
+        return logits

@@ -4,6 +4,7 @@ Each function's body is its difference from fine-tuning. `strength` is the knob 
 """
 
 import copy
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def anchor(model: nn.Module, strength: float, importance: Scores | None = None) 
 
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         terms = ((model.get_parameter(n) - before).square() * worth.get(n, 1) for n, before in theta_0.items())
-        return strength * sum(term.sum() for term in terms)
+        return strength * reduce(torch.add, [term.sum() for term in terms])
 
     return penalty
 

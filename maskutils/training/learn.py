@@ -3,8 +3,10 @@
 import copy
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from maskutils.core.approaches import Approach, describe, names
@@ -53,17 +55,11 @@ def learn_mask(
     Mask(2 layers, 151,040 weights, density 0.100)
     """
     known(method, names("mask", "control"), "method")
-    settings = {
-        "steps": steps,
-        "lr": lr,
-        "strength": strength,
-        "batch_size": batch_size,
-        "seed": seed,
-        "precision": precision,
-    }
+    settings: dict[str, Any] = {"steps": steps, "lr": lr, "strength": strength, "batch_size": batch_size, "seed": seed}
+    settings |= {"precision": precision} | options
     if method == "shuffled":
-        base = str(options.pop("of", "gumbel_sigmoid"))
-        return learn_mask(model, data, base, density=density, per_layer=per_layer, **settings, **options).shuffled(seed)
+        base = str(settings.pop("of", "gumbel_sigmoid"))
+        return learn_mask(model, data, base, density=density, per_layer=per_layer, **settings).shuffled(seed)
     if method in RANKINGS:
         return _ranked(model, data, method, density, per_layer, seed, options)
     if LAYERS[method].trains_weights:
@@ -71,8 +67,8 @@ def learn_mask(
             f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"
         )
     if LAYERS[method].learns_density and density is not None:
-        options["density"] = density
-    native = learn_subnetwork(model, data, method, **settings, **options)[1]
+        settings["density"] = density
+    native = learn_subnetwork(model, data, method, **settings)[1]
     return native if density is None else native.at_density(density, per_layer)
 
 
@@ -82,9 +78,9 @@ def usual(method: str | None) -> dict[str, Any]:
     >>> usual("gumbel_sigmoid")
     {'tau': 1.0, 'init': None, 'lr': 0.3, 'strength': 2e-06}
     """
-    cls = LAYERS.get(method)
-    if cls is None:
+    if method is None or method not in LAYERS:
         return {"of": "gumbel_sigmoid"} if method == "shuffled" else {}
+    cls = LAYERS[method]
     taken = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
     return taken | {"lr": cls.lr, "strength": cls.strength}
 
@@ -152,13 +148,15 @@ def learn_subnetwork(
             layer.progress = progress
 
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
-        return strength * cls.ramp(progress) * sum(layer.penalty() for layer in layers.values())
+        return strength * cls.ramp(progress) * reduce(torch.add, [layer.penalty() for layer in layers.values()])
 
     with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, logits: check_head(m, head, logits)):
         names = maskable(model) if cls.trains_weights else []
-        weights = [p for n, p in model.named_parameters() if n in names or n.startswith(train)]
+        weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n in names or n.startswith(train)]
         layers = attach(model, method, **options)
-        params = [layer.scores for layer in layers.values()] + [w.requires_grad_() for w in weights]
+        for weight in weights:
+            weight.requires_grad_()
+        params = [layer.scores for layer in layers.values()] + weights
         history = fit(
             model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
             params=params, penalty=penalty if strength else None, begin_step=advance, norm="eval", precision=precision,

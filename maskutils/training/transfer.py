@@ -89,14 +89,15 @@ def score(
     if dense_before is None:
         dense_before = evaluate(before, source)
     logits, labels = predict(source_after, source)
-    row = {"source_acc_before": dense_before, "source_acc_full": accuracy(logits, labels)}
+    full = accuracy(logits, labels)
+    row: dict[str, float | None] = {"source_acc_before": dense_before, "source_acc_full": full}
     row |= dict.fromkeys(("source_acc_masked_before", "source_acc_masked", "masking_cost", "drift"))
     if mask is not None:
         masked_before, masked = evaluate(mask.apply(before), source), evaluate(mask.apply(source_after), source)
         row |= {"source_acc_masked_before": masked_before, "source_acc_masked": masked}
         row["masking_cost"] = metrics.masking_cost(dense_before, masked_before)
         row["drift"] = metrics.drift(masked_before, masked)
-    row["forgetting"] = metrics.forgetting(dense_before, row["source_acc_full"])
+    row["forgetting"] = metrics.forgetting(dense_before, full)
     row["target_acc"] = evaluate(for_task(after, "target"), target)
     confidence, predicted = logits.softmax(1).max(1)
     return row | {"source_ece": metrics.ece(confidence.tolist(), (predicted == labels).tolist())}
