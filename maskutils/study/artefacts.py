@@ -1,7 +1,7 @@
-"""What is made once and used often: source networks, masks, importances; each cached by content.
+"""Source networks, masks and importances: made once, cached, used by many transfers.
 
-Owns which artefact is made from which. An artefact is found again by the hash of everything it depends on: settings, code,
-versions, and what came before it. It must not know transfers.
+A cached file is named by a hash of all that it depends on: settings, library versions, the version of its stage in `STAGES`, the code of
+the approach itself, and the names of what it was made from.
 """
 
 import warnings

@@ -1,7 +1,4 @@
-"""The composition root: the verbs that a notebook calls. Each gives a table of records, cached one transfer at a time.
-
-It must not know notebooks or the batch.
-"""
+"""The functions that a notebook calls. Each returns a table of records; each transfer is cached on its own."""
 
 import os
 import time
@@ -120,8 +117,9 @@ def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
     """
     tables = []
     for seed in setup.seeds:
-        own = Trial("source_only", method, options=options, native_of=method)
-        chance = Trial("source_only", "random", source_mask(setup, method, seed, **options).density, native_of=method)
+        own = Trial(the("untrained"), method, options=options, native_of=method)
+        density = source_mask(setup, method, seed, **options).density
+        chance = Trial(the("untrained"), the("chance"), density, native_of=method)
         tables.append(_table(setup.changed(seeds=(seed,), alphas=(1.0,)), [own, chance], f"{method}, native"))
     return pd.concat(tables, ignore_index=True)
 

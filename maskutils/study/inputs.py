@@ -1,7 +1,4 @@
-"""What of the user's own a study reads: image folders and files of weights.
-
-Owns where they are and what names their content. It must not know what is in them.
-"""
+"""The user's own inputs to a study: image folders and weight files. Checks that they are there, and names their content."""
 
 import os
 from collections.abc import Mapping
@@ -32,8 +29,9 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_inputs(*notebooks: Mapping[str, Any]) -> None:
-    """Raises `BadParameter` if image folders or weights that the parameters of `notebooks` name are not there or not of the right form;
-    each is looked at once. Weights of torchvision's are downloaded first, so that kernels find them.
+    """Check the image folders and weights that the parameters of `notebooks` name, each once; download torchvision's weights.
+
+    Raises `BadParameter` for what is missing or has the wrong form.
     """
     classes = [Images(**p.get("images", {})).classes for p in notebooks]
     for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
@@ -52,11 +50,10 @@ def pairs_in(parameters: Mapping[str, Any]) -> list[str]:
 
 @cache
 def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
-    """What names the content of the files behind `pair` and `weights`, as they are when a process first asks; nothing for what
-    ships in packages.
+    """Names of the content behind `pair` and `weights`, read once per process; none for data that ship in packages.
 
-    Of a file of weights its digest; of image folders the names, sizes and times of change of all files, as `make` has it; of
-    torchvision's sets the data root.
+    A weight file is named by its digest, image folders by the names, sizes and modification times of all files, torchvision's data sets
+    by the data root.
     """
     found = [file_digest(Path(weights).expanduser())] if is_file(weights) else []
     if pair.startswith(FOLDERS):

@@ -1,7 +1,4 @@
-"""What made a number: the code, the versions, the machine.
-
-Owns the hash of our own sources that decides what is run again. It must not import what it hashes.
-"""
+"""What made a number: the code, the versions, the machine."""
 
 import ast
 import hashlib
