@@ -218,6 +218,69 @@ def test_in_training_the_mask_lies_in_zero_to_one_and_passes_a_gradient_to_the_s
     assert layer.scores.grad.abs().max() > 0
 
 
+def trained(masked, layer, weight, upstream):
+    """The masked weight, and the gradients of scores and weight."""
+    torch.manual_seed(5)
+    layer.scores.grad, weight.grad = None, None
+    out = masked(weight)
+    out.backward(upstream)
+    return out.detach(), layer.scores.grad, weight.grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_masked_weight_is_weight_times_mask_bit_for_bit_and_so_are_its_gradients(layer, dtype, memory, frozen):
+    weight = torch.randn(4, 3, 3, 3, dtype=dtype).to(memory_format=memory).requires_grad_(not frozen)
+    upstream = torch.randn(4, 3, 3, 3, dtype=dtype)
+    fused = trained(layer, layer, weight, upstream)
+    plain = trained(lambda w: w * layer.sample().to(w.dtype), layer, weight, upstream)
+    assert fused[0].stride() == weight.stride()
+    assert [t is None for t in fused] == [False, False, frozen]
+    assert all(a is b or (torch.equal(a, b) and a.dtype == b.dtype) for a, b in zip(fused, plain, strict=True))
+
+
+def test_two_draws_before_one_backward_and_two_backwards_of_one_draw_are_right(layer):
+    weight, upstream = torch.randn(4, 3, 3, 3), torch.randn(2, 4, 3, 3, 3)
+    single = []
+    for i in range(2):
+        torch.manual_seed(i)
+        layer(weight).backward(upstream[i])
+        single.append(layer.scores.grad)
+        layer.scores.grad = None
+    draws = [(torch.manual_seed(i), layer(weight))[1] for i in range(2)]
+    for draw, g in zip(draws, upstream, strict=True):
+        draw.backward(g, retain_graph=True)
+    assert torch.equal(layer.scores.grad, single[0] + single[1])
+    layer.scores.grad = None
+    draws[1].backward(upstream[1])
+    assert torch.equal(layer.scores.grad, single[1])
+
+
+def test_the_gradient_is_that_of_the_progress_at_which_the_mask_was_drawn():
+    layer, weight = LAYERS["continuous_sparsification"](torch.randn(5)), torch.randn(5)
+    out = layer(weight)
+    layer.progress = 0.5  # as the learner sets it before the backward pass
+    out.sum().backward()
+    m = torch.sigmoid(layer.scores.detach())
+    assert torch.allclose(layer.scores.grad, weight * m * (1 - m))
+
+
+def test_one_tensor_of_the_size_of_the_weight_is_kept_for_the_backward_pass(layer):
+    weight, sizes = torch.randn(4, 3, 3, 3), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.data_ptr()), t)[1], lambda t: t):
+        layer(weight)
+    assert len(set(sizes) - {weight.data_ptr(), layer.scores.data_ptr()}) <= 1
+
+
+def test_hard_concrete_knows_to_the_last_bit_where_it_clips():
+    low, high = HardConcrete.clipped()
+    around = torch.tensor([[low], [high]]).view(torch.int32) + torch.arange(-500, 500, dtype=torch.int32)
+    y = torch.cat([around.view(torch.float32).flatten(), torch.rand(10_000)])
+    z = y * (HardConcrete.zeta - HardConcrete.gamma) + HardConcrete.gamma
+    assert torch.equal((low < y) & (y < high), (z > 0) & (z < 1))
+
+
 def test_the_hard_mask_keeps_the_top_of_the_ranking(layer):
     kept, ranking = layer.harden(), layer.ranking()
     assert 0 < kept.sum() < 108

@@ -28,3 +28,10 @@ def test_infinities_are_values_like_others():
 
 def test_what_needs_a_gradient_is_selected_without_one():
     assert not highest(torch.randn(5, requires_grad=True), 2).requires_grad
+
+
+@pytest.mark.parametrize("k", [1, 2, 1023, 1024, 5000, 9999, 10_000])
+@pytest.mark.parametrize("levels", [1, 2, 9])
+def test_of_many_equal_values_the_first_are_kept(k, levels):
+    values = torch.randint(levels, (10_000,), generator=torch.Generator().manual_seed(k)).float()
+    assert torch.equal(highest(values, k), by_sort(values, k))

@@ -17,10 +17,18 @@ def highest(values: Tensor, k: int) -> Tensor:
     flat = flat.float() if flat.element_size() < 4 else flat  # numpy has no bf16
     if k <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
-    cpu = flat.device.type == "cpu"
-    least = torch.from_numpy(np.partition(flat.numpy(), -k))[-k] if cpu else flat.topk(k).values[-1]
+    if flat.device.type == "cpu":
+        flat, count = flat.numpy(), np.count_nonzero
+        least = np.partition(flat, -k)[-k]
+    else:
+        least, count = flat.topk(k).values[-1], torch.count_nonzero
     kept = flat >= least
-    surplus = int(kept.sum()) - k
-    if surplus > 0:  # equal to the least, and too many
-        kept[(flat == least).nonzero().flatten()[-surplus:]] = False
-    return kept.view_as(values)
+    surplus = int(count(kept)) - k
+    if surplus > 0:  # equal to the least, and too many: the last of them are dropped
+        equal, first, end = flat == least, 0, len(kept)
+        while end - first > 1:  # the first to drop lies in [first, end)
+            middle = (first + end) // 2
+            behind = int(count(equal[middle:end]))
+            first, end, surplus = (middle, end, surplus) if behind >= surplus else (first, middle, surplus - behind)
+        kept[first:] = flat[first:] > least
+    return torch.as_tensor(kept, device=values.device).view_as(values)

@@ -103,7 +103,7 @@ def logistic_noise(like: Tensor) -> Tensor:
     """Logistic(0, 1) samples of the shape of `like`, drawn in float32 as logit(u); the law of the difference of two
     Gumbel samples.
     """
-    return torch.rand_like(like, dtype=torch.float).clamp(1e-6, 1 - 1e-6).logit().to(like.dtype)
+    return torch.rand_like(like, dtype=torch.float).logit_(1e-6).to(like.dtype)
 
 
 def top_fraction(values: Tensor, density: float) -> Tensor:

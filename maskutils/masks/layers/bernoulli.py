@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from maskutils.masks.layers.base import MaskLayer, StraightThrough, layer
+from maskutils.masks.layers.base import layer
+from maskutils.masks.layers.drawn import Drawn, through_sigmoid
 
 
 @layer("bernoulli", place=6, colour="#56b4e9", marker="h")
-class Bernoulli(MaskLayer):
+class Bernoulli(Drawn):
     """m ~ Bernoulli(sigma(s)), with the gradient of sigma(s); hard: s > 0. Penalty: sum of sigma(s).
 
     Source: Zhou et al. 2019 (arXiv 1905.01067), section 5. The paper masks random networks from s = 0, without a penalty, and
@@ -17,10 +18,14 @@ class Bernoulli(MaskLayer):
 
     lr, strength, start = 0.3, 1e-5, 2.0
 
-    def sample(self) -> Tensor:
-        """A binary mask whose entries are 1 with probability sigma(s)."""
-        probability = torch.sigmoid(self.scores)
-        return StraightThrough.apply(probability, torch.rand_like(probability) < probability)
+    def draw(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """A binary mask whose entries are 1 with probability sigma(s), and sigma(s)."""
+        probability = torch.sigmoid(scores)
+        return torch.rand_like(probability).lt_(probability), probability
+
+    def pull(self, gradient: Tensor, kept: Tensor, progress: float) -> Tensor:
+        """That of sigma(s)."""
+        return through_sigmoid(gradient, kept)
 
     def harden(self) -> Tensor:
         """s > 0."""

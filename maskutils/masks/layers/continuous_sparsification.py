@@ -1,13 +1,13 @@
 """Continuous sparsification."""
 
-import torch
 from torch import Tensor
 
-from maskutils.masks.layers.base import MaskLayer, layer
+from maskutils.masks.layers.base import layer
+from maskutils.masks.layers.drawn import Drawn, through_sigmoid
 
 
 @layer("continuous_sparsification", place=5, colour="#cc78bc", marker="p")
-class ContinuousSparsification(MaskLayer):
+class ContinuousSparsification(Drawn):
     """m = sigma(beta_t s), beta_t = 200^progress, with its exact gradient; hard: s > 0. Penalty: sum of m.
 
     Source: Savarese et al. 2020 (arXiv 1912.04427), section 4. No noise and no straight-through: a soft mask that becomes
@@ -18,9 +18,14 @@ class ContinuousSparsification(MaskLayer):
     lr, strength, start = 0.1, 1e-4, 0.3
     final_beta = 200.0
 
-    def sample(self) -> Tensor:
-        """The soft mask at the present temperature, in (0, 1)."""
-        return torch.sigmoid(self.final_beta**self.progress * self.scores)
+    def draw(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The soft mask at the present temperature, in (0, 1), twice."""
+        mask = (self.final_beta**self.progress * scores).sigmoid_()
+        return mask, mask
+
+    def pull(self, gradient: Tensor, kept: Tensor, progress: float) -> Tensor:
+        """The exact one, at the temperature of the draw."""
+        return through_sigmoid(gradient, kept).mul_(self.final_beta**progress)
 
     def harden(self) -> Tensor:
         """s > 0, the limit of infinite beta."""

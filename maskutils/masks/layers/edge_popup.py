@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.checks import fraction, known
-from maskutils.masks.layers.base import MaskLayer, StraightThrough, layer, top_fraction
+from maskutils.masks.layers.base import layer, top_fraction
+from maskutils.masks.layers.drawn import Drawn
 
 
 @layer("edge_popup", place=3, colour="#029e73", marker="^")
-class EdgePopup(MaskLayer):
+class EdgePopup(Drawn):
     """m = 1 for the fraction `density` of highest |s| in the layer, with the identity for a gradient: dL/ds = sign(s) g
     w.
 
@@ -35,9 +36,14 @@ class EdgePopup(MaskLayer):
             return uniform
         return weight.abs() * (uniform.square().mean() / weight.square().mean().clamp(min=1e-12)).sqrt()
 
-    def sample(self) -> Tensor:
-        """The mask itself: nothing is random."""
-        return StraightThrough.apply(self.scores.abs(), self.harden())
+    def draw(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The mask itself: nothing is random. And the scores, for their signs."""
+        sizes = scores.abs()
+        return sizes.copy_(top_fraction(sizes, self.density)), scores
+
+    def pull(self, gradient: Tensor, kept: Tensor, progress: float) -> Tensor:
+        """The identity, times sign(s)."""
+        return gradient.mul_(kept.sign())
 
     def harden(self) -> Tensor:
         """The round(density n) highest |s| of the layer, found by selection instead of the paper's full sort."""

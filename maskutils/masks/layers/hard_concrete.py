@@ -1,34 +1,56 @@
 """Hard concrete masks."""
 
+import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from maskutils.masks.layers.base import MaskLayer, layer, logistic_noise
+from maskutils.masks.layers.base import layer, logistic_noise
+from maskutils.masks.layers.drawn import Drawn, through_sigmoid
 
 
 @layer("hard_concrete", place=2, colour="#de8f05", marker="s")
-class HardConcrete(MaskLayer):
+class HardConcrete(Drawn):
     """m = clip(zeta' sigma((s + n) / beta) + gamma, 0, 1), zeta' = zeta - gamma, n ~ Logistic(0, 1); gradient pathwise;
     hard: s > 0.
 
     Source: Louizos et al. 2018 (arXiv 1712.01312), eq. 10-12; on a frozen network Cao et al. 2021 (arXiv 2104.03514).
     beta = 2/3, gamma = -0.1, zeta = 1.1, s begins at log(5) (gate 0.9). Penalty: the mean of P(m > 0) in each layer,
     with Cao's schedule. Their masks stay continuous in evaluation; ours are made binary where the noiseless gate passes
-    one half, and measured so. Their lambda multiplies the mean of the layers' penalties, ours the sum.
+    one half, and measured so. Their lambda multiplies the mean of the layers' penalties, ours the sum. The uniform behind n is clamped
+    to [1e-6, 1 - 1e-6], as in the code of Louizos et al.; that of Cao et al. clamps to [1e-4, 1 - 1e-4]. Louizos et al. also clamp s to
+    +-log(100) after each step; neither Cao et al. nor we do.
     """
 
     lr, strength, start = 0.2, 10.0, 1.6094
     beta, gamma, zeta = 2 / 3, -0.1, 1.1
 
-    def sample(self) -> Tensor:
-        """A mask in [0, 1], exactly 0 or 1 with positive probability."""
-        return self._stretch((self.scores + logistic_noise(self.scores)) / self.beta)
+    def draw(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """A mask in [0, 1], exactly 0 or 1 with positive probability, and sigma((s + n) / beta)."""
+        y = logistic_noise(scores).add_(scores).div_(self.beta).sigmoid_()
+        return self._stretch(y), y
+
+    def pull(self, gradient: Tensor, kept: Tensor, progress: float) -> Tensor:
+        """The pathwise one: none where the mask was clipped."""
+        torch.ops.aten.hardtanh_backward(gradient, kept, *self.clipped(), grad_input=gradient)
+        return through_sigmoid(gradient.mul_(self.zeta - self.gamma), kept).div_(self.beta)
+
+    @classmethod
+    @functools.cache
+    def clipped(cls) -> tuple[float, float]:
+        """The largest sigma, of all float32, that is clipped to 0, and the least that is clipped to 1."""
+        ends = np.array([[-cls.gamma], [1 - cls.gamma]]) / (cls.zeta - cls.gamma)
+        y = torch.from_numpy(
+            (ends * (1 + np.arange(-99, 100) * 2.0**-26)).astype(np.float32)
+        )  # every float32 around them
+        m = cls._stretch(y)
+        return y[m == 0].max().item(), y[m == 1].min().item()
 
     def gate(self) -> Tensor:
         """The paper's noiseless gate, clip(zeta' sigma(s) + gamma, 0, 1), in [0, 1]; `harden` is gate > 1/2."""
-        return self._stretch(self.scores.detach())
+        return self._stretch(torch.sigmoid(self.scores.detach()))
 
     def harden(self) -> Tensor:
         """s > 0, where the noiseless gate is above one half."""
@@ -41,12 +63,13 @@ class HardConcrete(MaskLayer):
     @classmethod
     def probability(cls, scores: Tensor) -> Tensor:
         """P(m > 0) = sigma(s - beta log(-gamma / zeta)), the expected L0 norm of the gate."""
-        return torch.sigmoid(scores - cls.beta * math.log(-cls.gamma / cls.zeta))
+        return (scores - cls.beta * math.log(-cls.gamma / cls.zeta)).sigmoid_()
 
     @staticmethod
     def ramp(progress: float) -> float:
         """Nothing for a quarter of the training, then linear, then 1 for the last quarter (Cao et al.)."""
         return min(max((progress - 0.25) / 0.5, 0.0), 1.0)
 
-    def _stretch(self, logits: Tensor) -> Tensor:
-        return (torch.sigmoid(logits) * (self.zeta - self.gamma) + self.gamma).clamp(0, 1)
+    @classmethod
+    def _stretch(cls, y: Tensor) -> Tensor:
+        return (y * (cls.zeta - cls.gamma)).add_(cls.gamma).clamp_(0, 1)

@@ -1,12 +1,14 @@
 """Piggyback masks."""
 
+import torch
 from torch import Tensor
 
-from maskutils.masks.layers.base import MaskLayer, StraightThrough, layer
+from maskutils.masks.layers.base import layer
+from maskutils.masks.layers.drawn import Drawn
 
 
 @layer("piggyback", place=4, colour="#d55e00", marker="D")
-class Piggyback(MaskLayer):
+class Piggyback(Drawn):
     """m = 1[s > 0.005], with the identity for a gradient: dL/ds = g w.
 
     Source: Mallya et al. 2018 (arXiv 1801.06519), eq. 1-3. s begins at 0.01, so the network begins whole; there is no
@@ -20,9 +22,9 @@ class Piggyback(MaskLayer):
         self.threshold = threshold
         super().__init__(weight, init)
 
-    def sample(self) -> Tensor:
+    def draw(self, scores: Tensor) -> tuple[Tensor, None]:
         """The mask itself: nothing is random."""
-        return StraightThrough.apply(self.scores, self.harden())
+        return torch.gt(scores, self.threshold, out=torch.empty_like(scores)), None
 
     def harden(self) -> Tensor:
         """s > threshold."""
