@@ -5,6 +5,7 @@ must not know how scores are learnt.
 """
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -145,7 +146,7 @@ class Mask:
 
     def check(self, model: nn.Module) -> None:
         """Raise `ValueError` unless every name is a parameter of `model` of the same shape; lists those that are not."""
-        shapes = {name: tuple(p.shape) for name, p in unwrapped(model).named_parameters()}
+        shapes = {name: tuple(p.shape) for name, p in unwrapped(model, sharded=True).named_parameters()}
         wrong = [
             f"{n} {tuple(b.shape)} (network: {shapes.get(n, 'absent')})"
             for n, b in self.bits.items()
@@ -186,6 +187,10 @@ class Mask:
                 f"{path} is not a mask file or is damaged ({error}); delete it and make it again"
             ) from None
 
+    def checksum(self) -> str:
+        """16 hex digits that tell this mask's bits from any others."""
+        return _digest({n: torch.from_numpy(np.packbits(b.cpu().numpy())) for n, b in self.bits.items()})
+
     def __and__(self, other: "Mask") -> "Mask":
         return self._with(other, torch.logical_and)
 
@@ -211,6 +216,16 @@ class Mask:
                 f"masks of different networks: {sorted(self.bits)} and {sorted(other.bits)}, or other shapes"
             )
         return Mask({name: operation(b, other.bits[name].to(b.device)) for name, b in self.bits.items()})
+
+
+def _digest(tensors: Mapping[str, Tensor], *texts: str) -> str:
+    """16 hex digits that name these tensors (names, types, shapes, contents) and texts."""
+    digest = hashlib.sha256(json.dumps(texts).encode())
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)} ".encode())
+        digest.update(t.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _stored(file: Any, part: str) -> dict[str, Tensor]:

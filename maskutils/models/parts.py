@@ -116,15 +116,24 @@ def check_prefixes(train: str | Iterable[str], names: Collection[str]) -> tuple[
     return prefixes
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
     """The module inside wrappers that put a prefix before its names: of `torch.compile`, data parallelism and averaging.
 
-    Raises `ValueError` for one that is sharded over processes.
+    Raises `ValueError` for one whose weights are sharded over processes (unless `sharded` says that DTensors will do), flattened
+    or without values.
     """
-    if any(hasattr(p, "device_mesh") for p in model.parameters()):
+    if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
         raise ValueError(
-            f"the weights of {type(model).__name__} are sharded over processes (FSDP), which masks do not know; learn and protect in "
-            "one process, or under DistributedDataParallel"
+            f"{type(model).__name__} is FullyShardedDataParallel, which flattens weights so that no mask fits them; use fully_shard"
+        )
+    if not sharded and any(hasattr(p, "device_mesh") for p in model.parameters()):
+        raise ValueError(
+            f"the weights of {type(model).__name__} are sharded over processes (FSDP): only protect works on them; learn and apply the "
+            "mask before fully_shard, or on a network that is whole"
+        )
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError(
+            f"the weights of {type(model).__name__} are on the meta device, without values; load them first"
         )
     while True:
         if isinstance(model, WRAPPERS):

@@ -1,0 +1,196 @@
+"""What a block of protection holds, and what it has seen: restoring, and the warnings."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from maskutils.masks.held import Held
+from maskutils.masks.mask import Mask
+from maskutils.models.parts import check_prefixes
+
+
+class Guard:
+    """What one block holds, and what it has seen."""
+
+    def __init__(self, model: nn.Module, mask: Mask, train: Iterable[str], optimizer: Optimizer | None) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.shards = [m for m in model.modules() if hasattr(m, "reshard")]  # of FSDP2, which swaps whole weights in
+        self._reshard()
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        train = check_prefixes(train, tensors)
+        kept = {n: t for n, t in tensors.items() if n in mask.bits or not n.startswith(train)}
+        _check_state(mask, kept)
+        owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in tensors}
+        self.held = {n: Held(owners[n], n.rpartition(".")[2], mask.bits.get(n)) for n in kept}
+        self.leaves = [(m._parameters, n.rpartition(".")[2]) for n, m in owners.items()]
+        self.norms = [owners[n] for n in kept if n.endswith("running_mean")]
+        self.steps, self.others, self.restored, self.missing = 0, 0, False, set()
+        all_kept = not train and all(b.all() for b in mask.bits.values())
+        self.quiet = bool(train) or all_kept  # about weights that do not move
+        if all_kept:
+            _warn(
+                "nothing will train: the mask keeps every weight and train= is empty; use a lower density, or name a head in train="
+            )
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put back all that is held."""
+        self._put(None)
+
+    def before_step(self, stepped: Optimizer, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+        """Make the closure of a step leave no gradient on what is held, for a step may evaluate it several times."""
+        given = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+        if given is None or not (ours := self._trained_by(stepped)):
+            return None
+        if isinstance(stepped, LBFGS) and not self.steps and any("old_dirs" in s for s in stepped.state.values()):
+            raise ValueError(
+                "this LBFGS remembers directions from before protect, which move held weights; make a new LBFGS"
+            )
+
+        def closure() -> Any:
+            loss = given()
+            for held in self.held.values():
+                if id(now := held.now()) in ours:
+                    held.silence(now)
+            return loss
+
+        return args[:1], {**kwargs, "closure": closure}
+
+    @torch.no_grad()
+    def after_step(self, stepped: Optimizer, *_: object) -> None:
+        """Put back what `stepped` trains, and buffers; the rest may be part of a graph that another optimiser still needs."""
+        self._reshard()
+        ours = self._trained_by(stepped)
+        if not ours and stepped is not self.optimizer:
+            self.others += 1
+            return
+        self._put(ours or None)
+        self.steps += 1
+        if callable(getattr(stepped, "eval", None)):
+            self._hold_averages(stepped)
+
+    def _put(self, ours: set[int] | None) -> None:
+        """Put back the buffers and the parameters whose ids are in `ours` (all, if None)."""
+        self._reshard()
+        if not self.restored:
+            self.restored = True
+            self._look()
+            _warn_of_norms(self.norms)
+        for held in self.held.values():
+            now = held.now()
+            if not held.fits(now):
+                self._look()
+            elif ours is None or id(now) in ours or not isinstance(now, nn.Parameter):
+                held.put(now)
+
+    def _hold_averages(self, stepped: Optimizer) -> None:
+        """Hold the second sequence of a schedule-free optimiser, which `eval` and `train` mix into the weights."""
+        for held in self.held.values():
+            state = stepped.state.get(held.now(), {})
+            if "z" in state:
+                held.put(state["z"])
+            elif state:
+                raise ValueError(
+                    f"{type(stepped).__name__} may swap weights in eval(), but keeps no sequence 'z' that protect could hold; use an "
+                    "optimiser of the package schedulefree, or one without eval()"
+                )
+
+    def _trained_by(self, optimizer: Optimizer) -> set[int]:
+        """The ids of our parameters that `optimizer` trains."""
+        theirs = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        ours = theirs & {id(parameters.get(leaf)) for parameters, leaf in self.leaves}
+        return ours or theirs & {id(p) for p in self.model.parameters()}  # some may have been added since
+
+    def _reshard(self) -> None:
+        for module in self.shards:
+            module.reshard()
+
+    def _look(self) -> None:
+        """Warn of held tensors that are not where they were; once of each."""
+        gone = {
+            n for n, held in self.held.items() if not held.fits(held.now()) or not _is_at(self.model, n, held.owner)
+        }
+        if new := sorted(gone - self.missing):
+            self.missing |= gone
+            _warn(
+                f"{_some(new)} were replaced, wrapped or parametrised inside protect, which holds the tensors that it found on entry; "
+                "prune, swap or wrap modules before the block, and learn the mask on the network that results"
+            )
+
+    def tell(self) -> None:
+        """Warn, at the end of the block, if its loop was not one that is protected."""
+        self._reshard()
+        self._look()
+        here = {
+            n: (h, h.now()) for n, h in self.held.items() if n not in self.missing and isinstance(h.now(), nn.Parameter)
+        }
+        if rounded := [n for n, (h, now) in here.items() if h.rounded(now)]:
+            _warn(
+                f"{_some(rounded)} became {here[rounded[0]][1].dtype} inside protect, so what is held is rounded to it; train in mixed "
+                "precision (bf16-mixed, autocast) or convert the network before the block"
+            )
+        if moved := [n for n, (h, now) in here.items() if not h.intact(now)]:
+            _warn(
+                f"held weights were changed by something else than a step of an optimiser that trains them ({_some(moved)}; a copy of "
+                "master weights, another optimiser than `optimizer`, weights that were loaded or merged): they are as on entry now, but "
+                "the rest was trained beside the changed ones. To restore them at any time: with protect(...) as restore"
+            )
+        elif self.others and not self.restored:
+            _warn(
+                f"{self.others} optimiser steps were taken inside protect, but none trains the network it was given: a copy of it "
+                "(deepcopy, torch.load) is another network, and has to be protected itself"
+            )
+        elif self.steps and not self.quiet and all(h.untrained(now) for h, now in here.values()):
+            _warn(
+                f"{self.steps} optimiser steps moved no weight: all are held (by masks that together keep every weight), frozen, or "
+                "trained at a learning rate of 0"
+            )
+
+
+def _is_at(model: nn.Module, name: str, owner: nn.Module) -> bool:
+    """Whether `owner` is still the module that `name` is a tensor of, compiled or not."""
+    try:
+        found = model.get_submodule(name.rpartition(".")[0])
+    except AttributeError:
+        return False
+    return owner in (found, found._modules.get("_orig_mod"))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + " and others" * (len(names) > 5)
+
+
+def _warn(what: str) -> None:
+    warnings.warn(what, stacklevel=4)
+
+
+def _check_state(mask: Mask, kept: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` if something held is not what the mask's task left there, as a fresh head for other classes is not; warn if
+    it has other values.
+    """
+    both = {n: (kept[n], before) for n, before in mask.state.items() if n in kept}
+    for name, (now, before) in both.items():
+        if now.shape != before.shape:
+            raise ValueError(
+                f"{name} is {tuple(now.shape)} here and {tuple(before.shape)} in the task that the mask carries, and would be held "
+                f"untrained; name it in train=, as train=[{name!r}]"
+            )
+    whole = {n: pair for n, pair in both.items() if not hasattr(pair[0], "device_mesh")}
+    if changed := [n for n, (now, before) in whole.items() if not torch.equal(now, before.to(now))]:
+        _warn(
+            f"{_some(changed)} will be held as they are now, not as they were in the task that the mask carries; name in train= what is "
+            "to be trained, as a fresh head"
+        )
+
+
+def _warn_of_norms(norms: list[nn.Module]) -> None:
+    """Warn if norm layers that are held compute with the statistics of the batch."""
+    if any(norm.training for norm in norms):
+        _warn(
+            "norm layers train with the statistics of each batch, but those they evaluate with are held at the source's: put them in "
+            "evaluation mode, or name them in train= (and give the mask its own with with_state)"
+        )

@@ -1,0 +1,137 @@
+"""One tensor of a network that is held: what it was, and how it is put back."""
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 2**17  # entries at a time on a CPU, so that what is computed on the way stays in its cache
+SMALL = 2**17  # bytes that may go beyond one copy, where that is quicker
+
+
+class Held:
+    """The entries at `bits` (all, if None) of the parameter or buffer `leaf` of `owner`, as they are now.
+
+    It keeps the places and values of what is held, or a copy of the tensor where that is smaller: at most one copy.
+    """
+
+    @torch.no_grad()
+    def __init__(self, owner: nn.Module, leaf: str, bits: Tensor | None = None) -> None:
+        self.owner, self.leaf = owner, leaf
+        whole = self.now()
+        self.sharded = hasattr(whole, "device_mesh")
+        tensor = self._here(whole)
+        self.shape, self.dtype, self.order, self.kind = tensor.shape, tensor.dtype, _order(tensor), None
+        if bits is None:
+            self.bits, self.values = None, tensor.clone()
+            return
+        if self.sharded:
+            from torch.distributed.tensor import distribute_tensor  # here, for it takes long to import
+
+            bits = distribute_tensor(bits, whole.device_mesh, whole.placements, src_data_rank=None).to_local()
+        self.bits, flat = bits.to(tensor.device), _flat(tensor, self.order)
+        self.place = _flat(self.bits, self.order)
+        self.few = int(self.place.sum()) * (8 + flat.element_size()) <= max(flat.nbytes, SMALL)
+        if self.few:
+            self.place = self.place.nonzero().flatten()
+        self.values = flat[self.place] if self.few else flat.masked_fill(~self.place, 0)  # 0 has no bit set
+        self.begun = _as_integers(flat).sum(dtype=torch.int64)
+
+    def now(self) -> Tensor | None:
+        """The tensor, looked up anew, for it may have been moved or converted; None if it is there no more."""
+        found = self.owner._parameters.get(self.leaf)
+        return found if found is not None else self.owner._buffers.get(self.leaf)
+
+    def fits(self, tensor: Tensor | None) -> bool:
+        """Whether `tensor` can be the one that is held: it is there, and of the same shape."""
+        return tensor is not None and self._here(tensor).shape == self.shape
+
+    def put(self, tensor: Tensor) -> None:
+        """Give `tensor`, of the same shape, the held entries, bit for bit."""
+        tensor = self._here(tensor)
+        if self.bits is None:
+            tensor.copy_(self.values)
+            return
+        flat, place, values = self._on(tensor)
+        if self.few:
+            flat.scatter_(0, place, values)
+        else:
+            _merge(flat, place, values)
+        if flat.data_ptr() != tensor.data_ptr():  # its memory has gaps, so that `flat` is a copy
+            ordered = _as_integers(tensor).permute(self.now_order)
+            ordered.copy_(flat.view_as(ordered))
+
+    def intact(self, tensor: Tensor) -> bool:
+        """Whether `tensor` has the held entries, bit for bit."""
+        tensor = self._here(tensor)
+        if self.bits is None:
+            return torch.equal(_as_integers(tensor), _as_integers(self.values.to(tensor)))
+        flat, place, values = self._on(tensor)
+        return torch.equal(flat.gather(0, place) if self.few else flat.masked_fill(~place, 0), values)
+
+    def untrained(self, tensor: Tensor) -> bool:
+        """Whether no entry of `tensor` has moved, held or not (as far as a sum over its memory tells)."""
+        flat = _flat(self._here(tensor), self.order)
+        return self.bits is None or bool(_as_integers(flat).sum(dtype=torch.int64).to(self.begun) == self.begun)
+
+    def rounded(self, tensor: Tensor) -> bool:
+        """Whether the type of `tensor` cannot say what is held, as bfloat16 cannot say most of float32."""
+        same = self.values.to(tensor.dtype).to(self.dtype) == self.values
+        return not (same | self.values.isnan()).all()
+
+    def silence(self, parameter: Tensor) -> None:
+        """Set the gradient of the held entries of `parameter` to 0."""
+        if parameter.grad is not None:
+            gradient = self._here(parameter.grad)
+            gradient.zero_() if self.bits is None else gradient.masked_fill_(self.bits.to(gradient.device), 0)
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        """The part of `tensor` in this process, without autograd: a write to it breaks no graph that was built before."""
+        return (tensor.to_local() if self.sharded and hasattr(tensor, "device_mesh") else tensor).data
+
+    def _on(self, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`tensor` as integers in the order of its memory, and the places and values to be held there."""
+        kind = (tensor.stride(), tensor.dtype, tensor.device)
+        if kind != self.kind:
+            self.kind, self.now_order = kind, _order(tensor)
+            place, values = self.place, self.values
+            if self.now_order != self.order:
+                place, values = self._reordered()
+            self.working = place.to(tensor.device), _as_integers(values.to(tensor))
+        tensor = _as_integers(tensor)
+        return (tensor.view(-1) if tensor.is_contiguous() else _flat(tensor, self.now_order)), *self.working
+
+    def _reordered(self) -> tuple[Tensor, Tensor]:
+        """Places and values for a tensor of another layout, as when the network becomes channels_last."""
+        whole = _as_integers(self.values)  # a copy of bfloat16 by another stride may change a nan
+        if self.few:
+            whole = whole.new_zeros(self.shape.numel()).scatter_(0, self.place, whole)
+        back = sorted(range(len(self.shape)), key=self.order.__getitem__)
+        values = _flat(whole.view([self.shape[d] for d in self.order]).permute(back), self.now_order)
+        place = _flat(self.bits, self.now_order)
+        if self.few:
+            place = place.nonzero().flatten()
+            values = values[place]
+        return place, values.view(self.dtype)
+
+
+def _as_integers(tensor: Tensor) -> Tensor:
+    """The memory of `tensor` as integers of the same width: exact whatever is there."""
+    return tensor.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
+def _order(tensor: Tensor) -> tuple[int, ...]:
+    """The dimensions of `tensor` from that of the largest stride to that of the smallest."""
+    return tuple(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
+
+
+def _flat(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
+    return tensor.permute(order).reshape(-1)
+
+
+def _merge(into: Tensor, bits: Tensor, values: Tensor) -> None:
+    """Give `into` the `values` where `bits` is True, a chunk at a time; integers, several times as quick as `torch.where`."""
+    size = CHUNK if into.device.type == "cpu" else max(1, len(into))
+    free = torch.empty(min(size, len(into)), dtype=into.dtype, device=into.device)
+    for part, chosen, fixed in zip(into.split(size), bits.split(size), values.split(size), strict=True):
+        part.bitwise_and_(free[: len(part)].copy_(chosen).sub_(1)).bitwise_or_(
+            fixed
+        )  # 0 where held, else -1: every bit set

@@ -1,0 +1,102 @@
+"""Two processes on a CPU: what is held has the same bits on every rank, under DDP and FSDP2; what cannot be right is refused."""
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from maskutils import Mask, learn_mask, protect
+
+X, Y = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 5), nn.LayerNorm(5), nn.Linear(5, 3))
+
+
+def a_mask(seed: int = 1) -> Mask:
+    draw = torch.Generator().manual_seed(seed)
+    return Mask(
+        {n: torch.rand(network().get_parameter(n).shape, generator=draw) < 0.4 for n in ("0.weight", "2.weight")}
+    )
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, rank: int, accumulate: bool = False) -> None:
+    for step in range(4):
+        part = slice((2 * step + rank) * 4, (2 * step + rank + 1) * 4)
+        F.cross_entropy(model(X[part]).float(), Y[part]).backward()
+        if not accumulate or step % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def check(now: dict[str, torch.Tensor], before: dict[str, torch.Tensor], free: tuple[str, ...] = ()) -> None:
+    for name, bits in a_mask().bits.items():
+        assert torch.equal(now[name][bits], before[name][bits]), name
+        assert (now[name] != before[name])[~bits].all(), name
+    still = [n for n in before if n not in a_mask().bits and not n.startswith(free or "-")]
+    assert all(torch.equal(now[n], before[n]) for n in still)
+
+
+def replicated(rank: int) -> None:
+    for accumulate in (False, True):
+        net, before = network(), network().state_dict()
+        model = DistributedDataParallel(net)
+        with protect(model, a_mask(), train=["4."]):
+            train(model, torch.optim.AdamW(model.parameters(), 0.05, weight_decay=0.5), rank, accumulate)
+        check(net.state_dict(), before, ("4.",))
+        both = [None, None]
+        dist.all_gather_object(both, net.state_dict())
+        assert all(torch.equal(t, both[1][n]) for n, t in both[0].items())
+
+
+def sharded(rank: int) -> None:
+    mesh, before = init_device_mesh("cpu", (2,)), network().state_dict()
+    for accumulate in (False, True):
+        model = network()
+        for part in (model[0], model[2], model):
+            fully_shard(part, mesh=mesh)
+        optimizer = torch.optim.AdamW(model.parameters(), 0.05, weight_decay=0.5)
+        with protect(model, a_mask(), train=["4."]):
+            train(model, optimizer, rank, accumulate)
+            with torch.no_grad():
+                model(X)  # leaves whole weights behind
+        check({n: p.full_tensor().detach() for n, p in model.named_parameters()}, before, ("4.",))
+    for refused in (lambda: learn_mask(model, [(X, Y)], "magnitude", density=0.5), lambda: a_mask().apply(model)):
+        with pytest.raises(ValueError, match="sharded over processes"):
+            refused()
+
+
+def different_masks(rank: int) -> None:
+    model = DistributedDataParallel(network())
+    with pytest.raises(ValueError, match="processes have different masks"), protect(model, a_mask(seed=rank)):
+        pass
+    sharded = fully_shard(network(), mesh=init_device_mesh("cpu", (2,)))
+    with pytest.raises(ValueError, match="processes have different masks"), protect(sharded, a_mask(seed=rank)):
+        pass
+
+
+def flattened(rank: int) -> None:
+    model = FullyShardedDataParallel(network(), device_id=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"FullyShardedDataParallel, .* use fully_shard"), protect(model, a_mask()):
+        pass
+
+
+def in_a_process(rank: int, folder: str, work: list) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    try:
+        for task in work:
+            task(rank)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes(tmp_path):
+    work = [replicated, sharded, different_masks, flattened]  # in one start of the processes, which takes the most time
+    multiprocessing.spawn(in_a_process, (str(tmp_path), work), nprocs=2)
