@@ -192,6 +192,12 @@ def test_a_name_is_registered_once():
         register(registry)(cnn)
 
 
+def test_settings_without_a_trained_source_are_refused():
+    with pytest.raises(BadParameter, match=r"^source_steps = 0 trains no source network; give weights="):
+        Setup().changed(source_steps=0)
+    assert Setup(source_steps=0, weights="DEFAULT").weights == "DEFAULT"
+
+
 # Settings by field
 
 

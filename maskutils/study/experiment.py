@@ -81,8 +81,6 @@ def check_names(setup: Setup) -> Setup:
     """`setup` itself if its pair and model are known, and the pair heeds its `images`; else `BadParameter`."""
     check_pair(setup.pair)
     check_model(setup.model)
-    if not (setup.source_steps or setup.weights):
-        raise BadParameter("source_steps = 0 trains no source network; give weights= that do the source task already")
     check_loading(setup.pair, loading(setup))
     return setup
 

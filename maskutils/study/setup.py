@@ -138,6 +138,12 @@ class Setup(Settings):
             raise ValueError("holds a value twice")
         return values
 
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if not (self.source_steps or self.weights):
+            raise ValueError("source_steps = 0 trains no source network; give weights= that do the source task already")
+        return self
+
 
 def checked(model: type[M], values: Mapping[str, Any]) -> M:
     """`model(**values)`, with every fault said in one `BadParameter`, a line each."""
@@ -151,7 +157,7 @@ def checked(model: type[M], values: Mapping[str, Any]) -> M:
 
 def _line(error: Mapping[str, Any]) -> str:
     where, said = ".".join(str(part) for part in error["loc"]), error["msg"].removeprefix("Value error, ")
-    return f"parameter {where} = {error['input']!r}: {said[0].lower()}{said[1:]}"
+    return f"parameter {where} = {error['input']!r}: {said[0].lower()}{said[1:]}" if where else said
 
 
 def known_setting(name: str, names: Collection[str], value: Any, kind: str = "parameter") -> str:
