@@ -34,7 +34,7 @@ def fit(
     lr: float = 2e-3,
     batch_size: int = 32,
     seed: int = 0,
-    optimizer: str = "adamw",
+    optimizer: str | Callable[..., Optimizer] = "adamw",
     params: Iterable[nn.Parameter] | None = None,
     penalty: Penalty | None = None,
     norm: str = "train",
@@ -46,7 +46,8 @@ def fit(
     `model`, and leaves it in evaluation mode.
 
     `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
-    begun again. `penalty(images, logits, progress)` is added to the loss, progress in [0, 1);
+    begun again. `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and `lr`.
+    `penalty(images, logits, progress)` is added to the loss, progress in [0, 1);
     `begin_step(progress)` is called before each step. `norm="eval"` leaves the statistics of norm layers alone;
     `precision="bf16"` computes in automatic mixed precision. Returns the history: ten rows of step, mean loss since the
     row before, and what `watch()` returns.
@@ -55,7 +56,8 @@ def fit(
     """
     known(precision, PRECISIONS, "precision")
     chosen = list(model.parameters() if params is None else params)
-    optim = OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")](chosen, lr=lr)
+    make = optimizer if callable(optimizer) else OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")]
+    optim = make(chosen, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
     training_mode(model, norm)
     history, total, last = [], torch.zeros((), device=device_of(model)), 0

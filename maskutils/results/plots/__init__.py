@@ -11,6 +11,7 @@ with needs("study"):
         forgetting_split,
         gallery,
         layer_densities,
+        leaks,
         learning,
         lines,
         matrix,
@@ -27,6 +28,7 @@ __all__ = [
     "gallery",
     "in_order",
     "layer_densities",
+    "leaks",
     "learning",
     "lines",
 ]
