@@ -7,17 +7,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce test lab notebooks lint clean help
+.PHONY: reproduce test test-fast lab notebooks lint types docs bench readme clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 reproduce: $(READY) ## run a profile's notebooks in a batch (PROFILE=default)
 	$(BIN)/maskutils reproduce --profile $(PROFILE)
 
-test: $(READY) ## run all tests, notebooks included
-	$(BIN)/python -m pytest
+test: $(READY) ## run all tests, notebooks included, and say which lines of the package they run
+	$(BIN)/python -m pytest --cov=maskutils
+
+test-fast: $(READY) ## run the tests that take no kernels and less than a minute together
+	$(BIN)/python -m pytest -m "not slow" --dist worksteal tests maskutils
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	$(BIN)/maskutils lab
@@ -27,16 +30,28 @@ notebooks: $(READY) ## execute the notebooks in place at their defaults, and nor
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys \
 		"metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version" notebooks/*.ipynb
 
-lint: $(READY) ## check style, notebooks too
+lint: $(READY) types ## check style, notebooks too, and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: $(READY) ## check types
+	$(BIN)/mypy maskutils
+
+docs: $(READY) ## build the site from docstrings, documents and committed notebooks, into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
+bench: $(READY) ## measure what masks and protection cost
+	$(BIN)/maskutils bench
+
+readme: $(READY) ## write the numbers of the committed records into README.md
+	$(BIN)/maskutils readme
+
 clean: ## remove environment, caches and single runs; committed results stay
-	rm -rf $(VENV) results/.cache results/*/runs
+	rm -rf $(VENV) docs/_build results/.cache results/*/runs
 
 # Exact versions from constraints.txt, so that the same seed gives the same record; rebuilt when what it depends on changes.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}; say make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
 	touch $@

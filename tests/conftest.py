@@ -20,3 +20,8 @@ def results(tmp_path, monkeypatch):
     """A folder for the results of all profiles."""
     monkeypatch.setattr(paths, "results_dir", lambda profile: tmp_path / profile)
     return tmp_path
+
+
+def pytest_collection(session):
+    """Coverage is that of the tests' own processes: nbval would have each kernel measure itself, which makes notebooks slower."""
+    session.config.option.cov_source = None

@@ -1,9 +1,12 @@
 """The benchmark runs and says what it compares; no test looks at a time."""
 
+import pytest
+
 from benchmarks import bench
 from maskutils.masks.layers import LAYERS
 
 
+@pytest.mark.slow
 def test_every_comparison_is_made(monkeypatch):
     monkeypatch.setattr(bench, "REPEATS", 1)
     monkeypatch.setattr(bench, "STEPS", 1)

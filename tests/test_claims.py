@@ -139,6 +139,7 @@ def test_two_seeds_cannot_tell_whether_the_choice_holds():
     assert claims.the_choice_holds_on_unseen_seeds(make(*rows)).passed is None
 
 
+@pytest.mark.slow
 def test_verify_gives_one_verdict_for_every_claim_in_order():
     largest = mask("magnitude", 0.5, 0.9, 0.95, sign=-1)
     records = make(FREE, BACK, SAFE, *RISING, *CONTROLS, largest, *elastic(0.9, 0.8, 0.8, 0.8))

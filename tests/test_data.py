@@ -178,6 +178,7 @@ def test_packaged_images_are_as_they_are_and_say_so(asked):
         load_pair("mnist_to_rotated", 0, Loading(**asked))
 
 
+@pytest.mark.slow  # that reader takes seconds
 def test_the_images_are_those_of_mlxtends_own_reader():
     pixels, digits = mnist_data()
     x, y = mnist_5k()

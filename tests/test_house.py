@@ -104,11 +104,13 @@ def loaded_by(statement):
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.slow  # each starts Python anew
 @pytest.mark.parametrize("name", LIBRARY)
 def test_the_library_loads_nothing_of_the_study(name):
     assert not loaded_by(f"import maskutils; maskutils.{name}") & set(STUDY_ONLY)
 
 
+@pytest.mark.slow
 def test_the_study_of_tables_loads_no_torch():
     modules = [m for m in MODULES if wing(m) == "results"]
     assert "torch" not in loaded_by("import " + ", ".join(modules))
@@ -214,6 +216,7 @@ def test_figures_of_the_readme_are_committed():
     assert not [f for f in shown if not (ROOT / f).exists() or (listed and f not in listed.splitlines())]
 
 
+@pytest.mark.slow
 def test_numbers_of_the_readme_are_those_of_the_committed_records():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.fill_readme(text, readme.readme_blocks()) == text, "run: maskutils readme"

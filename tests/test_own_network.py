@@ -36,6 +36,7 @@ def data(n: int = 8, side: int = 32, classes: int = 4) -> TensorDataset:
     return TensorDataset(torch.randn(n, 3, side, side, generator=generator), torch.arange(n) % classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_is_masked_protected_and_given_back(name):
     model, images = FAMILIES[name](), data(4)

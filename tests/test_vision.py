@@ -104,6 +104,7 @@ IN_MEMORY = {  # pair -> channels, side, classes of source and target
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_MEMORY)
 def test_a_pair_is_read_at_the_size_of_the_source_with_the_channels_of_both(name, root):
     pair, (channels, side, *classes) = load_pair(name, 0, Loading(root)), IN_MEMORY[name]
