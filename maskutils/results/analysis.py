@@ -1,6 +1,6 @@
-"""What records say when they are compared: relative measures, families, fronts and paired differences.
+"""Compares records: relative measures, families, fronts and paired differences.
 
-Everything is chosen on validation (columns `val_...`) and reported on test. It knows records, not networks.
+Settings are chosen on validation (columns `val_...`) and reported on test.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ with needs("study"):
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
 SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`
-CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; 10 unless said here
+CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; all others have 10
 
 
 def chance(records: pd.DataFrame, task: str) -> pd.Series:
     """Accuracy of guessing, 1 / classes in (0, 1], on the `task` ("source" or "target") of each row.
 
-    From the column `<task>_classes`; where it is missing or empty, by the name of a pair that the project ships.
+    The classes are those of the column `<task>_classes`, or those of the project's own pairs where it is missing or empty.
     """
     shipped = records["pair"].map(CLASSES).fillna(10)
     return 1 / records.get(f"{task}_classes", shipped).fillna(shipped)
@@ -32,9 +32,9 @@ def chance(records: pd.DataFrame, task: str) -> pd.Series:
 def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") -> pd.Series:
     """Source accuracy after the transfer, in [0, 1], in one of `SOURCE_READINGS`; `prefix` "val_" for validation.
 
-    "full": with the full network. "masked": through the mask, `nan` without one. "known": the best that is open to whoever
-    knows the task at test time: through the mask, of the whole source network where only a mask of the target was put on it
-    (`piggyback`), with the full network where there is no mask. Raises `BadParameter` for another reading.
+    "full": with the full network. "masked": through the mask, `nan` without one. "known": the best reading open to someone
+    who knows the task at test time. That is through the mask if there is one, with the source network itself if only a mask
+    of the target was put on it (`piggyback`), and else with the full network. Raises `BadParameter` for another reading.
     """
     full, masked = records[f"{prefix}source_acc_full"], records[f"{prefix}source_acc_masked"]
     if known(reading, SOURCE_READINGS, "reading") != "known":
@@ -44,26 +44,23 @@ def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") 
 
 
 def relative(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` with, for test and validation, `retention_<reading>`, `adaptation` and their mean `harmonic`, `harmonic_known`.
+    """`records` with `retention_<reading>`, `adaptation`, `harmonic` and `harmonic_known`, for test and (`val_`) validation.
 
-    Retention is chance-corrected, of the source accuracy before. Adaptation is the same of the target, against free
-    fine-tuning from the same seed on the same pair; `harmonic` is that of full retention and adaptation, `harmonic_known`
-    that of retention with the task known.
+    Retention is the chance-corrected share of the source accuracy before. Adaptation is that of the target, against free
+    fine-tuning of the same seed, pair and model. The harmonic means are of adaptation and retention: full, or task known.
     """
     free = records[records["approach"] == the("free")].set_index(["pair", "model", "seed"])
-    out = records.copy()
-    reference = pd.MultiIndex.from_frame(out[["pair", "model", "seed"]])
+    out, reference = records.copy(), pd.MultiIndex.from_frame(records[["pair", "model", "seed"]])
     source, target = chance(out, "source"), chance(out, "target")
-    for prefix in ("", "val_"):
-        before, best = out[f"{prefix}source_acc_before"], free[f"{prefix}target_acc"].reindex(reference).to_numpy()
-        for name in SOURCE_READINGS:
-            out[f"{prefix}retention_{name}"] = list(
-                map(metrics.retention, before, source_read(out, name, prefix), source)
-            )
-        out[f"{prefix}adaptation"] = list(map(metrics.adaptation, out[f"{prefix}target_acc"], target, best))
+    for p in ("", "val_"):
+        before, best = out[f"{p}source_acc_before"], free[f"{p}target_acc"].reindex(reference).to_numpy()
+        for reading in SOURCE_READINGS:
+            after = source_read(out, reading, p)
+            out[f"{p}retention_{reading}"] = list(map(metrics.retention, before, after, source))
+        out[f"{p}adaptation"] = list(map(metrics.adaptation, out[f"{p}target_acc"], target, best))
         for name, reading in (("harmonic", "full"), ("harmonic_known", "known")):
-            pairs = zip(out[f"{prefix}retention_{reading}"], out[f"{prefix}adaptation"], strict=True)
-            out[f"{prefix}{name}"] = [metrics.harmonic_mean(r, a) for r, a in pairs]
+            retained = out[f"{p}retention_{reading}"]
+            out[f"{p}{name}"] = list(map(metrics.harmonic_mean, retained, out[f"{p}adaptation"]))
     return out
 
 
@@ -73,12 +70,11 @@ def trained(records: pd.DataFrame) -> pd.Series:
 
 
 def with_family(records: pd.DataFrame) -> pd.DataFrame:
-    """`records` with a column `family`: a training method with every strength and every share of interpolation.
+    """`records` with a column `family`: a training method with every strength, fraction and share of interpolation.
 
-    Fine-tuning and its interpolations are the family `wise_ft`. Replay of different fractions is one family.
+    Fine-tuning and its interpolations are the family `wise_ft`.
     """
-    family = trained(records).replace({a.name: a.family for a in every() if a.family})
-    return records.assign(family=family)
+    return records.assign(family=trained(records).replace({a.name: a.family for a in every() if a.family}))
 
 
 def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bool = True) -> pd.DataFrame:
@@ -89,70 +85,59 @@ def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bo
     rows, by = with_family(on_grid(relative(records))), ["pair", "family"] if each_pair else ["family"]
     found = rows.groupby([*by, *CANDIDATE], dropna=False).agg(mean=(f"val_{value}", "mean"), pairs=("pair", "nunique"))
     everywhere = found["pairs"] == found.groupby(by)["pairs"].transform("max")  # on all pairs of its family
-    means = found[everywhere]["mean"].dropna().rename(f"val_{value}").reset_index()
-    best = means.loc[means.groupby(by)[f"val_{value}"].idxmax()].drop(columns=f"val_{value}")
+    means = found.loc[everywhere, "mean"].dropna().reset_index()
+    best = means.loc[means.groupby(by)["mean"].idxmax()].drop(columns="mean")
     return rows.merge(best, on=[*by, *CANDIDATE])
 
 
 def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") -> pd.DataFrame:
-    """Hypervolume of each family, pair and seed over chance, as a fraction of the box up to 1: pair, seed, family, hypervolume.
+    """The area over chance of each family, as a fraction of the box up to 1: columns pair, seed, family and hypervolume.
 
-    The front is chosen by validation means over seeds; the area is that of its test points, so a family with many strengths
-    gains nothing from their noise. `reading` is one of `SOURCE_READINGS`; what has none is left out. `split` "val_" gives the area of
-    the validation points, to choose families by.
+    The points on the front are chosen by validation means over seeds. The area is that of their test points, so a family
+    with many strengths gains nothing from noise. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
+    `split` "val_" gives the area of the validation points, to choose families by.
     """
-    rows, key = with_family(on_grid(records)), ["pair", "family", *CANDIDATE]
-    readings = {"x": source_read(rows, reading, split), "val_x": source_read(rows, reading, "val_")}
-    readings |= {"y": rows[f"{split}target_acc"], "val_y": rows["val_target_acc"]}
-    rows = rows[[*key, "seed"]].assign(**readings, source=chance(rows, "source"), target=chance(rows, "target"))
-    rows = rows[rows["x"].notna()]
-    rows = rows.assign(candidate=rows.groupby(key, dropna=False).ngroup())
+    rows = with_family(on_grid(records))
+    x, val_x = source_read(rows, reading, split), source_read(rows, reading, "val_")
+    rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
+    rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
+    rows = rows.assign(candidate=rows.groupby(["pair", "family", *CANDIDATE], dropna=False).ngroup())
     means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean()
-    best = {candidate for _, group in means.groupby(["pair", "family"]) for candidate in _on_front(group)}
-    points: dict[tuple, list] = {}
-    kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "x", "y", "source", "target"]]
-    for *group, x, y, source, target in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
-        points.setdefault((*group, (source, target)), []).append((x, y))
-    areas = [[*group, metrics.hypervolume(front, worst)] for (*group, worst), front in points.items()]
+    best = [candidate for _, group in means.groupby(["pair", "family"]) for candidate in _on_front(group)]
+    points: dict[tuple, list[metrics.Point]] = {}
+    kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
+    for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
+        points.setdefault(tuple(group), []).append((x, y))
+    areas = [[*group, metrics.hypervolume(front, (s, t))] for (*group, s, t), front in points.items()]
     return pd.DataFrame(areas, columns=["pair", "seed", "family", "hypervolume"])
 
 
-def _on_front(group: pd.DataFrame) -> list[int]:
-    """The candidates, last in the index of `group`, whose two values no other's beat."""
-    listed = list(zip(group.index.get_level_values("candidate"), *(group[name] for name in group), strict=True))
-    front = set(metrics.pareto_front([(x, y) for _, x, y in listed]))
-    return [candidate for candidate, x, y in listed if (x, y) in front]
+def _on_front(means: pd.DataFrame) -> list[int]:
+    """The candidates, last in the index of `means`, whose two values no other candidate beats."""
+    points = list(means.itertuples(index=False, name=None))
+    front = set(metrics.pareto_front(points))
+    return [c for c, point in zip(means.index.get_level_values("candidate"), points, strict=True) if point in front]
 
 
 def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by: str = "family") -> pd.DataFrame:
-    """Paired differences of `value`, each of `of` minus `against`, over seeds (pairs of domains averaged within a seed first).
+    """Paired differences of `value` over seeds, each of `of` minus `against`; pairs of domains are averaged within a seed.
 
-    Mean, 95 % bootstrap interval (percentile, over seeds), p of a two-sided paired t-test and its Holm correction over `of`.
+    Columns: `by`, against, difference, low and high (the 95 % percentile bootstrap interval over seeds), p (of a two-sided
+    paired t-test), n (seeds) and p_holm (Holm's correction over `of`).
     """
-    from scipy import stats  # here, for it takes a second to import
+    from scipy import stats  # here, because it takes a second to import
 
     wide, rows = table.groupby(["seed", by])[value].mean().unstack(), []
     for name in of:
-        difference = (wide[name] - wide[against]).dropna().to_numpy()
-        low, high = bootstrap(difference)
-        p = stats.ttest_1samp(difference, 0).pvalue if len(difference) > 1 and np.ptp(difference) > 1e-9 else np.nan
-        rows.append(
-            {
-                by: name,
-                "against": against,
-                "difference": difference.mean(),
-                "low": low,
-                "high": high,
-                "p": p,
-                "n": len(difference),
-            }
-        )
+        found = (wide[name] - wide[against]).dropna().to_numpy()
+        p = stats.ttest_1samp(found, 0).pvalue if len(found) > 1 and np.ptp(found) > 1e-9 else np.nan
+        rows.append([name, against, found.mean(), *bootstrap(found), p, len(found)])
     frame = pd.DataFrame(rows, columns=[by, "against", "difference", "low", "high", "p", "n"])
     return frame.assign(p_holm=holm(frame["p"]))
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """`p` corrected for the number of those that are not `nan`, by Holm's method."""
+    """`p` corrected by Holm's method for the number of tests; `nan` is no test and stays."""
     from statsmodels.stats.multitest import multipletests
 
     corrected, tested = p.copy(), p.notna()
@@ -162,7 +147,7 @@ def holm(p: pd.Series) -> pd.Series:
 
 
 def by_pair(table: pd.DataFrame, value: str, of: str, against: str, by: str = "family") -> pd.Series:
-    """Mean over seeds of `value` of `of` minus that of `against`, for each pair of domains: what a mean over pairs may hide."""
+    """`value` of `of` minus that of `against` on each pair of domains, means over seeds, from the least to the greatest."""
     wide = table.groupby(["pair", by])[value].mean().unstack()
     return (wide[of] - wide[against]).dropna().sort_values()
 
@@ -178,10 +163,10 @@ def bootstrap(values: np.ndarray) -> tuple[float, float]:
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
-    """The settings of a method in a table of `experiment.tune`, best first: setting, val_acc, native_density, cost, affordable, n.
+    """Ranks a method's settings in a table of `experiment.tune`: setting, val_acc, native_density, cost, affordable, n.
 
-    `val_acc` is the mean through the mask over densities, pairs and seeds; `cost` what the native mask loses of the network's
-    accuracy. Those whose cost is above `max_cost` come after all others.
+    `val_acc` is the mean through the mask over densities, pairs and seeds. `cost` is the accuracy that the native mask
+    loses of the network's. The best come first, those whose cost is above `max_cost` after all others.
     """
     native, on_densities = table[table["native"]].groupby("setting"), table[~table["native"]].groupby("setting")
     out = pd.DataFrame({"val_acc": on_densities["val_acc"].mean(), "native_density": native["density"].mean()})
@@ -191,13 +176,12 @@ def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
 
 
 def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
-    """Rows for the storage figure: masks at `density`, others in their best setting, and `source` in the task-known reading.
+    """Rows for the storage figure, with a column `source`: its accuracy when the task is known.
 
-    Where nothing but a second network serves both tasks, that network's source is the source network itself.
+    Masks are those at `density`, equal over all layers. Approaches that store a second network serve the source intact.
     """
-    rows = at_density(records, density)
-    rows, about = rows[rows["alpha"] == 1], {a.name: a for a in every()}
+    rows, about = at_density(records, density).query("alpha == 1"), {a.name: a for a in every()}
     served = rows["protocol"].map({name: a.stored for name, a in about.items()})
-    usual = ~(rows["per_layer"].astype(bool) & rows["protocol"].isin([n for n, a in about.items() if a.named_by_mask]))
-    rows, served = rows[usual & (served != "")], served[usual & (served != "")]
-    return rows.assign(source=rows["source_acc_before"].where(served == "intact", rows["source_acc_masked"]))
+    layered = rows["per_layer"].astype(bool) & rows["protocol"].isin([n for n, a in about.items() if a.named_by_mask])
+    source = rows["source_acc_before"].where(served == "intact", rows["source_acc_masked"])
+    return rows.assign(source=source)[~layered & (served != "")]

@@ -1,6 +1,6 @@
-"""Formulas on plain numbers, each with its source.
+"""The formulas of the study on plain numbers, each with its source.
 
-Accuracies are fractions in [0, 1]; index 0 is before, 1 after the transfer. Nothing here knows networks or files.
+Accuracies are fractions in [0, 1]; index 0 is before, 1 after the transfer.
 """
 
 import math
@@ -8,24 +8,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Point = tuple[float, float]  # source and target accuracy
+
 
 def masking_cost(dense_before: float, masked_before: float) -> float:
-    """Source accuracy lost by the mask alone: a_S(theta_0) - a_S(theta_0 * m_S). Ours; in [-1, 1]."""
+    """Source accuracy lost by the mask alone: a_S(theta_0) - a_S(theta_0 * m_S), in [-1, 1]. Ours."""
     return dense_before - masked_before
 
 
 def drift(masked_before: float, masked_after: float) -> float:
-    """Source accuracy lost by the transfer: a_S(theta_0 * m_S) - a_S(theta_1 * m_S). Ours; in [-1, 1], exactly 0 under
-    `protect`.
-    """
+    """Source accuracy lost by the transfer: a_S(theta_0 * m_S) - a_S(theta_1 * m_S), in [-1, 1]. Ours; 0 under `protect`."""
     return masked_before - masked_after
 
 
 def forgetting(before: float, after: float) -> float:
-    """Source accuracy lost in all, F = a_S0 - a_S1; through the mask it is masking cost + drift.
+    """Source accuracy lost in all, F = a_S0 - a_S1, in [-1, 1]. Through the mask it is masking cost + drift.
 
-    Source: Chaudhry et al. 2018 (arXiv 1801.10112), for two tasks; it is minus the backward transfer of Lopez-Paz &
-    Ranzato 2017.
+    Source: Chaudhry et al. 2018 (arXiv 1801.10112), for two tasks. It is minus the `backward_transfer`.
     """
     return before - after
 
@@ -38,8 +37,7 @@ def backward_transfer(before: float, after: float) -> float:
 def retention(before: float, after: float, chance: float) -> float:
     """Chance-corrected share of the source accuracy that is kept: (a_S1 - c) / (a_S0 - c). 1 is all, 0 is chance.
 
-    Ours, after Kemker et al. 2018 (arXiv 1708.02072), who divide plain accuracies. `nan` if the source was never above
-    chance.
+    Ours, after Kemker et al. 2018 (arXiv 1708.02072), who divide plain accuracies. `nan` if `before` is not above chance.
     """
     return (after - chance) / (before - chance) if before > chance else math.nan
 
@@ -47,8 +45,8 @@ def retention(before: float, after: float, chance: float) -> float:
 def adaptation(target: float, reference: float, finetuned: float) -> float:
     """Share of the way from a reference to full fine-tuning: (a_T - a_ref) / (a_FT - a_ref). Ours.
 
-    The reference is a linear probe's accuracy, or chance (which is what the study takes). Below 0 it is worse than the
-    reference, above 1 better than fine-tuning; `nan` where fine-tuning does not beat the reference.
+    The reference is chance in the study; a linear probe's accuracy is another. Below 0 is worse than the reference, above 1
+    better than fine-tuning; `nan` where fine-tuning does not beat the reference.
     """
     return (target - reference) / (finetuned - reference) if finetuned > reference else math.nan
 
@@ -61,23 +59,20 @@ def harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def pareto_front(points: Sequence[Point]) -> list[Point]:
     """The points that no other point beats in both coordinates, from the highest first coordinate to the lowest."""
-    front: list[tuple[float, float]] = []
+    front: list[Point] = []
     for point in sorted(set(points), reverse=True):
         if not front or point[1] > front[-1][1]:
             front.append(point)
     return front
 
 
-def hypervolume(
-    points: Sequence[tuple[float, float]], reference: tuple[float, float], best: tuple[float, float] = (1.0, 1.0)
-) -> float:
-    """Area that `points` dominate above `reference`, as a fraction of the box from `reference` to `best`; higher is
-    better.
+def hypervolume(points: Sequence[Point], reference: Point, best: Point = (1.0, 1.0)) -> float:
+    """Area that `points` dominate, as a fraction of the box from `reference` to `best`: in [0, 1], higher is better.
 
-    HV = sum_i (a_S,i - r_S)(a_T,i - a_T,i-1) over the front sorted by falling a_S, with a_T,0 = r_T. Source: Zitzler &
-    Thiele 1999. Points are cut to the box, so the value lies in [0, 1].
+    HV = sum_i (a_S,i - r_S)(a_T,i - a_T,i-1) over the front sorted by falling a_S, with a_T,0 = r_T. Points are cut to the
+    box. Source: Zitzler & Thiele 1999. Raises `ValueError` if the box is empty.
     """
     (r_s, r_t), (b_s, b_t) = reference, best
     if b_s <= r_s or b_t <= r_t:
@@ -89,29 +84,25 @@ def hypervolume(
 
 
 def expected_iou(p: float, q: float) -> float:
-    """IoU of two independent random masks of density p and q: pq / (p + q - pq); 1 where both are empty. For the excess over chance of a
-    measured IoU.
-    """
+    """IoU of two independent random masks of density p and q: pq / (p + q - pq); 1 where both are empty."""
     return p * q / (p + q - p * q) if p + q else 1.0
 
 
 def mask_bits(n: int, density: float) -> float:
-    """Bits that a mask over n weights needs at the entropy bound, n H2(density); the files here use n bits, one a
-    weight.
-    """
+    """Bits that a mask over n weights needs at the entropy bound, n H2(density). The files of the project use n bits."""
     if density in (0.0, 1.0):
         return 0.0
     return -n * (density * math.log2(density) + (1 - density) * math.log2(1 - density))
 
 
 def ece(confidences: Sequence[float], correct: Sequence[bool], n_bins: int = 15) -> float:
-    """Expected calibration error, sum_b (n_b / n) |acc_b - conf_b| over equal bins of confidence; in [0, 1], 0 is calibrated.
+    """Expected calibration error, sum_b (n_b / n) |acc_b - conf_b| over equal bins of confidence: in [0, 1], 0 is calibrated.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), eq. 3. Raises `ValueError` for no predictions.
     """
     if len(confidences) == 0:
-        raise ValueError("ece of no predictions")
-    confidences = np.asarray(confidences, dtype=float)
-    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, weights=np.asarray(correct, dtype=float) - confidences, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(confidences))
+        raise ValueError("ece of no predictions is not defined; give at least one")
+    confident = np.asarray(confidences, dtype=float)
+    bins = np.minimum((confident * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, weights=np.asarray(correct, dtype=float) - confident, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(confident))

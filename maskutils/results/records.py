@@ -1,7 +1,4 @@
-"""Records: the only reader and writer of results.
-
-Owns the row that stands for one transfer, how rows are stored, loaded and summarised. It must not know networks.
-"""
+"""Reads, writes and summarises records: one row stands for one transfer. No other module reads or writes them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,51 +14,36 @@ with needs("study"):
     import pandas as pd
     from scipy.special import stdtrit
 
-IDENTITY = [
-    "pair",
-    "model",
-    "protocol",
-    "method",
-    "options",
-    "density",
-    "native_of",
-    "strength",
-    "fraction",
-    "alpha",
-    "per_layer",
-]
-IDENTITY += ["seed"]
+IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native_of", "strength", "fraction", "alpha"]
+IDENTITY += ["per_layer", "seed"]
 SETTINGS = ["source_steps", "mask_steps", "target_steps", "batch_size", "source_lr", "target_lr"]
 SETTINGS += ["weights", "images", "compute"]
 READINGS = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
 LOSSES = ["masking_cost", "drift", "forgetting"]
 COLUMNS = [*IDENTITY, *READINGS, *LOSSES, "seconds"]
+DERIVED = {"history", "approach", *(f"val_{name}" for name in (*LOSSES, "source_ece", "source_acc_masked_before"))}
 
 
 def save_records(records: pd.DataFrame, path: str | Path) -> None:
-    """Write records as CSV, atomically, in a fixed order of rows and columns. An empty `path` writes nothing (an
-    interactive run).
+    """Write records as CSV, atomically, in a fixed order of rows and columns. An empty `path` writes nothing.
 
     Raises `ValueError` where two rows stand for the same transfer.
     """
-    if not str(path):
+    if not str(path):  # an interactive run
         return
     repeated = records[records.duplicated(IDENTITY, keep=False)]
     if len(repeated):
-        raise ValueError(
-            f"{len(repeated)} records stand for the same transfer:\n{repeated[IDENTITY].head().to_string()}"
-        )
-    derived = {"history", "approach", *(f"val_{name}" for name in (*LOSSES, "source_ece", "source_acc_masked_before"))}
-    rest = [c for c in records.columns if c not in COLUMNS and c not in derived]
+        first = repeated[IDENTITY].head().to_string()
+        raise ValueError(f"{len(repeated)} records stand for the same transfer:\n{first}")
+    rest = [c for c in records.columns if c not in COLUMNS and c not in DERIVED]
     ordered = records.sort_values(IDENTITY, na_position="first", kind="stable")[COLUMNS + rest]
     write_atomically(path, ordered.to_csv(index=False, float_format="%.6g").encode())
 
 
 def load_records(where: str | Path = "default") -> pd.DataFrame:
-    """The records of a profile ("default") or of a CSV file, with a column `approach`: the method under `protect`, else
-    the protocol.
+    """The records of a profile ("default") or of a CSV file, with the column `approach` of `with_approach`.
 
-    Raises `FileNotFoundError` with the command that makes them, `DamagedFile` for a table that is not one of records.
+    Raises `FileNotFoundError` with the command that makes them, and `DamagedFile` for a file that holds no records.
     """
     path = Path(where) if str(where).endswith(".csv") else paths.results_dir(str(where)) / "records.csv"
     if not path.exists():
@@ -70,24 +52,26 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         text = path.read_text(encoding="utf-8")
         records = pd.read_csv(StringIO(text))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DamagedFile(f"{path} is not a table of records ({error}); restore it with git or make it again") from None
+        raise _damaged(path, f"is not a table of records ({error})") from None
     if not text.endswith("\n"):
-        raise DamagedFile(f"{path} breaks off in the middle of a row; restore it with git or make it again")
-    missing = [c for c in COLUMNS if c not in records.columns]
-    if missing:
-        raise DamagedFile(f"{path} lacks the columns {', '.join(missing)}; restore it with git or make it again")
+        raise _damaged(path, "breaks off in the middle of a row")
+    if missing := [c for c in COLUMNS if c not in records.columns]:
+        raise _damaged(path, f"lacks the columns {', '.join(missing)}")
     if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
-        raise DamagedFile(f"{path} holds what is no number in {', '.join(words)}; restore it with git or make it again")
+        raise _damaged(path, f"holds text where numbers belong, in {', '.join(words)}")
     return with_approach(records)
+
+
+def _damaged(path: Path, how: str) -> DamagedFile:
+    return DamagedFile(f"{path} {how}; restore it with git or make it again")
 
 
 def with_approach(records: pd.DataFrame) -> pd.DataFrame:
     """`records` with a column `approach`, the name that tables and figures use.
 
-    The method under `protect`, else the protocol, with the method in brackets where it is not the protocol's usual one;
-    options of the method that are not its defaults stand in brackets too;
-    equal density in each layer instead of over all adds "per layer"; interpolation towards the source adds "+ wise_ft"
-    (fine-tuning with it is `wise_ft` itself).
+    It is the method under `protect`, else the protocol. Brackets hold a method that is not the protocol's usual one, and
+    options that are not the method's defaults. "per layer" means equal density in each layer instead of over all layers.
+    "+ wise_ft" means interpolated towards the source; interpolated fine-tuning is `wise_ft` itself.
     """
 
     def name(protocol: str, method: str | None, options: str | None, alpha: float, per_layer: bool) -> str:
@@ -104,8 +88,9 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
-    """Join the records of many runs into one table, write it to `path`, return it. A transfer that two runs share
-    stands once. Raises `ValueError` for transfers that differ in their settings alone: a profile of its own is for them.
+    """Join the records of many runs into one table, write it to `path` and return it. A transfer in two runs stands once.
+
+    Raises `ValueError` for transfers that differ only in their settings: these belong in a profile of their own.
     """
     tables = [load_records(file) for file in files]
     joined = pd.concat([t for t in tables if len(t)], ignore_index=True)
@@ -115,7 +100,7 @@ def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
 
 
 def on_grid(records: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows at native densities: what is compared at equal density, and what has none.
+    """The rows that are compared at equal density, or have none: all but those at a mask's native density.
 
     Densities are rounded to three places: a mask keeps whole weights, so 0.1 of them can be 0.09999.
     """
@@ -123,7 +108,7 @@ def on_grid(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_masks(records: pd.DataFrame, per_layer: bool = False) -> pd.Series:
-    """Which rows are of a mask under `protect`, known by its name alone; of equal density in each layer only with `per_layer`."""
+    """Which rows protect a mask (`named_by_mask`). Masks of equal density in each layer count only with `per_layer`."""
     named = records["protocol"].isin([a.name for a in every() if a.named_by_mask])
     return named & (per_layer | ~records["per_layer"].astype(bool))
 
@@ -135,11 +120,9 @@ def at_density(records: pd.DataFrame, density: float) -> pd.DataFrame:
 
 
 def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = (*READINGS, *LOSSES)) -> pd.DataFrame:
-    """Mean of `values` for each group of `by`, with the half-width of its 95 % interval as `<value>_ci` and the number
-    of seeds `n`.
+    """For each group of `by`: means of `values`, half-widths of their 95 % intervals as `<value>_ci`, and seeds as `n`.
 
-    Rows of one seed (several pairs, say) are averaged first; the interval is Student's t over seeds, `nan` for one
-    seed.
+    Rows of one seed (several pairs, say) are averaged first. The interval is Student's t over seeds; `nan` for one seed.
     """
     by, values = list(by), list(values)
     seeds = records.groupby([*by, "seed"], dropna=False, observed=True)[values].mean().reset_index()
