@@ -16,13 +16,13 @@ STUDY = tomllib.loads((paths.PACKAGE.parent / "pyproject.toml").read_text())["pr
 ]
 IMPORTED = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 BROUGHT_BY_TORCH = {"filelock", "jinja2"}
-BLOCKED = {IMPORTED.get(name, name) for name in (re.match(r"[\w-]+", r)[0] for r in STUDY)} - BROUGHT_BY_TORCH | {"PIL"}
+BLOCKED = {IMPORTED.get(name, name) for name in (re.match(r"[\w-]+", r)[0] for r in STUDY)} - BROUGHT_BY_TORCH | {"torchvision"}
 ASKED = {
     "maskutils.load_records()": "pandas",
     "maskutils.recommend": "pandas",
     "maskutils.load_pair('mnist_to_digits')": "pandas",
     "maskutils.load_pair('mnist_to_usps')": "torchvision",
-    "maskutils.load_pair('folders:a:b')": "PIL",
+    "maskutils.load_pair('folders:a:b')": "torchvision",
     "maskutils.build_model('resnet18')": "torchvision",
     "split([0, 1] * 20, 0, 'x')": "sklearn",
     "summary(net)": "pandas",

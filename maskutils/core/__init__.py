@@ -1,1 +1,1 @@
-"""What every other part stands on: checks, files, folders, random streams. It imports nothing of ours."""
+"""Checks, files, folders, random streams and progress bars, for all other parts of the package."""

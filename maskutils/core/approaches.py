@@ -1,7 +1,7 @@
-"""What tables, figures and claims know of an approach: its description, written next to its code.
+"""Descriptions of all approaches: their names, looks and needs, for tables, figures and claims.
 
-An approach is what a reader can choose to keep a task: a learnt mask, a ranking of weights, a protocol, a baseline. Its own module
-describes it, by the decorators `layer`, `ranking` and `protocol`; everybody else looks it up here by name.
+An approach is one way to keep a task: a learnt mask, a ranking of weights, a protocol or a baseline. The module that implements
+it also describes it, with the decorator `layer`, `ranking` or `protocol`. All other modules look it up here by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,15 +10,16 @@ from functools import cache
 from importlib import import_module
 from typing import Literal
 
-from maskutils.core.checks import known
+from maskutils.core.checks import enter, known
 
 Kind = Literal["mask", "control", "protocol", "baseline", "reference"]
-Marker = str | tuple[int, int, int]  # of matplotlib; a tuple is a star or a polygon
-INTERPOLATED = " + wise_ft"  # what follows the name of an approach whose result is interpolated towards the source
+Marker = str | tuple[int, int, int]  # matplotlib's; a tuple is a star or a polygon
+INTERPOLATED = " + wise_ft"  # follows the name of an approach whose result is interpolated towards the source
+HOMES = ("maskutils.masks.layers", "maskutils.masks.rankings", "maskutils.training.transfer")  # describe all on import
 
 
 def second_network(n: int, density: float) -> float:
-    """Bits of a second network of `n` float32 weights: the most that any approach needs."""
+    """Bits of a second network of `n` float32 weights, the most that any approach stores."""
     return 32.0 * n
 
 
@@ -28,12 +29,12 @@ def mask_only(n: int, density: float) -> float:
 
 
 def mask_and_changes(n: int, density: float) -> float:
-    """One bit a weight, and the new values of the fraction `density` that was trained."""
+    """One bit a weight, and a float32 value for each trained weight: a fraction `density` of all `n`."""
     return n + 32.0 * n * density
 
 
 def nothing(n: int, density: float) -> float:
-    """No bit."""
+    """0 bits."""
     return 0.0
 
 
@@ -41,8 +42,8 @@ def nothing(n: int, density: float) -> float:
 class Approach:
     """The description of an approach.
 
-    `kind` groups it in legends and claims: learnt "mask", "control" mask, "protocol" that takes a mask, "baseline" that takes none, or
-    "reference". `place` orders it there; `colour` and `marker` are its looks in every figure.
+    `kind` is its group in legends and claims: a learnt "mask", a "control" mask, a "protocol" that takes a mask, a "baseline"
+    that takes none, or a "reference". Legends are in the order of `place`. All figures use its `colour` and `marker`.
     """
 
     name: str
@@ -50,74 +51,58 @@ class Approach:
     place: int = 1000
     colour: str = ""
     marker: Marker = ""
-    label: str = ""  # its name in records' column `approach`; `name` if empty
+    label: str = ""  # its name in the column `approach` of the records; `name` if empty
     phrase: str = ""  # its name within a sentence; `name` if empty
     family: str = ""  # the family that it and its interpolations are settings of; its own if empty
-    role: Literal["", "free", "untrained", "chance", "yardstick"] = (
-        ""  # one of a kind, which comparisons need: see `the`
-    )
-    needs: tuple[Literal["mask", "importance"], ...] = ()  # arguments that its code must be given
-    importance: Literal["", "information", "probability"] = ""  # what its `importance` is made of
-    knobs: Mapping[str, float] = field(
-        default_factory=dict
-    )  # arguments of its code and their defaults; the first trades retention
+    role: Literal["", "free", "untrained", "chance", "yardstick"] = ""  # exactly one approach has each role: see `the`
+    needs: tuple[Literal["mask", "importance"], ...] = ()  # required arguments of its code
+    importance: Literal["", "information", "probability"] = ""  # what its `importance` is computed from
+    knobs: Mapping[str, float] = field(default_factory=dict)  # arguments and their defaults; the first trades retention
     grid: tuple[float, ...] = ()  # values of the first knob to compare, from little to much retention
-    method: str = ""  # the mask it takes unless another is named
+    method: str = ""  # the mask that it takes by default
     variant_of: str = ""  # the protocol that it is an ablation of
-    named_by_mask: bool = False  # known by the name of its mask alone
-    learns_mask: bool = False  # whether a mask is learnt on the way
-    known: Literal["full", "masked", "intact"] = (
-        "full"  # source network to whoever knows the task: all of it, masked, or as it was
-    )
+    named_by_mask: bool = False  # whether records name it by its mask alone
+    learns_mask: bool = False  # whether it learns a mask during the transfer
+    known: Literal["full", "masked", "intact"] = "full"  # what answers the old task if the task is known
     bits: Callable[[int, float], float] = second_network  # stored per added task, of n weights at a density
-    stored: Literal["", "masked", "intact"] = (
-        ""  # the source as served from what is stored, where the storage figure shows it
-    )
-    opponent: bool = False  # one that masks are compared with in the claims
-    headline: int = 0  # drawn along its knob in the trade-off figure, in this order; 0: not
-    choosable: bool = True  # may be recommended
+    stored: Literal["", "masked", "intact"] = ""  # the source network in the storage figure; none if empty
+    opponent: bool = False  # whether the claims compare masks with it
+    headline: int = 0  # its order among the curves of the trade-off figure; 0: it has none
+    choosable: bool = True  # whether `choose` may recommend it
 
     @property
     def knob(self) -> str:
-        """The knob that `grid` is of; empty where there is none."""
+        """The knob that `grid` holds values of; empty if there is no grid."""
         return next(iter(self.knobs)) if self.grid else ""
 
     def values(self, n: int) -> tuple[float, ...]:
-        """The `n` values in the middle of the grid, or all where it has fewer."""
+        """The `n` values in the middle of the grid; all values if it has fewer."""
         begin = max(0, (len(self.grid) - n + 1) // 2)
         return self.grid[begin : begin + n]
 
 
 APPROACHES: dict[str, Approach] = {}
-HOMES = (
-    "maskutils.masks.layers",
-    "maskutils.masks.rankings",
-    "maskutils.training.transfer",
-)  # whose import describes them all
 
 
 def describe(approach: Approach) -> Approach:
     """File a description under its name. Raises `ValueError` for a name that is taken."""
-    if approach.name in APPROACHES:
-        raise ValueError(f"{approach.name!r} is registered already; give the new one another name")
-    APPROACHES[approach.name] = approach
-    return approach
+    return enter(APPROACHES, approach.name, approach)
 
 
 def every() -> list[Approach]:
-    """All descriptions, in the order of legends. The modules that hold them are loaded first."""
+    """All descriptions, in the order of legends. Imports the modules that hold them."""
     for home in HOMES:
         import_module(home)
     return sorted(APPROACHES.values(), key=lambda a: (a.place, a.name))
 
 
 def find(name: str) -> Approach | None:
-    """The description of `name`; None where there is none, as for a variant ("elastic_mask (shuffled)")."""
+    """The description with this name or label; None if there is none, as for the variant "elastic_mask (shuffled)"."""
     return APPROACHES.get(name) or next((a for a in every() if name in (a.name, a.label)), None)
 
 
 def described(name: str) -> Approach:
-    """The description of `name`; else `BadParameter` that lists those there are."""
+    """The description of `name`. Raises `BadParameter`, which lists all names, if there is none."""
     every()
     return APPROACHES[known(name, APPROACHES, "approach")]
 
@@ -131,8 +116,8 @@ def names(*kinds: Kind) -> list[str]:
 def the(role: str) -> str:
     """The name of the one approach with this role.
 
-    "free" is fine-tuning of everything, by which adaptation is measured; "untrained" the source network; "chance" the mask that knows
-    nothing; "yardstick" the opponent that a family has to reach.
+    "free" is fine-tuning of all weights, the measure of adaptation. "untrained" is the source network as it is, "chance" the
+    random mask, "yardstick" the baseline that a family has to reach.
     """
     (name,) = (a.name for a in every() if a.role == role)
     return name

@@ -1,4 +1,4 @@
-"""Checks of names and numbers, the error that bad ones get, and the registry that names are looked up in."""
+"""Checks of names and numbers, and the registries that names are looked up in."""
 
 import contextlib
 import difflib
@@ -8,22 +8,21 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-F = TypeVar("F", bound=Callable)
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class BadParameter(ValueError):
-    """A setting that is unknown, of the wrong type or out of range; the message names it, what is known and the way
-    out.
-    """
+    """A setting that is unknown, of the wrong type or out of range. The message names it, what is allowed and the way out."""
 
 
 class MissingPackage(ImportError):
-    """A package of an optional group that is not installed; the message names it, its group and the way out."""
+    """A package of an optional group that is not installed. The message names it, its group and how to install it."""
 
 
 @contextlib.contextmanager
 def needs(group: str, *packages: str) -> Iterator[None]:
-    """Imports inside the block, and `packages`, belong to an optional `group` of requirements.
+    """Say that the imports inside the block, and `packages`, belong to an optional `group` of requirements.
 
     Raises `MissingPackage` for one that is not installed.
 
@@ -39,7 +38,7 @@ def needs(group: str, *packages: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
-        if name in ("", "maskutils"):  # a fault of our own
+        if name in ("", "maskutils"):  # a mistake in this package
             raise
         raise MissingPackage(
             f"{name} is not installed; it is part of the group {group}: pip install 'maskutils[{group}]'", name=name
@@ -47,7 +46,12 @@ def needs(group: str, *packages: str) -> Iterator[None]:
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:
-    """`name` itself if it is among `names`; else `BadParameter` that lists them and offers the nearest."""
+    """`name` itself if it is among `names`. Raises `BadParameter`, which lists them and suggests the nearest, if it is not.
+
+    >>> known("cm", ["cnn", "mlp"], "model")
+    Traceback (most recent call last):
+    maskutils.core.checks.BadParameter: unknown model 'cm'; known: cnn, mlp.
+    """
     names = sorted(names)
     if name in names:
         return name
@@ -57,32 +61,33 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
 
 
 def positive(name: str, value: float) -> float:
-    """`value` if it is above 0; else `BadParameter`."""
+    """`value` if it is above 0. Raises `BadParameter` if it is not."""
     if not value > 0:
         raise BadParameter(f"{name} = {value!r} must be greater than 0")
     return value
 
 
 def fraction(name: str, value: float) -> float:
-    """`value` if it is in (0, 1]; else `BadParameter`."""
+    """`value` if it is in (0, 1]. Raises `BadParameter` if it is not."""
     if not 0 < value <= 1:
         raise BadParameter(f"{name} {value!r} is outside (0, 1]")
     return value
 
 
 def content_key(*parts: Any) -> str:
-    """16 hex digits that name the content of JSON-ready `parts`; equal parts, equal key."""
+    """16 hex digits that identify the content of JSON-ready `parts`: equal parts have equal keys."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def enter(registry: dict[str, T], name: str, value: T) -> T:
+    """File `value` under `name` in `registry`, and return it. Raises `ValueError` for a name that is taken."""
+    if name in registry:
+        raise ValueError(f"{name!r} is registered already; give the new one another name")
+    registry[name] = value
+    return value
+
+
 def register(registry: dict[str, F]) -> Callable[[F], F]:
     """A decorator that files a function in `registry` under its own name. Raises `ValueError` for a name that is taken."""
-
-    def add(function: F) -> F:
-        if function.__name__ in registry:
-            raise ValueError(f"{function.__name__!r} is registered already; give the new one another name")
-        registry[function.__name__] = function
-        return function
-
-    return add
+    return lambda function: enter(registry, function.__name__, function)

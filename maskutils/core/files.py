@@ -1,7 +1,4 @@
-"""Files that are whole or not there, and the error for those that are neither.
-
-Owns how anything is written. It must not know what is in a file.
-"""
+"""Writes files that are whole or absent, and reads JSON."""
 
 import hashlib
 import json
@@ -12,13 +9,11 @@ from typing import Any
 
 
 class DamagedFile(ValueError):
-    """A file that cannot be read back as what it should be; the message names it and the way out."""
+    """A file whose content is not what it should be. The message names it and the way out."""
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a whole file or none: to a temporary file beside it, then renamed over it. Makes the folder if it is
-    missing.
-    """
+    """Write all of `content` or nothing: to a temporary file in the same folder, then renamed. Creates a missing folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -33,18 +28,18 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """16 hex digits of a file's content; empty if it is not there."""
+    """16 hex digits of a file's content; empty if there is no such file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; refuses `nan`, which is not JSON."""
+    """Write JSON atomically. Raises `ValueError` for `nan` and infinity, which JSON does not have."""
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value at `path`. Raises `DamagedFile`, naming it and the way out, if it is not one."""
+    """The JSON value in the file `path`. Raises `DamagedFile` if it holds none."""
     try:
         return json.loads(path.read_bytes())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DamagedFile(f"{path} is damaged ({error}); delete it and run again: only it is made anew") from None
+    except ValueError as error:
+        raise DamagedFile(f"{path} is damaged ({error}); delete it and run again, which makes it anew") from None

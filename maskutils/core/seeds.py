@@ -1,7 +1,4 @@
-"""Independent random streams from one seed.
-
-Owns how a seed becomes many. A stream is named, so that adding one never changes the others.
-"""
+"""Independent random streams from one seed. Each stream has a name, so that a new one changes no other."""
 
 import contextlib
 import hashlib
@@ -11,7 +8,11 @@ import torch
 
 
 def stream(seed: int, name: str) -> int:
-    """The seed of the stream `name` of `seed`, an integer in [0, 2^63)."""
+    """The seed of the stream `name` of `seed`, an integer in [0, 2^63).
+
+    >>> stream(0, "split") == stream(0, "split"), stream(0, "split") == stream(0, "batches")
+    (True, False)
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
 
 
@@ -22,9 +23,9 @@ def generator(seed: int, name: str) -> torch.Generator:
 
 @contextlib.contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
-    """Draw from the stream `name` of `seed` inside the block; leave torch's global generators as they were.
+    """Draw from the stream `name` of `seed` inside the block, and restore torch's global generators afterwards.
 
-    Those of a GPU that nobody has used yet are not touched: it would be initialised, or seeded as soon as it is.
+    A GPU that the process has not used yet is not touched: seeding it would initialise it.
     """
     used, value = torch.cuda.is_initialized(), stream(seed, name)
     with torch.random.fork_rng(range(torch.cuda.device_count()) if used else []):

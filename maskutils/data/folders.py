@@ -1,7 +1,6 @@
 """Pairs of image folders, in torchvision's ImageFolder layout: a folder for each class.
 
-Owns how folders of images are checked, matched and divided. It must not know networks, and changes no file. Every image
-is looked at before anything else is done with it, so that what is wrong is said at once and not in the middle of training.
+All images are checked first, so that a mistake shows at once and not in the middle of training.
 """
 
 import math
@@ -14,29 +13,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
+from torchvision.transforms.functional import to_pil_image
 
-from maskutils.core.checks import BadParameter, known
+from maskutils.core.checks import BadParameter
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data import pair as base
+from maskutils.data import pictures
 from maskutils.data.pair import FOLDERS, Domain, Loading, Pair, subset
-from maskutils.data.pictures import (
-    READABLE,
-    Header,
-    Recipe,
-    Streamed,
-    counted,
-    decoded,
-    header,
-    how,
-    normalised,
-    recipe_for,
-    statistics,
-)
+from maskutils.data.pictures import Recipe, Streamed, how
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class Folder:
     labels: tuple[int, ...]
 
     def only(self, files: Iterable[str], classes: Iterable[str] | None = None) -> "Folder":
-        """This folder with no other than these files and, if given, no other than these classes."""
+        """This folder with these files only and, if given, with these classes only."""
         names = self.classes if classes is None else tuple(sorted(classes))
         files, new = set(files), {c: i for i, c in enumerate(names)}
         own = [(f, self.classes[y]) for f, y in zip(self.files, self.labels, strict=True)]
@@ -59,55 +47,42 @@ class Folder:
 
 
 def pair_of(name: str, seed: int, loading: Loading) -> Pair:
-    """The pair "folders:SOURCE:TARGET" of two folders that hold a folder of images for each class.
+    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class.
 
-    Images are float32 (C, H, W), normalised with the mean and std of the source's train split; `loading.transform`
-    stands for size, channels and normalisation, and is applied but once to images that live in memory. Each class is
-    split 65 : 10 : 25, with at least one image in each part. Files and folders whose name begins with a dot are left
-    out. A copy of a file under another name is not recognised.
+    Images are float32 (C, H, W), normalised with the mean and std of the source's train split. `loading.transform` replaces size,
+    channels and normalisation; images in memory are transformed only once. Each class is split 65 : 10 : 25, with at least one
+    image in each part. Files and folders whose name begins with a dot are left out. A copy of a file under another name is
+    not recognised.
 
-    Raises `BadParameter` for folders that are not there or not laid out so, for images that are damaged, too few, in
-    source and target both, or of several modes or sizes, and for classes that are the same in part; each with the way
-    out.
+    Raises `BadParameter`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
+    both source and target, or of several modes or sizes; and for classes of which only a part is on both sides.
     """
-    _check(loading)
-    sides, headers = _looked_at(_sides(name, loading.classes), loading.damaged)
-    recipe = recipe_for(headers, loading)
-    sides, data = zip(*(_loaded(side, recipe, loading) for side in sides), strict=True)
-    parts = [_split(side, seed) for side in sides]
+    sides, headers = _looked_at(sides_of(name, loading.classes), loading.damaged)
+    recipe = pictures.recipe_for(headers, loading)
+    loaded = [_loaded(side, recipe, loading) for side in sides]
+    parts = [_split(side, seed) for side, _ in loaded]
     if loading.transform is None:
-        mean, std = statistics(data[0], parts[0][0], seed)
-        data = [normalised(images, mean, std) for images in data]
-    domains = zip(sides, data, parts, strict=True)
-    return Pair(name, *(Domain(s.name, *(subset(d, i) for i in p), s.classes) for s, d, p in domains))
+        mean, std = pictures.statistics(loaded[0][1], parts[0][0], seed)
+        loaded = [(side, pictures.normalised(data, mean, std)) for side, data in loaded]
+    domains = []
+    for (side, data), indices in zip(loaded, parts, strict=True):
+        train, val, test = (subset(data, i) for i in indices)
+        domains.append(Domain(side.name, train, val, test, side.classes))
+    return Pair(name, *domains)
 
 
-def check(name: str, classes: str = "all") -> str:
-    """`name` itself if both folders of "folders:SOURCE:TARGET" are there, with class folders that go together; else `BadParameter`.
+def sides_of(name: str, classes: str = "all") -> list[Folder]:
+    """Both folders of "folders:SOURCE:TARGET", with no image opened.
 
-    No image is opened.
+    Raises `BadParameter` if one is missing or laid out otherwise, and if the classes do not match.
     """
-    _sides(name, classes)
-    return name
-
-
-def _sides(name: str, classes: str) -> list[Folder]:
     source, target = (_listed(root, short) for root, short in _roots(name))
     _apart(source, target)
     return [_enough(side) for side in _aligned(source, target, classes)]
 
 
-def _check(loading: Loading) -> None:
-    known(loading.damaged, ("refuse", "skip"), "damaged")
-    known(loading.classes, ("all", "common"), "classes")
-    if loading.channels not in (0, 1, 3):
-        raise BadParameter(f"channels = {loading.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
-    if loading.size < 0:
-        raise BadParameter(f"size = {loading.size!r} is not a side in pixels, or 0 (as the images are)")
-
-
 def _roots(name: str) -> list[tuple[Path, str]]:
-    """The two folders of `name`, each with a name as short as tells them apart."""
+    """The two folders of `name`, each with the shortest name that tells them apart."""
     parts = name.removeprefix(FOLDERS).split(":")
     if len(parts) != 2 or not all(parts):
         raise BadParameter(f"{name!r} is not of the form '{FOLDERS}SOURCE:TARGET', two folders whose paths have no ':'")
@@ -120,12 +95,12 @@ def _roots(name: str) -> list[tuple[Path, str]]:
 
 
 def _listed(root: Path, name: str) -> Folder:
-    """The classes and images below `root`, in the order of their names."""
+    """The classes and images in `root`, in the order of their names."""
     if not root.is_dir():
         raise BadParameter(f"{root} is not a folder; give one that holds a folder of images for each class")
     classes = tuple(sorted(c.name for c in root.iterdir() if c.is_dir() and not c.name.startswith(".")))
     if not classes:
-        raise BadParameter(f"{root} has no class folders; put the images of each class into a folder of its own there")
+        raise BadParameter(f"{root} has no class folders; put the images of each class into its own folder there")
     labels = {c: i for i, c in enumerate(classes)}
     found = make_dataset(root, labels, is_valid_file=partial(_is_image, root), allow_empty=True)
     return Folder(root, name, classes, tuple(f for f, _ in found), tuple(y for _, y in found))
@@ -137,7 +112,7 @@ def _is_image(root: Path, file: str) -> bool:
 
 
 def _enough(folder: Folder) -> Folder:
-    """`folder` itself if each class has the three images that three splits need."""
+    """`folder` itself. Raises `BadParameter` if a class has fewer images than there are splits."""
     counts = Counter(folder.labels)
     for label, name in enumerate(folder.classes):
         if counts[label] < 3:
@@ -149,18 +124,18 @@ def _enough(folder: Folder) -> Folder:
 
 
 def _apart(source: Folder, target: Folder) -> None:
-    """Raise `BadParameter` if a file is there twice, be it through links."""
+    """Raise `BadParameter` if the two folders share a file, also through links."""
     times = Counter(os.path.realpath(file) for file in source.files + target.files)
     twice = [file for file, n in times.items() if n > 1]
     if twice:
         raise BadParameter(
-            f"{len(twice)} image files are there twice in {source.root} and {target.root}, such as {twice[0]}: what is trained on would "
+            f"{len(twice)} image files are there twice in {source.root} and {target.root}, such as {twice[0]}: training images would "
             "leak into the test, and the source into the target; give two folders that share no file"
         )
 
 
 def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Folder]:
-    """Both sides as they are, if all classes are the same or none is; or with the classes in common only."""
+    """Both sides as they are if they share all classes or none; or, if `classes` is "common", with the shared classes only."""
     common = set(source.classes) & set(target.classes)
     lists = [f"{side.name} has {_first([c for c in side.classes if c not in common])}" for side in (source, target)]
     if classes == "common":
@@ -182,22 +157,20 @@ def _first(names: Sequence[str], n: int = 20) -> str:
     return (", ".join(names[:n]) or "none") + more
 
 
-def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[Header]]:
-    """The sides without images that are `damaged`, and the mode and size of each image that is left."""
+def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[pictures.Header]]:
+    """The sides without damaged images (the policy `damaged` says whether they may be left out), and the headers of the others."""
     files = [file for side in sides for file in side.files]
-    headers = {file: seen for file in bar(files, "check images", "image") if (seen := header(file))}
+    headers = {file: seen for file in bar(files, "check images", "image") if (seen := pictures.header(file))}
     _leave_out([file for file in files if file not in headers], len(files), damaged)
     sides = [_enough(side.only(headers)) for side in sides]
-    unknown = Counter(mode for mode, _ in headers.values() if mode not in READABLE)
+    unknown = Counter(mode for mode, _ in headers.values() if mode not in pictures.READABLE)
     if unknown:
-        raise BadParameter(
-            f"values of mode {counted(unknown)} have no fixed range; save these images with 8 or 16 bits"
-        )
+        raise BadParameter(f"values of mode {pictures.counted(unknown)} have no fixed range; save with 8 or 16 bits")
     return sides, list(headers.values())
 
 
 def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
-    """Warn of the `damaged` of `n` images, or refuse them."""
+    """Warn of the `damaged` of `n` images. Raises `BadParameter` if the `policy` is to refuse them."""
     if damaged:
         what = f"{len(damaged)} of {n} images cannot be read: {_first(damaged, 5)}"
         if policy == "refuse":
@@ -206,14 +179,14 @@ def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
 
 
 def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, TensorDataset | Streamed]:
-    """The images of `folder`, in memory if they fit, and the folder without those that decoding showed to be damaged."""
+    """`folder` without the images that prove damaged when decoded, and its images, in memory if they fit."""
     shape = (len(folder.files), *recipe.shape)
     if 4 * math.prod(shape) > base.IN_MEMORY:
         return folder, Streamed(folder.files, folder.labels, recipe, loading.workers)
-    x, kept = torch.empty(shape), []
+    x, kept = torch.empty(shape), list[str]()
     for file in bar(folder.files, f"read {folder.name}", "image"):
         try:
-            image = decoded(file)
+            image = pictures.decoded(file)
         except OSError:
             continue
         x[len(kept)] = recipe(image)
@@ -224,7 +197,7 @@ def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, T
 
 
 def _split(folder: Folder, seed: int) -> list[Tensor]:
-    """Indices of train, val and test: 65, 10 and 25 % of each class, but one image at the least, in a mixed order."""
+    """Indices of train, val and test in a mixed order: 65, 10 and 25 % of each class, but at least one image."""
     labels, parts = torch.tensor(folder.labels), []
     for label, name in enumerate(folder.classes):
         members = (labels == label).nonzero().flatten()
@@ -239,16 +212,14 @@ def _split(folder: Folder, seed: int) -> list[Tensor]:
 def export_folders(pair: Pair, root: Path, n: int = 1000) -> tuple[str, str]:
     """Write the first `n` training images of each side of `pair` as PNG files under `root`, and return the two folders.
 
-    What "folders:SOURCE:TARGET" reads back; each side is scaled to the full range of grey values or colours.
+    The pair "folders:SOURCE:TARGET" reads them back. Each side is scaled to the full range of grey values or colours.
     """
-    folders = []
-    for domain in (pair.source, pair.target):
-        images, labels = zip(*(domain.train[i] for i in range(min(n, len(domain.train)))), strict=True)
+    for side in (pair.source, pair.target):
+        images, labels = zip(*(side.train[i] for i in range(min(n, len(side.train)))), strict=True)
         x = torch.stack(images)
-        pixels = ((x - x.min()) / (x.max() - x.min()) * 255).round().byte().movedim(1, -1).squeeze(-1).numpy()
+        pixels = ((x - x.min()) / (x.max() - x.min()) * 255).round().byte()
         for i, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
-            folder = Path(root) / domain.name / domain.classes[int(label)]
+            folder = Path(root) / side.name / side.classes[int(label)]
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(folder / f"{i:05d}.png")
-        folders.append(str(Path(root) / domain.name))
-    return folders[0], folders[1]
+            to_pil_image(picture).save(folder / f"{i:05d}.png")
+    return str(Path(root) / pair.source.name), str(Path(root) / pair.target.name)

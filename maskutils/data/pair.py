@@ -1,57 +1,72 @@
-"""What a pair of domains is, how a domain is split, and the registry of pairs."""
+"""What a pair of domains is, how the images of a domain are split, and the registry of pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from maskutils.core.checks import needs
+from maskutils.core.checks import BadParameter, known, needs
 from maskutils.core.seeds import stream
 
-FOLDERS = "folders:"  # what the name of a pair of image folders begins with
-IN_MEMORY = 2**30  # bytes of float32 images that a domain may hold in memory; a larger one is streamed
+FOLDERS = "folders:"  # the name of a pair of image folders begins with this
+IN_MEMORY = 2**30  # a domain with more bytes of float32 images than this is streamed
+
+
+class Examples(Protocol):
+    """A dataset that has a length. Its items are an image (C, H, W) and a label. torch's `TensorDataset` is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Any]: ...
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How images are read where they are not part of a package.
+    """How images are read that are not part of a package. Raises `BadParameter` for a value that is not allowed.
 
-    `root` holds data sets in torchvision's layout. `size` is the side in pixels that images are brought to, `channels` 1 or 3
-    (0 for either: as they are, if all agree). `transform` (PIL image -> tensor) stands for both, and for the normalisation.
-    `damaged` is "refuse" or "skip", `classes` "all" or "common" (those of both sides only), `workers` the processes that load
-    streamed images.
+    `root` holds data sets in torchvision's layout. Images are brought to `size` pixels a side and to 1 or 3 `channels`; 0
+    leaves them as they are, if all agree. A `transform` (PIL image -> tensor) replaces both, and the normalisation. Damaged
+    images are an error, or left out if `damaged` is "skip". `classes` is "all", or "common" for those of both sides only.
+    `workers` processes load streamed images.
     """
 
     root: Path | None = None
     size: int = 0
     channels: int = 0
-    transform: Callable[[object], Tensor] | None = None
+    transform: Callable[[Any], Tensor] | None = None
     damaged: str = "refuse"
     classes: str = "all"
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        known(self.damaged, ("refuse", "skip"), "damaged")
+        known(self.classes, ("all", "common"), "classes")
+        if self.channels not in (0, 1, 3):
+            raise BadParameter(f"channels = {self.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
+        if self.size < 0:
+            raise BadParameter(f"size = {self.size!r} is not a side in pixels, or 0 (as the images are)")
+
 
 @dataclass(frozen=True)
 class Domain:
-    """One domain: three disjoint datasets of (image (C, H, W), label) and the names of its classes."""
+    """One domain: three disjoint datasets of (image (C, H, W), label), and the names of its classes."""
 
     name: str
-    train: Dataset
-    val: Dataset
-    test: Dataset
+    train: Examples
+    val: Examples
+    test: Examples
     classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A source and a target domain. `shared_head` says whether one head serves both: it does where the classes are the
-    same.
-    """
+    """A source and a target domain."""
 
     name: str
     source: Domain
@@ -59,40 +74,61 @@ class Pair:
 
     @property
     def shared_head(self) -> bool:
-        """Whether source and target have the same classes."""
+        """Whether one head serves both domains, which is so if they have the same classes."""
         return self.source.classes == self.target.classes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
-        return tuple(self.source.train[0][0].shape)
+        channels, height, width = self.source.train[0][0].shape
+        return channels, height, width
 
 
-PAIRS: dict[str, Callable[[int, Loading], Pair]] = {}
+@dataclass(frozen=True)
+class Maker:
+    """How a registered pair is made from a seed and a `Loading`, and the fields of `Loading` that it `heeds`."""
+
+    make: Callable[[int, Loading], Pair]
+    heeds: tuple[str, ...] = ()
 
 
-def subset(data: Dataset, indices: Tensor | Sequence[int]) -> Dataset:
-    """The images of `data` at `indices` (N,); in memory if `data` is, else streamed by as many workers."""
-    indices = torch.as_tensor(indices, device="cpu")
+PAIRS: dict[str, Maker] = {}
+
+
+class Part(Subset[Any]):
+    """The items of a dataset at some indices, loaded by as many workers as the dataset itself."""
+
+    @property
+    def workers(self) -> int:
+        """The number of worker processes; 0 if the dataset has no attribute `workers`."""
+        return int(getattr(self.dataset, "workers", 0))
+
+
+def subset(data: Examples, indices: ArrayLike) -> Examples:
+    """The items of `data` at `indices` (N,); in memory if `data` is, else a `Part`."""
+    picked = torch.as_tensor(indices, device="cpu")
     if isinstance(data, TensorDataset):
-        return TensorDataset(*data[indices])
-    part = Subset(data, indices.tolist())
-    part.workers = getattr(data, "workers", 0)
-    return part
+        return TensorDataset(*data[picked])
+    return Part(cast(Dataset[Any], data), picked.tolist())  # torch's annotation asks for more than `Subset` needs
 
 
-def split(labels: Sequence[int], seed: int, name: str, test: float = 0.25, val: float = 0.1) -> tuple[np.ndarray, ...]:
-    """Indices of train, val and test, stratified by class and drawn by the stream `name` of `seed`; `test` may be 0.
+def split(labels: ArrayLike, seed: int, name: str, test: float = 0.25, val: float = 0.1) -> tuple[np.ndarray, ...]:
+    """Indices of train, val and test, stratified by class and drawn by the stream `name` of `seed`.
 
-    `test` and `val` are shares of all images.
+    `test` and `val` are shares of all images; `test` may be 0.
     """
-    with needs("study"):
-        from sklearn.model_selection import train_test_split  # here, for it takes a second to import
+    y = np.asarray(labels)
+    rest = np.arange(len(y))
+    rest, held = halves(y, test, seed, f"split/{name}") if test else (rest, rest[:0])
+    train, validation = halves(y[rest], val / (1 - test), seed, f"split/{name}")
+    return rest[train], rest[validation], held
 
-    labels, state = np.asarray(labels), stream(seed, f"split/{name}") % 2**32
-    divide = partial(train_test_split, random_state=state)
-    rest, held = (
-        divide(np.arange(len(labels)), test_size=test, stratify=labels) if test else (np.arange(len(labels)), [])
-    )
-    train, validation = divide(rest, test_size=val / (1 - test), stratify=labels[rest])
-    return train, validation, np.asarray(held, dtype=int)
+
+def halves(labels: ArrayLike, share: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of two parts, stratified by class and drawn by the stream `name` of `seed`; the second is a `share` of all."""
+    with needs("study"):
+        from sklearn.model_selection import train_test_split  # here, for the import takes a second
+
+    y, state = np.asarray(labels), stream(seed, name) % 2**32
+    first, second = train_test_split(np.arange(len(y)), test_size=share, stratify=y, random_state=state)
+    return first, second

@@ -1,13 +1,10 @@
-"""Image files, and how they become tensors.
-
-Owns whether a file holds a whole image, what is made of its mode and size, and the statistics that images are normalised
-with. It must not know folders, classes or pairs, and changes no file.
-"""
+"""Image files: finds damaged ones, turns the others into tensors and computes the statistics that normalise them."""
 
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,33 +16,34 @@ from torchvision.transforms import functional as F
 from maskutils.core.checks import BadParameter
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
-from maskutils.data.pair import Loading
+from maskutils.data.pair import Examples, Loading
 
-Header = tuple[str, tuple[int, int]]  # PIL's mode, and width and height in pixels
+Size = tuple[int, int]  # width and height in pixels
+Header = tuple[str, Size]  # PIL's mode, and the size
 
 SIXTEEN = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY = {"1", "L"} | SIXTEEN
-READABLE = GREY | {"RGB", "RGBA", "RGBX", "LA", "P", "PA", "CMYK", "YCbCr"}  # the others' values have no fixed range
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what PIL raises
-SAMPLE = 1000  # images that the statistics of a streamed domain are computed on
+READABLE = GREY | {"RGB", "RGBA", "RGBX", "LA", "P", "PA", "CMYK", "YCbCr"}  # other modes have no fixed range of values
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # PIL raises these
+SAMPLE = 1000  # at most so many images give the statistics of a streamed domain
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How a picture becomes a tensor of `shape` (C, H, W): by `transform` from RGB, if there is one; else with values in
-    [0, 1], its shorter side brought to `size` pixels (0: as it is) and the middle cut out.
+    """How an image becomes a tensor of `shape` (C, H, W).
 
-    An alpha channel is dropped, and EXIF orientation is not followed, as in torchvision. Of 16-bit grey all bits count,
-    but a `transform` is given the upper 8.
+    A `transform` gets the image as RGB. Without one, the shorter side is resized to `size` pixels (0: left as it is), the middle
+    is cut out, and values are in [0, 1]. As in torchvision, an alpha channel is dropped and EXIF orientation is ignored. All
+    bits of 16-bit grey count, but a `transform` gets the upper 8.
     """
 
     size: int
     channels: int
-    transform: Callable[[Image.Image], Tensor] | None
+    transform: Callable[[Any], Tensor] | None
     shape: tuple[int, ...]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """The tensor of `image`. Raises `BadParameter` if `transform` gives another shape than for other images."""
+        """The tensor of `image`, float32. Raises `BadParameter` if `transform` does not give `shape`."""
         x = self._transformed(image) if self.transform is None else self.transform(_as(image, "RGB"))
         if x.shape != self.shape:
             raise BadParameter(
@@ -60,12 +58,13 @@ class Recipe:
             image = _as(image, "L" if self.channels == 1 else "RGB")
         if self.size:
             image = F.center_crop(F.resize(image, [self.size]), [self.size])
-        return F.to_tensor(image).expand(self.channels, -1, -1)
+        x: Tensor = F.to_tensor(image)
+        return x.expand(self.channels, -1, -1)
 
 
 @dataclass(frozen=True, eq=False)
-class Streamed(Dataset):
-    """Images that are read when they are asked for: (x - mean) / std of (C, H, W) and the label, an int."""
+class Streamed(Dataset[tuple[Tensor, int]]):
+    """Images that are read on demand: (x - mean) / std of (C, H, W), and the label, an int."""
 
     files: tuple[str, ...]
     labels: tuple[int, ...]
@@ -82,9 +81,9 @@ class Streamed(Dataset):
 
 
 def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
-    """How the images of both sides are read, with what was left open in `loading` taken from all `headers`.
+    """How the images of both sides are read. All `headers` decide what `loading` leaves open.
 
-    Raises `BadParameter` where they do not agree, and for a `transform` that gives no float tensor.
+    Raises `BadParameter` if they do not agree, and for a `transform` that gives no float tensor.
     """
     if loading.transform is None:
         channels = loading.channels or _channels(Counter(mode for mode, _ in headers))
@@ -97,7 +96,7 @@ def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
     return Recipe(0, 3, loading.transform, tuple(x.shape))
 
 
-def _channels(modes: Counter) -> int:
+def _channels(modes: Counter[str]) -> int:
     if modes.keys() <= GREY:
         return 1
     if modes.keys() == {"RGB"}:
@@ -107,31 +106,31 @@ def _channels(modes: Counter) -> int:
     )
 
 
-def _side(sizes: Counter) -> int:
-    small, large = (choose(sizes, key=lambda s: (s[0] * s[1], s)) for choose in (min, max))
-    if len(sizes) > 1:
-        raise BadParameter(
-            f"images have {len(sizes)} sizes, from {_by(small)} to {_by(large)}; pass size=, a side in pixels {how('size', 64)}"
+def _side(sizes: Counter[Size]) -> int:
+    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    small, large = by_area[0], by_area[-1]
+    if len(sizes) > 1 or small[0] != small[1]:
+        found = (
+            f"have {len(sizes)} sizes, from {_by(small)} to {_by(large)}"
+            if len(sizes) > 1
+            else f"are {_by(small)}, not square"
         )
-    if small[0] != small[1]:
-        raise BadParameter(
-            f"images are {_by(small)}, not square; pass size=, a side in pixels, to cut the middle out {how('size', 64)}"
-        )
+        raise BadParameter(f"images {found}; pass size=, a side in pixels, to cut the middle out {how('size', 64)}")
     return small[0]
 
 
 def how(option: str, value: int | str) -> str:
-    """How to set an `option` of `Loading`, for the end of a message."""
-    return f"(as in images: {{{option}: {value}}} of a notebook or profile, or in Python Loading({option}={value!r}))"
+    """The end of a message: how to set an `option` of `Loading` to `value`."""
+    return f"(in a notebook or profile images: {{{option}: {value}}}, in Python Loading({option}={value!r}))"
 
 
 def header(file: str) -> Header | None:
-    """Mode and size of an image, or None if it is damaged; pixels are decoded only where the format has no cheaper check."""
+    """Mode and size of an image; None if it is damaged. Pixels are decoded only if the format has no cheaper check."""
     try:
         with Image.open(file) as image:
             seen = image.mode, image.size
             if image.format == "PNG":
-                image.verify()  # its checksums, to the end
+                image.verify()  # reads the checksums, to the end
             elif image.format != "JPEG" or not _ends(file):
                 image.load()
     except DAMAGE:
@@ -140,14 +139,14 @@ def header(file: str) -> Header | None:
 
 
 def _ends(file: str) -> bool:
-    """Whether a JPEG file ends in the end marker; one that does not may still be whole, with something after it."""
+    """Whether a JPEG file ends in the end marker. A file that does not may be whole and have something after it."""
     with open(file, "rb") as stream:
         stream.seek(-2, os.SEEK_END)
         return stream.read() == b"\xff\xd9"
 
 
 def decoded(file: str) -> Image.Image:
-    """The image in `file`. Raises `OSError` that names the file if it cannot be decoded."""
+    """The image in `file`. Raises `OSError`, which names the file, if it cannot be decoded."""
     try:
         with Image.open(file) as image:
             image.load()
@@ -158,17 +157,17 @@ def decoded(file: str) -> Image.Image:
 
 def _as(image: Image.Image, mode: str) -> Image.Image:
     """`image` in `mode`, "L" or "RGB", 8 bits each."""
-    if image.mode in SIXTEEN:  # which PIL would clip
+    if image.mode in SIXTEEN:  # PIL would clip the values
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("P", "PA"):  # PIL warns of a palette's transparency otherwise
+    if image.mode in ("P", "PA"):  # else PIL warns of a palette's transparency
         image = image.convert("RGBA")
     return image.convert(mode)
 
 
-def statistics(data: Dataset, train: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Mean and std (C, 1, 1) of the images at `train`; of no more than `SAMPLE` of them if they are streamed.
+def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Mean and std (C, 1, 1) of the images at `train`; of at most `SAMPLE` of them if they are streamed.
 
-    Raises `BadParameter` where there is nothing to divide by.
+    Raises `BadParameter` if a std is 0.
     """
     if isinstance(data, Streamed):
         train = train[torch.randperm(len(train), generator=generator(seed, "statistics"))[:SAMPLE]]
@@ -179,24 +178,24 @@ def statistics(data: Dataset, train: Tensor, seed: int) -> tuple[Tensor, Tensor]
     mean, std = moments[0], (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     if not std.min() > 1e-6:
         raise BadParameter(
-            f"std of the source's train split is {std.tolist()} by channel, so it cannot be normalised; check the images, or set "
+            f"std of the source's train split is {std.tolist()} by channel, so images cannot be normalised; check them, or set "
             f"channels 1 {how('channels', 1)}"
         )
     return mean.float()[:, None, None], std.float()[:, None, None]
 
 
 def normalised(data: TensorDataset | Streamed, mean: Tensor, std: Tensor) -> TensorDataset | Streamed:
-    """`data` as (x - mean) / std; writes into it if it lives in memory."""
+    """`data` as (x - mean) / std. Changes the images in place if they are in memory."""
     if isinstance(data, Streamed):
         return replace(data, mean=mean, std=std)
     data.tensors[0].sub_(mean).div_(std)
     return data
 
 
-def counted(counts: Counter) -> str:
-    """What was counted, the most frequent first: "RGB (30), L (2)"."""
+def counted(counts: Counter[str]) -> str:
+    """The counts as a text, the most frequent first: "RGB (30), L (2)"."""
     return ", ".join(f"{name} ({n})" for name, n in counts.most_common())
 
 
-def _by(size: tuple[int, int]) -> str:
+def _by(size: Size) -> str:
     return f"{size[0]}x{size[1]}"

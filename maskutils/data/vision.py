@@ -1,22 +1,24 @@
-"""Pairs of torchvision's data sets, through its own loaders and checksums.
+"""Pairs of torchvision's data sets, read with its own loaders and checksums.
 
-They are read from the data root where they lie there in torchvision's layout, and downloaded to it on first use.
+They are read from the data root, in torchvision's layout, and downloaded to it on first use.
 """
 
-import urllib.error
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, needs, register
-from maskutils.data.embedded import DIGITS, MEAN, STD, domain, mnist_5k
-from maskutils.data.pair import PAIRS, Domain, Loading, Pair, split, subset
+from maskutils.core.checks import BadParameter, enter, needs
+from maskutils.data.embedded import DIGITS, domain, mnist_5k, packaged_domain
+from maskutils.data.pair import PAIRS, Domain, Loading, Maker, Pair, split, subset
 
 IDX = "{0}/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 CIFAR10_STL10 = (
@@ -29,8 +31,11 @@ CIFAR10_STL10 = (
     "horse",
     "ship",
     "truck",
-)  # the nine classes of both
-TORCHVISION: dict[str, tuple[Callable[..., Dataset], str]] = {  # (torchvision.datasets, root, train, download) -> set; its files
+)  # the classes of both
+HANDWRITTEN = ("mnist", "usps", "svhn")  # whose classes are digits
+Half = tuple[Tensor, np.ndarray]  # images (N, C, H, W), uint8, and labels (N,)
+Opener = Callable[[Any, Path, bool, bool], Any]  # torchvision.datasets, root, train, download -> the data set
+TORCHVISION: dict[str, tuple[Opener, str]] = {  # and the files of the set
     "mnist": (lambda tv, r, t, d: tv.MNIST(r, t, download=d), IDX.format("MNIST")),
     "fashion": (lambda tv, r, t, d: tv.FashionMNIST(r, t, download=d), IDX.format("FashionMNIST")),
     "kmnist": (lambda tv, r, t, d: tv.KMNIST(r, t, download=d), IDX.format("KMNIST")),
@@ -45,33 +50,33 @@ TORCHVISION: dict[str, tuple[Callable[..., Dataset], str]] = {  # (torchvision.d
     "dtd": (lambda tv, r, t, d: tv.DTD(r, _half(t), download=d), "dtd/ (dtd-r1.0.1.tar.gz)"),
     "eurosat": (lambda tv, r, t, d: tv.EuroSAT(r, download=d), "eurosat/ (EuroSAT.zip)"),
 }  # fmt: skip
-UNSPLIT = ("imagenet", "eurosat")  # without a test split of their own
-PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of ImageNet's channels
+UNSPLIT = ("imagenet", "eurosat")  # have no test half
+PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std of ImageNet's channels
 
 
-def open_set(name: str, train: bool, loading: Loading) -> Dataset:
+def open_set(name: str, train: bool, loading: Loading) -> Any:
     """torchvision's data set `name`, its training or its test half; downloaded if it is not at the data root.
 
-    Raises `BadParameter` that says which files to put where, if it is neither there nor can be had.
+    Raises `BadParameter` if it can be neither read nor downloaded; the message says which files to put where.
     """
     with needs("study"):
         from filelock import FileLock
-        from torchvision import datasets  # here, for it takes a second to import
+        from torchvision import datasets  # here, for the import takes a second
 
     opener, files = TORCHVISION[name]
     root = loading.root or paths.data_root()
     try:
         return opener(datasets, root, train, False)
-    except (RuntimeError, FileNotFoundError):  # torchvision's ways to say that it is not there
+    except (RuntimeError, FileNotFoundError):  # torchvision raises either if the set is not there
         pass
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):  # one download at a time
             return opener(datasets, root, train, True)
-    except (OSError, RuntimeError, urllib.error.URLError) as error:
+    except (OSError, RuntimeError) as error:
         raise BadParameter(
-            f"data set {name!r} is not at {root} and cannot be had ({error}); put there {files}, or name another folder with "
-            "--data-root or $MASKUTILS_DATA_ROOT"
+            f"data set {name!r} is not at {root} and cannot be downloaded ({error}); put {files} there, or name another folder "
+            "with --data-root or $MASKUTILS_DATA_ROOT"
         ) from None
 
 
@@ -79,70 +84,39 @@ def _half(train: bool) -> str:
     return "train" if train else "test"
 
 
+def labels_of(data: Any) -> Any:
+    """The labels (N,) of a data set of torchvision's, without reading its images."""
+    return next(getattr(data, name) for name in ("targets", "labels", "_labels") if hasattr(data, name))
+
+
 def arrays(data: Any) -> tuple[Tensor, np.ndarray]:
-    """Images (N, C, H, W), uint8, and labels (N,) of a data set of torchvision's that lies in memory."""
-    x, y = torch.as_tensor(data.data), np.asarray(data.targets if hasattr(data, "targets") else data.labels)
+    """Images (N, C, H, W), uint8, and labels (N,) of a data set of torchvision's that is in memory."""
+    x = torch.as_tensor(data.data)
     if x.ndim == 3:  # MNIST and its kind, USPS
         x = x[:, None]
-    return (x.permute(0, 3, 1, 2) if x.shape[-1] == 3 else x), y
+    return (x.permute(0, 3, 1, 2) if x.shape[-1] == 3 else x), np.asarray(labels_of(data))
 
 
 def brought_to(x: Tensor, size: int, channels: int) -> Tensor:
     """Images (N, C, H, W), uint8, as float32 (N, channels, size, size) in [0, 1]."""
-    x = torch.cat([_resized(part, size) for part in x.split(10_000)])
+
+    def resized(x: Tensor) -> Tensor:
+        x, side = x.float() / 255, (size, size)
+        return x if x.shape[-2:] == side else F.interpolate(x, side, mode="bilinear", antialias=True).clamp(0, 1)
+
+    x = torch.cat([resized(part) for part in x.split(10_000)])
     if channels == 1 and x.shape[1] == 3:
-        return (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)  # ITU-R 601, as PIL has it
+        return (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)  # ITU-R 601, as in PIL
     return x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x
 
 
-def _resized(x: Tensor, size: int) -> Tensor:
-    x = x.float() / 255
-    return (
-        x
-        if x.shape[-2:] == (size, size)
-        else F.interpolate(x, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
-    )
+def _halves(name: str, loading: Loading, keep: tuple[str, ...] = ()) -> tuple[list[Half], tuple[str, ...]]:
+    """The training and the test half of a set, with the classes `keep` (all, if empty) in that order, and the class names."""
+    opened = [open_set(name, train, loading) for train in (True, False)]
+    return [_kept(half, keep) for half in opened], DIGITS if name in HANDWRITTEN else keep or _classes(opened[0])
 
 
-class Images(Dataset):
-    """A data set of torchvision's, read image by image; `workers` processes load it."""
-
-    def __init__(self, data: Dataset, transform: Callable, workers: int) -> None:
-        self.data, self.transform, self.workers = data, transform, workers
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        image, label = self.data[i]
-        return self.transform(image.convert("RGB")), label
-
-
-def _in_memory(source: str, target: str, keep: tuple[str, ...], seed: int, loading: Loading) -> Pair:
-    """A pair of sets that fit in memory: at the source's size, with the most channels, normalised as the source's training images."""
-    opened = {name: [open_set(name, train, loading) for train in (True, False)] for name in (source, target)}
-    pictures = {name: [_kept(half, keep) for half in halves] for name, halves in opened.items()}
-    shape = pictures[source][0][0].shape
-    channels = loading.channels or max(halves[0][0].shape[1] for halves in pictures.values())
-    sides, statistics = [], None
-    for name, halves in pictures.items():
-        sized = [(brought_to(x, loading.size or shape[-1], channels), torch.as_tensor(y)) for x, y in halves]
-        (x, y), (x_test, y_test) = sized
-        train, val, _ = split(y, seed, f"{name}/train", test=0)
-        statistics = statistics or torch.std_mean(x[train], (0, 2, 3), keepdim=True)  # of the source, which comes first
-        splits = [(x[train], y[train]), (x[val], y[val]), (x_test, y_test)]
-        sides.append(_domain(name, splits, *statistics, _classes(name, keep, opened[name][0])))
-    return Pair(f"{source}_to_{target}", *sides)
-
-
-def _domain(
-    name: str, splits: list[tuple[Tensor, Tensor]], std: Tensor | float, mean: Tensor | float, classes: tuple[str, ...]
-) -> Domain:
-    return Domain(name, *(TensorDataset((x - mean) / std, y.long()) for x, y in splits), classes)
-
-
-def _kept(data: Any, keep: tuple[str, ...]) -> tuple[Tensor, np.ndarray]:
-    """Images and labels of the classes `keep` (all, if empty), numbered in that order."""
+def _kept(data: Any, keep: tuple[str, ...]) -> Half:
     x, y = arrays(data)
     if not keep:
         return x, y
@@ -152,66 +126,78 @@ def _kept(data: Any, keep: tuple[str, ...]) -> tuple[Tensor, np.ndarray]:
     return x[label[y] >= 0], label[y][label[y] >= 0]
 
 
-def _classes(name: str, keep: tuple[str, ...], data: Any) -> tuple[str, ...]:
-    return DIGITS if name in ("mnist", "usps", "svhn") else keep or tuple(map(str, data.classes))
+def _classes(data: Any) -> tuple[str, ...]:
+    return tuple(map(str, data.classes))
+
+
+def _splits(name: str, halves: list[Half], size: int, channels: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Images in [0, 1] and labels of train, val and test; the test half is the test split of every seed."""
+    (x, y), held = ((brought_to(images, size, channels), torch.as_tensor(labels)) for images, labels in halves)
+    train, val, _ = split(y, seed, f"{name}/train", test=0)
+    return [(x[train], y[train]), (x[val], y[val]), held]
+
+
+def _in_memory(source: str, target: str, seed: int, loading: Loading) -> Pair:
+    """A pair of sets that fit in memory, at the source's size and with the most channels.
+
+    The mean and std of the source's training images normalise both.
+    """
+    keep = CIFAR10_STL10 if target == "stl10" else ()
+    (first, classes), (second, target_classes) = (_halves(name, loading, keep) for name in (source, target))
+    channels = loading.channels or max(half[0].shape[1] for half in (first[0], second[0]))
+    size = loading.size or first[0][0].shape[-1]
+    own = _splits(source, first, size, channels, seed)
+    std, mean = torch.std_mean(own[0][0], (0, 2, 3), keepdim=True)
+    side = domain(target, _splits(target, second, size, channels, seed), target_classes, mean, std)
+    return Pair(f"{source}_to_{target}", domain(source, own, classes, mean, std), side)
+
+
+@dataclass(frozen=True, eq=False)
+class Images(Dataset[tuple[Tensor, int]]):
+    """A data set of torchvision's, read image by image; `workers` processes load it."""
+
+    data: Any
+    transform: Callable[[Any], Tensor]
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        image, label = self.data[i]
+        return self.transform(image.convert("RGB")), label
 
 
 def _streamed(source: str, target: str, seed: int, loading: Loading) -> Pair:
-    """A pair of sets of photographs, read image by image, as a network that was trained on ImageNet expects them."""
+    """A pair of sets of photographs, read image by image, in the form that ImageNet's networks expect."""
     with needs("study"):
         from torchvision.transforms import v2
 
     side = loading.size or 224
     usual = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*PRETRAINED)]
     transform = loading.transform or v2.Compose([v2.Resize(side * 8 // 7), v2.CenterCrop(side), *usual])
-    sides = []
-    for name in (source, target):
-        train_set = open_set(name, True, loading)
-        train, val, test = split(labels_of(train_set), seed, name, test=0.25 if name in UNSPLIT else 0)
-        images = Images(train_set, transform, loading.workers)
-        held = (
-            subset(images, test)
-            if name in UNSPLIT
-            else Images(open_set(name, False, loading), transform, loading.workers)
-        )
-        sides.append(Domain(name, subset(images, train), subset(images, val), held, tuple(map(str, train_set.classes))))
-    return Pair(f"{source}_to_{target}", *sides)
+
+    def one(name: str) -> Domain:
+        data = open_set(name, True, loading)
+        train, val, test = split(labels_of(data), seed, name, test=0.25 if name in UNSPLIT else 0)
+        images = Images(data, transform, loading.workers)
+        held = subset(images, test) if name in UNSPLIT else replace(images, data=open_set(name, False, loading))
+        return Domain(name, subset(images, train), subset(images, val), held, _classes(data))
+
+    return Pair(f"{source}_to_{target}", one(source), one(target))
 
 
-def labels_of(data: Any) -> list[int]:
-    """The labels of a data set of torchvision's, without reading its images."""
-    return list(data.targets if hasattr(data, "targets") else data._labels)
+def _mnist5k_to_fashion(seed: int, loading: Loading) -> Pair:
+    """5,000 packaged MNIST images, then the 70,000 of Fashion-MNIST. The classes differ, so each task has its own head."""
+    halves, classes = _halves("fashion", loading)
+    target = domain("fashion", _splits("fashion", halves, 28, 1, seed), classes)
+    return Pair("mnist5k_to_fashion", packaged_domain("mnist", *mnist_5k(), seed), target)
 
 
-def _pair(source: str, target: str, make: Callable[..., Pair], takes: tuple[str, ...], *given: Any) -> None:
-    """File a pair under its name; `takes` are the fields of `Loading` that it heeds."""
-
-    def load(seed: int, loading: Loading) -> Pair:
-        return make(source, target, *given, seed, loading)
-
-    load.__name__, load.takes = f"{source}_to_{target}", takes
-    register(PAIRS)(load)
-
-
-for _source, _target in [("mnist", t) for t in ("usps", "svhn", "fashion", "kmnist")] + [
-    ("svhn", "mnist"),
-    ("cifar10", "cifar100"),
-]:
-    _pair(_source, _target, _in_memory, ("size", "channels"), ())
-_pair("cifar10", "stl10", _in_memory, ("size", "channels"), CIFAR10_STL10)
+TARGETS = {"mnist": ("usps", "svhn", "fashion", "kmnist"), "svhn": ("mnist",), "cifar10": ("cifar100", "stl10")}
+for _source, _target in ((source, target) for source, targets in TARGETS.items() for target in targets):
+    enter(PAIRS, f"{_source}_to_{_target}", Maker(partial(_in_memory, _source, _target), ("size", "channels")))
 for _target in ("flowers102", "pets", "dtd", "eurosat"):
-    _pair("imagenet", _target, _streamed, ("size", "workers", "transform"))
-
-
-@register(PAIRS)
-def mnist5k_to_fashion(seed: int, loading: Loading) -> Pair:
-    """5,000 packaged MNIST images, then the 70,000 of Fashion-MNIST: other things, so each task has a head of its own."""
-    halves = [open_set("fashion", train, loading) for train in (True, False)]
-    (x, y), (x_test, y_test) = ((brought_to(x, 28, 1), torch.as_tensor(y)) for x, y in map(arrays, halves))
-    train, val, _ = split(y, seed, "fashion/train", test=0)
-    splits = [(x[train], y[train]), (x[val], y[val]), (x_test, y_test)]
-    source = domain("mnist", *mnist_5k(), seed)
-    return Pair("mnist5k_to_fashion", source, _domain("fashion", splits, STD, MEAN, _classes("fashion", (), halves[0])))
-
-
-mnist5k_to_fashion.takes = ()
+    _make = partial(_streamed, "imagenet", _target)
+    enter(PAIRS, f"imagenet_to_{_target}", Maker(_make, ("size", "workers", "transform")))
+enter(PAIRS, "mnist5k_to_fashion", Maker(_mnist5k_to_fashion))

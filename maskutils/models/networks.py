@@ -1,4 +1,4 @@
-"""Networks by name: two of our own, any classification network of torchvision's, and weights from safetensors files."""
+"""Networks by name: two of our own and torchvision's classification networks; and weights from safetensors files."""
 
 from collections.abc import Callable
 from functools import cache
@@ -22,10 +22,10 @@ def build_model(
 ) -> nn.Module:
     """The network `name` for images (N, in_channels, image_size, image_size); its logits are (N, n_classes).
 
-    `name` is one of `MODELS`, or any of torchvision's classification networks. `weights` are none (freshly initialised by
-    `seed`), the name of torchvision's own ("DEFAULT", "IMAGENET1K_V1"; downloaded on first use, with a fresh head unless `n_classes` is
-    theirs), or a .safetensors file of a state dict. Raises `BadParameter` for an unknown name, for weights that
-    cannot be had and for those of another network, with the keys that differ.
+    `name` is one of `MODELS`, or any of torchvision's classification networks. Without `weights`, `seed` initialises the network.
+    `weights` is the name of torchvision's ("DEFAULT", "IMAGENET1K_V1"), which are downloaded on first use and get a fresh head unless
+    `n_classes` is theirs; or a .safetensors file of a state dict. Raises `BadParameter` for an unknown name, for weights that
+    cannot be read or downloaded, and for those of another network; the message lists the keys that differ.
 
     >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 5])
@@ -42,22 +42,27 @@ def build_model(
 
 
 def is_file(weights: str) -> bool:
-    """Whether `weights` names a file rather than weights of torchvision's."""
+    """Whether `weights` is a path rather than the name of torchvision's weights."""
     return "." in weights or "/" in weights
 
 
 def check_model(name: str) -> str:
-    """`name` itself if there is a network of that name; else `BadParameter`."""
+    """`name` itself. Raises `BadParameter` if there is no network of that name."""
     return name if name in MODELS else known(name, [*MODELS, *torchvision_names()], "model")
 
 
 @cache
 def torchvision_names() -> list[str]:
     """Names of torchvision's classification networks."""
-    with needs("study"):
-        import torchvision.models  # here, for it takes a second and a half to import
+    zoo = _zoo()
+    return list(zoo.list_models(module=zoo))
 
-    return torchvision.models.list_models(module=torchvision.models)
+
+def _zoo() -> Any:
+    """torchvision.models, imported here because that takes a second and a half."""
+    with needs("study"):
+        from torchvision import models
+    return models
 
 
 @register(MODELS)
@@ -88,12 +93,9 @@ def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: i
 
     A ResNet without weights gets the usual stem for images of 64 pixels or less: a 3x3 convolution of stride 1, no max-pooling.
     """
-    with needs("study"):
-        import torchvision.models
-
     if not weights:
         quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        model = _with_one_answer(torchvision.models.get_model(name, num_classes=n_classes, **quick))
+        model = _with_one_answer(_zoo().get_model(name, num_classes=n_classes, **quick))
         small = name.startswith("resnet") and image_size <= 64
         if small:
             model.maxpool = nn.Identity()
@@ -101,22 +103,19 @@ def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: i
             _with_stem(model, name, in_channels, small)
         return model
     if in_channels != 3:
-        raise BadParameter(
-            f"the weights {weights!r} of {name} are for 3 channels, the images have {in_channels}; load them with channels 3"
-        )
+        found = f"weights {weights!r} of {name} are for 3 channels, the images have {in_channels}"
+        raise BadParameter(f"{found}; load them with channels 3")
     chosen = _weights_of(name, weights)
     try:
-        model = _with_one_answer(torchvision.models.get_model(name, weights=chosen))
+        model = _with_one_answer(_zoo().get_model(name, weights=chosen))
     except (OSError, RuntimeError) as error:
-        folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise BadParameter(
-            f"the weights {chosen} cannot be downloaded ({error}); put {chosen.url} into {folder}"
-        ) from None
+        way_out = f"put {chosen.url} into {torch.hub.get_dir()}/checkpoints"
+        raise BadParameter(f"the weights {chosen} cannot be downloaded ({error}); {way_out}") from None
     return model if n_classes == len(chosen.meta["categories"]) else with_head(model, n_classes)
 
 
 def _with_one_answer(model: nn.Module) -> nn.Module:
-    """`model` without the extra heads with which GoogLeNet and Inception train; mutates `model`."""
+    """`model` without the auxiliary heads of GoogLeNet and Inception; mutates `model`."""
     for name in ("aux_logits", "AuxLogits", "aux1", "aux2"):
         if hasattr(model, name):
             setattr(model, name, False if name == "aux_logits" else None)
@@ -124,15 +123,12 @@ def _with_one_answer(model: nn.Module) -> nn.Module:
 
 
 def _weights_of(name: str, weights: str) -> Any:
-    """torchvision's weights of that name for a network. Raises `BadParameter` that lists those there are."""
+    """torchvision's weights of that name for the network `name`. Raises `BadParameter`, which lists the names, if there are none."""
     if name in MODELS:
         raise BadParameter(
             f"model {name!r} has no pretrained weights {weights!r}; give a .safetensors file, or a network of torchvision's"
         )
-    with needs("study"):
-        import torchvision.models
-
-    kinds = torchvision.models.get_model_weights(name)
+    kinds = _zoo().get_model_weights(name)
     known(weights, {*kinds.__members__, "DEFAULT"}, f"weights of {name}")
     return kinds[weights] if weights != "DEFAULT" else kinds.DEFAULT
 
@@ -141,42 +137,42 @@ def check_head_fits(name: str, weights: str, n_classes: int) -> None:
     """Raise `BadParameter` if torchvision's `weights` of `name` have a head for another number of classes."""
     if not is_file(weights) and len(_weights_of(name, weights).meta["categories"]) != n_classes:
         raise BadParameter(
-            f"source_steps = 0, but the weights {weights!r} of {name} have no head for the {n_classes} classes of the source; train one "
-            "with source_steps, or give a .safetensors file of a network that does the source task already"
+            f"source_steps = 0, but the weights {weights!r} of {name} have no head for the {n_classes} classes of the source; set "
+            "source_steps to train one, or give a .safetensors file of a network that does the source task already"
         )
 
 
 @cache
 def pretrained_transform(name: str, weights: str) -> Callable[[Any], Tensor] | None:
-    """The transforms (PIL image -> tensor) that torchvision's `weights` of `name` want; None for other weights."""
-    return _weights_of(name, weights).transforms() if weights and not is_file(weights) else None
+    """The transform (PIL image -> tensor) that torchvision's `weights` of `name` expect; None for other weights."""
+    found: Callable[[Any], Tensor] | None = None
+    if weights and not is_file(weights):
+        found = _weights_of(name, weights).transforms()
+    return found
 
 
 def _with_stem(model: nn.Module, name: str, in_channels: int, small: bool) -> None:
     """Replace the first convolution by one for `in_channels`; `small`: 3x3 with stride 1. Mutates `model`."""
-    first = next((n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None:
+    first, old = next(((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
+    if old is None:
         raise BadParameter(
             f"model {name!r} begins with no convolution to adapt to {in_channels} channels; load the images with channels=3"
         )
-    old = model.get_submodule(first)
-    form = (
-        {"kernel_size": 3, "stride": 1, "padding": 1}
-        if small
-        else {k: getattr(old, k) for k in ("kernel_size", "stride", "padding")}
-    )
+    usual = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding")}
+    form = {"kernel_size": 3, "stride": 1, "padding": 1} if small else usual
     set_submodule(model, first, nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **form))
 
 
 def with_head(model: nn.Module, n_classes: int) -> nn.Module:
-    """`model` with a fresh head of its kind (Linear or 1x1 convolution) for `n_classes`; mutates `model`.
+    """`model` with a fresh head of its kind (Linear or Conv2d) for `n_classes`; mutates `model`.
 
     Raises `ValueError` for a head of another kind.
     """
     name = head_name(model)
-    old = model.get_submodule(name)
+    old, new = model.get_submodule(name), nn.Module()
     if isinstance(old, nn.Conv2d):  # SqueezeNet
-        new = nn.Conv2d(old.in_channels, n_classes, old.kernel_size)
+        height, width = old.kernel_size
+        new = nn.Conv2d(old.in_channels, n_classes, (height, width))
     elif isinstance(old, nn.Linear):
         new = nn.Linear(old.in_features, n_classes, bias=old.bias is not None)
     else:
@@ -186,42 +182,35 @@ def with_head(model: nn.Module, n_classes: int) -> nn.Module:
 
 
 def weights_file(path: str | Path) -> Path:
-    """`path` as a file of weights that may be read. Raises `BadParameter` for a pickle, and where there is none."""
+    """`path` as a `Path`. Raises `BadParameter` if it is no .safetensors file or does not exist."""
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise BadParameter(
-            f"{path} may hold a pickle, which can run code when it is read, and is refused; convert it once where you trust it: "
+            f"{path} may hold a pickle, which can run code when it is read, and is refused; convert it once if you trust it: "
             "state = torch.load(path, map_location='cpu', weights_only=True); state = state.get('state_dict', state); "
             "safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, 'weights.safetensors')"
         )
     if not path.is_file():
-        raise BadParameter(
-            f"weights {path}: there is no such file; give a .safetensors file, or the name of torchvision's weights"
-        )
+        raise BadParameter(f"weights {path}: there is no such file; give one, or the name of torchvision's weights")
     return path
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     """`model` with the state dict of a .safetensors file; mutates `model`.
 
-    Raises `BadParameter` for a pickled checkpoint (nothing is unpickled here), a missing or damaged file, and one of another
-    network, with the names and shapes that differ.
+    Raises `BadParameter` for a pickled checkpoint (nothing is unpickled here), for a missing or damaged file, and for the weights of
+    another network; the message lists the names and shapes that differ.
     """
     path = weights_file(path)
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise BadParameter(f"weights {path} cannot be read ({error})") from None
-    mine = {n: tuple(t.shape) for n, t in model.state_dict().items()}
-    missing, unexpected = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
-    shapes = [
-        f"{n} {tuple(state[n].shape)} for {mine[n]}"
-        for n in sorted(mine.keys() & state.keys())
-        if tuple(state[n].shape) != mine[n]
-    ]
-    if missing or unexpected or shapes:
-        faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-        said = "; ".join(f"{len(v)} {k}: {', '.join(v[:5])}" for k, v in faults.items() if v)
+    mine, theirs = ({n: tuple(v.shape) for n, v in tensors.items()} for tensors in (model.state_dict(), state))
+    shapes = [f"{n} {theirs[n]} for {shape}" for n, shape in mine.items() if theirs.get(n, shape) != shape]
+    faults = {"missing": mine.keys() - theirs, "unexpected": theirs.keys() - mine, "of another shape": shapes}
+    if any(faults.values()):
+        said = "; ".join(f"{len(v)} {k}: {', '.join(sorted(v)[:5])}" for k, v in faults.items() if v)
         raise BadParameter(f"weights {path} are of another network than {type(model).__name__}: {said}")
     model.load_state_dict(state)
     return model
