@@ -16,7 +16,7 @@ STUDY = tomllib.loads((paths.PACKAGE.parent / "pyproject.toml").read_text())["pr
 ]
 IMPORTED = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 BROUGHT_BY_TORCH = {"filelock", "jinja2"}
-BLOCKED = {IMPORTED.get(name, name) for name in (re.match(r"[\w-]+", r)[0] for r in STUDY)} - BROUGHT_BY_TORCH | {"torchvision"}
+BLOCKED = {IMPORTED.get(name, name) for name in (re.match(r"[\w-]+", r)[0] for r in STUDY)} - BROUGHT_BY_TORCH | {"PIL"}
 ASKED = {
     "maskutils.load_records()": "pandas",
     "maskutils.recommend": "pandas",

@@ -22,9 +22,7 @@ class MissingPackage(ImportError):
 
 @contextlib.contextmanager
 def needs(group: str, *packages: str) -> Iterator[None]:
-    """Say that the imports inside the block, and `packages`, belong to an optional `group` of requirements.
-
-    Raises `MissingPackage` for one that is not installed.
+    """Imports inside the block, and `packages`, belong to an optional `group`; `MissingPackage` names one that is missing.
 
     >>> with needs("study"):
     ...     import no_such_package
@@ -40,9 +38,8 @@ def needs(group: str, *packages: str) -> Iterator[None]:
         name = (error.name or "").partition(".")[0]
         if name in ("", "maskutils"):  # a mistake in this package
             raise
-        raise MissingPackage(
-            f"{name} is not installed; it is part of the group {group}: pip install 'maskutils[{group}]'", name=name
-        ) from None
+        way_out = f"it is part of the group {group}: pip install 'maskutils[{group}]'"
+        raise MissingPackage(f"{name} is not installed; {way_out}", name=name) from None
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:

@@ -1,7 +1,4 @@
-"""Pairs of image folders, in torchvision's ImageFolder layout: a folder for each class.
-
-All images are checked first, so that a mistake shows at once and not in the middle of training.
-"""
+"""Pairs of image folders, with one folder for each class. All images are checked before anything else is done."""
 
 import math
 import os
@@ -9,7 +6,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,10 +68,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
 
 
 def sides_of(name: str, classes: str = "all") -> list[Folder]:
-    """Both folders of "folders:SOURCE:TARGET", with no image opened.
-
-    Raises `BadParameter` if one is missing or laid out otherwise, and if the classes do not match.
-    """
+    """Both folders of "folders:SOURCE:TARGET", with no image opened. Raises `BadParameter` if they are missing or do not match."""
     source, target = (_listed(root, short) for root, short in _roots(name))
     _apart(source, target)
     return [_enough(side) for side in _aligned(source, target, classes)]
@@ -101,14 +94,14 @@ def _listed(root: Path, name: str) -> Folder:
     classes = tuple(sorted(c.name for c in root.iterdir() if c.is_dir() and not c.name.startswith(".")))
     if not classes:
         raise BadParameter(f"{root} has no class folders; put the images of each class into its own folder there")
+
+    def is_image(file: str) -> bool:
+        hidden = any(part.startswith(".") for part in Path(file).relative_to(root).parts)
+        return has_file_allowed_extension(file, IMG_EXTENSIONS) and not hidden
+
     labels = {c: i for i, c in enumerate(classes)}
-    found = make_dataset(root, labels, is_valid_file=partial(_is_image, root), allow_empty=True)
+    found = make_dataset(root, labels, is_valid_file=is_image, allow_empty=True)
     return Folder(root, name, classes, tuple(f for f, _ in found), tuple(y for _, y in found))
-
-
-def _is_image(root: Path, file: str) -> bool:
-    hidden = any(part.startswith(".") for part in Path(file).relative_to(root).parts)
-    return has_file_allowed_extension(file, IMG_EXTENSIONS) and not hidden
 
 
 def _enough(folder: Folder) -> Folder:
@@ -140,15 +133,13 @@ def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Fold
     lists = [f"{side.name} has {_first([c for c in side.classes if c not in common])}" for side in (source, target)]
     if classes == "common":
         if not common:
-            raise BadParameter(
-                f"no class is in common: {'; '.join(lists)}. Rename the folders, or set classes all {how('classes', 'all')}"
-            )
+            way_out = f"Rename the folders, or set classes all {how('classes', 'all')}"
+            raise BadParameter(f"no class is in common: {'; '.join(lists)}. {way_out}")
         return source.only(source.files, common), target.only(target.files, common)
     if common and source.classes != target.classes:
-        raise BadParameter(
-            f"{len(common)} classes are on both sides and others on one only: {'; '.join(lists)}. Rename or move them, or set "
-            f"classes common to keep only those {how('classes', 'common')}"
-        )
+        found = f"{len(common)} classes are on both sides and others on one only: {'; '.join(lists)}"
+        way_out = f"set classes common to keep only those {how('classes', 'common')}"
+        raise BadParameter(f"{found}. Rename or move them, or {way_out}")
     return source, target
 
 
@@ -158,7 +149,7 @@ def _first(names: Sequence[str], n: int = 20) -> str:
 
 
 def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[pictures.Header]]:
-    """The sides without damaged images (the policy `damaged` says whether they may be left out), and the headers of the others."""
+    """The sides without damaged images, if the policy `damaged` allows to leave them out, and the headers of the rest."""
     files = [file for side in sides for file in side.files]
     headers = {file: seen for file in bar(files, "check images", "image") if (seen := pictures.header(file))}
     _leave_out([file for file in files if file not in headers], len(files), damaged)

@@ -53,10 +53,7 @@ def check_loading(name: str, loading: Loading) -> None:
 
 
 def check_there(name: str, classes: str = "all") -> None:
-    """Raise `BadParameter` if `name` is of image folders that are missing or whose classes do not match.
-
-    Other pairs are packaged or downloaded.
-    """
+    """Raise `BadParameter` if `name` is of image folders that are missing or do not match; other pairs need no check."""
     if name.startswith(FOLDERS):
         with needs("study"):
             from maskutils.data import folders

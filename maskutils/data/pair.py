@@ -113,10 +113,7 @@ def subset(data: Examples, indices: ArrayLike) -> Examples:
 
 
 def split(labels: ArrayLike, seed: int, name: str, test: float = 0.25, val: float = 0.1) -> tuple[np.ndarray, ...]:
-    """Indices of train, val and test, stratified by class and drawn by the stream `name` of `seed`.
-
-    `test` and `val` are shares of all images; `test` may be 0.
-    """
+    """Indices of train, val and test, stratified by class and drawn by `seed` and `name`; `test` and `val` are shares, `test` may be 0."""
     y = np.asarray(labels)
     rest = np.arange(len(y))
     rest, held = halves(y, test, seed, f"split/{name}") if test else (rest, rest[:0])

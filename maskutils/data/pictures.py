@@ -46,9 +46,8 @@ class Recipe:
         """The tensor of `image`, float32. Raises `BadParameter` if `transform` does not give `shape`."""
         x = self._transformed(image) if self.transform is None else self.transform(_as(image, "RGB"))
         if x.shape != self.shape:
-            raise BadParameter(
-                f"transform gives {tuple(x.shape)} for an image of {_by(image.size)}, {self.shape} for others; end it in a crop"
-            )
+            found = f"{tuple(x.shape)} for an image of {_by(image.size)}, {self.shape} for others"
+            raise BadParameter(f"transform gives {found}; end it in a crop")
         return x.float()
 
     def _transformed(self, image: Image.Image) -> Tensor:
@@ -81,10 +80,7 @@ class Streamed(Dataset[tuple[Tensor, int]]):
 
 
 def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
-    """How the images of both sides are read. All `headers` decide what `loading` leaves open.
-
-    Raises `BadParameter` if they do not agree, and for a `transform` that gives no float tensor.
-    """
+    """How all images are read; `headers` decide what `loading` leaves open. Raises `BadParameter` if images disagree, or for a bad `transform`."""
     if loading.transform is None:
         channels = loading.channels or _channels(Counter(mode for mode, _ in headers))
         side = loading.size or _side(Counter(size for _, size in headers))
@@ -97,24 +93,18 @@ def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
 
 
 def _channels(modes: Counter[str]) -> int:
-    if modes.keys() <= GREY:
-        return 1
-    if modes.keys() == {"RGB"}:
-        return 3
-    raise BadParameter(
-        f"images are neither all grey nor all RGB: {counted(modes)}; set channels 1 or channels 3 {how('channels', 3)}"
-    )
+    if modes.keys() <= GREY or modes.keys() == {"RGB"}:
+        return 3 if "RGB" in modes else 1
+    found = f"images are neither all grey nor all RGB: {counted(modes)}"
+    raise BadParameter(f"{found}; set channels 1 or channels 3 {how('channels', 3)}")
 
 
 def _side(sizes: Counter[Size]) -> int:
     by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     small, large = by_area[0], by_area[-1]
     if len(sizes) > 1 or small[0] != small[1]:
-        found = (
-            f"have {len(sizes)} sizes, from {_by(small)} to {_by(large)}"
-            if len(sizes) > 1
-            else f"are {_by(small)}, not square"
-        )
+        one = f"are {_by(small)}, not square"
+        found = f"have {len(sizes)} sizes, from {_by(small)} to {_by(large)}" if len(sizes) > 1 else one
         raise BadParameter(f"images {found}; pass size=, a side in pixels, to cut the middle out {how('size', 64)}")
     return small[0]
 
@@ -165,10 +155,7 @@ def _as(image: Image.Image, mode: str) -> Image.Image:
 
 
 def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Mean and std (C, 1, 1) of the images at `train`; of at most `SAMPLE` of them if they are streamed.
-
-    Raises `BadParameter` if a std is 0.
-    """
+    """Mean and std (C, 1, 1) of the images at `train`, of at most `SAMPLE` streamed ones. Raises `BadParameter` if a std is 0."""
     if isinstance(data, Streamed):
         train = train[torch.randperm(len(train), generator=generator(seed, "statistics"))[:SAMPLE]]
     moments = torch.zeros(2, data[0][0].shape[0], dtype=torch.float64)
@@ -177,10 +164,8 @@ def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor
         moments += torch.stack([x.mean(1), x.square().mean(1)]) / len(train)
     mean, std = moments[0], (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     if not std.min() > 1e-6:
-        raise BadParameter(
-            f"std of the source's train split is {std.tolist()} by channel, so images cannot be normalised; check them, or set "
-            f"channels 1 {how('channels', 1)}"
-        )
+        found = f"std of the source's train split is {std.tolist()} by channel, so images cannot be normalised"
+        raise BadParameter(f"{found}; check them, or set channels 1 {how('channels', 1)}")
     return mean.float()[:, None, None], std.float()[:, None, None]
 
 

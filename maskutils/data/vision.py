@@ -1,7 +1,4 @@
-"""Pairs of torchvision's data sets, read with its own loaders and checksums.
-
-They are read from the data root, in torchvision's layout, and downloaded to it on first use.
-"""
+"""Pairs of torchvision's data sets, read from the data root in its layout, and downloaded to it on first use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,17 +18,7 @@ from maskutils.data.embedded import DIGITS, domain, mnist_5k, packaged_domain
 from maskutils.data.pair import PAIRS, Domain, Loading, Maker, Pair, split, subset
 
 IDX = "{0}/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
-CIFAR10_STL10 = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "horse",
-    "ship",
-    "truck",
-)  # the classes of both
+CIFAR10_STL10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "horse", "ship", "truck")  # in both sets
 HANDWRITTEN = ("mnist", "usps", "svhn")  # whose classes are digits
 Half = tuple[Tensor, np.ndarray]  # images (N, C, H, W), uint8, and labels (N,)
 Opener = Callable[[Any, Path, bool, bool], Any]  # torchvision.datasets, root, train, download -> the data set
@@ -55,10 +42,7 @@ PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std of I
 
 
 def open_set(name: str, train: bool, loading: Loading) -> Any:
-    """torchvision's data set `name`, its training or its test half; downloaded if it is not at the data root.
-
-    Raises `BadParameter` if it can be neither read nor downloaded; the message says which files to put where.
-    """
+    """torchvision's data set `name`, training or test half; downloaded if missing. `BadParameter` says which files to put where."""
     with needs("study"):
         from filelock import FileLock
         from torchvision import datasets  # here, for the import takes a second
@@ -74,10 +58,8 @@ def open_set(name: str, train: bool, loading: Loading) -> Any:
         with FileLock(root / ".lock"):  # one download at a time
             return opener(datasets, root, train, True)
     except (OSError, RuntimeError) as error:
-        raise BadParameter(
-            f"data set {name!r} is not at {root} and cannot be downloaded ({error}); put {files} there, or name another folder "
-            "with --data-root or $MASKUTILS_DATA_ROOT"
-        ) from None
+        found = f"data set {name!r} is not at {root} and cannot be downloaded ({error}); put {files} there"
+        raise BadParameter(f"{found}, or name another folder with --data-root or $MASKUTILS_DATA_ROOT") from None
 
 
 def _half(train: bool) -> str:
@@ -113,7 +95,7 @@ def brought_to(x: Tensor, size: int, channels: int) -> Tensor:
 def _halves(name: str, loading: Loading, keep: tuple[str, ...] = ()) -> tuple[list[Half], tuple[str, ...]]:
     """The training and the test half of a set, with the classes `keep` (all, if empty) in that order, and the class names."""
     opened = [open_set(name, train, loading) for train in (True, False)]
-    return [_kept(half, keep) for half in opened], DIGITS if name in HANDWRITTEN else keep or _classes(opened[0])
+    return [_kept(half, keep) for half in opened], DIGITS if name in HANDWRITTEN else keep or tuple(opened[0].classes)
 
 
 def _kept(data: Any, keep: tuple[str, ...]) -> Half:
@@ -126,10 +108,6 @@ def _kept(data: Any, keep: tuple[str, ...]) -> Half:
     return x[label[y] >= 0], label[y][label[y] >= 0]
 
 
-def _classes(data: Any) -> tuple[str, ...]:
-    return tuple(map(str, data.classes))
-
-
 def _splits(name: str, halves: list[Half], size: int, channels: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     """Images in [0, 1] and labels of train, val and test; the test half is the test split of every seed."""
     (x, y), held = ((brought_to(images, size, channels), torch.as_tensor(labels)) for images, labels in halves)
@@ -138,10 +116,7 @@ def _splits(name: str, halves: list[Half], size: int, channels: int, seed: int) 
 
 
 def _in_memory(source: str, target: str, seed: int, loading: Loading) -> Pair:
-    """A pair of sets that fit in memory, at the source's size and with the most channels.
-
-    The mean and std of the source's training images normalise both.
-    """
+    """A pair of sets in memory: at the source's size, with the most channels, normalised as the source's training images."""
     keep = CIFAR10_STL10 if target == "stl10" else ()
     (first, classes), (second, target_classes) = (_halves(name, loading, keep) for name in (source, target))
     channels = loading.channels or max(half[0].shape[1] for half in (first[0], second[0]))
@@ -182,7 +157,7 @@ def _streamed(source: str, target: str, seed: int, loading: Loading) -> Pair:
         train, val, test = split(labels_of(data), seed, name, test=0.25 if name in UNSPLIT else 0)
         images = Images(data, transform, loading.workers)
         held = subset(images, test) if name in UNSPLIT else replace(images, data=open_set(name, False, loading))
-        return Domain(name, subset(images, train), subset(images, val), held, _classes(data))
+        return Domain(name, subset(images, train), subset(images, val), held, tuple(map(str, data.classes)))
 
     return Pair(f"{source}_to_{target}", one(source), one(target))
 

@@ -89,10 +89,7 @@ def mlp(n_classes: int, in_channels: int, image_size: int) -> nn.Module:
 
 
 def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: int, weights: str = "") -> nn.Module:
-    """A classification network of torchvision's, for `build_model`.
-
-    A ResNet without weights gets the usual stem for images of 64 pixels or less: a 3x3 convolution of stride 1, no max-pooling.
-    """
+    """torchvision's network, for `build_model`; a fresh ResNet gets a 3x3 stem of stride 1 without pooling for images up to 64 pixels."""
     if not weights:
         quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         model = _with_one_answer(_zoo().get_model(name, num_classes=n_classes, **quick))
@@ -125,9 +122,8 @@ def _with_one_answer(model: nn.Module) -> nn.Module:
 def _weights_of(name: str, weights: str) -> Any:
     """torchvision's weights of that name for the network `name`. Raises `BadParameter`, which lists the names, if there are none."""
     if name in MODELS:
-        raise BadParameter(
-            f"model {name!r} has no pretrained weights {weights!r}; give a .safetensors file, or a network of torchvision's"
-        )
+        found = f"model {name!r} has no pretrained weights {weights!r}"
+        raise BadParameter(f"{found}; give a .safetensors file, or a network of torchvision's")
     kinds = _zoo().get_model_weights(name)
     known(weights, {*kinds.__members__, "DEFAULT"}, f"weights of {name}")
     return kinds[weights] if weights != "DEFAULT" else kinds.DEFAULT
@@ -155,19 +151,15 @@ def _with_stem(model: nn.Module, name: str, in_channels: int, small: bool) -> No
     """Replace the first convolution by one for `in_channels`; `small`: 3x3 with stride 1. Mutates `model`."""
     first, old = next(((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if old is None:
-        raise BadParameter(
-            f"model {name!r} begins with no convolution to adapt to {in_channels} channels; load the images with channels=3"
-        )
+        found = f"model {name!r} begins with no convolution to adapt to {in_channels} channels"
+        raise BadParameter(f"{found}; load the images with channels=3")
     usual = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding")}
     form = {"kernel_size": 3, "stride": 1, "padding": 1} if small else usual
     set_submodule(model, first, nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **form))
 
 
 def with_head(model: nn.Module, n_classes: int) -> nn.Module:
-    """`model` with a fresh head of its kind (Linear or Conv2d) for `n_classes`; mutates `model`.
-
-    Raises `ValueError` for a head of another kind.
-    """
+    """`model` with a fresh Linear or Conv2d head for `n_classes`; mutates `model`. Raises `ValueError` for a head of another kind."""
     name = head_name(model)
     old, new = model.get_submodule(name), nn.Module()
     if isinstance(old, nn.Conv2d):  # SqueezeNet
