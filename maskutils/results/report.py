@@ -1,10 +1,8 @@
-"""What records say: tables and sentences for people.
-
-Owns every number that is read in a notebook, in the terminal or in the README; none is typed by hand. It must not know networks.
-"""
+"""Tables and sentences for people: every number that a notebook, the terminal or the README shows comes from here."""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from maskutils.core import paths
 from maskutils.core.approaches import every, names, the
@@ -13,20 +11,18 @@ from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice
 from maskutils.results.claims import Verdict
 from maskutils.results.records import at_density, of_masks, on_grid, summarise
+from maskutils.results.wording import interval, points
 
 with needs("study"):
     import pandas as pd
 
-KNOBS = ("density", "strength", "fraction")
-
-
-def points(fraction: float) -> str:
-    """A fraction as "95.1 %"."""
-    return f"{100 * fraction:.1f} %"
+KNOBS = ("density", "strength", "fraction")  # what trades retention for adaptation, beside alpha
+TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
+TITLES |= {"target_acc": "target (%)", "harmonic": "harmonic mean (%)", "n": "seeds"}
 
 
 def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """A table for people: each value as "mean ± half-width" in percent, missing ones as a dash."""
+    """A table of `summarise` for people: each value as "mean ± half-width" in percent, a missing one as a dash."""
 
     def cell(mean: float, half: float) -> str:
         return "–" if math.isnan(mean) else f"{100 * mean:.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
@@ -36,19 +32,19 @@ def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
 
 
 def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
-    """The one-look table: the bounds, and every mask under `protect` at `density`; both readings of the source and the target, in percent
-    over all pairs.
+    """The one-look table: the references, and every mask under `protect` at `density`, best target first.
+
+    Both readings of the source and the target, in percent over all pairs.
     """
-    shown = at_density(records, density)
-    shown = shown[(shown["alpha"] == 1) & (of_masks(shown) | shown["approach"].isin(names("reference")))]
+    rows = at_density(records, density).query("alpha == 1")
+    rows = rows[of_masks(rows) | rows["approach"].isin(names("reference"))]
     values = ["source_acc_masked", "source_acc_full", "target_acc"]
-    table = percent(summarise(shown, ["approach"], values).sort_values("target_acc", ascending=False), values)
-    titles = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
-    return table.rename(columns=titles | {"target_acc": "target (%)", "n": "seeds"})
+    table = summarise(rows, ["approach"], values).sort_values("target_acc", ascending=False)
+    return percent(table, values).rename(columns=TITLES)
 
 
 def native_findings(records: pd.DataFrame, method: str) -> str:
-    """One Markdown sentence on `method` at its native density, against a random mask of that density and the whole network."""
+    """A Markdown sentence on `method` at its native density, against a random mask of that density and the whole network."""
     native = records[records["native_of"] == method]
     mean = native.groupby("method")[["density", "source_acc_masked_before", "source_acc_before"]].mean()
     own, chance, n = mean.loc[method], mean.loc["random"], native["seed"].nunique()
@@ -62,10 +58,9 @@ def native_findings(records: pd.DataFrame, method: str) -> str:
 
 
 def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
-    """A Markdown line for each of `approaches`: what it retains and how it adapts, at every density it has."""
-    shown = on_grid(records)
-    summary = summarise(shown[shown["approach"].isin(approaches)], ["approach", "density"])
-    lines = []
+    """A Markdown line for each of `approaches` at every density it has: what it retains and how it adapts."""
+    rows, lines = on_grid(records), []
+    summary = summarise(rows[rows["approach"].isin(approaches)], ["approach", "density"])
     for row in summary.sort_values(["approach", "density"]).itertuples():
         at = "" if math.isnan(row.density) else f" at density {row.density:.2g}"
         masked = "" if math.isnan(row.source_acc_masked) else f"{points(row.source_acc_masked)} through the mask and "
@@ -75,24 +70,21 @@ def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
 
 
 def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
-    """Markdown lines on the study as a whole, with masks at `density`: what they retain in each reading, and what they reach."""
-    shown = on_grid(records)
-    shown = shown[shown["alpha"] == 1]
-    protected = shown[of_masks(shown)]
+    """Markdown lines on the whole study, with masks at `density`: what they retain in each reading, and how they adapt."""
+    rows = on_grid(records).query("alpha == 1")
+    protected = rows[of_masks(rows)]
     at = summarise(protected[protected["density"] == round(density, 3)], ["approach"]).set_index("approach")
-    free = summarise(shown[shown["approach"] == the("free")], ["approach"])
-    if free.empty or at.empty:
+    references = summarise(rows[rows["approach"] == the("free")], ["approach"])
+    if references.empty or at.empty:
         return f"The records hold no masks of density {density} beside free fine-tuning."
-    free = free.iloc[0]
-    masked, full, target = at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
+    free, masked, full, target = references.iloc[0], at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
     controls = [a for a in reversed(every()) if a.opponent and a.kind == "control" and a.name in masked]
+    compared = " and ".join(f"{points(masked[a.name])} for {a.phrase or a.name}" for a in controls)
     lines = [
         f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
         f"reaches {points(free['target_acc'])} on the target.",
         f"Through the mask, at density {density}, {_best(masked, 'retain')} most: {points(masked.max())}"
-        + (", against " if controls else "")
-        + " and ".join(f"{points(masked[a.name])} for {a.phrase or a.name}" for a in controls)
-        + ".",
+        f"{', against ' if controls else ''}{compared}.",
         f"With the full network the masks of density {density} lie between {points(full.min())} and {points(full.max())}: "
         f"{_best(full, 'retain')} most, {_best(target, 'adapt')} best ({points(target.max())} on the target).",
         f"The largest drift through the mask, of {len(protected)} protected transfers, is {protected['drift'].abs().max():g}.",
@@ -101,45 +93,43 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
 
 
 def _best(values: pd.Series, verb: str) -> str:
-    """Who does it best, to a tenth of a point, and the verb for one or for many."""
-    names = [f"**{name}**" for name in values.index[values.round(3) == values.round(3).max()]]
-    return f"{' and '.join(names)} {verb}{'s' * (len(names) == 1)}"
+    """The names of the highest `values`, to a tenth of a point, and the verb for one or for many."""
+    best = [f"**{name}**" for name in values.index[values.round(3) == values.round(3).max()]]
+    return f"{' and '.join(best)} {verb}{'s' * (len(best) == 1)}"
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = ()) -> pd.DataFrame:
-    """The reader's choice for each need, with the task known and not: what, and what to expect on test with 95 % intervals.
+    """What to choose for each need, with the task known and not, and what to expect on test with 95 % intervals.
 
     A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. Where
-    nothing meets it the table says what comes nearest.
+    nothing meets it, the table says what comes nearest.
     """
-    needs = [(f"lose at most {100 * d:.1f} points", {"max_source_drop": d}) for d in drops]
-    needs += [(f"reach {points(t)} on the target", {"min_target": t}) for t in targets]
-    rows = []
-    for known in (True, False):
-        for need, given in needs:
-            row = {"need": need, "task known": "yes" if known else "no"}
-            rows.append(row | _choice(records, known, given))
+    wanted = [(f"lose at most {100 * d:.1f} points", {"max_source_drop": d}) for d in drops]
+    wanted += [(f"reach {points(t)} on the target", {"min_target": t}) for t in targets]
+    rows = [
+        {"need": need, "task known": "yes" if task_known else "no"} | _choice(records, task_known, **given)
+        for task_known in (True, False)
+        for need, given in wanted
+    ]
     return pd.DataFrame(rows)
 
 
-def _choice(records: pd.DataFrame, task_known: bool, need: Mapping[str, float]) -> dict[str, str]:
-    names = {"source_drop": "source lost (points)", "target_acc": "target (%)"}
+def _choice(records: pd.DataFrame, task_known: bool, **need: Any) -> dict[str, str]:
+    titles = {"source_drop": "source lost (points)", "target_acc": "target (%)"}
     worst = {"source_drop_worst": "lost on the worst pair", "target_acc_worst": "target on the worst pair"}
-    columns = [*names.values(), *(worst.values() if records["pair"].nunique() > 1 else ())]
+    worst = worst if records["pair"].nunique() > 1 else {}
     try:
         chosen = choice.recommend(records, task_known=task_known, **need)
     except choice.Unmet as error:
-        return {"choose": f"nothing: {error.nearest}"} | dict.fromkeys(columns, "–")
-    of, expected = settings(chosen), {}
-    for name, column in names.items():
-        low, high = (100 * chosen[f"{name}_{end}"] for end in ("low", "high"))
-        expected[column] = f"{100 * chosen[name]:.1f} [{low:.1f}, {high:.1f}]"
-    expected |= {column: f"{100 * chosen[name]:.1f}" for name, column in worst.items() if column in columns}
+        return {"choose": f"nothing: {error.nearest}"} | dict.fromkeys([*titles.values(), *worst.values()], "–")
+    of = _settings(chosen)
+    expected = {title: interval(*(chosen[n + end] for end in ("", "_low", "_high"))) for n, title in titles.items()}
+    expected |= {title: f"{100 * chosen[name]:.1f}" for name, title in worst.items()}
     return {"choose": chosen["approach"] + (f" ({of})" if of else "")} | expected
 
 
-def settings(candidate: Mapping[str, float]) -> str:
-    """The settings of a candidate as "density 0.1, alpha 0.5", without those that it has not."""
+def _settings(candidate: Mapping[str, float]) -> str:
+    """The settings of a candidate as "density 0.1, alpha 0.5", without those that it does not have."""
     named = [f"{name} {candidate[name]:g}" for name in KNOBS if not math.isnan(candidate[name])]
     return ", ".join(named + ([f"alpha {candidate['alpha']:g}"] if candidate["alpha"] < 1 else []))
 
@@ -156,71 +146,69 @@ def choice_findings(chosen: pd.DataFrame) -> str:
 
 
 def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
-    """How `choice.check_choice` went for each allowed drop: choices made, how many lost at most `slack` (a fraction) more
-    than allowed on the seed not seen, and the worst of them in points over what was allowed.
+    """How `choice.check_choice` went for each allowed drop: how many choices, how many kept it, and the worst excess.
+
+    A choice is kept if the seed or pair not seen loses at most `slack` (a fraction) more than allowed.
     """
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
     table = pd.DataFrame({"choices": over.size(), "kept": over.apply(lambda o: int((o <= slack + 1e-9).sum()))})
     table["worst (points over)"] = (100 * over.max()).map("{:+.1f}".format)
-    return (
-        table.reset_index().assign(allowed=lambda t: t["allowed"].map(points)).rename(columns={"allowed": "may lose"})
-    )
+    table.insert(0, "may lose", table.index.map(points))
+    return table.reset_index(drop=True)
 
 
 def best_settings(records: pd.DataFrame) -> pd.DataFrame:
-    """Each family at one setting for all pairs, that with the highest harmonic mean of full retention and adaptation on
-    validation; its test readings in percent, best first. A setting at an end of its grid is marked: a wider one might do better.
-    Variants of a method (in brackets, per layer) are left out.
+    """Each family at its best setting for all pairs: its test readings in percent, best first.
+
+    Best is the highest harmonic mean of full retention and adaptation on validation. A setting at an end of its grid is
+    marked, because a wider grid might do better. Variants of a method (in brackets, per layer) are left out.
     """
     tried = analysis.with_family(on_grid(records)).groupby("family")[list(KNOBS)].agg(["min", "max"])
     best = plain(analysis.best_of_family(records, each_pair=False))
-    values, by = ["source_acc_full", "target_acc", "harmonic"], ["family", *analysis.CANDIDATE]
-    table = summarise(best, by, values).sort_values("harmonic", ascending=False)
-    chosen = [settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]
-    table = percent(
-        table.assign(setting=chosen)[["family", "setting", "n", *values, *(f"{v}_ci" for v in values)]], values
-    )
-    names = {"source_acc_full": "source full network (%)", "target_acc": "target (%)", "harmonic": "harmonic mean (%)"}
-    return table.rename(columns={"n": "seeds"} | names)
+    values = ["source_acc_full", "target_acc", "harmonic"]
+    table = summarise(best, ["family", *analysis.CANDIDATE], values).sort_values("harmonic", ascending=False)
+    chosen = [_settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]
+    table = percent(table.assign(setting=chosen), values)
+    return table[["family", "setting", "n", *values]].rename(columns=TITLES)
 
 
 def _at_an_end(candidate: pd.Series, tried: pd.Series) -> str:
-    """ " (end of its grid)" if the knob of `candidate` has the least or the greatest of several values tried."""
+    """ " (end of its grid)" if a knob of `candidate` has the least or the greatest of several values tried."""
     ends = [(candidate[k], tried[k]["min"], tried[k]["max"]) for k in KNOBS]
     return " (end of its grid)" if any(value in (low, high) and low < high for value, low, high in ends) else ""
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of families as they are usually given: no variants in brackets or per layer."""
+    """The rows of families as they are usually given: no variants in brackets or per layer."""
     return table[~table["family"].str.contains(r" \(| per layer")]
 
 
 def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
-    """Hypervolume of each family and its paired difference to `opponent`, best first, in points of the box; and, of several
-    pairs of domains, its least and greatest mean difference on one of them.
+    """Hypervolume of each family and its paired difference to `opponent`, in points of the box, best first.
+
+    With several pairs of domains, also the least and the greatest mean difference on one of them.
     """
     means = volumes.groupby("family")["hypervolume"].mean().sort_values(ascending=False)
     others = [name for name in means.index if name != opponent]
     rows = analysis.paired(volumes, "hypervolume", others, opponent).set_index("family")
-    table = pd.DataFrame({"family": means.index, "hypervolume (%)": (100 * means).round(1).astype(str).to_numpy()})
-    intervals = {n: f"{100 * r.difference:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]" for n, r in rows.iterrows()}
-    table[f"minus {opponent} (points)"] = table["family"].map(intervals).fillna("")
+    columns = {
+        f"minus {opponent} (points)": [interval(*d, sign="+") for d in rows[["difference", "low", "high"]].to_numpy()]
+    }
     if "pair" in volumes and volumes["pair"].nunique() > 1:
-        on = {n: 100 * analysis.by_pair(volumes, "hypervolume", n, opponent) for n in others}
-        table["by pair"] = (
-            table["family"].map({n: f"{d.min():+.1f} to {d.max():+.1f}" for n, d in on.items()}).fillna("")
-        )
-    told = rows["p_holm"].map(lambda p: "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}")
-    table["p (Holm)"] = table["family"].map(told).fillna("")
-    return table
+        on = [100 * analysis.by_pair(volumes, "hypervolume", name, opponent) for name in others]
+        columns["by pair"] = [f"{d.min():+.1f} to {d.max():+.1f}" for d in on]
+    p_values = rows["p_holm"]
+    columns["p (Holm)"] = ["" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in p_values]
+    shown = pd.DataFrame({"hypervolume (%)": (100 * means).round(1).astype(str)})
+    return shown.join(pd.DataFrame(columns, index=rows.index)).fillna("").reset_index()
 
 
 def convergence(records: pd.DataFrame) -> str:
     """A sentence on what the target's validation accuracy still gained in the last 30 % of the steps, pair by pair."""
-    shown = on_grid(records)
-    if "late_gain" not in shown:
+    rows = on_grid(records)
+    if "late_gain" not in rows:
         return "The records do not say how the target's accuracy rose."
-    rows = shown[of_masks(shown, per_layer=True) | (shown["protocol"] == the("free"))]
+    rows = rows[of_masks(rows, per_layer=True) | (rows["protocol"] == the("free"))]
     gains = 100 * rows.groupby("pair")["late_gain"].mean().sort_values()
     told = ", ".join(f"{value:+.1f} on `{pair}`" for pair, value in gains.items())
     return (
@@ -235,21 +223,18 @@ def verdicts(found: Sequence[Verdict]) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table for people as Markdown, its numbers as they are written."""
+    """A table for people as Markdown. Texts that look like numbers keep their decimals."""
     return table.to_markdown(index=False, disable_numparse=True)
 
 
 def write_tables(table: pd.DataFrame, profile: str, name: str) -> None:
     """Write a table for people as Markdown and LaTeX beside the records of `profile`."""
-    folder = paths.results_dir(profile)
-    write_atomically(folder / f"{name}.md", (markdown(table) + "\n").encode())
-    write_atomically(
-        folder / f"{name}.tex",
-        table.style.hide(axis="index").to_latex(hrules=True).replace("%", r"\%").replace("_", r"\_").encode(),
-    )
+    file, latex = paths.results_dir(profile) / name, table.style.hide(axis="index").to_latex(hrules=True)
+    write_atomically(f"{file}.md", (markdown(table) + "\n").encode())
+    write_atomically(f"{file}.tex", latex.replace("%", r"\%").replace("_", r"\_").encode())
 
 
 def write_tuning(ranked: pd.DataFrame, method: str) -> None:
-    """Write the ranked settings of a mask layer where the project keeps them, under results/tuning."""
+    """Write the ranked settings of a mask layer as results/tuning/<method>.csv."""
     text = ranked.to_csv(index=False, float_format="%.4f")
     write_atomically(paths.results_dir("tuning") / f"{method}.csv", text.encode())

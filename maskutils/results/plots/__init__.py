@@ -1,7 +1,4 @@
-"""Records in, figures out: one function per figure.
-
-A method has the same colour and marker in every figure; they stand in its description.
-"""
+"""The figures: one function draws each of them from records. A method looks the same in all, as its description says."""
 
 from maskutils.core.checks import needs
 
@@ -20,16 +17,5 @@ with needs("study"):
     from maskutils.results.plots.style import in_order, look, save_figure
     from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
 
-__all__ = [
-    "by_density",
-    "differences",
-    "forgetting_split",
-    "fronts",
-    "gallery",
-    "in_order",
-    "layer_densities",
-    "leaks",
-    "learning",
-    "lines",
-]
-__all__ += ["look", "matrix", "save_figure", "storage", "tradeoff", "tradeoff_by_pair"]
+__all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
+__all__ += ["learning", "lines", "look", "matrix", "save_figure", "storage", "tradeoff", "tradeoff_by_pair"]

@@ -1,4 +1,4 @@
-"""Training curves, layers, overlaps, storage, images: what is behind the trade-off."""
+"""Figures of what is behind the trade-off: training curves, layers, overlaps, storage and images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,146 +9,140 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from maskutils.core.approaches import every, find, names
-from maskutils.results import records as rec
-from maskutils.results.plots.style import in_order, look, styled, within
+from maskutils.results.plots.style import BESIDE, in_order, look, styled, within
+from maskutils.results.records import at_density, summarise
+
+History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
 
-def learning(
-    histories: Mapping[str, Sequence[Mapping[str, float]]], values: Mapping[str, str], percent: bool = True
-) -> Figure:
-    """Each of `values` (column -> label) through training steps, a panel each, a line for each of `histories` (name ->
-    rows).
+@styled()
+def learning(histories: Mapping[str, History], values: Mapping[str, str], percent: bool = True) -> Figure:
+    """Each of `values` (column -> label) through training, a panel each, a line for each of `histories` (name -> rows).
+
+    `percent` says that the values are fractions, to be shown in percent.
     """
     factor, unit = (100, " (%)") if percent else (1, "")
-    with styled():
-        figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.4), squeeze=False)
-        for axis, (column, label) in zip(axes[0], values.items(), strict=True):
-            for name, rows in histories.items():
-                curve = pd.DataFrame(list(rows))
-                about = find(name)
-                style = look(name) if about and about.colour else {"marker": "."}
-                if about and about.kind == "reference":  # all black, and a letter is no marker for a line
-                    style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][names("reference").index(name) % 4]}
-                axis.plot(curve["step"], factor * curve[column], label=name, **style)
-            axis.set(xlabel="optimiser steps", ylabel=label + unit)
-        if len(histories) > 1:
-            figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
-        return figure
+    figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.4), squeeze=False)
+    for axis, (column, label) in zip(axes[0], values.items(), strict=True):
+        for name, rows in histories.items():
+            curve, about = pd.DataFrame(list(rows)), find(name)
+            style = look(name) if about and about.colour else {"marker": "."}
+            if about and about.kind == "reference":  # references are black letters, which say nothing on a line
+                style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][names("reference").index(name) % 4]}
+            axis.plot(curve["step"], factor * curve[column], label=name, **style)
+        axis.set(xlabel="optimiser steps", ylabel=label + unit)
+    if len(histories) > 1:
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+    return figure
 
 
+@styled()
 def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
     """Fraction of weights kept in each layer, a bar for each of `masks` (name -> layer -> density)."""
-    rows = [
-        {"mask": name, "layer": layer, "density": d} for name, layers in masks.items() for layer, d in layers.items()
-    ]
-    with styled():
-        figure, axis = plt.subplots(figsize=(7, 3.2))
-        own, spare = {a.name: a.colour for a in every() if a.colour}, sns.color_palette("deep", len(masks))
-        palette = [own.get(name, colour) for name, colour in zip(masks, spare, strict=True)]
-        sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
-        axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
-        axis.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
-        return figure
+    rows = [{"mask": name, "layer": layer, "density": d} for name, own in masks.items() for layer, d in own.items()]
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    own, spare = {a.name: a.colour for a in every() if a.colour}, sns.color_palette("deep", len(masks))
+    palette = [own.get(name, colour) for name, colour in zip(masks, spare, strict=True)]
+    sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
+    axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
+    axis.legend(title=None, **BESIDE)
+    return figure
 
 
+@styled()
 def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
-    """Source accuracy lost by each mask of `density`: masking cost and drift through the mask, all of it with the full network."""
-    shown = rec.at_density(records, density)
-    protections = [a.name for a in every() if a.named_by_mask or a.variant_of]
-    shown = shown[shown["protocol"].isin(protections) & (shown["alpha"] == 1)]
-    means = rec.summarise(shown, ["approach"]).set_index("approach")
-    names = in_order(means.index)
-    with styled():
-        figure, axis = plt.subplots(figsize=(8, 0.36 * len(names) + 1.4))
-        cost, drift = 100 * means.loc[names, "masking_cost"], 100 * means.loc[names, "drift"]
-        axis.barh(names, cost, color="#4c72b0", label="masking cost (through the mask)")
-        axis.barh(names, drift, left=cost, color="#dd8452", label="drift (through the mask)")
-        axis.plot(100 * means.loc[names, "forgetting"], names, "k|", markersize=12, label="forgetting (full network)")
-        axis.set(xlabel=f"source accuracy lost at density {density:g} (points, left is better)")
-        axis.invert_yaxis()
-        figure.legend(loc="outside upper center", ncols=3, fontsize=9)
-        return figure
+    """Source accuracy lost by each mask of `density`: its masking cost and drift, and the forgetting of the full network."""
+    rows, protections = at_density(records, density), [a.name for a in every() if a.named_by_mask or a.variant_of]
+    rows = rows[rows["protocol"].isin(protections) & (rows["alpha"] == 1)]
+    means = summarise(rows, ["approach"]).set_index("approach")
+    means = 100 * means.loc[in_order(means.index)]
+    figure, axis = plt.subplots(figsize=(8, 0.36 * len(means) + 1.4))
+    axis.barh(means.index, means["masking_cost"], color="#4c72b0", label="masking cost (through the mask)")
+    axis.barh(
+        means.index, means["drift"], left=means["masking_cost"], color="#dd8452", label="drift (through the mask)"
+    )
+    axis.plot(means["forgetting"], means.index, "k|", markersize=12, label="forgetting (full network)")
+    axis.set(xlabel=f"source accuracy lost at density {density:g} (points, left is better)")
+    axis.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=3, fontsize=9)
+    return figure
 
 
+@styled()
 def differences(tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float | None = None) -> Figure:
-    """Paired differences (fractions) with their 95 % intervals in points, a row for each name, a panel for each of `tables`.
+    """Paired differences in points with their 95 % intervals, a panel for each of `tables` (title -> `analysis.paired`).
 
-    `tables` (title -> rows of `analysis.paired`); the first column names the row. Grey is zero, dotted is minus `margin`.
+    The first column of a table names its rows. The grey line is zero, the dotted one minus `margin` (a fraction).
     """
-    names = in_order({name for table in tables.values() for name in table.iloc[:, 0]})
-    with styled():
-        figure, axes = plt.subplots(
-            1, len(tables), figsize=(4.2 * len(tables) + 1.5, 0.32 * len(names) + 1.3), sharey=True, squeeze=False
-        )
-        for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-            for row in table.itertuples(index=False):
-                style = look(row[0]) | {"markersize": 7, "markeredgewidth": 1.5, "capsize": 3}
-                middle, ends = (
-                    100 * row.difference,
-                    [[100 * (row.difference - row.low)], [100 * (row.high - row.difference)]],
-                )
-                axis.errorbar(middle, names.index(row[0]), xerr=ends, **style)
-            axis.axvline(0, color="#666666", linewidth=1)
-            if margin is not None:
-                axis.axvline(-100 * margin, color="#666666", linewidth=1, linestyle=":")
-            axis.set(title=title, xlabel=xlabel)
-        axes[0][0].set_yticks(range(len(names)), names)
-        axes[0][0].invert_yaxis()
-        return figure
+    rows = in_order({name for table in tables.values() for name in table.iloc[:, 0]})
+    size = (4.2 * len(tables) + 1.5, 0.32 * len(rows) + 1.3)
+    figure, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        for name, middle, low, high in table[[table.columns[0], "difference", "low", "high"]].itertuples(index=False):
+            style = look(name) | {"markersize": 7, "markeredgewidth": 1.5, "capsize": 3}
+            ends = [[100 * (middle - low)], [100 * (high - middle)]]
+            axis.errorbar(100 * middle, rows.index(name), xerr=ends, **style)
+        axis.axvline(0, color="#666666", linewidth=1)
+        if margin is not None:
+            axis.axvline(-100 * margin, color="#666666", linewidth=1, linestyle=":")
+        axis.set(title=title, xlabel=xlabel)
+    axes[0][0].set_yticks(range(len(rows)), rows)
+    axes[0][0].invert_yaxis()
+    return figure
 
 
+@styled()
 def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     """Each column of `table` (fractions) in percent against its index, on a logarithmic axis."""
-    with styled():
-        figure, axis = plt.subplots(figsize=(7, 3.6))
-        for name in table:
-            axis.plot(table.index, 100 * table[name], label=name, **look(name))
-        axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
-        axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
-        axis.minorticks_off()
-        within(axis, "y")
-        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
-        return figure
+    figure, axis = plt.subplots(figsize=(7, 3.6))
+    for name in table:
+        axis.plot(table.index, 100 * table[name], label=name, **look(name))
+    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+    axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
+    axis.minorticks_off()
+    within(axis, "y")
+    axis.legend(**BESIDE)
+    return figure
 
 
+@styled()
 def matrix(table: pd.DataFrame, label: str) -> Figure:
     """A square `table` (names by names, values in [0, 1]) as a heat map with its numbers."""
-    with styled():
-        figure, axis = plt.subplots(figsize=(0.75 * len(table) + 2.2, 0.6 * len(table) + 1.4))
-        sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, cbar_kws={"label": label}, ax=axis)
-        axis.set(xlabel="", ylabel="")
-        axis.grid(False)
-        axis.set_xticks(axis.get_xticks(), table.columns, rotation=40, ha="right", rotation_mode="anchor")
-        return figure
+    figure, axis = plt.subplots(figsize=(0.75 * len(table) + 2.2, 0.6 * len(table) + 1.4))
+    sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, cbar_kws={"label": label}, ax=axis)
+    axis.set(xlabel="", ylabel="")
+    axis.grid(False)
+    axis.set_xticks(axis.get_xticks(), table.columns, rotation=40, ha="right", rotation_mode="anchor")
+    return figure
 
 
+@styled()
 def storage(records: pd.DataFrame) -> Figure:
-    """Bits stored beside one network, so that both tasks are served, against the mean accuracy of both tasks when they are known."""
-    means = rec.summarise(records, ["approach"], ["stored_bits", "source", "target_acc"]).set_index("approach")
-    with styled():
-        figure, axis = plt.subplots(figsize=(7, 4))
-        for name in in_order(means.index):
-            both = 50 * (means.loc[name, "source"] + means.loc[name, "target_acc"])
-            axis.plot(means.loc[name, "stored_bits"] / 8e3, both, linestyle="", markersize=8, label=name, **look(name))
-        axis.set(
-            xlabel="stored for the second task (kB, left is better)",
-            ylabel="mean of both tasks, task known (%)",
-            xscale="symlog",
-        )
-        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
-        return figure
+    """Bits stored for the second task against the mean accuracy of both tasks when the task is known.
+
+    `records` are those of `analysis.for_storage`.
+    """
+    means = summarise(records, ["approach"], ["stored_bits", "source", "target_acc"]).set_index("approach")
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for name in in_order(means.index):
+        both = 50 * (means.loc[name, "source"] + means.loc[name, "target_acc"])
+        axis.plot(means.loc[name, "stored_bits"] / 8e3, both, linestyle="", markersize=8, label=name, **look(name))
+    axis.set(xlabel="stored for the second task (kB, left is better)", ylabel="mean of both tasks, task known (%)")
+    axis.set_xscale("symlog")
+    axis.legend(**BESIDE)
+    return figure
 
 
+@styled()
 def gallery(images: Mapping[str, Sequence], n: int = 10) -> Figure:
     """The first `n` images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
-    with styled():
-        figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
-        for row, (name, pictures) in zip(axes, images.items(), strict=True):
-            for axis, picture in zip(row, pictures, strict=False):
-                axis.imshow(_visible(picture), cmap="gray")
-                axis.set(xticks=[], yticks=[])
-            row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        return figure
+    figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
+    for row, (name, pictures) in zip(axes, images.items(), strict=True):
+        for axis, picture in zip(row, pictures, strict=False):
+            axis.imshow(_visible(picture), cmap="gray")
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
 
 
 def _visible(picture: np.ndarray) -> np.ndarray:

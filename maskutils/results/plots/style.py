@@ -22,26 +22,18 @@ PANELS = {  # the two readings of the source
     "source_acc_full": "full network (task not known)",
 }
 PAIR_ORDER = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
-
-STYLE = {
-    "figure.dpi": 100,
-    "savefig.dpi": 160,
-    "figure.constrained_layout.use": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "font.size": 10,
-}
+BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # where the legend of a single panel stands
+STYLE: dict[Any, Any] = {"figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "font.size": 10}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+STYLE |= {"axes.grid": True, "grid.alpha": 0.25}
 
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Draw in the project's style inside the block.
+    """Draw in the project's style inside the block, or in the function that `@styled()` decorates.
 
-    A notebook's backend is chosen with its first figure, hence inside, and turns the interactive mode on: that is kept on
-    leaving, or no later figure would be shown.
+    The first figure of a notebook chooses the backend, which turns the interactive mode on. Leaving the block must not turn
+    it off again, or no later figure would be shown.
     """
     with plt.rc_context(STYLE):
         yield
@@ -50,7 +42,10 @@ def styled() -> Iterator[None]:
 
 
 def look(name: str) -> dict[str, Any]:
-    """Colour and marker of an approach, everywhere the same; of one without its own, picked by its name, and hollow."""
+    """Colour and marker of an approach, the same in every figure.
+
+    One whose description has none gets a colour and a hollow marker that depend on its name alone.
+    """
     about = find(name)
     if about and about.colour:
         return {"color": about.colour, "marker": about.marker}
@@ -58,8 +53,8 @@ def look(name: str) -> dict[str, Any]:
     return {"color": spare[digest % 10], "marker": "os^vDP*"[digest // 10 % 7], "markerfacecolor": "white"}
 
 
-def line_of(name: str) -> str:
-    """The line on which an approach is drawn: dotted for baselines, none for references, which are points."""
+def line_of(name: str) -> Any:
+    """The line style of an approach in legends: dotted for baselines, none for references, which are points."""
     about = find(name)
     return {"baseline": ":", "reference": ""}.get(about.kind, "-") if about and about.colour else "-"
 
@@ -95,13 +90,13 @@ def save_figure(figure: Figure, name: str, profile: str = "default", folder: Pat
 
 def legend(figure: Figure, records: pd.DataFrame) -> None:
     """One legend for all panels, beside them: the approaches of `records`."""
-    names = in_order(records["approach"].unique())
-    handles = [plt.Line2D([], [], linestyle=line_of(n), label=n, **look(n)) for n in names]
+    shown = in_order(records["approach"].unique())
+    handles = [plt.Line2D([], [], linestyle=line_of(n), label=n, **look(n)) for n in shown]
     figure.legend(handles=handles, loc="outside right center")
 
 
 def within(axis: Axes, along: str, least: float = 10) -> None:
-    """Limits in percent: what there is, where an interval may be wider; at least `least` points, lest noise fill the panel."""
+    """Keep the limits of `axis` within -3 and 103 %, and at least `least` points apart, so that noise does not fill it."""
     low, high = getattr(axis, f"get_{along}lim")()
     room = max(least - (high - low), 0) / 2
     getattr(axis, f"set_{along}lim")(max(low - room, -3), min(high + room, 103))
