@@ -48,6 +48,7 @@ def reproduce(
     """
     runs = plan.make_plan(profile)
     with exclusive(profile):
+        plan.claim(profile)
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = [run for run in runs if force or reasons[run.id]]
         check_inputs(*(run.parameters for run in todo))

@@ -22,8 +22,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extensi
 from maskutils.core.checks import BadParameter, known
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
+from maskutils.data import FOLDERS
 from maskutils.data import pair as base
-from maskutils.data.pair import FOLDERS, Domain, Loading, Pair, subset
+from maskutils.data.pair import Domain, Loading, Pair, subset
 from maskutils.data.pictures import (
     READABLE,
     Header,

@@ -9,8 +9,8 @@ from dataclasses import fields
 import torch
 
 from maskutils.core.checks import BadParameter, known, needs
-from maskutils.data import embedded, vision
-from maskutils.data.pair import FOLDERS, PAIRS, Domain, Loading, Pair, split, subset
+from maskutils.data import FOLDERS, embedded, vision
+from maskutils.data.pair import PAIRS, Domain, Loading, Pair, split, subset
 
 __all__ = [
     "PAIRS",

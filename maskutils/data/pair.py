@@ -13,7 +13,6 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from maskutils.core.checks import needs
 from maskutils.core.seeds import stream
 
-FOLDERS = "folders:"  # what the name of a pair of image folders begins with
 IN_MEMORY = 2**30  # bytes of float32 images that a domain may hold in memory; a larger one is streamed
 
 
