@@ -112,7 +112,7 @@ def claim(profile: str) -> None:
 
 def _check_owner(name: str, file: Path) -> None:
     """Raises `BadParameter` if the results of `name` are those of another file that is still there."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         other = paths.project_root() / (paths.runs_dir(name) / ".profile").read_text(encoding="utf-8")
         if other.exists() and file.exists() and not other.samefile(file):
             raise BadParameter(f"{paths.results_dir(name)} holds the results of profile {other}; rename {file}")
@@ -207,6 +207,11 @@ def records_file(profile: str, run_id: str) -> Path:
     return paths.runs_dir(profile) / f"{run_id}.csv"
 
 
+def lock_file(profile: str, run_id: str) -> Path:
+    """Locked by the worker that has the run, as long as it has it."""
+    return paths.runs_dir(profile) / f".{run_id}.lock"
+
+
 def state_file(profile: str, run_id: str) -> Path:
     """Where the state of a run is written, last of all."""
     return paths.runs_dir(profile) / f"{run_id}.json"
@@ -219,7 +224,7 @@ def why(profile: str, run: Run) -> str:
         return "not run yet"
     try:
         state = read_json(file)
-        changed = [part for part, value in _as_stored(run.parts).items() if state["parts"].get(part) != value]
+        changed = [part for part, value in as_stored(run.parts).items() if state["parts"].get(part) != value]
         outputs = dict(state["outputs"])
     except (DamagedFile, KeyError, TypeError, ValueError, AttributeError):
         return "its state file is damaged"
@@ -234,13 +239,19 @@ def why(profile: str, run: Run) -> str:
     return "missing or damaged: " + ", ".join(damaged) if damaged else ""
 
 
+def last_state(profile: str, run: Run) -> dict[str, Any]:
+    """The last state of `run`; empty if there is none that can be read."""
+    with contextlib.suppress(OSError, DamagedFile):
+        state = read_json(state_file(profile, run.id))
+        return state if isinstance(state, dict) else {}
+    return {}
+
+
 def _unchanged(profile: str, run: Run) -> bool:
     """Whether the last state of `run` is of the same parameters and code."""
-    with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
-        return read_json(state_file(profile, run.id))["parts"] == _as_stored(run.parts)
-    return False
+    return last_state(profile, run).get("parts") == as_stored(run.parts)
 
 
-def _as_stored(parts: Mapping[str, Any]) -> dict[str, Any]:
+def as_stored(parts: Mapping[str, Any]) -> dict[str, Any]:
     """`parts` as they come back from a file."""
     return json.loads(json.dumps(parts))

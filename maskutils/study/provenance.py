@@ -1,6 +1,7 @@
 """What made a number: the code, the versions, the machine."""
 
 import ast
+import contextlib
 import hashlib
 import inspect
 import os
@@ -182,6 +183,15 @@ def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=paths.PACKAGE.parent, capture_output=True, text=True, check=True
     ).stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores and the threads of a kernel on this machine."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return {"processor": name, "cores": cores(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
+    return {"processor": platform.processor(), "cores": cores(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
 
 
 def begin_peak() -> bool:
