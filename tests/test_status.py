@@ -49,7 +49,7 @@ def test_what_changed_is_named(root, profile):  # noqa: F811
     Path(profile).write_text(text)
     one, _, second, broken = plan.make_plan(profile)
     assert "code cell 2" in status.changes(profile, one)
-    assert status.changes(profile, second) == ["upstream: first-_1_, first-_2_"]
+    assert status.changes(profile, second) == ["upstream: first-1, first-2"]
     assert status.changes(profile, broken) == ["parameters: seeds [0] -> [7]"]
 
 

@@ -61,20 +61,8 @@ def plan(
         ]
         print(json.dumps(rows, indent=1))
         return
-    table = Table(
-        Column("run", overflow="fold"),
-        "why it runs",
-        "about",
-        title=escape(f"{profile}: {description}"),
-        title_justify="left",
-    )
-    for run in runs:
-        stays = "[dim]left out[/dim]" if found[run.id]["why"] else "[dim]done, stays[/dim]"
-        table.add_row(run.id, escape(why[run.id]) or stays, duration(expected[run.id]) if run in todo else "")
-    console.print(table)
-    seconds = duration(sum(expected.values()))
-    console.print(
-        f"{len(todo)} of {len(runs)} to run; about {seconds} of one worker, by earlier runs or one measured step"
+    print_plan(
+        f"{profile}: {description}", {r.id: (why[r.id], found[r.id]["status"], expected.get(r.id, 0.0)) for r in runs}
     )
 
 
@@ -116,16 +104,8 @@ def reproduce(
         with display.bar, stopping():
             states = batch.reproduce(profile, workers, scheduler, force, display.report, **how)
     failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
-    done = len(states) - failed
-    if done == len(runs):
-        with faults():
-            print_summary(profile)
-    minutes, seconds = divmod(round(time.monotonic() - begun), 60)
-    console.print(
-        f"{done} of {len(runs)} runs done, {len(runs) - done} not, in {minutes} min {seconds} s: {paths.results_dir(profile)}",
-        soft_wrap=True,
-    )
-    raise typer.Exit(1 if failed or (fail_fast and done < len(runs)) else 0)
+    print_end(profile, len(states) - failed, len(runs), time.monotonic() - begun)
+    raise typer.Exit(1 if failed or (fail_fast and len(states) < len(runs)) else 0)
 
 
 @app.command()
@@ -171,6 +151,20 @@ def verify(profile: ProfileName = "default") -> None:
     for v in found:
         console.print(f"[{colours[v.word]}]{v.word}[/] {v.claim}\n     [dim]{escape(v.evidence)}[/dim]")
     raise typer.Exit(1 if any(v.passed is False for v in found) else 0)
+
+
+def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
+    """Print for each run why it runs (or nothing), its status and its expected seconds, and their sum."""
+    table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")
+    for name, (why, status, seconds) in rows.items():
+        stays = f"[dim]{'done, stays' if status == 'done' else 'left out'}[/dim]"
+        table.add_row(name, escape(why) or stays, duration(seconds) if why else "")
+    console.print(table)
+    todo = [seconds for why, _, seconds in rows.values() if why]
+    about = duration(sum(todo))
+    console.print(
+        f"{len(todo)} of {len(rows)} to run; about {about} of one worker, by earlier runs or one measured step"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -226,6 +220,15 @@ def coloured(status: str) -> str:
     """The status of a run, for the console."""
     colour = {"done": "green", "failed": "red"}.get(status, "yellow")
     return f"[{colour}]{status}[/]"
+
+
+def print_end(profile: str, done: int, of: int, seconds: float) -> None:
+    """Print the table of the study, if all is done, and how many runs are."""
+    if done == of:
+        with faults():
+            print_summary(profile)
+    took = f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    console.print(f"{done} of {of} runs done, {of - done} not, in {took}: {paths.results_dir(profile)}", soft_wrap=True)
 
 
 def print_summary(profile: str) -> None:
