@@ -6,15 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import filelock
+import nbformat
 import pytest
-from projects import root, write_notebook, write_profile  # noqa: F401
+from projects import WRITE, root, write_notebook, write_profile  # noqa: F401
 
-from maskutils.batch import plan
+from maskutils.batch import cluster, plan, schedule, status, worker
 from maskutils.batch import run as batch
+from maskutils.batch.plan import Run
 from maskutils.batch.run import reproduce
-from maskutils.core import files
+from maskutils.core import files, paths
 from maskutils.core.checks import BadParameter
 
 pytestmark = [
@@ -28,7 +33,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def scheduler():
     """The address of a cluster of one worker, for tests that need none of their own: to start one takes twenty seconds."""
-    with batch.client(1, None) as local:
+    with cluster.client(1, None) as local:
         yield local.scheduler.address
 
 
@@ -55,7 +60,7 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root, sch
     assert not (root / "results" / "tiny" / "manifest.json").exists()
     assert ("started", "second") not in heard
 
-    write_notebook(root / "notebooks" / "broken.ipynb", "repaired = True")
+    write_notebook(root / "notebooks" / "broken.ipynb", "repaired = True", parameters="seeds: list[int] = [0]")
     heard.clear()
     states = reproduce(profile, scheduler=scheduler, report=lambda event, run, state: heard.append((event, run.id)))
     assert {state["status"] for state in states.values()} == {"done"}
@@ -69,7 +74,7 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root, sch
 
 def test_the_environment_is_left_as_it_was():
     before = dict(os.environ)
-    with batch.client(1, None) as dask:
+    with cluster.client(1, None) as dask:
         assert set(dask.run(os.environ.get, "TQDM_DISABLE").values()) == {"1"}
     assert dict(os.environ) == before
 
@@ -135,7 +140,7 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, sc
     pid, go = root / "pid", root / "go"
     wait = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
     wait += f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)"
-    write_notebook(root / "notebooks" / "second.ipynb", wait)
+    write_notebook(root / "notebooks" / "second.ipynb", wait, parameters="seeds: list[int] = [0]")
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
     command = [sys.executable, "-m", "maskutils", "reproduce", "--profile", profile, "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -160,10 +165,144 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, sc
     assert not partial.exists()
 
 
-def test_a_kernel_that_dies_is_reported_in_plain_words(root, scheduler):  # noqa: F811
-    write_notebook(root / "notebooks" / "broken.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    states = reproduce(write_profile(root / "tiny.yaml", [{"notebook": "broken"}]), scheduler=scheduler)
-    assert "the kernel died" in states["broken"]["error"]
+STOPS = {
+    "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)": "the kernel died of signal 9 (SIGKILL): somebody, or a limit",
+    "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)": "the kernel died of signal 11 (SIGSEGV): a fault of compiled code",
+    "import os\nos._exit(3)": "the kernel died: the cell ended it with exit code 3",
+    "import time\ntime.sleep(600)": "it took longer than 2 s",
+}
+
+
+def test_how_a_cell_ended_its_kernel_is_said_in_the_summary_and_in_the_notebook(root, scheduler):  # noqa: F811
+    for n, source in enumerate(STOPS):
+        write_notebook(
+            root / "notebooks" / f"stop{n}.ipynb", "before = 1", source, "after = 1", parameters="x: int = 1"
+        )
+    profile = write_profile(root / "tiny.yaml", [{"notebook": [f"stop{n}" for n in range(len(STOPS))]}])
+    states = reproduce(profile, scheduler=scheduler, timeout=2)
+    for n, said in enumerate(STOPS.values()):
+        assert states[f"stop{n}"]["error"].startswith(f"cell 5: {said}")
+        notebook = nbformat.read(states[f"stop{n}"]["notebook"], as_version=4)
+        assert [cell.metadata.papermill.status for cell in notebook.cells[3:]] == ["completed", "failed", "pending"]
+        assert said in notebook.cells[4].outputs[-1].evalue
+
+
+@pytest.mark.parametrize(("killed", "said"), [(0, "a limit of the system"), (1, "no memory left: run fewer workers")])
+def test_want_of_memory_is_said_on_evidence_only(killed, said):
+    assert said in worker.meaning(-signal.SIGKILL, killed)
+    assert "memory" not in worker.meaning(-signal.SIGTERM, killed)
+    assert worker.out_of_memory() >= 0
+
+
+def test_an_output_that_is_not_written_is_a_failure_although_an_earlier_one_is_there(root, scheduler):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    reproduce(profile, scheduler=scheduler)
+    write_notebook(root / "notebooks" / "first.ipynb", "nothing = 'written'")
+    states = reproduce(profile, scheduler=scheduler)
+    assert "it did not write " in states["first"]["error"]
+    assert "first.csv" in states["first"]["error"]
+    assert plan.why(profile, plan.make_plan(profile)[0]) == "failed before"
+
+
+def test_what_is_too_long_to_keep_is_cut(root, scheduler):  # noqa: F811
+    write_notebook(root / "notebooks" / "first.ipynb", "print('x' * 5_000_000)", parameters="x: int = 1")
+    write_notebook(root / "notebooks" / "second.ipynb", "raise ValueError('y' * 100_000)", parameters="x: int = 1")
+    states = reproduce(write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}]), scheduler=scheduler)
+    assert Path(states["first"]["notebook"]).stat().st_size < 1_100_000
+    assert "4,000,001 characters left out" in Path(states["first"]["notebook"]).read_text()
+    assert len(states["second"]["error"]) < 2_100
+
+
+def test_records_that_do_not_go_together_fail_that_run_only_and_name_the_two(root, scheduler):  # noqa: F811
+    for name, steps in (("first", 300), ("second", 20)):
+        write = WRITE.replace("'model': 'cnn'", f"'model': 'cnn', 'mask_steps': {steps}")
+        write_notebook(root / "notebooks" / f"{name}.ipynb", f"NAME = 'same'\n{write}")
+    write_notebook(root / "notebooks" / "third.ipynb", "x = 1", parameters="x: int = 1")
+    collect = {"notebook": "third", "after": ["first", "second"], "collect": True, "each": {"x": [1]}}
+    runs = [{"notebook": ["first", "second"]}, collect, {"notebook": "third", "each": {"x": [2]}}]
+    profile = write_profile(root / "tiny.yaml", runs)
+    states = reproduce(profile, scheduler=scheduler)
+    assert {run: state["status"] for run, state in states.items()} == {
+        "first": "done", "second": "done", "third-1": "failed", "third-2": "done",
+    }  # fmt: skip
+    assert "stand for the same transfer" in states["third-1"]["error"]
+    assert "in first.csv and second.csv, with other settings: mask_steps 300 and 20;" in states["third-1"]["error"]
+    assert plan.why(profile, plan.make_plan(profile)[2]) == "failed before"
+
+
+def test_a_run_starts_when_a_worker_starts_it_and_says_its_cells(root, scheduler):  # noqa: F811
+    heard = []
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    reproduce(profile, scheduler=scheduler, report=lambda event, run, state: heard.append((event, run.id)))
+    (first, second) = (heard.index(("started", name)) for name in ("first", "second"))
+    ended = [heard.index(("done", name)) for name in ("first", "second")]
+    assert max(first, second) > min(ended)  # there is one worker
+    assert ("cell", "first") in heard
+
+
+class Nobody:
+    """A client of a scheduler whose workers are all lost."""
+
+    status = "running"
+
+    def __init__(self):
+        self.scheduler_info, self.subscribe_topic = lambda: {"workers": {}}, lambda topic, handler: None
+
+    def submit(self, *_: object, **__: object) -> "Nobody":
+        return self
+
+    def add_done_callback(self, function):
+        """Never called."""
+
+
+def test_when_all_workers_are_lost_it_is_noticed_and_said(root, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(schedule, "PATIENCE", 0.2)
+    monkeypatch.setattr(schedule, "LOOK", 0.1)
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    with pytest.raises(ConnectionError, match="all workers are gone"):
+        schedule.Schedule(profile, plan.make_plan(profile), {}, Nobody(), lambda *_: None).carry_out()
+
+
+def test_a_scheduler_that_is_lost_is_one_sentence(root):  # noqa: F811
+    profile, nobody = write_profile(root / "tiny.yaml", [{"notebook": "first"}]), Nobody()
+    nobody.status = "cancelled"
+    nobody.add_done_callback = lambda function: function(nobody)
+    with pytest.raises(ConnectionError, match="the Dask scheduler is gone"):
+        schedule.Schedule(profile, plan.make_plan(profile), {}, nobody, lambda *_: None).carry_out()
+
+
+def test_a_thousand_runs_blocked_by_one_are_no_recursion(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "chain.ipynb", "pass", parameters="n: int = 0")
+    runs = [Run(f"r{n}", root, {}, (f"r{n - 1}",) if n else (), False, {}) for n in range(1500)]
+    states, profile = {"r0": {"status": "failed"}}, write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    schedule.Schedule(profile, runs[1:], states, Nobody(), lambda *_: None).carry_out()
+    assert states["r1499"] == {"status": "blocked", "by": "r0"}
+
+
+def test_workers_that_cannot_do_the_work_are_refused_before_it_starts(root, scheduler):  # noqa: F811
+    with pytest.raises(BadParameter, match="does not see /nowhere"), cluster.client(1, scheduler, Path("/nowhere")):
+        pass
+    for found, said in {
+        "0.0": "has maskutils 0.0; install maskutils",
+        ModuleNotFoundError("no"): "has no maskutils; install",
+    }.items():
+        remote = SimpleNamespace(run=lambda *_, found=found, **__: {"tcp://w": found})
+        with pytest.raises(BadParameter, match=f"the worker tcp://w {said}"):
+            cluster.check_workers(remote, Path("/"))
+
+
+def test_one_worker_at_a_time_has_a_run(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    run, folder = plan.make_plan(profile)[0], paths.runs_dir(profile)
+    folder.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as threads:
+        with filelock.FileLock(folder / ".first.lock"):
+            future = threads.submit(worker.execute, run, folder, 60, paths.environment(), "nobody")
+            time.sleep(2)
+            assert not list(folder.glob("*.ipynb"))
+            assert status.is_running(profile, run)
+        assert future.result()["status"] == "done"
+    assert not status.is_running(profile, run)
 
 
 def test_a_second_batch_on_the_same_results_is_refused(root):  # noqa: F811
@@ -180,7 +319,7 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_work(root):  
 
 
 def test_an_address_without_a_scheduler_is_refused(root, monkeypatch):  # noqa: F811
-    with pytest.raises(BadParameter, match="no Dask scheduler at"), batch.client(1, "nonsense://here"):
+    with pytest.raises(BadParameter, match="no Dask scheduler at"), cluster.client(1, "nonsense://here"):
         pass
 
 

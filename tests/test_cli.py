@@ -57,7 +57,7 @@ def test_reproduce_exits_0_when_all_is_done_and_1_when_some_failed(root, monkeyp
         "second": {"status": "failed", "seconds": 1.0, "error": "e", "notebook": "n"},
     }
 
-    def pretend(name, workers, scheduler, force, report):
+    def pretend(name, workers, scheduler, force, report, **_):
         for run in plan.make_plan(name):
             report("started", run, {})
             report(states[run.id]["status"], run, states[run.id])
@@ -82,7 +82,7 @@ def test_another_batch_at_work_exits_1(root):  # noqa: F811
 
 
 def test_a_batch_that_is_stopped_says_how_to_go_on(root, monkeypatch):  # noqa: F811
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(batch, "reproduce", stopped)

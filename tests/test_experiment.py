@@ -326,6 +326,23 @@ def test_a_damaged_cache_file_is_named_and_made_again(kind):
     assert path.stat().st_size > 50
 
 
+@pytest.mark.parametrize(("kind", "at"), [("source", -3), ("mask", -3), ("transfer", 0)])
+def test_one_flipped_bit_in_a_cache_file_is_noticed_and_it_is_made_again(kind, at):
+    setup = TINY.changed(densities=(0.1,))
+    first = experiment.run_method(setup, "piggyback")
+    path = only_file(kind)
+    whole = path.read_bytes()
+    at = whole.index(b'"target_acc": 0.') + 16 if kind == "transfer" else at  # a digit of a number
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at:][1:])
+    if kind != "transfer":
+        only_file("transfer").unlink()
+    with pytest.warns(UserWarning, match=f"cache: .*{path.name} is damaged .it has another checksum"):
+        again = experiment.run_method(setup, "piggyback")
+    assert timeless(again) == timeless(first)
+    if kind != "transfer":
+        assert path.read_bytes() == whole
+
+
 def test_a_cache_file_with_part_of_the_weights_does_not_disturb_the_new_training():
     first = experiment.source_network(TINY, 0)
     path = only_file("source")

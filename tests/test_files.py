@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import os
 
 import pytest
@@ -23,3 +24,13 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path, monkeyp
     with pytest.raises(error):
         write_atomically(tmp_path / "f", b"new")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("call", ["mkdir", "replace"])
+def test_a_full_disk_is_said_with_the_file_and_the_way_out(tmp_path, monkeypatch, call):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match=r"No space left on device; free some space there, or set MASKUTILS_ROOT .*/f'"):
+        write_atomically(tmp_path / "new" / "f", b"new")

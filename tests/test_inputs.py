@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from maskutils.core.checks import BadParameter
+from maskutils.data.embedded import PACKAGED
 from maskutils.models.networks import build_model
 from maskutils.study import inputs
 from maskutils.study.artefacts import source_key
@@ -96,6 +97,7 @@ def test_other_files_under_the_same_name_are_another_source_network(folders, cha
 
 
 def test_what_ships_has_no_stamp():
+    assert inputs.packaged() == PACKAGED
     assert inputs.stamps("mnist_to_digits") == ()
 
 

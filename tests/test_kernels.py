@@ -1,7 +1,10 @@
 """Forked kernels: a process, a namespace, an environment and a folder of their own, and figures as anywhere."""
 
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from jupyter_client.manager import KernelManager
@@ -83,3 +86,22 @@ def test_a_kernel_can_be_interrupted_and_restarted():
     finally:
         manager.shutdown_kernel(now=True)
     assert not manager.is_alive()
+
+
+def test_a_kernel_in_compiled_code_ends_with_the_process_that_asked_for_it(tmp_path):
+    call = "ctypes.PyDLL(None).sleep(600)"  # holds the lock of the interpreter, so that no thread runs
+    cell = f"import ctypes, os, pathlib\npathlib.Path('pid').write_text(str(os.getpid()))\n{call}"
+    code = "from nbclient import NotebookClient\nfrom nbformat import v4\n"
+    code += f"notebook = v4.new_notebook(cells=[v4.new_code_cell({cell!r})])\n"
+    code += "if __name__ == '__main__': NotebookClient(notebook, kernel_name='python3').execute()\n"
+    (tmp_path / "script.py").write_text(code)
+    owner = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, env=os.environ | kernels.chosen())
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    owner.kill(), owner.wait()
+    stat, deadline = Path("/proc", (tmp_path / "pid").read_text(), "stat"), time.monotonic() + 10
+    while stat.exists() and ") Z" not in stat.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not stat.exists() or ") Z" in stat.read_text()

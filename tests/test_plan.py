@@ -1,6 +1,10 @@
 """The plan: parameters are checked before anything starts, and what must run is told from what is done."""
 
 import json
+import math
+import subprocess
+import sys
+import time
 
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
@@ -9,7 +13,7 @@ from maskutils.batch import plan
 from maskutils.core import files
 from maskutils.core.checks import BadParameter
 from maskutils.core.files import file_digest
-from maskutils.study import inputs
+from maskutils.study import inputs, provenance
 
 
 def state_of(root, profile, run, **changes):  # noqa: F811
@@ -63,9 +67,15 @@ def test_unknown_profile_is_refused_with_the_known_ones():
         ([{"notebook": "first", "after": ["second"]}], "does not run before it"),
         ([{"notbook": "first"}], "notebook"),
         ([], "runs"),
+        ([{"notebook": "first", "each": {"seeds": []}}], "each: seeds has no values"),
+        ([{"notebook": "first", "collect": True}], "collect joins the records of what it comes after"),
+        ([{"notebook": "first", "each": {"seeds": [list(range(99))]}}], "too long to name a file"),
+        ([{"notebook": "reals", "parameters": {"x": math.nan}}], "x = nan is not finite; give a number"),
+        ([{"notebook": "reals", "parameters": {"xs": [1.0, -math.inf]}}], "xs = .*inf.* is not finite; give a number"),
     ],
 )
 def test_faults_of_a_profile_are_refused_before_anything_runs(root, runs, message):  # noqa: F811
+    write_notebook(root / "notebooks" / "reals.ipynb", parameters="x: float = 1.0\nxs: list[float] = [1.0]")
     with pytest.raises(BadParameter, match=message):
         plan.make_plan(write_profile(root / "bad.yaml", runs))
 
@@ -81,6 +91,52 @@ def test_a_run_is_named_for_the_settings_it_varies(root):  # noqa: F811
     runs = [{"notebook": "n", "each": {"compute": [{"device": "cpu"}, {"device": "cpu", "channels_last": True}]}}]
     made = plan.make_plan(write_profile(root / "own.yaml", runs))
     assert [run.id for run in made] == ["n-device_cpu", "n-channels_last_True_device_cpu"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("description: d\nruns: [{notebook: first}]\nruns: [{notebook: second}]", "'runs' stands twice, line 1"),
+        (
+            "description: d\ncell_timeout: 0\nruns: [{notebook: first}]",
+            "cell_timeout = 0: input should be greater than 0",
+        ),
+        ("description: d\ncell_timeout: -5\nruns: [{notebook: first}]", "cell_timeout = -5"),
+    ],
+)
+def test_faults_of_a_profiles_text_are_refused(root, text, message):  # noqa: F811
+    (root / "bad.yaml").write_text(text)
+    with pytest.raises(BadParameter, match=message):
+        plan.make_plan(str(root / "bad.yaml"))
+
+
+def test_a_merged_key_may_be_given_again(root):  # noqa: F811
+    text = "description: d\nruns: [{notebook: first, parameters: &p {seeds: [1]}}, {notebook: second, parameters: {<<: *p, seeds: [2]}}]"
+    (root / "own.yaml").write_text(text)
+    assert [run.parameters["seeds"] for run in plan.make_plan(str(root / "own.yaml"))] == [[1], [2]]
+
+
+def test_two_profiles_of_one_name_do_not_share_results(root, profile):  # noqa: F811
+    plan.paths.runs_dir(profile).mkdir(parents=True)
+    plan.claim(profile)
+    assert plan.make_plan(profile)
+    (root / "other").mkdir()
+    other = write_profile(root / "other" / "tiny.yaml", [{"notebook": "first"}])
+    with pytest.raises(BadParameter, match=r"holds the results of profile .*tiny\.yaml; rename"):
+        plan.make_plan(other)
+    (root / "tiny.yaml").unlink()  # it was moved
+    assert plan.make_plan(other)
+
+
+def test_what_is_done_is_planned_quickly_and_without_torch(root):  # noqa: F811
+    profile = write_profile(root / "many.yaml", [{"notebook": "first", "each": {"seeds": [[n] for n in range(500)]}}])
+    for run in plan.make_plan(profile):
+        state_of(root, profile, run)
+    code = f"from maskutils.batch import plan\nassert not any(plan.why({profile!r}, r) for r in plan.make_plan({profile!r}))\n"
+    code += "import sys\nassert not {'torch', 'IPython', 'nbformat', 'pandas', 'distributed'} & sys.modules.keys()"
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert time.perf_counter() - begun < 10  # 1.5 s where nothing else runs
 
 
 def test_a_misspelt_common_parameter_is_refused(root):  # noqa: F811
@@ -145,9 +201,35 @@ def test_an_edit_of_code_reruns_the_notebook_and_what_comes_after_it(root, profi
     assert reasons == ["changed: notebook code", "changed: upstream"]
 
 
+def test_a_comment_in_a_cell_changes_nothing(root, profile):  # noqa: F811
+    state_of(root, profile, plan.make_plan(profile)[0])
+    source = (root / "notebooks" / "first.ipynb").read_text()
+    (root / "notebooks" / "first.ipynb").write_text(source.replace("NAME = ", "# the name\\nNAME  =  "))
+    assert plan.why(profile, plan.make_plan(profile)[0]) == ""
+
+
+def test_an_edit_of_a_module_beside_the_notebook_reruns(root):  # noqa: F811
+    (root / "notebooks" / "near.py").write_text("import far\n")
+    (root / "notebooks" / "far.py").write_text("x = 1  # one\n")
+    write_notebook(root / "notebooks" / "one.ipynb", "%time\nfrom near import far")
+    own = write_profile(root / "tiny.yaml", [{"notebook": "one"}])
+    state_of(root, own, plan.make_plan(own)[0])
+    (root / "notebooks" / "far.py").write_text("x = 1\n")
+    assert plan.why(own, plan.make_plan(own)[0]) == ""
+    (root / "notebooks" / "far.py").write_text("x = 2\n")
+    assert plan.why(own, plan.make_plan(own)[0]) == "changed: modules beside the notebook"
+
+
+@pytest.mark.parametrize("library", ["torch", "numpy", "scikit-learn", "torchvision"])
+def test_another_version_of_a_library_reruns(root, profile, monkeypatch, library):  # noqa: F811
+    state_of(root, profile, plan.make_plan(profile)[0])
+    monkeypatch.setattr(plan, "versions", lambda: {**provenance.versions(), library: "0.0"})
+    assert plan.why(profile, plan.make_plan(profile)[0]) == "changed: versions"
+
+
 def test_an_edit_of_the_package_reruns(root, profile, monkeypatch):  # noqa: F811
     state_of(root, profile, plan.make_plan(profile)[0])
-    monkeypatch.setattr(plan, "code_key", lambda *modules: "another")
+    monkeypatch.setattr(plan, "code_keys", lambda *modules: {"maskutils": "another"})
     assert plan.why(profile, plan.make_plan(profile)[0]) == "changed: package code"
 
 

@@ -20,16 +20,19 @@ def package(tmp_path, monkeypatch):
 
 
 def key(*modules):
-    provenance.code_key.cache_clear()
-    provenance._bare.cache_clear()
-    return provenance.code_key(*modules)
+    forget()
+    return provenance.code_keys(*modules)
+
+
+def forget():
+    for cached in (provenance._closure, provenance._key, provenance.imports_in):
+        cached.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def _forget():
     yield
-    provenance.code_key.cache_clear()
-    provenance._bare.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -84,5 +87,12 @@ def test_the_whole_package_stands_for_all_that_is_public():
 
 @pytest.mark.parametrize("line", ["x = !ls", "!ls", "%matplotlib inline", "files = %who_ls", "x?"])
 def test_lines_of_ipython_hide_no_import(line):
-    assert provenance.imports_in_cell(f"from maskutils import protect\n{line}") == ["maskutils.masks.protection"]
-    assert provenance.imports_in_cell("%%bash\nls | wc") == []
+    cell = provenance.python_of(f"from maskutils import protect\n{line}")
+    assert provenance.imports_in(cell) == ["maskutils.masks.protection"]
+    assert provenance.imports_in(provenance.python_of("%%bash\nls | wc")) == []
+
+
+def test_a_cell_is_named_by_its_code_and_not_by_its_comments():
+    assert provenance.cell_key("x = 1") == provenance.cell_key("# why\nx  =  1  # so") != provenance.cell_key("x = 2")
+    assert provenance.cell_key("%%bash\nls") != provenance.cell_key("%%bash\nls -l")
+    assert provenance.cell_key("not python") != provenance.cell_key("no python either")

@@ -1,16 +1,17 @@
 """The commands of the batch: arguments in, printing out, nothing else."""
 
+import json
 import os
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from maskutils.batch.app import app, console, faults
@@ -22,35 +23,46 @@ ProfileName = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core by default.")]
 
 
+Only = Annotated[list[str] | None, typer.Option(help="Only runs whose id matches, with * and ?, and what they need.")]
+OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="Only runs that failed before, and what they need.")]
+Force = Annotated[bool, typer.Option("--force", help="Run again what is done; caches stay.")]
+Param = Annotated[
+    list[str] | None, typer.Option(help="Another value, as name=value, for all notebooks; has results of its own.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
 @app.command()
-def plan(profile: ProfileName = "default") -> None:
-    """Show what `reproduce` would run, with which parameters, and why."""
-    with faults():
+def plan(
+    profile: ProfileName = "default",
+    only: Only = None,
+    only_failed: OnlyFailed = False,
+    force: Force = False,
+    param: Param = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what `reproduce` would run with the same options, with which parameters, and why."""
+    with faults(), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
+        from maskutils.batch.status import select, statuses
 
-        runs = planning.make_plan(profile)
+        runs = planning.make_plan(own)
+        found = statuses(own, runs)
+        todo = select(own, runs, {run.id: found[run.id]["why"] for run in runs}, only or (), only_failed, force)
         with console.status("estimating; a network that never ran here is measured for one training step"):
-            expected = expected_seconds(profile, runs)
-        reasons = {run.id: planning.why(profile, run) for run in runs}
-    table = Table(
-        Column("run", overflow="fold"),
-        "why it runs",
-        "about",
-        title=escape(f"{profile}: {planning.load_profile(profile).description}"),
-        title_justify="left",
-    )
-    for run in runs:
-        table.add_row(
-            run.id,
-            escape(reasons[run.id]) or "[dim]done, stays[/dim]",
-            duration(expected[run.id]) if reasons[run.id] else "",
-        )
-    console.print(table)
-    seconds = sum(expected[run.id] for run in runs if reasons[run.id])
-    todo = sum(map(bool, reasons.values()))
-    console.print(
-        f"{todo} of {len(runs)} to run; about {duration(seconds)} of one worker, by earlier runs or one measured step"
+            expected = expected_seconds(own, todo)
+        description = planning.load_profile(own).description
+    why = {run.id: found[run.id]["why"] or "--force" if run in todo else "" for run in runs}
+    if as_json:
+        rows = [
+            {"run": r.id, "why": why[r.id], "seconds": expected.get(r.id), "parameters": r.parts["parameters"]}
+            for r in runs
+        ]
+        print(json.dumps(rows, indent=1))
+        return
+    print_plan(
+        f"{profile}: {description}", {r.id: (why[r.id], found[r.id]["status"], expected.get(r.id, 0.0)) for r in runs}
     )
 
 
@@ -61,52 +73,68 @@ def reproduce(
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler, as tcp://host:8786.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is done; caches stay.")] = False,
+    force: Force = False,
     data_root: Annotated[Path | None, typer.Option(help="Folder of data sets, in torchvision's layout.")] = None,
+    only: Only = None,
+    only_failed: OnlyFailed = False,
+    param: Param = None,
+    retries: Annotated[int, typer.Option(min=0, help="Try a run that fails so often again.")] = 0,
+    timeout: Annotated[int | None, typer.Option(min=1, help="Seconds that a cell may take.")] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Collect the records that are there, where a run failed.")
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a run failed.")] = False,
 ) -> None:
     """Run the notebooks of a profile that are not done; write its records, tables and figures."""
     begun = time.monotonic()
     if data_root is not None:
         os.environ["MASKUTILS_DATA_ROOT"] = str(data_root.expanduser().resolve())  # for the kernels of this machine
+    how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
+    how |= {"keep_going": keep_going, "fail_fast": fail_fast}
     with faults():
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
+        from maskutils.batch.display import Display
         from maskutils.batch.estimates import expected_seconds
+        from maskutils.batch.status import variation
 
+        profile = variation(profile, param or ())
         runs = planning.make_plan(profile)
-        expected = expected_seconds(profile, runs)
-        with progress(expected) as report:
-            states = batch.reproduce(profile, workers, scheduler, force, report)
-    failed = print_failed({run.id: states[run.id] for run in runs})
-    if not failed:
-        with faults():
-            print_summary(profile)
-    minutes, seconds = divmod(round(time.monotonic() - begun), 60)
-    console.print(
-        f"{len(states) - failed} of {len(runs)} runs done, {failed} not, in {minutes} min {seconds} s: {paths.results_dir(profile)}",
-        soft_wrap=True,
-    )
-    raise typer.Exit(1 if failed else 0)
+        display = Display(expected_seconds(profile, runs), console)
+        with display.bar, stopping():
+            states = batch.reproduce(profile, workers, scheduler, force, display.report, **how)
+    failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
+    print_end(profile, len(states) - failed, len(runs), time.monotonic() - begun)
+    raise typer.Exit(1 if failed or (fail_fast and len(states) < len(runs)) else 0)
 
 
 @app.command()
-def status(profile: ProfileName = "default") -> None:
-    """Show which runs are done, failed or missing, and where the failed notebooks lie."""
-    with faults():
+def status(
+    run: Annotated[str | None, typer.Argument(help="A run: what made its result, and why it would run again.")] = None,
+    profile: ProfileName = "default",
+    param: Param = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which runs are done, running, failed, blocked, changed or missing; with RUN, all that is known of it."""
+    with faults(), varied(profile, param) as own:
         from maskutils.batch import plan as planning
-        from maskutils.core.files import read_json
+        from maskutils.batch.status import explain, statuses
+        from maskutils.core.checks import known
 
-        states, runs = {}, planning.make_plan(profile)
-        for run in runs:
-            reason = planning.why(profile, run)
-            done = {"status": "missing", "error": reason}
-            if reason in ("", "failed before"):
-                done = {"status": "failed"} | read_json(planning.state_file(profile, run.id))
-            states[run.id] = done
+        runs = {r.id: r for r in planning.make_plan(own)}
+        states = statuses(own, list(runs.values()))
+        if run is not None:
+            known(run, runs, "run")
+            console.print_json(json.dumps(explain(own, runs[run]))) if not as_json else print(
+                json.dumps(explain(own, runs[run]), indent=1)
+            )
+            return
+    if as_json:
+        print(json.dumps([{"run": name} | state for name, state in states.items()], indent=1))
+        raise typer.Exit(1 if any(s["status"] in ("failed", "blocked") for s in states.values()) else 0)
     table = Table(Column("run", overflow="fold"), "status", "seconds", "why", title=profile, title_justify="left")
-    for run_id, state in states.items():
-        why = state["error"] if state["status"] == "missing" else ""
-        table.add_row(run_id, coloured(state["status"]), str(state.get("seconds", "")), why)
+    for name, state in states.items():
+        table.add_row(name, coloured(state["status"]), str(state.get("seconds", "")), escape(state["why"]))
     console.print(table)
     raise typer.Exit(1 if print_failed(states) else 0)
 
@@ -125,6 +153,20 @@ def verify(profile: ProfileName = "default") -> None:
     raise typer.Exit(1 if any(v.passed is False for v in found) else 0)
 
 
+def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
+    """Print for each run why it runs (or nothing), its status and its expected seconds, and their sum."""
+    table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")
+    for name, (why, status, seconds) in rows.items():
+        stays = f"[dim]{'done, stays' if status == 'done' else 'left out'}[/dim]"
+        table.add_row(name, escape(why) or stays, duration(seconds) if why else "")
+    console.print(table)
+    todo = [seconds for why, _, seconds in rows.values() if why]
+    about = duration(sum(todo))
+    console.print(
+        f"{len(todo)} of {len(rows)} to run; about {about} of one worker, by earlier runs or one measured step"
+    )
+
+
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours, as people say it."""
     return (
@@ -137,38 +179,30 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(expected: dict[str, float]) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
-    """A live line with an estimate in a terminal, a line per finished run elsewhere; gives the `report` of the batch."""
-    bar = Progress(
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-    task = bar.add_task("reproduce", total=len(expected), left="")
-    left, begun, running, todo = dict(expected), time.monotonic(), set(), 0.0
+def varied(profile: str, param: list[str] | None) -> Iterator[str]:
+    """`profile` with other parameters; its file is temporary, for what only looks."""
+    from maskutils.batch.status import variation
 
-    def report(event: str, run: Any, state: dict[str, Any]) -> None:
-        nonlocal todo
-        if event == "started":
-            running.add(run.id)
-            if not console.is_terminal:
-                print(f"{run.id}: started", flush=True)
-        else:
-            running.discard(run.id)
-            seconds = left.pop(run.id)
-            todo += seconds if event != "skipped" else 0
-            bar.advance(task)
-        remaining = sum(left.values()) - sum(left[r] for r in running) / 2
-        pace = (time.monotonic() - begun) / todo if todo else 0.5
-        estimate = f"about {max(1, round(remaining * pace / 60))} min left" if left else ""
-        bar.update(task, description=", ".join(sorted(running)) or "reproduce", left=estimate)
-        if event in ("done", "failed", "blocked") and not console.is_terminal:
-            print(
-                f"[{len(expected) - len(left)}/{len(expected)}] {run.id}: {event} ({state.get('seconds', 0):.0f} s) {estimate}",
-                flush=True,
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        yield variation(profile, param or (), Path(folder))
 
-    with bar:
-        yield report
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Inside the block Ctrl-C and SIGTERM are answered at once: to end workers takes seconds."""
+
+    def stop(number: int, frame: Any) -> None:
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, signal.SIG_IGN)  # once is enough
+        console.print("stopping ...")
+        raise KeyboardInterrupt
+
+    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def print_failed(states: dict[str, dict[str, Any]]) -> int:
@@ -176,8 +210,8 @@ def print_failed(states: dict[str, dict[str, Any]]) -> int:
     for run_id, state in states.items():
         if state["status"] in ("failed", "blocked"):
             console.print(f"{coloured(state['status'])} {run_id}", soft_wrap=True)
-            lines = [str(state[k]) for k in ("error", "notebook") if k in state]
-            for line in lines or ["something it comes after is not done"]:
+            blocked = [f"{state.get('by', 'something it comes after')} is not done"] * (state["status"] == "blocked")
+            for line in blocked or [str(state[k]) for k in ("error", "notebook") if k in state]:
                 console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
     return sum(state["status"] != "done" for state in states.values())
 
@@ -186,6 +220,15 @@ def coloured(status: str) -> str:
     """The status of a run, for the console."""
     colour = {"done": "green", "failed": "red"}.get(status, "yellow")
     return f"[{colour}]{status}[/]"
+
+
+def print_end(profile: str, done: int, of: int, seconds: float) -> None:
+    """Print the table of the study, if all is done, and how many runs are."""
+    if done == of:
+        with faults():
+            print_summary(profile)
+    took = f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    console.print(f"{done} of {of} runs done, {of - done} not, in {took}: {paths.results_dir(profile)}", soft_wrap=True)
 
 
 def print_summary(profile: str) -> None:

@@ -5,10 +5,11 @@ every kernel is a fork of it: a process of its own with an empty namespace. This
 entry point and chosen by an environment variable; JupyterLab keeps its own.
 """
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from multiprocessing.process import BaseProcess
@@ -19,6 +20,7 @@ from jupyter_client.provisioning import LocalProvisioner
 from traitlets.config import Config
 
 NAME, GROUP = "maskutils-fork", "jupyter_client.kernel_provisioners"  # as in pyproject.toml
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 PRELOADED = ["ipykernel.kernelapp", "maskutils.study.experiment", "maskutils.results.plots", "maskutils.results.report"]
 PRELOADED += ["sklearn.model_selection", "torch._dynamo"]  # needed when images are split, when an optimiser is made
 
@@ -85,19 +87,50 @@ def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: st
     os.chdir(folder)
     # The server had imported matplotlib before it could know that figures go to a notebook.
     matplotlib.rcParams["backend"] = environment.get("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+    _end_with(multiprocessing.parent_process())
     sys.argv = [sys.argv[0], *arguments]
     IPKernelApp.launch_instance(argv=list(arguments), parent_handle=os.getppid())
 
 
 def _end_with(parent: BaseProcess) -> None:
-    """End this process when `parent`, which asked for it, has ended: its own parent is the server, which lives as long as it does."""
-    parent.join()
-    os._exit(1)
+    """Let this process end when `parent`, which asked for it, has ended: its own parent is the server, which may live on.
+
+    Another process waits for that. A thread would wait for compiled code first that does not let other threads run.
+    """
+    kernel = os.getpid()
+    if os.fork():
+        return
+    os.setsid()  # a signal for the kernel's group is not for this process
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # it ends with the kernel
+    if os.getppid() == kernel:
+        parent.join()
+        os.kill(kernel, signal.SIGKILL)
+    os._exit(0)
 
 
 def through_files(sockets: str) -> Config:
     """The configuration of a kernel manager that talks through sockets in the folder `sockets`, so that no two kernels race for a
     port. Windows has none: there it is empty.
     """
-    return Config() if os.name == "nt" else Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/k"})
+    here = {"transport": "ipc", "ip": f"{sockets}/k", "connection_file": f"{sockets}/k.json"}
+    return Config() if os.name == "nt" else Config(KernelManager=here)
+
+
+def watched(ended: list[int]) -> type:
+    """A kernel manager that appends to `ended` the exit code of a kernel that ended by itself (below 0: the signal)."""
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Watched(AsyncKernelManager):
+        """Looks before everything of the kernel is cleaned up."""
+
+        async def cleanup_resources(self, restart: bool = False) -> None:
+            """As the base class does."""
+            if (
+                self.provisioner
+                and self.provisioner.has_process
+                and (code := await self.provisioner.poll()) is not None
+            ):
+                ended.append(code)
+            await super().cleanup_resources(restart)
+
+    return Watched

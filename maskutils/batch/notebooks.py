@@ -1,25 +1,23 @@
 """Source notebooks: where they are, what they run, and whether what they are given is what they declare.
 
-Owns the form of the parameters cell. It must not know profiles, nor execute anything.
+Here and in the plan torch is imported only to check names of runs that are to run: it takes longer than the rest of a plan.
 """
 
 import ast
+import json
 from collections.abc import Mapping
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from pydantic import TypeAdapter, ValidationError
 
 from maskutils.core import paths
 from maskutils.core.approaches import names
 from maskutils.core.checks import BadParameter, fraction, known, positive
-from maskutils.data.load import check_pair
-from maskutils.study import experiment
 from maskutils.study.inputs import with_whole_paths
 from maskutils.study.setup import PARTS, Setup, checked, known_setting
-from maskutils.training.learn import usual
 
 TYPES = {t.__name__: t for t in (str, int, float, bool, dict)}
 TYPES |= {f"list[{t.__name__}]": list[t] for t in (str, int, float, dict)}
@@ -38,17 +36,25 @@ def notebooks_folder() -> Path:
     return folder
 
 
-def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """The notebook at `path`. Raises `BadParameter` if it is not one."""
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """The cells of the notebook at `path`; read again only if it changed. Raises `BadParameter` if it is no notebook of format 4."""
+    stat = path.stat()
+    return _cells(path, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _cells(path: Path, *version: int) -> list[dict[str, Any]]:
+    """Without nbformat, which takes two seconds to import."""
     try:
-        return nbformat.read(path, as_version=4)
-    except (ValueError, AttributeError, nbformat.ValidationError) as error:
-        raise BadParameter(f"{path} is not a notebook or is damaged ({error}); restore it with git") from None
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return [cell | {"source": "".join(cell["source"])} for cell in cells]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadParameter(f"{path} is not a notebook or is damaged ({error!r}); restore it with git") from None
 
 
 def code_cells(path: Path) -> list[str]:
     """Sources of the code cells of a notebook."""
-    return [cell.source for cell in read_notebook(path).cells if cell.cell_type == "code"]
+    return [cell["source"] for cell in read_cells(path) if cell["cell_type"] == "code"]
 
 
 def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
@@ -57,12 +63,12 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
     Raises `BadParameter` where there is no such cell, more than one, or a line of another form: papermill would inject
     all the same.
     """
-    cells = [c for c in read_notebook(path).cells if "parameters" in c.metadata.get("tags", [])]
+    cells = [c for c in read_cells(path) if "parameters" in c["metadata"].get("tags", [])]
     if len(cells) != 1:
         raise BadParameter(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
     found = {}
     try:
-        lines = ast.parse(cells[0].source).body
+        lines = ast.parse(cells[0]["source"]).body
     except SyntaxError as error:
         raise BadParameter(
             f"{path.name}, parameters cell: {error}; it needs one `name: type = literal` a line"
@@ -78,6 +84,11 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
     return found
 
 
+@cache
+def _type(kind: str) -> TypeAdapter:
+    return TypeAdapter(TYPES[kind], config={"strict": True})
+
+
 def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
     """The parameters of a run, defaults filled in: known, of the declared type, and in range where `Setup` knows the
     range.
@@ -88,13 +99,11 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
     try:
         for name, value in given.items():
             kind = declared[known_setting(name, declared, value)][0]
-            if name not in PARTS:  # `Setup` says more of these than that they are no dict
-                value = TypeAdapter(TYPES[kind], config={"strict": True}).validate_python(value)
-            resolved[name] = value
+            # `Setup` says more of its parts than that they are no dict.
+            resolved[name] = value if name in PARTS else _type(kind).validate_python(value)
         resolved = with_whole_paths(resolved)
-        setup = checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
-        experiment.check_names(setup)
-        _check_more(resolved)
+        checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
+        _check_finite(resolved)
     except ValidationError:
         raise BadParameter(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
     except BadParameter as error:
@@ -102,8 +111,31 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
     return resolved
 
 
+def _check_finite(parameters: Mapping[str, Any]) -> None:
+    """Raises `BadParameter` for what JSON, in which states are kept, does not have."""
+    for name, value in parameters.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise BadParameter(f"parameter {name} = {value!r} is not finite; give a number") from None
+
+
+def check_names(run_id: str, parameters: Mapping[str, Any]) -> None:
+    """Raises `BadParameter`, naming the run, for an unknown pair, network or method, and for what no `Setup` knows the range of."""
+    from maskutils.study import experiment
+
+    try:
+        experiment.check_names(checked(Setup, {n: v for n, v in parameters.items() if n in Setup.model_fields}))
+        _check_more(parameters)
+    except BadParameter as error:
+        raise BadParameter(f"{run_id}: {error}") from None
+
+
 def _check_more(parameters: Mapping[str, Any]) -> None:
     """Names and ranges of parameters that no `Setup` holds. Raises `BadParameter`."""
+    from maskutils.data.load import check_pair
+    from maskutils.training.learn import usual
+
     for name in [*parameters.get("rankings", ()), *([parameters["method"]] if "method" in parameters else ())]:
         known(name, names("mask", "control"), "method")
     for pair in parameters.get("pairs", ()):

@@ -1,36 +1,42 @@
-"""The plan: which notebook runs, with which parameters, after which, and why it must run (again).
+"""The plan: which notebook runs, with which parameters, after which, and why it must run (again)."""
 
-Owns profiles and the state of runs. It executes nothing.
-"""
-
-import hashlib
+import contextlib
 import itertools
 import json
-import platform
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from maskutils.batch.notebooks import check_parameters, code_cells, find_notebook, notebook_parameters
+from maskutils.batch.notebooks import check_names, check_parameters, code_cells, find_notebook, notebook_parameters
 from maskutils.core import paths
 from maskutils.core.checks import BadParameter, content_key, known
 from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.study.inputs import pairs_in, stamps
-from maskutils.study.provenance import code_key, imports_in_cell
+from maskutils.study.provenance import cell_key, code_keys, imports_in, modules_beside, python_of, versions
 from maskutils.study.setup import checked, known_setting
 
-
-class _Loader(yaml.SafeLoader):
-    """Of YAML's numbers it also knows 1e-4, which PyYAML takes for text."""
+LONGEST = 200  # bytes of the name of a run: it names files, and file systems take 255
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+class Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML's own keeps the last; and knows 1e-4 as a number, which PyYAML takes for text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the base class does."""
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"{key!r} stands twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 class RunSpec(BaseModel):
@@ -51,7 +57,7 @@ class Profile(BaseModel):
     description: str
     parameters: dict[str, Any] = {}
     runs: Annotated[list[RunSpec], Field(min_length=1)]
-    cell_timeout: int = 3600  # seconds
+    cell_timeout: Annotated[int, Field(gt=0)] = 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,9 @@ def load_profile(name: str) -> Profile:
             f"profile {name} has the name of one that ships, and would write over its results; rename the file"
         )
     file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
+    _check_owner(name, file)
     try:
-        content = _Loader(file.read_text(encoding="utf-8")).get_single_data()
+        content = Loader(file.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise BadParameter(f"profile {file} cannot be read: {error}") from None
     if not isinstance(content, dict):
@@ -96,12 +103,27 @@ def load_profile(name: str) -> Profile:
     return checked(Profile, content)
 
 
+def claim(profile: str) -> None:
+    """Write down which file of the user's own the results of `profile` are of: another one of that name is refused."""
+    if Path(profile).suffix:
+        file = os.path.relpath(Path(profile).resolve(), paths.project_root())
+        (paths.runs_dir(profile) / ".profile").write_text(file, encoding="utf-8")
+
+
+def _check_owner(name: str, file: Path) -> None:
+    """Raises `BadParameter` if the results of `name` are those of another file that is still there."""
+    with contextlib.suppress(OSError):
+        other = paths.project_root() / (paths.runs_dir(name) / ".profile").read_text(encoding="utf-8")
+        if other.exists() and file.exists() and not other.samefile(file):
+            raise BadParameter(f"{paths.results_dir(name)} holds the results of profile {other}; rename {file}")
+
+
 def make_plan(name: str) -> list[Run]:
     """The runs of profile `name`, each after those it needs, with every parameter checked.
 
     Raises `BadParameter` for anything wrong with profile, notebooks or parameters: nothing has started then.
     """
-    profile, runs = load_profile(name), []
+    profile, runs = load_profile(name), {}
     specs = [
         (notebook, spec)
         for spec in profile.runs
@@ -111,15 +133,29 @@ def make_plan(name: str) -> list[Run]:
     for parameter, value in profile.parameters.items():
         known_setting(parameter, set().union(*declared.values()), value, f"parameter of profile {name}")
     for notebook, spec in specs:
-        for values in itertools.product(*spec.each.values()):
-            varied = dict(zip(spec.each, values, strict=True))
+        for varied in _variations(name, notebook, spec):
             own = {k: v for k, v in profile.parameters.items() if k in declared[notebook]} | spec.parameters | varied
-            runs.append(_run(name, notebook, spec, varied, own, declared[notebook], runs))
-            if runs[-1].id in {run.id for run in runs[:-1]}:
+            run = _run(name, notebook, spec, varied, own, declared[notebook], list(runs.values()))
+            if run.id in runs:
                 raise BadParameter(
-                    f"profile {name} runs {runs[-1].id} twice; join the two, or vary a parameter under `each`"
+                    f"profile {name} runs {run.id} twice; join the two, or vary a parameter under `each`"
                 )
-    return runs
+            if not _unchanged(name, run):  # else its names were checked when it ran
+                check_names(run.id, run.parameters)
+            runs[run.id] = run
+    return list(runs.values())
+
+
+def _variations(profile: str, notebook: str, spec: RunSpec) -> Iterator[dict[str, Any]]:
+    """The values under `each`, in every combination. Raises `BadParameter` for an entry that says nothing."""
+    if empty := [name for name, values in spec.each.items() if not values]:
+        raise BadParameter(f"profile {profile}, {notebook}: each: {empty[0]} has no values, so nothing would run")
+    if spec.collect and not spec.after:
+        raise BadParameter(
+            f"profile {profile}, {notebook}: collect joins the records of what it comes after; list that under after"
+        )
+    for values in itertools.product(*spec.each.values()):
+        yield dict(zip(spec.each, values, strict=True))
 
 
 def _run(
@@ -128,6 +164,10 @@ def _run(
 ) -> Run:  # fmt: skip
     names = [re.sub(r"[^\w.+-]+", "_", str(value)).strip("_") for value in varied.values()]  # of files
     run_id = "-".join([notebook, *names])
+    if len(run_id.encode()) > LONGEST:
+        raise BadParameter(
+            f"{run_id[:60]}... is too long to name a file ({len(run_id.encode())} of {LONGEST} bytes); shorten `each`"
+        )
     if "profile" in declared:
         own |= {"profile": Path(profile).stem}
     parameters = check_parameters(run_id, own, declared)
@@ -142,23 +182,34 @@ def _run(
         raise BadParameter(
             f"{run_id} comes after {', '.join(sorted(missing))}, which profile {profile} does not run before it"
         )
-    code = code_cells(path)
-    parts = {
-        "notebook code": hashlib.sha256("\0".join(code).encode()).hexdigest()[:16],
-        "parameters": parameters,
-        "package code": code_key(*itertools.chain.from_iterable(map(imports_in_cell, code))),
-        "upstream": {r.id: r.key for r in after},
-        "files": [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)],
-        "versions": {"python": platform.python_version_tuple()[:2], "torch": version("torch")},
-    }
+    parts = {"parameters": parameters, "upstream": {r.id: r.key for r in after}, **_code_parts(path)}
+    parts["files"] = [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)]
     if "output" in declared:
         parameters = parameters | {"output": str(records_file(profile, run_id))}
     return Run(run_id, path, parameters, tuple(r.id for r in after), spec.collect, parts)
 
 
+def _code_parts(notebook: Path) -> dict[str, Any]:
+    """What a run depends on beside its parameters: the cells, the modules they import, and the versions of libraries."""
+    cells = code_cells(notebook)
+    beside = modules_beside(notebook.parent, *cells)
+    ours = {m for source in (*map(python_of, cells), *beside.values()) for m in imports_in(source)}
+    return {
+        "notebook code": [cell_key(cell) for cell in cells],
+        "package code": code_keys(*sorted(ours)),
+        "modules beside the notebook": {name: cell_key(source) for name, source in beside.items()},
+        "versions": {name: v for name, v in versions().items() if name != "maskutils"},
+    }
+
+
 def records_file(profile: str, run_id: str) -> Path:
     """Where a run leaves its records."""
     return paths.runs_dir(profile) / f"{run_id}.csv"
+
+
+def lock_file(profile: str, run_id: str) -> Path:
+    """Locked by the worker that has the run, as long as it has it."""
+    return paths.runs_dir(profile) / f".{run_id}.lock"
 
 
 def state_file(profile: str, run_id: str) -> Path:
@@ -173,7 +224,7 @@ def why(profile: str, run: Run) -> str:
         return "not run yet"
     try:
         state = read_json(file)
-        changed = [part for part, value in _as_stored(run.parts).items() if state["parts"].get(part) != value]
+        changed = [part for part, value in as_stored(run.parts).items() if state["parts"].get(part) != value]
         outputs = dict(state["outputs"])
     except (DamagedFile, KeyError, TypeError, ValueError, AttributeError):
         return "its state file is damaged"
@@ -188,6 +239,19 @@ def why(profile: str, run: Run) -> str:
     return "missing or damaged: " + ", ".join(damaged) if damaged else ""
 
 
-def _as_stored(parts: Mapping[str, Any]) -> dict[str, Any]:
+def last_state(profile: str, run: Run) -> dict[str, Any]:
+    """The last state of `run`; empty if there is none that can be read."""
+    with contextlib.suppress(OSError, DamagedFile):
+        state = read_json(state_file(profile, run.id))
+        return state if isinstance(state, dict) else {}
+    return {}
+
+
+def _unchanged(profile: str, run: Run) -> bool:
+    """Whether the last state of `run` is of the same parameters and code."""
+    return last_state(profile, run).get("parts") == as_stored(run.parts)
+
+
+def as_stored(parts: Mapping[str, Any]) -> dict[str, Any]:
     """`parts` as they come back from a file."""
     return json.loads(json.dumps(parts))

@@ -1,9 +1,12 @@
 """Writes files that are whole or absent, and reads JSON."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,29 @@ class DamagedFile(ValueError):
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write all of `content` or nothing: to a temporary file in the same folder, then renamed. Creates a missing folder."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with _naming(path):
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Inside the block an error of the system names `path`, and says what to do about a full disk."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "; free some space there, or set MASKUTILS_ROOT to a folder on another disk" * full
+        raise OSError(error.errno, f"{error.strerror}{hint}", str(path)) from None
 
 
 def file_digest(path: Path) -> str:

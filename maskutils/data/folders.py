@@ -17,9 +17,9 @@ from torchvision.transforms.functional import to_pil_image
 from maskutils.core.checks import BadParameter
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
+from maskutils.data import FOLDERS, pictures
 from maskutils.data import pair as base
-from maskutils.data import pictures
-from maskutils.data.pair import FOLDERS, Domain, Loading, Pair, subset
+from maskutils.data.pair import Domain, Loading, Pair, subset
 from maskutils.data.pictures import Recipe, Streamed, how
 
 

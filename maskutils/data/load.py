@@ -5,8 +5,8 @@ from dataclasses import fields
 import torch
 
 from maskutils.core.checks import BadParameter, known, needs
-from maskutils.data import embedded, vision  # noqa: F401  (their import files the pairs)
-from maskutils.data.pair import FOLDERS, PAIRS, Loading, Pair
+from maskutils.data import FOLDERS, embedded, vision  # noqa: F401  (their import files the pairs)
+from maskutils.data.pair import PAIRS, Loading, Pair
 
 AS_THEY_ARE = Loading()
 

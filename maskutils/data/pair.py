@@ -14,7 +14,6 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from maskutils.core.checks import BadParameter, known, needs
 from maskutils.core.seeds import stream
 
-FOLDERS = "folders:"  # the name of a pair of image folders begins with this
 IN_MEMORY = 2**30  # a domain with more bytes of float32 images than this is streamed
 
 

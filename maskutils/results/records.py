@@ -92,11 +92,25 @@ def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
 
     Raises `ValueError` for transfers that differ only in their settings: these belong in a profile of their own.
     """
-    tables = [load_records(file) for file in files]
+    tables = [load_records(file).assign(_file=Path(file).name) for file in files]
     joined = pd.concat([t for t in tables if len(t)], ignore_index=True)
     joined = joined.drop_duplicates(IDENTITY + [name for name in SETTINGS if name in joined])
+    _check_settings(joined)
+    joined = joined.drop(columns="_file")
     save_records(joined, path)
     return joined
+
+
+def _check_settings(joined: pd.DataFrame) -> None:
+    """Raises `ValueError` that names two records of different settings that stand for the same transfer, and what differs."""
+    for _, rows in joined[joined.duplicated(IDENTITY, keep=False)].groupby(IDENTITY, dropna=False):
+        a, b = rows.iloc[0], rows.iloc[1]
+        which = ", ".join(f"{name} {a[name]}" for name in IDENTITY if not pd.isna(a[name]))
+        differ = ", ".join(f"{name} {a[name]} and {b[name]}" for name in SETTINGS if name in a and a[name] != b[name])
+        raise ValueError(
+            f"2 records stand for the same transfer ({which}), in {a['_file']} and {b['_file']}, with other settings: {differ}; give both "
+            "notebooks the same, or a profile each"
+        )
 
 
 def on_grid(records: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from maskutils.core import paths
 from maskutils.core.approaches import Approach, described, names
 from maskutils.core.checks import BadParameter, content_key, known
-from maskutils.core.files import DamagedFile, write_atomically
+from maskutils.core.files import DamagedFile, file_digest, write_atomically
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Loading, Pair
 from maskutils.masks.layers import LAYERS
@@ -208,14 +208,21 @@ def mask_key(setup: Setup, method: str, seed: int, options: Mapping[str, Any]) -
 
 
 def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None], load_from: Callable[[Path], T]) -> T:
-    """What lies at `path`, or else what `make` makes, stored there. A damaged file is named in a warning, and made again."""
-    if path.exists():
+    """What lies at `path`, or else what `make` makes, stored there with a checksum. A damaged file is named in a warning, and made
+    again.
+    """
+    checksum = paths.cache_dir("checksum") / f"{path.parent.name}-{path.name}"
+    if path.exists() and checksum.exists():
         try:
-            return load_from(path)
+            value = load_from(path)
+            if checksum.read_text(encoding="utf-8") != file_digest(path):
+                raise DamagedFile(f"{path} is damaged (it has another checksum); delete it and run again")
+            return value
         except DamagedFile as error:
             warnings.warn(f"cache: {error}", stacklevel=2)
     value = make()
     save_to(value, path)
+    write_atomically(checksum, file_digest(path).encode())
     return value
 
 

@@ -1,6 +1,10 @@
-"""The user's own inputs to a study: image folders and weight files. Checks that they are there, and names their content."""
+"""The user's own inputs to a study: image folders and weight files. Checks that they are there, and names their content.
+
+Torch is imported only where files are checked: a plan of what is done takes less time than that.
+"""
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -9,10 +13,7 @@ from typing import Any
 from maskutils.core import paths
 from maskutils.core.checks import content_key
 from maskutils.core.files import file_digest
-from maskutils.data.embedded import PACKAGED
-from maskutils.data.load import check_there
-from maskutils.data.pair import FOLDERS
-from maskutils.models.networks import build_model, is_file, weights_file
+from maskutils.data import FOLDERS
 from maskutils.study.setup import Images
 
 
@@ -23,7 +24,7 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
         whole["pair"] = FOLDERS + ":".join(_whole(path) for path in _folders(whole["pair"]))
     if "pairs" in whole:
         whole["pairs"] = [with_whole_paths({"pair": pair})["pair"] for pair in whole["pairs"]]
-    if is_file(str(whole.get("weights", ""))):
+    if _is_file(str(whole.get("weights", ""))):
         whole["weights"] = _whole(whole["weights"])
     return whole
 
@@ -33,11 +34,14 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
 
     Raises `BadParameter` for what is missing or has the wrong form.
     """
+    from maskutils.data.load import check_there
+    from maskutils.models.networks import build_model, weights_file
+
     classes = [Images(**p.get("images", {})).classes for p in notebooks]
     for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
         check_there(pair, shared)
     for model, weights in {(p.get("model", ""), p["weights"]): None for p in notebooks if p.get("weights")}:
-        if is_file(weights):
+        if _is_file(weights):
             weights_file(weights)
         else:
             build_model(model, in_channels=3, image_size=224, weights=weights)
@@ -55,13 +59,28 @@ def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
     A weight file is named by its digest, image folders by the names, sizes and modification times of all files, torchvision's data sets
     by the data root.
     """
-    found = [file_digest(Path(weights).expanduser())] if is_file(weights) else []
+    found = [file_digest(Path(weights).expanduser())] if _is_file(weights) else []
     if pair.startswith(FOLDERS):
         files = [file for folder in _folders(pair) for file in _files(Path(folder).expanduser())]
         found.append(content_key([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]))
-    elif pair not in PACKAGED:
+    elif pair not in packaged():
         found.append(str(paths.data_root()))
     return tuple(found)
+
+
+@cache
+def packaged() -> frozenset[str]:
+    """Names of the pairs that ship in packages; read from the source, for to import it takes torch."""
+    source = (paths.PACKAGE / "data" / "embedded.py").read_text(encoding="utf-8")
+    return frozenset(re.findall(r"^@packaged\ndef (\w+)", source, re.MULTILINE))
+
+
+def _is_file(weights: str) -> bool:
+    if not weights:
+        return False
+    from maskutils.models.networks import is_file
+
+    return is_file(weights)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """What made a number: the code, the versions, the machine."""
 
 import ast
+import contextlib
 import hashlib
 import inspect
 import os
@@ -20,17 +21,21 @@ from maskutils import HOMES
 from maskutils.core import paths
 
 
-@cache
-def code_key(*modules: str) -> str:
-    """16 hex digits that name the code of our `modules` and of all of ours that they import, without comments and docstrings.
+def code_keys(*modules: str) -> dict[str, str]:
+    """16 hex digits for each of our `modules` and all of ours that they import: its code, without comments and docstrings.
 
     Modules are named in full, as "maskutils.masks.mask".
     """
-    return hashlib.sha256("".join(_bare(m) for m in sorted(closure(*modules))).encode()).hexdigest()[:16]
+    return {module: _key(module) for module in sorted(_closure(frozenset(modules)))}
 
 
 def closure(*modules: str) -> set[str]:
     """Our modules that `modules` import, directly or not, themselves included."""
+    return set(_closure(frozenset(modules)))
+
+
+@cache
+def _closure(modules: frozenset[str]) -> frozenset[str]:
     found, todo = set(), list(modules)
     while todo:
         if (module := todo.pop()) not in found:
@@ -42,11 +47,18 @@ def closure(*modules: str) -> set[str]:
                 todo += [
                     f"{module}.{file.stem}" for file in _file(module).parent.glob("*.py") if file.stem != "__init__"
                 ]
-    return found
+    return frozenset(found)
 
 
+@cache
 def imports_in(source: str, quoted: bool = True) -> list[str]:
     """Our modules that Python `source` imports at the top, inside functions or, if `quoted`, by a name in quotes; sorted."""
+    names = _names_in(source, quoted)
+    return sorted(name for name in names if name.split(".")[0] == "maskutils" and _file(name).is_file())
+
+
+def _names_in(source: str, quoted: bool) -> set[str]:
+    """What `source` may import, by full names."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -59,17 +71,43 @@ def imports_in(source: str, quoted: bool = True) -> list[str]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif quoted and isinstance(node, ast.Constant) and re.fullmatch(r"maskutils(\.\w+)+", str(node.value)):
             names.add(str(node.value))
-    return sorted(name for name in names if name.split(".")[0] == "maskutils" and _file(name).is_file())
+    return names
 
 
-def imports_in_cell(cell: str) -> list[str]:
-    """`imports_in` of a notebook's cell, in which lines may be IPython's own (`%time`, `!ls`, `x = !ls`)."""
-    from IPython.core.inputtransformer2 import TransformerManager
-
+@cache
+def python_of(cell: str) -> str:
+    """A notebook's cell as Python, in which lines may be IPython's own (`%time`, `!ls`, `x = !ls`); empty if it is neither."""
     try:
-        return imports_in(TransformerManager().transform_cell(cell))
-    except SyntaxError:  # another language (`%%bash` becomes a string, so this is a cell that cannot run)
-        return []
+        ast.parse(cell)
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager  # takes half a second
+
+        cell = TransformerManager().transform_cell(cell)
+        try:
+            ast.parse(cell)
+        except SyntaxError:  # another language (`%%bash` becomes a string, so this is a cell that cannot run)
+            return ""
+    return cell
+
+
+@cache
+def cell_key(cell: str) -> str:
+    """16 hex digits that name the code of a notebook's cell, without comments and layout."""
+    code = python_of(cell)
+    return _digest(ast.dump(ast.parse(code)) if code else cell)
+
+
+def modules_beside(folder: Path, *cells: str) -> dict[str, str]:
+    """Sources of the modules in `folder`, where a notebook lies, that its `cells` import, directly or not, by name."""
+    found, todo = {}, [python_of(cell) for cell in cells]
+    while todo:
+        for name in _names_in(todo.pop(), quoted=False):
+            at = folder.joinpath(*name.split("."))
+            file = at / "__init__.py" if at.is_dir() else at.with_suffix(".py")
+            if name not in found and file.is_file():
+                found[name] = file.read_text(encoding="utf-8")
+                todo.append(found[name])
+    return found
 
 
 def _file(module: str) -> Path:
@@ -83,9 +121,9 @@ def _source(module: str) -> str:
 
 
 @cache
-def _bare(module: str) -> str:
-    """The module's syntax tree as text; an edit of a comment, a docstring or the layout leaves it as it is."""
-    return ast.dump(_without_prose(ast.parse(_source(module))))
+def _key(module: str) -> str:
+    """Names the module's syntax tree; an edit of a comment, a docstring or the layout leaves it as it is."""
+    return _digest(ast.dump(_without_prose(ast.parse(_source(module)))))
 
 
 def _without_prose(tree: ast.Module) -> ast.Module:
@@ -114,7 +152,11 @@ def own_code(approach: Any) -> str:
         for node in tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
                 node.decorator_list = []
-    return hashlib.sha256("".join(map(ast.dump, trees)).encode()).hexdigest()[:16]
+    return _digest("".join(map(ast.dump, trees)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @cache
@@ -141,6 +183,15 @@ def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=paths.PACKAGE.parent, capture_output=True, text=True, check=True
     ).stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores and the threads of a kernel on this machine."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return {"processor": name, "cores": cores(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
+    return {"processor": platform.processor(), "cores": cores(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
 
 
 def begin_peak() -> bool:

@@ -1,0 +1,111 @@
+"""Where the batch runs: worker processes on this machine, or those of a Dask scheduler."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from maskutils.batch import kernels
+from maskutils.batch.temporary import temporary_folder
+from maskutils.core.checks import BadParameter
+from maskutils.study.provenance import cores
+
+QUIET = {
+    "distributed.worker.daemon": False,  # a daemon may not have the process that kernels are forked from
+    "distributed.worker.profile.enabled": False,  # sampling costs a tenth of a core, ticks and monitors another
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.deploy.lost-worker-timeout": "120s",  # a worker that died is started again, which may take longer than the usual 15 s
+}
+
+
+def at_once() -> int:
+    """How many notebooks to run at a time: as many as there are cores, or one where they would share a GPU."""
+    if sys.platform != "darwin" and not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists():
+        return cores()  # torch takes seconds to import
+    import torch
+
+    return 1 if torch.cuda.is_available() or torch.backends.mps.is_available() else cores()
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """`variables` in the environment of this process inside the block; on leaving it is what it was, whatever changed it.
+
+    Dask changes it too: a kernel that some later code starts would inherit its thread counts.
+    """
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def client(workers: int, scheduler: str | None, folder: Path | None = None) -> Iterator[Any]:
+    """A Dask client: of `scheduler`, whose workers must see `folder`, or of `workers` single-threaded processes here, each with its
+    share of the cores for kernels.
+    """
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler:
+        with _remote(scheduler, folder) as remote:
+            yield remote
+        return
+    threads = str(max(1, cores() // workers))
+    kernel = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) | {"TQDM_DISABLE": "1"} | kernels.chosen()
+    with (
+        temporary_folder() as temporary,
+        environment(kernel | {"TMPDIR": str(temporary)}),  # inherited by workers and their kernels
+        dask.config.set(QUIET),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50,
+            local_directory=str(temporary),
+        ) as cluster,
+        Client(cluster, set_as_default=False) as local,
+    ):  # fmt: skip
+        yield local
+
+
+@contextlib.contextmanager
+def _remote(scheduler: str, folder: Path | None) -> Iterator[Any]:
+    """A client of the scheduler at that address. Raises `BadParameter` if there is none, or its workers cannot do the work."""
+    from distributed import Client
+
+    try:
+        remote = Client(scheduler, timeout="10s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise BadParameter(
+            f"no Dask scheduler at {scheduler!r} ({error}); start one, or leave --scheduler out"
+        ) from None
+    with remote:
+        try:
+            remote.wait_for_workers(1, timeout=30)
+        except TimeoutError:
+            raise BadParameter(
+                f"the scheduler at {scheduler} has no workers; start some: dask worker {scheduler}"
+            ) from None
+        check_workers(remote, folder)
+        yield remote
+
+
+def check_workers(remote: Any, folder: Path | None) -> None:
+    """Raises `BadParameter` if a worker of the client `remote` lacks our package, has another version, or does not see `folder`.
+
+    Asks with functions of the standard library: a worker without our package could not read one of ours.
+    """
+    ours, found = version("maskutils"), remote.run(version, "maskutils", on_error="return")
+    for worker, theirs in found.items():
+        if theirs != ours:
+            has = "has no maskutils" if isinstance(theirs, Exception) else f"has maskutils {theirs}"
+            raise BadParameter(f"the worker {worker} {has}; install maskutils {ours} there")
+    if folder and (blind := [worker for worker, there in remote.run(os.path.isdir, str(folder)).items() if not there]):
+        raise BadParameter(
+            f"the worker {blind[0]} does not see {folder}; set MASKUTILS_ROOT to a folder that all machines share"
+        )

@@ -1,0 +1,75 @@
+"""What a batch shows while it works: live lines in a terminal, a line for each event in a log."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from maskutils.batch.notebooks import read_cells
+from maskutils.batch.plan import Run
+
+WIDEST = 44  # characters of the name of a run
+
+
+class Display:
+    """A line for all runs, with an estimate, and one for each that runs, with its cell and its time; `report` hears of them."""
+
+    def __init__(self, expected: Mapping[str, float], console: Console) -> None:
+        self.left, self.expected, self.live = dict(expected), expected, console.is_terminal
+        self.at: dict[str, float] = {}  # when the runs that run now began
+        self.spent, self.reckoned = 0.0, 0.0  # seconds of runs that ended, as they were and as they were expected
+        self.most = 1  # runs at a time, so far
+        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[at]}"), TimeElapsedColumn()
+        self.bar = Progress(*columns, console=console, disable=not self.live)
+        self.all = self.bar.add_task("all runs", total=len(expected), at="")
+        self.lines: dict[str, TaskID] = {}
+
+    def report(self, event: str, run: Run, state: Mapping[str, Any]) -> None:
+        """Show an event of the batch, see `run.reproduce`."""
+        if event == "started":
+            self._started(run)
+        elif event == "cell":
+            if run.id in self.lines:
+                self.bar.update(self.lines[run.id], completed=state["cell"], at=f"cell {state['cell']}")
+        else:
+            self._ended(event, run, state)
+        done = len(self.expected) - len(self.left)
+        self.bar.update(self.all, completed=done, at=f"{done} of {len(self.expected)}{self.estimate()}")
+
+    def _started(self, run: Run) -> None:
+        self.at[run.id] = time.monotonic()
+        self.most = max(self.most, len(self.at))
+        name = run.id if len(run.id) <= WIDEST else f"{run.id[: WIDEST - 1]}…"
+        self.lines[run.id] = self.bar.add_task(
+            name, total=len(read_cells(run.notebook)) + 1, at="starts"
+        )  # one is papermill's
+        self._log(f"{run.id}: started")
+
+    def _ended(self, event: str, run: Run, state: Mapping[str, Any]) -> None:
+        if run.id in self.lines:
+            self.bar.remove_task(self.lines.pop(run.id))
+        self.at.pop(run.id, None)
+        seconds = state.get("seconds", 0.0)
+        if event == "retried":
+            self._log(f"{run.id}: failed and is tried again ({seconds:.0f} s)")
+            return
+        expected = self.left.pop(run.id, 0.0)
+        if event == "done":
+            self.spent, self.reckoned = self.spent + seconds, self.reckoned + expected
+        if event != "skipped":
+            self._log(
+                f"[{len(self.expected) - len(self.left)}/{len(self.expected)}] {run.id}: {event} ({seconds:.0f} s){self.estimate()}"
+            )
+
+    def estimate(self) -> str:
+        """The time that is left, by what was expected and by how far off that was until now."""
+        now = time.monotonic()
+        pace = (self.spent + 30) / (self.reckoned + 30)  # half a minute's worth of belief in what was expected
+        seconds = sum(max(0.0, e * pace - (now - self.at.get(run, now))) for run, e in self.left.items())
+        return f", about {max(1, round(seconds / self.most / 60))} min left" if self.left else ""
+
+    def _log(self, line: str) -> None:
+        if not self.live:
+            print(line, flush=True)

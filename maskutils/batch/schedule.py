@@ -1,0 +1,149 @@
+"""The order of work: each run starts as soon as what it comes after is done, on whatever workers Dask has."""
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from maskutils.batch import plan
+from maskutils.batch.estimates import longest_paths
+from maskutils.batch.plan import Run
+from maskutils.batch.worker import LONGEST_ERROR, execute, shortened
+from maskutils.core import paths
+from maskutils.core.files import file_digest, write_json
+
+PATIENCE, LOOK = 45.0, 5.0  # seconds without any worker until we give up, and between two looks
+
+
+class Schedule:
+    """Runs that are to be done, and what becomes of them; `states` holds those that are done, and is filled.
+
+    A run that fails is tried again up to `retries` times. `timeout` is the seconds that a cell may take, by default those of the
+    profile. After a failure all that does not come after it goes on; with `fail_fast` nothing more is started; with `keep_going` a
+    run that collects records does so from those runs that are done.
+    """
+
+    def __init__(
+        self,
+        profile: str,
+        todo: Sequence[Run],
+        states: dict[str, dict[str, Any]],
+        dask: Any,
+        report: Callable[[str, Run, dict[str, Any]], None],
+        *,
+        retries: int = 0,
+        timeout: int | None = None,
+        keep_going: bool = False,
+        fail_fast: bool = False,
+    ) -> None:
+        self.profile, self.states, self.dask, self.report = profile, states, dask, report
+        self.by_id, self.waiting, self.running = {run.id: run for run in todo}, list(todo), {}
+        self.retries = dict.fromkeys(self.by_id, retries)
+        self.timeout = timeout or plan.load_profile(profile).cell_timeout
+        self.keep_going, self.fail_fast = keep_going, fail_fast
+        self.longest = longest_paths(profile, todo)
+        self.events: queue.SimpleQueue = queue.SimpleQueue()  # futures that ended, and what workers tell
+        self.topic, self.seen = f"maskutils-{time.time_ns()}", time.monotonic()
+
+    def carry_out(self) -> None:
+        """Run them all. Raises `ConnectionError` if scheduler or workers are lost."""
+        self.dask.subscribe_topic(self.topic, lambda event: self.events.put(event[1]))
+        self._launch()
+        while self.running:
+            try:
+                event = self.events.get(timeout=LOOK)
+            except queue.Empty:
+                self._look_for_workers()
+                continue
+            self.seen = time.monotonic()
+            if isinstance(event, dict):
+                self.report(event["event"], self.by_id[event["run"]], event)
+            else:
+                self._finish(event)
+                self._launch()
+
+    def _launch(self) -> None:
+        """Start what can be started; what cannot ever be is blocked, and then so is what comes after it."""
+        while ready := [run for run in self.waiting if all(before in self.states for before in run.after)]:
+            for run in ready:
+                self.waiting.remove(run)
+                self._start(run)
+
+    def _start(self, run: Run) -> None:
+        failed = [before for before in run.after if self.states[before]["status"] != "done"]
+        if failed and not (self.keep_going and run.collect and len(failed) < len(run.after)):
+            state = {"status": "blocked", "by": self.states[failed[0]].get("by", failed[0])}
+            self.states[run.id] = state
+            self.report("blocked", run, state)
+        elif error := self._collect(run) if run.collect else "":
+            self._settle(run, {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)})
+        else:
+            self._submit(run)
+
+    def _submit(self, run: Run) -> None:
+        future = self.dask.submit(
+            execute, run, paths.runs_dir(self.profile), self.timeout, paths.environment(), self.topic, pure=False,
+            key=f"{run.id}-{time.time_ns()}", priority=self.longest[run.id],  # so that the last ones are short
+        )  # fmt: skip
+        self.running[future] = run
+        future.add_done_callback(self.events.put)
+
+    def _collect(self, run: Run) -> str:
+        """Join the records of what `run` comes after; returns what went wrong, or nothing."""
+        from maskutils.results import records
+
+        files = [plan.records_file(self.profile, b) for b in run.after if self.states[b]["status"] == "done"]
+        try:
+            records.collect(files, paths.results_dir(self.profile) / "records.csv")
+        except (ValueError, OSError) as error:
+            return f"the records of what it comes after cannot be joined: {error}"
+        return ""
+
+    def _finish(self, future: Any) -> None:
+        run = self.running.pop(future)
+        if future.status in ("cancelled", "lost"):
+            raise ConnectionError(
+                "the Dask scheduler is gone; what is done stays, and the same command goes on from there"
+            )
+        if future.status == "finished":
+            state = future.result()
+        else:
+            error = f"no worker could execute it: {future.exception()!r}"
+            state = {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)}
+        if state["status"] == "failed" and self.retries[run.id]:
+            self.retries[run.id] -= 1
+            self.report("retried", run, state)
+            self._submit(run)
+        else:
+            self._settle(run, state)
+
+    def _settle(self, run: Run, state: dict[str, Any]) -> None:
+        self.states[run.id] = state
+        _write_state(self.profile, run, state)
+        self.report(state["status"], run, state)
+        if state["status"] == "failed" and self.fail_fast:
+            self.waiting.clear()
+
+    def _look_for_workers(self) -> None:
+        """Dask itself waits for ever for workers that do not come back."""
+        if self.dask.status == "running" and self.dask.scheduler_info()["workers"]:
+            self.seen = time.monotonic()
+        elif time.monotonic() - self.seen > PATIENCE:
+            what = "the Dask scheduler is" if self.dask.status != "running" else "all workers are"
+            raise ConnectionError(f"{what} gone; what is done stays, and the same command goes on from there")
+
+
+def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
+    """The last thing written of a run: from now on it is done, or failed. Its paths are relative to the results."""
+    folder, outputs = paths.results_dir(profile), []
+    stored = state | {"parts": dict(run.parts)}
+    if "notebook" in state:
+        stored["notebook"] = str(Path(state["notebook"]).relative_to(folder))
+    if state["status"] == "done":
+        outputs = [Path(state["notebook"])]
+        outputs += [plan.records_file(profile, run.id)] * ("output" in run.parameters) + [
+            folder / "records.csv"
+        ] * run.collect
+    digests = {str(path.relative_to(folder)): file_digest(path) for path in outputs}
+    write_json(plan.state_file(profile, run.id), stored | {"outputs": digests})

@@ -1,0 +1,147 @@
+"""What has become of the runs of a profile, why they would run again, and which of them are to run now."""
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskutils.batch import plan
+from maskutils.batch.plan import Run, as_stored, last_state
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter, known
+from maskutils.core.files import write_atomically
+
+
+def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """For each run: `status`, `why` it would run (empty if it is done), and what its last state says.
+
+    The status is done, running, failed, blocked (by a run that failed), changed (it was done, of something else), or missing.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        reason, state = plan.why(profile, run), last_state(profile, run)
+        stuck = [b for b in run.after if found[b]["status"] in ("failed", "blocked")]
+        changed = "; ".join(changes(profile, run)) if reason.startswith("changed") else ""
+        if not reason:
+            status = "done"
+        elif is_running(profile, run):
+            status, reason = "running", "a worker has it now"
+        elif stuck:
+            status, reason = "blocked", f"{stuck[0]} is not done"
+        else:
+            status = "failed" if reason == "failed before" else "changed" if changed else "missing"
+        kept = {name: state[name] for name in ("seconds", "error", "notebook") if name in state}
+        if "notebook" in kept:
+            kept["notebook"] = str(paths.results_dir(profile) / kept["notebook"])
+        kept |= {"by": stuck[0]} if status == "blocked" else {}
+        found[run.id] = kept | {
+            "status": status,
+            "why": changed if status == "changed" else reason,
+            "after": list(run.after),
+        }
+    return found
+
+
+def changes(profile: str, run: Run) -> list[str]:
+    """What is otherwise than when `run` was last run: which parameter, cell, module, library, or run that it comes after."""
+    was, told = last_state(profile, run).get("parts", {}), []
+    for part, now in as_stored(run.parts).items():
+        before = was.get(part)
+        if before == now:
+            continue
+        if part == "notebook code" and isinstance(before, list):
+            cells = [f"code cell {n + 1}" for n, key in enumerate(now) if n >= len(before) or before[n] != key]
+            told.append(", ".join(cells) or "fewer code cells")
+        elif isinstance(now, dict) and isinstance(before, dict):
+            names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+            values = [
+                f"{n} {before.get(n)} -> {now.get(n)}" if part in ("parameters", "versions") else n for n in names
+            ]
+            told.append(f"{part}: {', '.join(values)}")
+        else:
+            told.append(part)
+    return told
+
+
+def explain(profile: str, run: Run) -> dict[str, Any]:
+    """What made the result of `run`: notebook, parameters, commit, versions, machine; and why it would run again."""
+    state = last_state(profile, run)
+    parts = state.get("parts", {})
+    return {
+        "run": run.id,
+        "notebook": str(run.notebook),
+        "parameters": parts.get("parameters", run.parts["parameters"]),
+        **{
+            name: state[name]
+            for name in ("status", "seconds", "commit", "machine", "error", "outputs")
+            if name in state
+        },
+        "versions": parts.get("versions", {}),
+        "comes after": list(run.after),
+        "would run again": plan.why(profile, run) or "no",
+        "changes": changes(profile, run) if state else [],
+    }
+
+
+def is_running(profile: str, run: Run) -> bool:
+    """Whether a worker has the run now."""
+    file = plan.lock_file(profile, run.id)
+    if not file.exists():
+        return False
+    import filelock
+
+    try:
+        with filelock.FileLock(file, timeout=0, is_singleton=False):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def select(
+    profile: str, runs: Sequence[Run], reasons: Mapping[str, str], only: Sequence[str] = (), only_failed: bool = False, force: bool = False,
+) -> list[Run]:  # fmt: skip
+    """Those of `runs` that are to run: not done (or `force`), of an id that matches one of the patterns `only` (with * and ?), and failed
+    before if `only_failed`; and what these come after, where it is not done. Raises `BadParameter` for a pattern that no run matches.
+    """
+    for pattern in only:
+        if not fnmatch.filter([run.id for run in runs], pattern):
+            raise BadParameter(f"no run matches {pattern!r}; there are: {', '.join(run.id for run in runs)}")
+    wanted = {run.id for run in runs if not only or any(fnmatch.fnmatch(run.id, pattern) for pattern in only)}
+    if only_failed:
+        wanted -= {run.id for run in runs if last_state(profile, run).get("status") != "failed"}
+    chosen = {run_id for run_id in wanted if force or reasons[run_id]}
+    for run in reversed(runs):
+        if run.id in chosen:
+            chosen |= {before for before in run.after if reasons[before]}
+    return [run for run in runs if run.id in chosen]
+
+
+def variation(profile: str, changes: Sequence[str], folder: Path | None = None) -> str:
+    """A profile like `profile` with `changes`, each a parameter as "name=value", everywhere; returns its file.
+
+    It has a name, and so results, of its own. The file lies in `folder`, by default with those results. Raises `BadParameter` for a
+    change of another form or of a parameter that the profile's notebooks do not have.
+    """
+    if not changes:
+        return profile
+    content = plan.load_profile(profile).model_dump(exclude_defaults=True)
+    runs = plan.make_plan(profile)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise BadParameter(f"--param {change!r} is not of the form name=value")
+        known(name, {n for run in runs for n in run.parts["parameters"]}, f"parameter of profile {profile}")
+        value = yaml.safe_load(text)
+        content.setdefault("parameters", {})[name] = value
+        for spec in content["runs"]:
+            spec.get("parameters", {}).pop(name, None)
+            if name in spec.get("each", {}):
+                spec["each"][name] = [value]
+    slug = re.sub(r"[^\w=+-]+", "_", "+".join([Path(profile).stem, *changes]))
+    file = (folder or paths.results_dir(slug)) / f"{slug}.yaml"
+    content["description"] += f" ({', '.join(changes)})"
+    write_atomically(file, yaml.safe_dump(content, sort_keys=False).encode())
+    return str(file)

@@ -1,0 +1,164 @@
+"""What a worker process does: it executes one notebook in a kernel of its own, says where it is, and why it failed."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from maskutils.batch import kernels
+from maskutils.batch.plan import Run
+from maskutils.batch.temporary import temporary_folder
+from maskutils.study.provenance import git_commit, machine
+
+LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and of an output that are kept
+Tell = Callable[[dict[str, Any]], None]
+
+
+def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], topic: str) -> dict[str, Any]:
+    """Execute one notebook in a kernel of its own; returns its state. Runs in a worker process, wherever that is.
+
+    `folders` is our `paths.environment`, `timeout` the seconds that a cell may take. The executed notebook is left in
+    `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it. Dask's `topic` hears where it is. Only one worker at
+    a time has a run: another one, of a batch that was killed, is waited for.
+    """
+    # Dask sets 64 KiB for its workers; a kernel that inherits it gives back its memory and faults it in again at every step.
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
+    os.environ.update(folders)
+    folder.mkdir(parents=True, exist_ok=True)
+    output = Path(run.parameters["output"]) if "output" in run.parameters else None
+    partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
+    with filelock.FileLock(folder / f".{run.id}.lock", poll_interval=0.5), _teller(topic) as tell:
+        tell({"event": "started", "run": run.id})
+        begun = time.time()
+        if output:
+            output.unlink(missing_ok=True)  # it is of an earlier time
+        error = _run(run, partial, timeout, tell)
+        if not error and output and not output.is_file():
+            error = f"it did not write {output}; end the notebook with records.save_records(table, output)"
+        os.replace(partial, failed if error else final)
+        (final if error else failed).unlink(missing_ok=True)
+    state = (
+        {"status": "failed", "error": error, "notebook": str(failed)}
+        if error
+        else {"status": "done", "notebook": str(final)}
+    )
+    return state | {"seconds": round(time.time() - begun, 1), "commit": git_commit(), "machine": machine()}
+
+
+def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
+    """Execute the notebook into `partial`; returns what went wrong, or nothing."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    ended: list[int] = []
+    at, before = {"cell": 0}, out_of_memory()
+
+    def started(cell: Mapping[str, Any], cell_index: int) -> None:
+        at["cell"] = cell_index
+        tell({"event": "cell", "run": run.id, "cell": cell_index + 1})
+
+    def executed(cell: Mapping[str, Any], **_: object) -> None:
+        shorten(cell)
+
+    with temporary_folder() as sockets:
+        try:
+            papermill.execute_notebook(
+                run.notebook,
+                partial,
+                dict(run.parameters),
+                kernel_name="python3",
+                language="python",
+                cwd=run.notebook.parent,
+                progress_bar=False,
+                execution_timeout=timeout,
+                config=kernels.through_files(str(sockets)),
+                kernel_manager_class=kernels.watched(ended),
+                on_cell_start=started,
+                on_cell_executed=executed,
+                shutdown_kernel="immediate",  # by then all that it wrote is whole on disk
+            )
+            return ""
+        except papermill.PapermillExecutionError as e:
+            return shortened(f"cell {e.cell_index + 1}: {e.ename}: {e.evalue}", LONGEST_ERROR)
+        except DeadKernelError:
+            error = meaning(ended[0] if ended else None, out_of_memory() - before)
+        except CellTimeoutError:
+            error = f"it took longer than {timeout} s (cell_timeout of the profile, or --timeout)"
+    _mark(partial, at["cell"], error)
+    return f"cell {at['cell'] + 1}: {error}"
+
+
+def meaning(code: int | None, killed: int = 0) -> str:
+    """What the exit code of a kernel says (below 0 a signal), where the system `killed` so many processes for memory meanwhile."""
+    if code is None:
+        return "the kernel died; how is not known"
+    if code >= 0:
+        return f"the kernel died: the cell ended it with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+    why = {
+        signal.SIGSEGV: "a fault of compiled code, or a stack that was too deep",
+        signal.SIGKILL: "the system had no memory left: run fewer workers"
+        if killed
+        else "somebody, or a limit of the system, ended it",
+        signal.SIGTERM: "somebody asked it to end",
+        signal.SIGABRT: "compiled code gave up",
+    }.get(-code, signal.strsignal(-code))
+    return f"the kernel died of signal {-code} ({name}): {why}"
+
+
+def out_of_memory() -> int:
+    """How many processes this machine has ended for want of memory; 0 where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _mark(path: Path, index: int, error: str) -> None:
+    """Show in the notebook at `path` that its cell `index` failed; papermill says of every cell that it was completed."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells[index:]:
+        cell.metadata.setdefault("papermill", {})["status"] = "pending"
+    cell = notebook.cells[index]
+    cell.metadata.papermill |= {"status": "failed", "exception": True}
+    if cell.cell_type == "code":
+        shorten(cell)
+        cell.outputs.append(nbformat.v4.new_output("error", ename="Stopped", evalue=error, traceback=[error]))
+    nbformat.write(notebook, path)
+
+
+def shorten(cell: Mapping[str, Any]) -> None:
+    """Cut the text in the outputs of a `cell` that is too long to keep; mutates it."""
+    for output in cell.get("outputs", ()):
+        for holder in (output, output.get("data", {})):
+            for kind in ("text", "text/plain", "text/html"):
+                if kind in holder:
+                    holder[kind] = shortened("".join(holder[kind]), LONGEST_OUTPUT)
+
+
+def shortened(text: str, longest: int) -> str:
+    """`text`, without its middle if it has more than `longest` characters."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]}\n... {len(text) - longest:,} characters left out ...\n{text[-longest // 2 :]}"
+
+
+@contextlib.contextmanager
+def _teller(topic: str) -> Iterator[Tell]:
+    """Gives a function that tells the batch what happens, if this is a Dask worker."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:
+        yield lambda event: None
+        return
+    yield lambda event: worker.log_event(topic, event)

@@ -1,0 +1,121 @@
+"""Status and steering: what has become of each run, why it would run again, and which runs an option chooses."""
+
+import json
+from pathlib import Path
+
+import filelock
+import pytest
+from projects import root, write_notebook, write_profile  # noqa: F401
+from test_cli import call
+from test_plan import state_of
+
+from maskutils.batch import plan, status
+from maskutils.core import paths
+from maskutils.core.checks import BadParameter
+
+
+@pytest.fixture
+def profile(root):  # noqa: F811
+    runs = [{"notebook": "first", "each": {"seeds": [[1], [2]]}}, {"notebook": "second", "after": ["first"]}]
+    return write_profile(root / "tiny.yaml", [*runs, {"notebook": "broken"}])
+
+
+def chosen(profile, **options):
+    runs = plan.make_plan(profile)
+    return [run.id for run in status.select(profile, runs, {run.id: plan.why(profile, run) for run in runs}, **options)]
+
+
+def test_each_run_is_done_failed_blocked_changed_running_or_missing(root, profile):  # noqa: F811
+    one, two, second, broken = plan.make_plan(profile)
+    state_of(root, profile, one)
+    state_of(root, profile, two, status="failed", error="it broke", notebook="runs/two.failed.ipynb")
+    state_of(root, profile, broken, parts=broken.parts | {"versions": {**broken.parts["versions"], "torch": "1.0"}})
+    found = status.statuses(profile, plan.make_plan(profile))
+    assert [found[run.id]["status"] for run in (one, two, second, broken)] == ["done", "failed", "blocked", "changed"]
+    assert found[two.id]["notebook"] == str(root / "results" / "tiny" / "runs" / "two.failed.ipynb")
+    assert found[second.id]["by"] == two.id
+    assert found[broken.id]["why"].startswith("versions: torch 1.0 -> ")
+    plan.state_file(profile, broken.id).unlink()
+    assert status.statuses(profile, [broken])[broken.id]["status"] == "missing"
+    with filelock.FileLock(plan.lock_file(profile, broken.id)):
+        assert status.statuses(profile, [broken])[broken.id]["status"] == "running"
+
+
+def test_what_changed_is_named(root, profile):  # noqa: F811
+    for run in plan.make_plan(profile):
+        state_of(root, profile, run)
+    write_notebook(root / "notebooks" / "first.ipynb", "print('other code')")
+    text = Path(profile).read_text().replace("notebook: broken", "notebook: broken\n  parameters: {seeds: [7]}")
+    Path(profile).write_text(text)
+    one, _, second, broken = plan.make_plan(profile)
+    assert "code cell 2" in status.changes(profile, one)
+    assert status.changes(profile, second) == ["upstream: first-1, first-2"]
+    assert status.changes(profile, broken) == ["parameters: seeds [0] -> [7]"]
+
+
+def test_a_pattern_chooses_runs_and_what_they_need(root, profile):  # noqa: F811
+    one, two, second, broken = (run.id for run in plan.make_plan(profile))
+    assert chosen(profile) == [one, two, second, broken]
+    assert chosen(profile, only=["sec*"]) == [one, two, second]
+    assert chosen(profile, only=["*1*", "broken"]) == [one, broken]
+    state_of(root, profile, plan.make_plan(profile)[0])
+    assert chosen(profile, only=["second"]) == [two, second]
+    assert chosen(profile, only=[one]) == []
+    assert chosen(profile, only=[one], force=True) == [one]
+    with pytest.raises(BadParameter, match=r"no run matches 'thrid'; there are: first-"):
+        chosen(profile, only=["thrid"])
+
+
+def test_only_failed_chooses_what_failed_although_it_was_mended_since(root, profile):  # noqa: F811
+    state_of(root, profile, plan.make_plan(profile)[3], status="failed")
+    assert chosen(profile, only_failed=True) == ["broken"]
+    write_notebook(root / "notebooks" / "broken.ipynb", "x = 'mended'")
+    assert chosen(profile, only_failed=True) == ["broken"]
+
+
+def test_a_variation_is_a_profile_of_its_own_with_results_of_its_own(root, profile):  # noqa: F811
+    own = status.variation(profile, ["seeds=[5, 6]"])
+    assert Path(own).parent == paths.results_dir(own) != paths.results_dir(profile)
+    assert [run.parameters["seeds"] for run in plan.make_plan(own)] == [[5, 6]] * 3
+    assert plan.load_profile(own).description == "a test (seeds=[5, 6])"
+    assert status.variation(profile, ["seeds=[5, 6]"]) == own
+    assert status.variation(profile, []) == profile
+    with pytest.raises(BadParameter, match="'seeds' is not of the form name=value"):
+        status.variation(profile, ["seeds"])
+    with pytest.raises(BadParameter, match=r"unknown parameter of profile .* 'sedes'"):
+        status.variation(profile, ["sedes=[1]"])
+
+
+def test_a_fraction_in_a_variation_is_kept_whole_in_its_name(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "real.ipynb", parameters="x: float = 1.0")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "real"}])
+    assert paths.results_dir(status.variation(profile, ["x=0.5"])).name == "tiny+x=0_5"
+    assert status.variation(profile, ["x=0.5"]) != status.variation(profile, ["x=0.25"])
+
+
+def test_what_made_a_result_is_told(root, profile):  # noqa: F811
+    run = plan.make_plan(profile)[0]
+    state_of(root, profile, run, commit="0123456789ab", machine={"processor": "p", "threads": "1"})
+    code, output = call("status", run.id, "--profile", profile)
+    told = json.loads(output)
+    assert code == 0
+    assert told["commit"] == "0123456789ab"
+    assert told["machine"]["processor"] == "p"
+    assert told["parameters"]["seeds"] == [1]
+    assert "torch" in told["versions"]
+    assert told["would run again"] == "no"
+    code, output = call("status", "frist", "--profile", profile)
+    assert code == 2
+    assert "unknown run 'frist'" in output
+
+
+def test_status_and_plan_print_json(root, profile):  # noqa: F811
+    code, output = call("status", "--profile", profile, "--json")
+    assert code == 0
+    assert [row["status"] for row in json.loads(output)] == ["missing"] * 4
+    code, output = call("plan", "--profile", profile, "--json", "--only", "broken", "--param", "seeds=[9]")
+    assert code == 0
+    rows = json.loads(output)
+    assert [bool(row["why"]) for row in rows] == [False, False, True]
+    assert rows[2]["parameters"]["seeds"] == [9]
+    assert not list((root / "results").glob("*"))  # it only looked
