@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from maskutils.core import paths
 from maskutils.core.approaches import names
-from maskutils.core.checks import BadParameter, fraction, known, positive
+from maskutils.core.checks import BadSetting, fraction, known, positive
 from maskutils.data.load import check_pair
 from maskutils.study import experiment
 from maskutils.study.inputs import with_whole_paths
@@ -26,24 +26,24 @@ TYPES |= {f"list[{t.__name__}]": list[t] for t in (str, int, float, dict)}
 
 
 def find_notebook(name: str) -> Path:
-    """The source notebook `name`; else `BadParameter` that lists them."""
+    """The source notebook `name`; else `BadSetting` that lists them."""
     folder = notebooks_folder()
     return folder / f"{known(name, [p.stem for p in folder.glob('*.ipynb')], 'notebook')}.ipynb"
 
 
 def notebooks_folder() -> Path:
-    """The folder of the source notebooks. Raises `BadParameter` with the way out if there is none."""
+    """The folder of the source notebooks. Raises `BadSetting` with the way out if there is none."""
     if not (folder := paths.notebooks_dir()).is_dir():
-        raise BadParameter(f"there are no notebooks at {folder}; {paths.INIT}")
+        raise BadSetting(f"there are no notebooks at {folder}; {paths.INIT}")
     return folder
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """The notebook at `path`. Raises `BadParameter` if it is not one."""
+    """The notebook at `path`. Raises `BadSetting` if it is not one."""
     try:
         return nbformat.read(path, as_version=4)
     except (ValueError, AttributeError, nbformat.ValidationError) as error:
-        raise BadParameter(f"{path} is not a notebook or is damaged ({error}); restore it with git") from None
+        raise BadSetting(f"{path} is not a notebook or is damaged ({error}); restore it with git") from None
 
 
 def code_cells(path: Path) -> list[str]:
@@ -54,25 +54,23 @@ def code_cells(path: Path) -> list[str]:
 def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
     """Name -> (type as written, default) of the one cell tagged `parameters`: one `name: type = literal` a line.
 
-    Raises `BadParameter` where there is no such cell, more than one, or a line of another form: papermill would inject
+    Raises `BadSetting` where there is no such cell, more than one, or a line of another form: papermill would inject
     all the same.
     """
     cells = [c for c in read_notebook(path).cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
-        raise BadParameter(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
+        raise BadSetting(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
     found = {}
     try:
         lines = ast.parse(cells[0].source).body
     except SyntaxError as error:
-        raise BadParameter(
-            f"{path.name}, parameters cell: {error}; it needs one `name: type = literal` a line"
-        ) from None
+        raise BadSetting(f"{path.name}, parameters cell: {error}; it needs one `name: type = literal` a line") from None
     for node in lines:
         try:
             kind = ast.unparse(node.annotation)
             found[node.target.id] = (known(kind, TYPES, "parameter type"), ast.literal_eval(node.value))
         except (AttributeError, ValueError, TypeError) as error:
-            raise BadParameter(
+            raise BadSetting(
                 f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({error})"
             ) from None
     return found
@@ -82,7 +80,7 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
     """The parameters of a run, defaults filled in: known, of the declared type, and in range where `Setup` knows the
     range.
 
-    Raises `BadParameter` that names the run.
+    Raises `BadSetting` that names the run.
     """
     resolved = {name: default for name, (_, default) in declared.items()}
     try:
@@ -96,14 +94,14 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
         experiment.check_names(setup)
         _check_more(resolved)
     except ValidationError:
-        raise BadParameter(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
-    except BadParameter as error:
-        raise BadParameter(f"{run_id}: {error}") from None
+        raise BadSetting(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
+    except BadSetting as error:
+        raise BadSetting(f"{run_id}: {error}") from None
     return resolved
 
 
 def _check_more(parameters: Mapping[str, Any]) -> None:
-    """Names and ranges of parameters that no `Setup` holds. Raises `BadParameter`."""
+    """Names and ranges of parameters that no `Setup` holds. Raises `BadSetting`."""
     for name in [*parameters.get("rankings", ()), *([parameters["method"]] if "method" in parameters else ())]:
         known(name, names("mask", "control"), "method")
     for pair in parameters.get("pairs", ()):

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskutils.batch.notebooks import check_parameters, code_cells, find_notebook, notebook_parameters
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, content_key, known
+from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import code_key, imports_in_cell
@@ -79,27 +79,27 @@ def profiles() -> list[str]:
 def load_profile(name: str) -> Profile:
     """The profile `name`, or the one in a file of the user's own ("my.yaml").
 
-    Raises `BadParameter` for an unknown name, a missing file or one with faults.
+    Raises `BadSetting` for an unknown name, a missing file or one with faults.
     """
     own = Path(name).suffix in (".yaml", ".yml")
     if own and Path(name).stem in profiles() and not Path(name).resolve().is_relative_to(paths.PROFILES):
-        raise BadParameter(
+        raise BadSetting(
             f"profile {name} has the name of one that ships, and would write over its results; rename the file"
         )
     file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
     try:
         content = _Loader(file.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise BadParameter(f"profile {file} cannot be read: {error}") from None
+        raise BadSetting(f"profile {file} cannot be read: {error}") from None
     if not isinstance(content, dict):
-        raise BadParameter(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
+        raise BadSetting(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
     return checked(Profile, content)
 
 
 def make_plan(name: str) -> list[Run]:
     """The runs of profile `name`, each after those it needs, with every parameter checked.
 
-    Raises `BadParameter` for anything wrong with profile, notebooks or parameters: nothing has started then.
+    Raises `BadSetting` for anything wrong with profile, notebooks or parameters: nothing has started then.
     """
     profile, runs = load_profile(name), []
     specs = [
@@ -116,7 +116,7 @@ def make_plan(name: str) -> list[Run]:
             own = {k: v for k, v in profile.parameters.items() if k in declared[notebook]} | spec.parameters | varied
             runs.append(_run(name, notebook, spec, varied, own, declared[notebook], runs))
             if runs[-1].id in {run.id for run in runs[:-1]}:
-                raise BadParameter(
+                raise BadSetting(
                     f"profile {name} runs {runs[-1].id} twice; join the two, or vary a parameter under `each`"
                 )
     return runs
@@ -139,7 +139,7 @@ def _run(
     ]
     missing = set(spec.after) - {r.notebook.stem for r in after}
     if missing:
-        raise BadParameter(
+        raise BadSetting(
             f"{run_id} comes after {', '.join(sorted(missing))}, which profile {profile} does not run before it"
         )
     code = code_cells(path)

@@ -19,7 +19,7 @@ from maskutils.batch import kernels, plan
 from maskutils.batch.estimates import longest_paths
 from maskutils.batch.plan import Run
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, file_digest, read_json, write_json
 from maskutils.results import records
 from maskutils.study.inputs import check_inputs
@@ -43,7 +43,7 @@ def reproduce(
 
     Runs that are done stay as they are, unless `force`. `workers` processes on this machine (by default one a core, or one
     where there is a GPU), or those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
-    "skipped", "started", "done", "failed" and "blocked" (something it comes after failed). Raises `BadParameter` before
+    "skipped", "started", "done", "failed" and "blocked" (something it comes after failed). Raises `BadSetting` before
     anything starts, `Busy` if another batch holds the results.
     """
     runs = plan.make_plan(profile)
@@ -187,7 +187,7 @@ def client(workers: int, scheduler: str | None) -> Iterator[Any]:
         try:
             remote = Client(scheduler, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
-            raise BadParameter(
+            raise BadSetting(
                 f"no Dask scheduler at {scheduler!r} ({error}); start one, or leave --scheduler out"
             ) from None
         with remote:
@@ -208,7 +208,7 @@ def client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def exclusive(profile: str) -> Iterator[None]:
-    """Hold the results of `profile`. Raises `Busy` if another batch does, `BadParameter` if they cannot be written."""
+    """Hold the results of `profile`. Raises `Busy` if another batch does, `BadSetting` if they cannot be written."""
     folder = paths.results_dir(profile)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ def exclusive(profile: str) -> Iterator[None]:
     except filelock.Timeout:
         raise Busy(f"another batch works on {folder}; wait for it, or set MASKUTILS_ROOT to work elsewhere") from None
     except OSError as error:
-        raise BadParameter(
+        raise BadSetting(
             f"cannot write to {folder} ({error}); free it, or set MASKUTILS_ROOT to a folder that can be written"
         ) from None
     try:

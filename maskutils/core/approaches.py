@@ -117,7 +117,7 @@ def find(name: str) -> Approach | None:
 
 
 def described(name: str) -> Approach:
-    """The description of `name`; else `BadParameter` that lists those there are."""
+    """The description of `name`; else `BadSetting` that lists those there are."""
     every()
     return APPROACHES[known(name, APPROACHES, "approach")]
 

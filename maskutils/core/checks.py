@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable)
 
 
-class BadParameter(ValueError):
+class BadSetting(ValueError):
     """A setting that is unknown, of the wrong type or out of range; the message names it, what is known and the way
     out.
     """
@@ -47,26 +47,26 @@ def needs(group: str, *packages: str) -> Iterator[None]:
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:
-    """`name` itself if it is among `names`; else `BadParameter` that lists them and offers the nearest."""
+    """`name` itself if it is among `names`; else `BadSetting` that lists them and offers the nearest."""
     names = sorted(names)
     if name in names:
         return name
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise BadParameter(f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")
+    raise BadSetting(f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")
 
 
 def positive(name: str, value: float) -> float:
-    """`value` if it is above 0; else `BadParameter`."""
+    """`value` if it is above 0; else `BadSetting`."""
     if not value > 0:
-        raise BadParameter(f"{name} = {value!r} must be greater than 0")
+        raise BadSetting(f"{name} = {value!r} must be greater than 0")
     return value
 
 
 def fraction(name: str, value: float) -> float:
-    """`value` if it is in (0, 1]; else `BadParameter`."""
+    """`value` if it is in (0, 1]; else `BadSetting`."""
     if not 0 < value <= 1:
-        raise BadParameter(f"{name} {value!r} is outside (0, 1]")
+        raise BadSetting(f"{name} {value!r} is outside (0, 1]")
     return value
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 
-from maskutils.core.checks import BadParameter, known
+from maskutils.core.checks import BadSetting, known
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data import pair as base
@@ -66,7 +66,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     split 65 : 10 : 25, with at least one image in each part. Files and folders whose name begins with a dot are left
     out. A copy of a file under another name is not recognised.
 
-    Raises `BadParameter` for folders that are not there or not laid out so, for images that are damaged, too few, in
+    Raises `BadSetting` for folders that are not there or not laid out so, for images that are damaged, too few, in
     source and target both, or of several modes or sizes, and for classes that are the same in part; each with the way
     out.
     """
@@ -83,7 +83,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
 
 
 def check(name: str, classes: str = "all") -> str:
-    """`name` itself if both folders of "folders:SOURCE:TARGET" are there, with class folders that go together; else `BadParameter`.
+    """`name` itself if both folders of "folders:SOURCE:TARGET" are there, with class folders that go together; else `BadSetting`.
 
     No image is opened.
     """
@@ -101,16 +101,16 @@ def _check(loading: Loading) -> None:
     known(loading.damaged, ("refuse", "skip"), "damaged")
     known(loading.classes, ("all", "common"), "classes")
     if loading.channels not in (0, 1, 3):
-        raise BadParameter(f"channels = {loading.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
+        raise BadSetting(f"channels = {loading.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
     if loading.size < 0:
-        raise BadParameter(f"size = {loading.size!r} is not a side in pixels, or 0 (as the images are)")
+        raise BadSetting(f"size = {loading.size!r} is not a side in pixels, or 0 (as the images are)")
 
 
 def _roots(name: str) -> list[tuple[Path, str]]:
     """The two folders of `name`, each with a name as short as tells them apart."""
     parts = name.removeprefix(FOLDERS).split(":")
     if len(parts) != 2 or not all(parts):
-        raise BadParameter(f"{name!r} is not of the form '{FOLDERS}SOURCE:TARGET', two folders whose paths have no ':'")
+        raise BadSetting(f"{name!r} is not of the form '{FOLDERS}SOURCE:TARGET', two folders whose paths have no ':'")
     roots = [Path(os.path.abspath(Path(part).expanduser())) for part in parts]
     for depth in range(1, max(len(root.parts) for root in roots) + 1):
         names = ["/".join(root.parts[-depth:]) for root in roots]
@@ -122,10 +122,10 @@ def _roots(name: str) -> list[tuple[Path, str]]:
 def _listed(root: Path, name: str) -> Folder:
     """The classes and images below `root`, in the order of their names."""
     if not root.is_dir():
-        raise BadParameter(f"{root} is not a folder; give one that holds a folder of images for each class")
+        raise BadSetting(f"{root} is not a folder; give one that holds a folder of images for each class")
     classes = tuple(sorted(c.name for c in root.iterdir() if c.is_dir() and not c.name.startswith(".")))
     if not classes:
-        raise BadParameter(f"{root} has no class folders; put the images of each class into a folder of its own there")
+        raise BadSetting(f"{root} has no class folders; put the images of each class into a folder of its own there")
     labels = {c: i for i, c in enumerate(classes)}
     found = make_dataset(root, labels, is_valid_file=partial(_is_image, root), allow_empty=True)
     return Folder(root, name, classes, tuple(f for f, _ in found), tuple(y for _, y in found))
@@ -141,7 +141,7 @@ def _enough(folder: Folder) -> Folder:
     counts = Counter(folder.labels)
     for label, name in enumerate(folder.classes):
         if counts[label] < 3:
-            raise BadParameter(
+            raise BadSetting(
                 f"class folder {folder.root / name} has {counts[label]} readable images ({' '.join(IMG_EXTENSIONS)}); a class needs 3, "
                 "one each to train, validate and test: add images, or take the folder away"
             )
@@ -149,11 +149,11 @@ def _enough(folder: Folder) -> Folder:
 
 
 def _apart(source: Folder, target: Folder) -> None:
-    """Raise `BadParameter` if a file is there twice, be it through links."""
+    """Raise `BadSetting` if a file is there twice, be it through links."""
     times = Counter(os.path.realpath(file) for file in source.files + target.files)
     twice = [file for file, n in times.items() if n > 1]
     if twice:
-        raise BadParameter(
+        raise BadSetting(
             f"{len(twice)} image files are there twice in {source.root} and {target.root}, such as {twice[0]}: what is trained on would "
             "leak into the test, and the source into the target; give two folders that share no file"
         )
@@ -165,12 +165,12 @@ def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Fold
     lists = [f"{side.name} has {_first([c for c in side.classes if c not in common])}" for side in (source, target)]
     if classes == "common":
         if not common:
-            raise BadParameter(
+            raise BadSetting(
                 f"no class is in common: {'; '.join(lists)}. Rename the folders, or set classes all {how('classes', 'all')}"
             )
         return source.only(source.files, common), target.only(target.files, common)
     if common and source.classes != target.classes:
-        raise BadParameter(
+        raise BadSetting(
             f"{len(common)} classes are on both sides and others on one only: {'; '.join(lists)}. Rename or move them, or set "
             f"classes common to keep only those {how('classes', 'common')}"
         )
@@ -190,9 +190,7 @@ def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], lis
     sides = [_enough(side.only(headers)) for side in sides]
     unknown = Counter(mode for mode, _ in headers.values() if mode not in READABLE)
     if unknown:
-        raise BadParameter(
-            f"values of mode {counted(unknown)} have no fixed range; save these images with 8 or 16 bits"
-        )
+        raise BadSetting(f"values of mode {counted(unknown)} have no fixed range; save these images with 8 or 16 bits")
     return sides, list(headers.values())
 
 
@@ -201,7 +199,7 @@ def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
     if damaged:
         what = f"{len(damaged)} of {n} images cannot be read: {_first(damaged, 5)}"
         if policy == "refuse":
-            raise BadParameter(f"{what}; replace them, or set damaged skip to leave them out {how('damaged', 'skip')}")
+            raise BadSetting(f"{what}; replace them, or set damaged skip to leave them out {how('damaged', 'skip')}")
         warnings.warn(f"{what}; they are left out", stacklevel=5)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import functional as F
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data.pair import Loading
@@ -45,10 +45,10 @@ class Recipe:
     shape: tuple[int, ...]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """The tensor of `image`. Raises `BadParameter` if `transform` gives another shape than for other images."""
+        """The tensor of `image`. Raises `BadSetting` if `transform` gives another shape than for other images."""
         x = self._transformed(image) if self.transform is None else self.transform(_as(image, "RGB"))
         if x.shape != self.shape:
-            raise BadParameter(
+            raise BadSetting(
                 f"transform gives {tuple(x.shape)} for an image of {_by(image.size)}, {self.shape} for others; end it in a crop"
             )
         return x.float()
@@ -84,7 +84,7 @@ class Streamed(Dataset):
 def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
     """How the images of both sides are read, with what was left open in `loading` taken from all `headers`.
 
-    Raises `BadParameter` where they do not agree, and for a `transform` that gives no float tensor.
+    Raises `BadSetting` where they do not agree, and for a `transform` that gives no float tensor.
     """
     if loading.transform is None:
         channels = loading.channels or _channels(Counter(mode for mode, _ in headers))
@@ -93,7 +93,7 @@ def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
     x = loading.transform(Image.new("RGB", headers[0][1]))
     if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_floating_point():
         found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise BadParameter(f"transform gives {found}, not a float tensor (C, H, W); add torchvision's ToTensor()")
+        raise BadSetting(f"transform gives {found}, not a float tensor (C, H, W); add torchvision's ToTensor()")
     return Recipe(0, 3, loading.transform, tuple(x.shape))
 
 
@@ -102,7 +102,7 @@ def _channels(modes: Counter) -> int:
         return 1
     if modes.keys() == {"RGB"}:
         return 3
-    raise BadParameter(
+    raise BadSetting(
         f"images are neither all grey nor all RGB: {counted(modes)}; set channels 1 or channels 3 {how('channels', 3)}"
     )
 
@@ -110,11 +110,11 @@ def _channels(modes: Counter) -> int:
 def _side(sizes: Counter) -> int:
     small, large = (choose(sizes, key=lambda s: (s[0] * s[1], s)) for choose in (min, max))
     if len(sizes) > 1:
-        raise BadParameter(
+        raise BadSetting(
             f"images have {len(sizes)} sizes, from {_by(small)} to {_by(large)}; pass size=, a side in pixels {how('size', 64)}"
         )
     if small[0] != small[1]:
-        raise BadParameter(
+        raise BadSetting(
             f"images are {_by(small)}, not square; pass size=, a side in pixels, to cut the middle out {how('size', 64)}"
         )
     return small[0]
@@ -168,7 +168,7 @@ def _as(image: Image.Image, mode: str) -> Image.Image:
 def statistics(data: Dataset, train: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Mean and std (C, 1, 1) of the images at `train`; of no more than `SAMPLE` of them if they are streamed.
 
-    Raises `BadParameter` where there is nothing to divide by.
+    Raises `BadSetting` where there is nothing to divide by.
     """
     if isinstance(data, Streamed):
         train = train[torch.randperm(len(train), generator=generator(seed, "statistics"))[:SAMPLE]]
@@ -178,7 +178,7 @@ def statistics(data: Dataset, train: Tensor, seed: int) -> tuple[Tensor, Tensor]
         moments += torch.stack([x.mean(1), x.square().mean(1)]) / len(train)
     mean, std = moments[0], (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     if not std.min() > 1e-6:
-        raise BadParameter(
+        raise BadSetting(
             f"std of the source's train split is {std.tolist()} by channel, so it cannot be normalised; check the images, or set "
             f"channels 1 {how('channels', 1)}"
         )

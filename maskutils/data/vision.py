@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, needs, register
+from maskutils.core.checks import BadSetting, needs, register
 from maskutils.data.embedded import DIGITS, MEAN, STD, domain, mnist_5k
 from maskutils.data.pair import PAIRS, Domain, Loading, Pair, split, subset
 
@@ -52,7 +52,7 @@ PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard
 def open_set(name: str, train: bool, loading: Loading) -> Dataset:
     """torchvision's data set `name`, its training or its test half; downloaded if it is not at the data root.
 
-    Raises `BadParameter` that says which files to put where, if it is neither there nor can be had.
+    Raises `BadSetting` that says which files to put where, if it is neither there nor can be had.
     """
     with needs("study"):
         from filelock import FileLock
@@ -69,7 +69,7 @@ def open_set(name: str, train: bool, loading: Loading) -> Dataset:
         with FileLock(root / ".lock"):  # one download at a time
             return opener(datasets, root, train, True)
     except (OSError, RuntimeError, urllib.error.URLError) as error:
-        raise BadParameter(
+        raise BadSetting(
             f"data set {name!r} is not at {root} and cannot be had ({error}); put there {files}, or name another folder with "
             "--data-root or $MASKUTILS_DATA_ROOT"
         ) from None

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskutils.core.checks import BadParameter, known, needs, register
+from maskutils.core.checks import BadSetting, known, needs, register
 from maskutils.core.seeds import seeded
 from maskutils.models.parts import head_name, set_submodule
 
@@ -24,7 +24,7 @@ def build_model(
 
     `name` is one of `MODELS`, or any of torchvision's classification networks. `weights` are none (freshly initialised by
     `seed`), the name of torchvision's own ("DEFAULT", "IMAGENET1K_V1"; downloaded on first use, with a fresh head unless `n_classes` is
-    theirs), or a .safetensors file of a state dict. Raises `BadParameter` for an unknown name, for weights that
+    theirs), or a .safetensors file of a state dict. Raises `BadSetting` for an unknown name, for weights that
     cannot be had and for those of another network, with the keys that differ.
 
     >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
@@ -47,7 +47,7 @@ def is_file(weights: str) -> bool:
 
 
 def check_model(name: str) -> str:
-    """`name` itself if there is a network of that name; else `BadParameter`."""
+    """`name` itself if there is a network of that name; else `BadSetting`."""
     return name if name in MODELS else known(name, [*MODELS, *torchvision_names()], "model")
 
 
@@ -101,7 +101,7 @@ def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: i
             _with_stem(model, name, in_channels, small)
         return model
     if in_channels != 3:
-        raise BadParameter(
+        raise BadSetting(
             f"the weights {weights!r} of {name} are for 3 channels, the images have {in_channels}; load them with channels 3"
         )
     chosen = _weights_of(name, weights)
@@ -109,7 +109,7 @@ def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: i
         model = _with_one_answer(torchvision.models.get_model(name, weights=chosen))
     except (OSError, RuntimeError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise BadParameter(
+        raise BadSetting(
             f"the weights {chosen} cannot be downloaded ({error}); put {chosen.url} into {folder}"
         ) from None
     return model if n_classes == len(chosen.meta["categories"]) else with_head(model, n_classes)
@@ -124,9 +124,9 @@ def _with_one_answer(model: nn.Module) -> nn.Module:
 
 
 def _weights_of(name: str, weights: str) -> Any:
-    """torchvision's weights of that name for a network. Raises `BadParameter` that lists those there are."""
+    """torchvision's weights of that name for a network. Raises `BadSetting` that lists those there are."""
     if name in MODELS:
-        raise BadParameter(
+        raise BadSetting(
             f"model {name!r} has no pretrained weights {weights!r}; give a .safetensors file, or a network of torchvision's"
         )
     with needs("study"):
@@ -138,9 +138,9 @@ def _weights_of(name: str, weights: str) -> Any:
 
 
 def check_head_fits(name: str, weights: str, n_classes: int) -> None:
-    """Raise `BadParameter` if torchvision's `weights` of `name` have a head for another number of classes."""
+    """Raise `BadSetting` if torchvision's `weights` of `name` have a head for another number of classes."""
     if not is_file(weights) and len(_weights_of(name, weights).meta["categories"]) != n_classes:
-        raise BadParameter(
+        raise BadSetting(
             f"source_steps = 0, but the weights {weights!r} of {name} have no head for the {n_classes} classes of the source; train one "
             "with source_steps, or give a .safetensors file of a network that does the source task already"
         )
@@ -156,7 +156,7 @@ def _with_stem(model: nn.Module, name: str, in_channels: int, small: bool) -> No
     """Replace the first convolution by one for `in_channels`; `small`: 3x3 with stride 1. Mutates `model`."""
     first = next((n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
-        raise BadParameter(
+        raise BadSetting(
             f"model {name!r} begins with no convolution to adapt to {in_channels} channels; load the images with channels=3"
         )
     old = model.get_submodule(first)
@@ -186,16 +186,16 @@ def with_head(model: nn.Module, n_classes: int) -> nn.Module:
 
 
 def weights_file(path: str | Path) -> Path:
-    """`path` as a file of weights that may be read. Raises `BadParameter` for a pickle, and where there is none."""
+    """`path` as a file of weights that may be read. Raises `BadSetting` for a pickle, and where there is none."""
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
-        raise BadParameter(
+        raise BadSetting(
             f"{path} may hold a pickle, which can run code when it is read, and is refused; convert it once where you trust it: "
             "state = torch.load(path, map_location='cpu', weights_only=True); state = state.get('state_dict', state); "
             "safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, 'weights.safetensors')"
         )
     if not path.is_file():
-        raise BadParameter(
+        raise BadSetting(
             f"weights {path}: there is no such file; give a .safetensors file, or the name of torchvision's weights"
         )
     return path
@@ -204,14 +204,14 @@ def weights_file(path: str | Path) -> Path:
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     """`model` with the state dict of a .safetensors file; mutates `model`.
 
-    Raises `BadParameter` for a pickled checkpoint (nothing is unpickled here), a missing or damaged file, and one of another
+    Raises `BadSetting` for a pickled checkpoint (nothing is unpickled here), a missing or damaged file, and one of another
     network, with the names and shapes that differ.
     """
     path = weights_file(path)
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise BadParameter(f"weights {path} cannot be read ({error})") from None
+        raise BadSetting(f"weights {path} cannot be read ({error})") from None
     mine = {n: tuple(t.shape) for n, t in model.state_dict().items()}
     missing, unexpected = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
     shapes = [
@@ -222,6 +222,6 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     if missing or unexpected or shapes:
         faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         said = "; ".join(f"{len(v)} {k}: {', '.join(v[:5])}" for k, v in faults.items() if v)
-        raise BadParameter(f"weights {path} are of another network than {type(model).__name__}: {said}")
+        raise BadSetting(f"weights {path} are of another network than {type(model).__name__}: {said}")
     model.load_state_dict(state)
     return model

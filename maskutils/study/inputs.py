@@ -31,7 +31,7 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def check_inputs(*notebooks: Mapping[str, Any]) -> None:
     """Check the image folders and weights that the parameters of `notebooks` name, each once; download torchvision's weights.
 
-    Raises `BadParameter` for what is missing or has the wrong form.
+    Raises `BadSetting` for what is missing or has the wrong form.
     """
     classes = [Images(**p.get("images", {})).classes for p in notebooks]
     for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
