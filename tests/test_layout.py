@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import maskutils
 from maskutils.batch import app, cli, layout, plan
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.results.records import load_records
 
 
@@ -59,7 +59,7 @@ def test_files_that_are_there_stay_and_are_named(elsewhere):
 
 
 def test_the_checkout_and_a_file_are_refused(elsewhere):
-    with pytest.raises(BadParameter, match="is the checkout, which is a project already"):
+    with pytest.raises(BadSetting, match="is the checkout, which is a project already"):
         layout.lay_out(paths.checkout())
     (elsewhere / "file").touch()
     code, output = call("init", "file")

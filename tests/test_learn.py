@@ -5,7 +5,7 @@ import torch
 from networks import NETS, easy, state, with_norm
 from torch import nn
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.parts import maskable
@@ -157,13 +157,13 @@ def test_shuffled_has_the_counts_of_its_base_in_every_layer_and_other_places(tra
     ],
 )
 def test_an_unknown_name_gets_a_suggestion(call, message):
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(BadSetting, match=message):
         call(NETS["mlp"]())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_unknown_option_is_refused(trained, method):
-    with pytest.raises(BadParameter, match=r"unknown option .*'tua'"):
+    with pytest.raises(BadSetting, match=r"unknown option .*'tua'"):
         learn_mask(trained, easy(), method, density=0.5, steps=1, tua=1.0)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.models.networks import (
     MODELS,
     _with_stem,
@@ -96,7 +96,7 @@ def test_cnn_takes_images_of_any_size(size):
 
 
 def test_an_unknown_network_gets_a_suggestion():
-    with pytest.raises(BadParameter, match=r"unknown model 'resnet81'.*Did you mean 'resnet18'"):
+    with pytest.raises(BadSetting, match=r"unknown model 'resnet81'.*Did you mean 'resnet18'"):
         build_model("resnet81")
 
 
@@ -198,7 +198,7 @@ def test_for_task_is_a_mere_copy_where_one_head_serves_both(net):
 
 
 def test_for_task_refuses_an_unknown_task(net):
-    with pytest.raises(BadParameter, match=r"unknown task 'sourse'.*Did you mean 'source'"):
+    with pytest.raises(BadSetting, match=r"unknown task 'sourse'.*Did you mean 'source'"):
         for_task(with_target_head(net, 6), "sourse")
 
 
@@ -225,7 +225,7 @@ def test_a_head_that_is_not_linear_gets_no_sibling():
 def test_every_classification_network_of_torchvision_is_known_by_name_and_no_other():
     assert {"resnet50", "vit_b_16", "swin_t", "mobilenet_v3_large", "efficientnet_b0"} <= set(torchvision_names())
     assert not [name for name in torchvision_names() if "rcnn" in name or "deeplab" in name]
-    with pytest.raises(BadParameter, match=r"unknown model 'resnet5'.*Did you mean 'resnet50'"):
+    with pytest.raises(BadSetting, match=r"unknown model 'resnet5'.*Did you mean 'resnet50'"):
         build_model("resnet5")
 
 
@@ -243,12 +243,12 @@ def test_the_first_convolution_takes_the_channels_of_the_images(name):
 
 
 def test_a_network_that_begins_with_no_convolution_says_so():
-    with pytest.raises(BadParameter, match="'plain' begins with no convolution to adapt to 1 channels"):
+    with pytest.raises(BadSetting, match="'plain' begins with no convolution to adapt to 1 channels"):
         _with_stem(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "plain", 1, small=False)
 
 
 def test_pretrained_weights_are_for_three_channels():
-    with pytest.raises(BadParameter, match="weights 'DEFAULT' of resnet18 are for 3 channels, the images have 1"):
+    with pytest.raises(BadSetting, match="weights 'DEFAULT' of resnet18 are for 3 channels, the images have 1"):
         build_model("resnet18", 10, 1, 224, weights="DEFAULT")
 
 
@@ -266,31 +266,31 @@ def test_weights_come_from_a_safetensors_file(saved):
 
 
 def test_weights_of_another_network_are_refused_with_the_keys_that_differ(saved):
-    with pytest.raises(BadParameter, match=r"another network than Sequential: .*missing: 1.bias.*unexpected: 0.bias.*"):
+    with pytest.raises(BadSetting, match=r"another network than Sequential: .*missing: 1.bias.*unexpected: 0.bias.*"):
         load_weights(build_model("mlp"), saved[1])
-    with pytest.raises(BadParameter, match=r"1 of another shape: 0.weight \(8, 1, 5, 5\) for \(8, 3, 5, 5\)"):
+    with pytest.raises(BadSetting, match=r"1 of another shape: 0.weight \(8, 1, 5, 5\) for \(8, 3, 5, 5\)"):
         build_model("cnn", in_channels=3, weights=saved[1])
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "model.ckpt"])
 def test_a_pickled_checkpoint_is_refused_and_says_how_to_convert(name, tmp_path):
     torch.save(build_model("cnn").state_dict(), tmp_path / name)
-    with pytest.raises(BadParameter, match=r"may hold a pickle.*safetensors.torch.save_file"):
+    with pytest.raises(BadSetting, match=r"may hold a pickle.*safetensors.torch.save_file"):
         build_model("cnn", weights=str(tmp_path / name))
 
 
 def test_missing_or_damaged_weights_are_refused(tmp_path):
-    with pytest.raises(BadParameter, match=r"none\.safetensors: there is no such file"):
+    with pytest.raises(BadSetting, match=r"none\.safetensors: there is no such file"):
         build_model("cnn", weights=str(tmp_path / "none.safetensors"))
     (tmp_path / "half.safetensors").write_bytes(b"half of a file")
-    with pytest.raises(BadParameter, match="cannot be read"):
+    with pytest.raises(BadSetting, match="cannot be read"):
         build_model("cnn", weights=str(tmp_path / "half.safetensors"))
 
 
 def test_names_of_weights_are_checked_before_anything_is_downloaded():
-    with pytest.raises(BadParameter, match=r"unknown weights of resnet18 'IMAGENET'; known: .*IMAGENET1K_V1"):
+    with pytest.raises(BadSetting, match=r"unknown weights of resnet18 'IMAGENET'; known: .*IMAGENET1K_V1"):
         build_model("resnet18", in_channels=3, weights="IMAGENET")
-    with pytest.raises(BadParameter, match="model 'cnn' has no pretrained weights 'DEFAULT'"):
+    with pytest.raises(BadSetting, match="model 'cnn' has no pretrained weights 'DEFAULT'"):
         build_model("cnn", weights="DEFAULT")
 
 
@@ -299,7 +299,7 @@ def test_pretrained_weights_that_cannot_be_had_say_what_to_put_where(monkeypatch
         raise OSError("no network here")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(BadParameter, match=r"no network here\); put https://.*resnet18.*into .*checkpoints"):
+    with pytest.raises(BadSetting, match=r"no network here\); put https://.*resnet18.*into .*checkpoints"):
         build_model("resnet18", in_channels=3, weights="DEFAULT")
 
 
@@ -338,7 +338,7 @@ class HeadFirst(nn.Module):
 def test_a_network_can_say_which_module_is_its_head():
     assert (head_name(HeadFirst()), head_name(HeadFirst("fc"))) == ("body", "fc")
     assert maskable(HeadFirst("fc")) == ["body.weight"]
-    with pytest.raises(BadParameter, match=r"unknown head_name 'fx'; known: body, fc"):
+    with pytest.raises(BadSetting, match=r"unknown head_name 'fx'; known: body, fc"):
         head_name(HeadFirst("fx"))
 
 
@@ -366,7 +366,7 @@ def test_networks_with_extra_answers_give_one(name):
 
 def test_weights_of_a_network_of_ours_are_refused_wherever_they_are_asked_for():
     for ask in (lambda: build_model("cnn", weights="DEFAULT"), lambda: pretrained_transform("mlp", "DEFAULT")):
-        with pytest.raises(BadParameter, match=r"has no pretrained weights 'DEFAULT'; give a \.safetensors file"):
+        with pytest.raises(BadSetting, match=r"has no pretrained weights 'DEFAULT'; give a \.safetensors file"):
             ask()
 
 
@@ -374,7 +374,7 @@ def test_pretrained_weights_do_the_source_task_only_with_its_number_of_classes()
     check_head_fits("resnet18", "DEFAULT", 1000)
     check_head_fits("resnet18", "own.safetensors", 10)
     with pytest.raises(
-        BadParameter, match="source_steps = 0, but the weights 'DEFAULT' of resnet18 have no head for the 10"
+        BadSetting, match="source_steps = 0, but the weights 'DEFAULT' of resnet18 have no head for the 10"
     ):
         check_head_fits("resnet18", "DEFAULT", 10)
 

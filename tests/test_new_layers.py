@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.layers.bernoulli import Bernoulli
 from maskutils.masks.layers.continuous_sparsification import ContinuousSparsification
@@ -150,7 +150,7 @@ def test_a_winning_subnetwork_has_both_gradients():
 @pytest.mark.parametrize("options", [{}, {"of": "winning_subnetwork"}])
 def test_learn_mask_refuses_what_learns_weights_too(options):
     method = "shuffled" if options else "winning_subnetwork"
-    with pytest.raises(BadParameter, match=r"'winning_subnetwork' learns the weights.*learn_subnetwork"):
+    with pytest.raises(BadSetting, match=r"'winning_subnetwork' learns the weights.*learn_subnetwork"):
         learn_mask(network(), DATA, method, density=0.5, **options)
 
 

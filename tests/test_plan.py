@@ -11,7 +11,7 @@ from projects import root, write_notebook, write_profile  # noqa: F401
 
 from maskutils.batch import plan
 from maskutils.core import files
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest
 from maskutils.study import inputs, provenance
 
@@ -53,7 +53,7 @@ def test_every_notebook_has_parameters_that_are_checked(notebook):
 
 
 def test_unknown_profile_is_refused_with_the_known_ones():
-    with pytest.raises(BadParameter, match=r"unknown profile 'defualt'.*Did you mean 'default'"):
+    with pytest.raises(BadSetting, match=r"unknown profile 'defualt'.*Did you mean 'default'"):
         plan.make_plan("defualt")
 
 
@@ -76,7 +76,7 @@ def test_unknown_profile_is_refused_with_the_known_ones():
 )
 def test_faults_of_a_profile_are_refused_before_anything_runs(root, runs, message):  # noqa: F811
     write_notebook(root / "notebooks" / "reals.ipynb", parameters="x: float = 1.0\nxs: list[float] = [1.0]")
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(BadSetting, match=message):
         plan.make_plan(write_profile(root / "bad.yaml", runs))
 
 
@@ -106,7 +106,7 @@ def test_a_run_is_named_for_the_settings_it_varies(root):  # noqa: F811
 )
 def test_faults_of_a_profiles_text_are_refused(root, text, message):  # noqa: F811
     (root / "bad.yaml").write_text(text)
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(BadSetting, match=message):
         plan.make_plan(str(root / "bad.yaml"))
 
 
@@ -122,7 +122,7 @@ def test_two_profiles_of_one_name_do_not_share_results(root, profile):  # noqa: 
     assert plan.make_plan(profile)
     (root / "other").mkdir()
     other = write_profile(root / "other" / "tiny.yaml", [{"notebook": "first"}])
-    with pytest.raises(BadParameter, match=r"holds the results of profile .*tiny\.yaml; rename"):
+    with pytest.raises(BadSetting, match=r"holds the results of profile .*tiny\.yaml; rename"):
         plan.make_plan(other)
     (root / "tiny.yaml").unlink()  # it was moved
     assert plan.make_plan(other)
@@ -140,14 +140,14 @@ def test_what_is_done_is_planned_quickly_and_without_torch(root):  # noqa: F811
 
 
 def test_a_misspelt_common_parameter_is_refused(root):  # noqa: F811
-    with pytest.raises(BadParameter, match="unknown parameter of profile"):
+    with pytest.raises(BadSetting, match="unknown parameter of profile"):
         plan.make_plan(write_profile(root / "bad.yaml", [{"notebook": "first"}], sedes=[1]))
 
 
 @pytest.mark.parametrize("text", ["runs: [", "just text", "[1, 2]", ""])
 def test_a_profile_that_is_not_a_mapping_is_refused(root, text):  # noqa: F811
     (root / "bad.yaml").write_text(text)
-    with pytest.raises(BadParameter, match=r"bad\.yaml"):
+    with pytest.raises(BadSetting, match=r"bad\.yaml"):
         plan.make_plan(str(root / "bad.yaml"))
 
 
@@ -165,20 +165,20 @@ def test_a_profile_that_is_not_a_mapping_is_refused(root, text):  # noqa: F811
 )
 def test_values_out_of_range_are_refused_before_a_kernel_starts(root, parameters, value, message):  # noqa: F811
     write_notebook(root / "notebooks" / "n.ipynb", "1", parameters=parameters)
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(BadSetting, match=message):
         plan.make_plan(write_profile(root / "bad.yaml", [{"notebook": "n", "parameters": value}]))
 
 
 @pytest.mark.parametrize("cell", [None, "x = 1", "x: int | None = None", "x: int = 1 + y", "x: set = {1}", "import os"])
 def test_a_parameters_cell_of_another_form_is_refused(root, cell):  # noqa: F811
     path = write_notebook(root / "notebooks" / "n.ipynb", "1", parameters=cell)
-    with pytest.raises(BadParameter, match=r"n\.ipynb"):
+    with pytest.raises(BadSetting, match=r"n\.ipynb"):
         plan.notebook_parameters(path)
 
 
 def test_a_damaged_notebook_is_refused(root):  # noqa: F811
     (root / "notebooks" / "n.ipynb").write_text("{")
-    with pytest.raises(BadParameter, match=r"n\.ipynb is not a notebook"):
+    with pytest.raises(BadSetting, match=r"n\.ipynb is not a notebook"):
         plan.make_plan(write_profile(root / "bad.yaml", [{"notebook": "n"}]))
 
 
@@ -285,12 +285,12 @@ def test_one_run_listed_twice_is_refused(root):  # noqa: F811
     profile = write_profile(
         root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "first", "parameters": {"seeds": [1]}}]
     )
-    with pytest.raises(BadParameter, match="runs first twice"):
+    with pytest.raises(BadSetting, match="runs first twice"):
         plan.make_plan(profile)
 
 
 def test_a_profile_of_ones_own_must_not_write_over_one_that_ships(root):  # noqa: F811
-    with pytest.raises(BadParameter, match="name of one that ships"):
+    with pytest.raises(BadSetting, match="name of one that ships"):
         plan.make_plan(write_profile(root / "study.yaml", [{"notebook": "first"}]))
 
 
@@ -310,18 +310,18 @@ def test_a_profile_of_ones_own_must_not_write_over_one_that_ships(root):  # noqa
 ])  # fmt: skip
 def test_what_a_notebook_would_find_out_late_is_said_by_the_plan(root, declared, given, said):  # noqa: F811
     write_notebook(root / "notebooks" / "one.ipynb", "pass", parameters=declared)
-    with pytest.raises(BadParameter, match=said):
+    with pytest.raises(BadSetting, match=said):
         plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "one", "parameters": given}]))
 
 
 def test_an_option_of_images_is_not_a_parameter_and_is_told_its_place(root):  # noqa: F811
-    with pytest.raises(BadParameter, match=r"size is an option of `images`: write images: \{size: 32\}"):
+    with pytest.raises(BadSetting, match=r"size is an option of `images`: write images: \{size: 32\}"):
         plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "first"}], size=32))
 
 
 def test_a_parameters_cell_that_is_no_python_is_said_to_be_none(root):  # noqa: F811
     write_notebook(root / "notebooks" / "one.ipynb", "pass", parameters="seeds: list[int] = [0")
-    with pytest.raises(BadParameter, match=r"parameters cell: .*never closed"):
+    with pytest.raises(BadSetting, match=r"parameters cell: .*never closed"):
         plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "one"}]))
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import yaml
 
-from maskutils.core.checks import BadParameter, content_key, known, register
+from maskutils.core.checks import BadSetting, content_key, known, register
 from maskutils.study.setup import PARTS, Compute, Images, Setup, checked, from_notebook
 
 PARAMETERS = 'pair: str = "mnist_to_digits"\nseeds: list[int] = [0]\nmask_steps = 300\noutput = ""\n'
@@ -38,41 +38,41 @@ def test_a_setup_cannot_be_changed():
     [("seed", "seeds"), ("mask_step", "mask_steps"), ("sourcelr", "source_lr"), ("modle", "model")],
 )
 def test_a_misspelt_setting_is_refused_with_a_suggestion(misspelt, meant):
-    with pytest.raises(BadParameter, match=f"unknown parameter '{misspelt}'.*Did you mean '{meant}'"):
+    with pytest.raises(BadSetting, match=f"unknown parameter '{misspelt}'.*Did you mean '{meant}'"):
         checked(Setup, {misspelt: 1})
 
 
 @pytest.mark.parametrize("name", [n for n, f in Setup.model_fields.items() if f.annotation in (int, float, bool)])
 @pytest.mark.parametrize("value", ["1", None, [1]])
 def test_a_setting_of_the_wrong_type_is_refused_by_name(name, value):
-    with pytest.raises(BadParameter, match=f"parameter {name} = "):
+    with pytest.raises(BadSetting, match=f"parameter {name} = "):
         checked(Setup, {name: value})
 
 
 @pytest.mark.parametrize("name", ["mask_steps", "target_steps", "batch_size"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, True])
 def test_steps_are_integers_of_at_least_one(name, value):
-    with pytest.raises(BadParameter, match=f"parameter {name} = "):
+    with pytest.raises(BadSetting, match=f"parameter {name} = "):
         checked(Setup, {name: value})
 
 
 @pytest.mark.parametrize("name", ["source_lr", "target_lr"])
 @pytest.mark.parametrize("value", [0.0, -1e-3, math.nan])
 def test_learning_rates_are_above_zero(name, value):
-    with pytest.raises(BadParameter, match=f"parameter {name} = "):
+    with pytest.raises(BadSetting, match=f"parameter {name} = "):
         checked(Setup, {name: value})
 
 
 @pytest.mark.parametrize("name", ["source_lr", "target_lr"])
 def test_learning_rates_are_finite(name):
-    with pytest.raises(BadParameter, match=f"parameter {name} = inf"):
+    with pytest.raises(BadSetting, match=f"parameter {name} = inf"):
         checked(Setup, {name: math.inf})
 
 
 @pytest.mark.parametrize("name", ["densities", "alphas"])
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.0001, math.nan, math.inf, "0.1", None])
 def test_shares_outside_zero_to_one_are_refused_by_place(name, share):
-    with pytest.raises(BadParameter, match=rf"parameter {name}\.1 = "):
+    with pytest.raises(BadSetting, match=rf"parameter {name}\.1 = "):
         checked(Setup, {name: [0.5, share]})
 
 
@@ -82,12 +82,12 @@ def test_density_one_and_an_integer_for_it_are_allowed():
 
 @pytest.mark.parametrize("seeds", [[], 0, "01", [-1], [0.0], [True], ["1"], [None]])
 def test_seeds_are_a_filled_list_of_natural_numbers(seeds):
-    with pytest.raises(BadParameter, match=r"parameter seeds"):
+    with pytest.raises(BadSetting, match=r"parameter seeds"):
         checked(Setup, {"seeds": seeds})
 
 
 def test_all_faults_are_said_at_once():
-    with pytest.raises(BadParameter, match=r"(?s)(?=.*mask_steps = 0)(?=.*source_lr = 'x')"):
+    with pytest.raises(BadSetting, match=r"(?s)(?=.*mask_steps = 0)(?=.*source_lr = 'x')"):
         checked(Setup, {"mask_steps": 0, "source_lr": "x"})
 
 
@@ -97,24 +97,24 @@ def test_known_gives_the_name_back():
 
 def test_an_unknown_name_lists_the_known_ones_sorted_and_the_nearest():
     with pytest.raises(
-        BadParameter, match=r"unknown method 'magnitud'; known: magnitude, random\. Did you mean 'magnitude'\?"
+        BadSetting, match=r"unknown method 'magnitud'; known: magnitude, random\. Did you mean 'magnitude'\?"
     ):
         known("magnitud", ["random", "magnitude"], "method")
 
 
 def test_where_nothing_is_known_that_is_said():
-    with pytest.raises(BadParameter, match="unknown knob 'a'; known: none"):
+    with pytest.raises(BadSetting, match="unknown knob 'a'; known: none"):
         known("a", (), "knob")
 
 
 def test_a_name_like_no_other_gets_no_suggestion():
-    with pytest.raises(BadParameter) as error:
+    with pytest.raises(BadSetting) as error:
         known("zzz", ["random", "magnitude"], "method")
     assert "mean" not in str(error.value)
 
 
-def test_bad_parameters_are_value_errors():
-    assert issubclass(BadParameter, ValueError)
+def test_bad_settings_are_value_errors():
+    assert issubclass(BadSetting, ValueError)
 
 
 def test_what_papermill_injects_wins_over_what_the_notebook_declares():
@@ -123,12 +123,12 @@ def test_what_papermill_injects_wins_over_what_the_notebook_declares():
 
 
 def test_a_misspelt_injected_name_is_refused_with_a_suggestion():
-    with pytest.raises(BadParameter, match=r"unknown parameter 'mask_stesp'.*Did you mean 'mask_steps'"):
+    with pytest.raises(BadSetting, match=r"unknown parameter 'mask_stesp'.*Did you mean 'mask_steps'"):
         from_notebook(ran(PARAMETERS, "# Parameters\nmask_stesp = 7\n"))
 
 
 def test_a_setting_that_the_notebook_does_not_declare_is_refused_when_injected():
-    with pytest.raises(BadParameter, match="unknown parameter 'target_steps'"):
+    with pytest.raises(BadSetting, match="unknown parameter 'target_steps'"):
         from_notebook(ran(PARAMETERS, "# Parameters\ntarget_steps = 7\n"))
 
 
@@ -137,14 +137,14 @@ def test_a_parameter_of_the_notebook_alone_may_be_injected():
 
 
 def test_an_injected_value_of_the_wrong_type_is_refused():
-    with pytest.raises(BadParameter, match="parameter mask_steps = '7'"):
+    with pytest.raises(BadSetting, match="parameter mask_steps = '7'"):
         from_notebook(ran(PARAMETERS, '# Parameters\nmask_steps = "7"\n'))
 
 
 def test_cells_with_magics_hide_no_misspelling():
     namespace = ran(PARAMETERS, "# Parameters\nsedes = [1]\n")
     namespace["In"] += ["%matplotlib inline", "!ls", "x = 1; %time f(x)"]
-    with pytest.raises(BadParameter, match=r"'sedes'.*Did you mean 'seeds'"):
+    with pytest.raises(BadSetting, match=r"'sedes'.*Did you mean 'seeds'"):
         from_notebook(namespace)
 
 
@@ -193,7 +193,7 @@ def test_a_name_is_registered_once():
 
 
 def test_settings_without_a_trained_source_are_refused():
-    with pytest.raises(BadParameter, match=r"^source_steps = 0 trains no source network; give weights="):
+    with pytest.raises(BadSetting, match=r"^source_steps = 0 trains no source network; give weights="):
         Setup().changed(source_steps=0)
     assert Setup(source_steps=0, weights="DEFAULT").weights == "DEFAULT"
 
@@ -243,7 +243,7 @@ def test_images_are_given_by_field_and_recorded_as_text(given, text):
     ("images", None, "images = None"),
 ])  # fmt: skip
 def test_a_bad_field_is_refused_by_its_name(name, value, message):
-    with pytest.raises(BadParameter, match=f"^parameter .*{message}"):
+    with pytest.raises(BadSetting, match=f"^parameter .*{message}"):
         checked(Setup, {name: value})
 
 
@@ -259,7 +259,7 @@ def test_a_bad_field_is_refused_by_its_name(name, value, message):
     ],
 )
 def test_text_where_fields_belong_is_refused_with_the_same_settings_in_the_new_form(name, text, form):
-    with pytest.raises(BadParameter) as error:
+    with pytest.raises(BadSetting) as error:
         checked(Setup, {name: text})
     assert str(error.value) == f"parameter {name} = {text!r}: text is not read any more; write {name}: {form}"
 
@@ -281,7 +281,7 @@ def test_a_field_in_the_place_of_a_setting_is_told_its_own(field, value, place):
         lambda: checked(Setup, {field: value}),
         lambda: from_notebook(ran(PARAMETERS, f"# Parameters\n{field} = {value!r}\n")),
     ):
-        with pytest.raises(BadParameter, match=f"{field} is an option of `.*`: write {place}"):
+        with pytest.raises(BadSetting, match=f"{field} is an option of `.*`: write {place}"):
             use()
 
 
@@ -323,10 +323,10 @@ def test_a_change_gives_other_settings_and_leaves_the_first_as_they_were():
     ],
 )
 def test_a_change_is_checked_as_new_settings_are(change, update, message):
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(BadSetting, match=message):
         change(Setup(), **update)
 
 
 def test_a_change_of_a_part_is_checked_too():
-    with pytest.raises(BadParameter, match="parameter device = 'gpu'"):
+    with pytest.raises(BadSetting, match="parameter device = 'gpu'"):
         Compute().model_copy(update={"device": "gpu"})

@@ -11,7 +11,7 @@ from test_plan import state_of
 
 from maskutils.batch import plan, status
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_pattern_chooses_runs_and_what_they_need(root, profile):  # noqa: F811
     assert chosen(profile, only=["second"]) == [two, second]
     assert chosen(profile, only=[one]) == []
     assert chosen(profile, only=[one], force=True) == [one]
-    with pytest.raises(BadParameter, match=r"no run matches 'thrid'; there are: first-"):
+    with pytest.raises(BadSetting, match=r"no run matches 'thrid'; there are: first-"):
         chosen(profile, only=["thrid"])
 
 
@@ -80,9 +80,9 @@ def test_a_variation_is_a_profile_of_its_own_with_results_of_its_own(root, profi
     assert plan.load_profile(own).description == "a test (seeds=[5, 6])"
     assert status.variation(profile, ["seeds=[5, 6]"]) == own
     assert status.variation(profile, []) == profile
-    with pytest.raises(BadParameter, match="'seeds' is not of the form name=value"):
+    with pytest.raises(BadSetting, match="'seeds' is not of the form name=value"):
         status.variation(profile, ["seeds"])
-    with pytest.raises(BadParameter, match=r"unknown parameter of profile .* 'sedes'"):
+    with pytest.raises(BadSetting, match=r"unknown parameter of profile .* 'sedes'"):
         status.variation(profile, ["sedes=[1]"])
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from maskutils.core.approaches import described
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Domain, Pair
 from maskutils.masks.mask import Mask
@@ -175,12 +175,12 @@ def test_a_mask_of_another_network_is_refused(protocol, trained, pair):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_unknown_knob_is_refused_by_name(protocol, trained, shared, mask):
-    with pytest.raises(BadParameter, match=f"unknown knob of {protocol} 'frction'"):
+    with pytest.raises(BadSetting, match=f"unknown knob of {protocol} 'frction'"):
         run(trained, shared, protocol, mask, frction=0.5)
 
 
 def test_an_unknown_protocol_gets_a_suggestion(trained, shared):
-    with pytest.raises(BadParameter, match=r"unknown protocol 'finetun'; known: .*Did you mean 'finetune'"):
+    with pytest.raises(BadSetting, match=r"unknown protocol 'finetun'; known: .*Did you mean 'finetune'"):
         transfer(trained, shared, "finetun")
 
 
@@ -299,7 +299,7 @@ def test_answering_for_a_task_puts_the_active_head_back_even_if_it_fails(trained
     ("replay", {"fraction": 0.0}), ("replay", {"fraction": 1.5}), ("l2_sp", {"strength": -1.0}), ("lwf", {"strength": 0.0}),
 ])  # fmt: skip
 def test_a_knob_out_of_range_is_refused_by_name(protocol, knob):
-    with pytest.raises(BadParameter, match=next(iter(knob))):
+    with pytest.raises(BadSetting, match=next(iter(knob))):
         transfer(build_model("mlp", 10), load_pair("mnist_to_digits"), protocol, steps=1, **knob)
 
 

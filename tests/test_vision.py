@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.data import vision
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Loading
@@ -185,13 +185,13 @@ def test_data_that_is_not_there_says_which_files_to_put_where(tmp_path, monkeypa
 
     monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", offline)
     with pytest.raises(
-        BadParameter, match=r"data set 'mnist' is not at .*no network here.*train-images-idx3-ubyte.gz.*--data-root"
+        BadSetting, match=r"data set 'mnist' is not at .*no network here.*train-images-idx3-ubyte.gz.*--data-root"
     ):
         load_pair("mnist_to_usps", 0, Loading(tmp_path))
 
 
 def test_imagenet_is_never_downloaded(tmp_path):
-    with pytest.raises(BadParameter, match=r"'imagenet' is not at .*ILSVRC2012_img_val.tar"):
+    with pytest.raises(BadSetting, match=r"'imagenet' is not at .*ILSVRC2012_img_val.tar"):
         load_pair("imagenet_to_pets", 0, Loading(tmp_path))
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from maskutils import __version__
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, MissingPackage, needs
+from maskutils.core.checks import BadSetting, MissingPackage, needs
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Weight masks for domain transfer."
@@ -50,9 +50,9 @@ def faults() -> Iterator[None]:
     try:
         with needs("study"):
             yield
-    except (BadParameter, Busy, DamagedFile, MissingPackage, OSError) as error:
+    except (BadSetting, Busy, DamagedFile, MissingPackage, OSError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        raise typer.Exit(2 if isinstance(error, BadParameter) else 1) from None
+        raise typer.Exit(2 if isinstance(error, BadSetting) else 1) from None
     except KeyboardInterrupt:
         console.print("stopped; what is done stays, and the same command goes on from there")
         raise typer.Exit(130) from None
@@ -88,7 +88,7 @@ def run_script(script: str) -> None:
     with faults():
         file = paths.project_root() / script
         if not file.is_file():
-            raise BadParameter(
+            raise BadSetting(
                 f"there is no {file}: {script} is part of a checkout (git clone), not of the installed package"
             )
         runpy.run_path(str(file), run_name="__main__")

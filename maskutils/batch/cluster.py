@@ -10,7 +10,7 @@ from typing import Any
 
 from maskutils.batch import kernels
 from maskutils.batch.temporary import temporary_folder
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.study.provenance import cores
 
 QUIET = {
@@ -75,20 +75,20 @@ def client(workers: int, scheduler: str | None, folder: Path | None = None) -> I
 
 @contextlib.contextmanager
 def _remote(scheduler: str, folder: Path | None) -> Iterator[Any]:
-    """A client of the scheduler at that address. Raises `BadParameter` if there is none, or its workers cannot do the work."""
+    """A client of the scheduler at that address. Raises `BadSetting` if there is none, or its workers cannot do the work."""
     from distributed import Client
 
     try:
         remote = Client(scheduler, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
-        raise BadParameter(
+        raise BadSetting(
             f"no Dask scheduler at {scheduler!r} ({error}); start one, or leave --scheduler out"
         ) from None
     with remote:
         try:
             remote.wait_for_workers(1, timeout=30)
         except TimeoutError:
-            raise BadParameter(
+            raise BadSetting(
                 f"the scheduler at {scheduler} has no workers; start some: dask worker {scheduler}"
             ) from None
         check_workers(remote, folder)
@@ -96,7 +96,7 @@ def _remote(scheduler: str, folder: Path | None) -> Iterator[Any]:
 
 
 def check_workers(remote: Any, folder: Path | None) -> None:
-    """Raises `BadParameter` if a worker of the client `remote` lacks our package, has another version, or does not see `folder`.
+    """Raises `BadSetting` if a worker of the client `remote` lacks our package, has another version, or does not see `folder`.
 
     Asks with functions of the standard library: a worker without our package could not read one of ours.
     """
@@ -104,8 +104,8 @@ def check_workers(remote: Any, folder: Path | None) -> None:
     for worker, theirs in found.items():
         if theirs != ours:
             has = "has no maskutils" if isinstance(theirs, Exception) else f"has maskutils {theirs}"
-            raise BadParameter(f"the worker {worker} {has}; install maskutils {ours} there")
+            raise BadSetting(f"the worker {worker} {has}; install maskutils {ours} there")
     if folder and (blind := [worker for worker, there in remote.run(os.path.isdir, str(folder)).items() if not there]):
-        raise BadParameter(
+        raise BadSetting(
             f"the worker {blind[0]} does not see {folder}; set MASKUTILS_ROOT to a folder that all machines share"
         )

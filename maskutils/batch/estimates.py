@@ -10,7 +10,7 @@ from typing import Any
 from maskutils.batch import plan
 from maskutils.batch.plan import Run
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, read_json
 
 UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
@@ -89,7 +89,7 @@ def _network(parameters: Mapping[str, Any]) -> Network | None:
     try:
         setup = checked(Setup, {name: parameters[name] for name in Setup.model_fields if name in parameters})
         how = loading(setup)
-    except BadParameter:  # a manifest of an older version
+    except BadSetting:  # a manifest of an older version
         return None
     shape = (1, 28) if setup.pair in PACKAGED else (how.channels or 3, how.size or (224 if how.transform else 32))
     return setup.model, *shape, setup.batch_size

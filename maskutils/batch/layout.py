@@ -4,7 +4,7 @@ from pathlib import Path
 
 from maskutils import __version__
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.core.files import write_atomically
 
 SHIPPED = paths.PACKAGE / "project"  # where a wheel holds notebooks and results, see pyproject.toml
@@ -15,10 +15,10 @@ def lay_out(folder: Path) -> tuple[list[Path], list[Path]]:
     """Copy the notebooks, the committed results and, to be changed, the profiles into `folder`, and mark it as a project.
 
     Returns the files that were written and those that were there before and stay as they were, relative to `folder`.
-    Raises `BadParameter` for the checkout itself, `OSError` for a folder that cannot be written.
+    Raises `BadSetting` for the checkout itself, `OSError` for a folder that cannot be written.
     """
     if folder.resolve() == paths.checkout():
-        raise BadParameter(f"{folder} is the checkout, which is a project already; give another folder")
+        raise BadSetting(f"{folder} is the checkout, which is a project already; give another folder")
     source = paths.checkout() or SHIPPED
     found = {file.relative_to(source): file for pattern in LAID_OUT for file in sorted(source.glob(pattern))}
     found |= {Path("profiles", file.name): file for file in sorted(paths.PROFILES.glob("*.yaml"))}

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from maskutils.core import paths
 from maskutils.core.approaches import names
-from maskutils.core.checks import BadParameter, fraction, known, positive
+from maskutils.core.checks import BadSetting, fraction, known, positive
 from maskutils.study.inputs import with_whole_paths
 from maskutils.study.setup import PARTS, Setup, checked, known_setting
 
@@ -24,20 +24,20 @@ TYPES |= {f"list[{t.__name__}]": list[t] for t in (str, int, float, dict)}
 
 
 def find_notebook(name: str) -> Path:
-    """The source notebook `name`; else `BadParameter` that lists them."""
+    """The source notebook `name`; else `BadSetting` that lists them."""
     folder = notebooks_folder()
     return folder / f"{known(name, [p.stem for p in folder.glob('*.ipynb')], 'notebook')}.ipynb"
 
 
 def notebooks_folder() -> Path:
-    """The folder of the source notebooks. Raises `BadParameter` with the way out if there is none."""
+    """The folder of the source notebooks. Raises `BadSetting` with the way out if there is none."""
     if not (folder := paths.notebooks_dir()).is_dir():
-        raise BadParameter(f"there are no notebooks at {folder}; {paths.INIT}")
+        raise BadSetting(f"there are no notebooks at {folder}; {paths.INIT}")
     return folder
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:
-    """The cells of the notebook at `path`; read again only if it changed. Raises `BadParameter` if it is no notebook of format 4."""
+    """The cells of the notebook at `path`; read again only if it changed. Raises `BadSetting` if it is no notebook of format 4."""
     stat = path.stat()
     return _cells(path, stat.st_mtime_ns, stat.st_size)
 
@@ -49,7 +49,7 @@ def _cells(path: Path, *version: int) -> list[dict[str, Any]]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         return [cell | {"source": "".join(cell["source"])} for cell in cells]
     except (ValueError, KeyError, TypeError) as error:
-        raise BadParameter(f"{path} is not a notebook or is damaged ({error!r}); restore it with git") from None
+        raise BadSetting(f"{path} is not a notebook or is damaged ({error!r}); restore it with git") from None
 
 
 def code_cells(path: Path) -> list[str]:
@@ -60,17 +60,17 @@ def code_cells(path: Path) -> list[str]:
 def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
     """Name -> (type as written, default) of the one cell tagged `parameters`: one `name: type = literal` a line.
 
-    Raises `BadParameter` where there is no such cell, more than one, or a line of another form: papermill would inject
+    Raises `BadSetting` where there is no such cell, more than one, or a line of another form: papermill would inject
     all the same.
     """
     cells = [c for c in read_cells(path) if "parameters" in c["metadata"].get("tags", [])]
     if len(cells) != 1:
-        raise BadParameter(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
+        raise BadSetting(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
     found = {}
     try:
         lines = ast.parse(cells[0]["source"]).body
     except SyntaxError as error:
-        raise BadParameter(
+        raise BadSetting(
             f"{path.name}, parameters cell: {error}; it needs one `name: type = literal` a line"
         ) from None
     for node in lines:
@@ -78,7 +78,7 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
             kind = ast.unparse(node.annotation)
             found[node.target.id] = (known(kind, TYPES, "parameter type"), ast.literal_eval(node.value))
         except (AttributeError, ValueError, TypeError) as error:
-            raise BadParameter(
+            raise BadSetting(
                 f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({error})"
             ) from None
     return found
@@ -93,7 +93,7 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
     """The parameters of a run, defaults filled in: known, of the declared type, and in range where `Setup` knows the
     range.
 
-    Raises `BadParameter` that names the run.
+    Raises `BadSetting` that names the run.
     """
     resolved = {name: default for name, (_, default) in declared.items()}
     try:
@@ -105,34 +105,34 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
         checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
         _check_finite(resolved)
     except ValidationError:
-        raise BadParameter(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
-    except BadParameter as error:
-        raise BadParameter(f"{run_id}: {error}") from None
+        raise BadSetting(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
+    except BadSetting as error:
+        raise BadSetting(f"{run_id}: {error}") from None
     return resolved
 
 
 def _check_finite(parameters: Mapping[str, Any]) -> None:
-    """Raises `BadParameter` for what JSON, in which states are kept, does not have."""
+    """Raises `BadSetting` for what JSON, in which states are kept, does not have."""
     for name, value in parameters.items():
         try:
             json.dumps(value, allow_nan=False)
         except ValueError:
-            raise BadParameter(f"parameter {name} = {value!r} is not finite; give a number") from None
+            raise BadSetting(f"parameter {name} = {value!r} is not finite; give a number") from None
 
 
 def check_names(run_id: str, parameters: Mapping[str, Any]) -> None:
-    """Raises `BadParameter`, naming the run, for an unknown pair, network or method, and for what no `Setup` knows the range of."""
+    """Raises `BadSetting`, naming the run, for an unknown pair, network or method, and for what no `Setup` knows the range of."""
     from maskutils.study import experiment
 
     try:
         experiment.check_names(checked(Setup, {n: v for n, v in parameters.items() if n in Setup.model_fields}))
         _check_more(parameters)
-    except BadParameter as error:
-        raise BadParameter(f"{run_id}: {error}") from None
+    except BadSetting as error:
+        raise BadSetting(f"{run_id}: {error}") from None
 
 
 def _check_more(parameters: Mapping[str, Any]) -> None:
-    """Names and ranges of parameters that no `Setup` holds. Raises `BadParameter`."""
+    """Names and ranges of parameters that no `Setup` holds. Raises `BadSetting`."""
     from maskutils.data.load import check_pair
     from maskutils.training.learn import usual
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from maskutils.batch.notebooks import check_names, check_parameters, code_cells, find_notebook, notebook_parameters
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, content_key, known
+from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import cell_key, code_keys, imports_in, modules_beside, python_of, versions
@@ -85,11 +85,11 @@ def profiles() -> list[str]:
 def load_profile(name: str) -> Profile:
     """The profile `name`, or the one in a file of the user's own ("my.yaml").
 
-    Raises `BadParameter` for an unknown name, a missing file or one with faults.
+    Raises `BadSetting` for an unknown name, a missing file or one with faults.
     """
     own = Path(name).suffix in (".yaml", ".yml")
     if own and Path(name).stem in profiles() and not Path(name).resolve().is_relative_to(paths.PROFILES):
-        raise BadParameter(
+        raise BadSetting(
             f"profile {name} has the name of one that ships, and would write over its results; rename the file"
         )
     file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
@@ -97,9 +97,9 @@ def load_profile(name: str) -> Profile:
     try:
         content = Loader(file.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise BadParameter(f"profile {file} cannot be read: {error}") from None
+        raise BadSetting(f"profile {file} cannot be read: {error}") from None
     if not isinstance(content, dict):
-        raise BadParameter(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
+        raise BadSetting(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
     return checked(Profile, content)
 
 
@@ -111,17 +111,17 @@ def claim(profile: str) -> None:
 
 
 def _check_owner(name: str, file: Path) -> None:
-    """Raises `BadParameter` if the results of `name` are those of another file that is still there."""
+    """Raises `BadSetting` if the results of `name` are those of another file that is still there."""
     with contextlib.suppress(OSError):
         other = paths.project_root() / (paths.runs_dir(name) / ".profile").read_text(encoding="utf-8")
         if other.exists() and file.exists() and not other.samefile(file):
-            raise BadParameter(f"{paths.results_dir(name)} holds the results of profile {other}; rename {file}")
+            raise BadSetting(f"{paths.results_dir(name)} holds the results of profile {other}; rename {file}")
 
 
 def make_plan(name: str) -> list[Run]:
     """The runs of profile `name`, each after those it needs, with every parameter checked.
 
-    Raises `BadParameter` for anything wrong with profile, notebooks or parameters: nothing has started then.
+    Raises `BadSetting` for anything wrong with profile, notebooks or parameters: nothing has started then.
     """
     profile, runs = load_profile(name), {}
     specs = [
@@ -137,7 +137,7 @@ def make_plan(name: str) -> list[Run]:
             own = {k: v for k, v in profile.parameters.items() if k in declared[notebook]} | spec.parameters | varied
             run = _run(name, notebook, spec, varied, own, declared[notebook], list(runs.values()))
             if run.id in runs:
-                raise BadParameter(
+                raise BadSetting(
                     f"profile {name} runs {run.id} twice; join the two, or vary a parameter under `each`"
                 )
             if not _unchanged(name, run):  # else its names were checked when it ran
@@ -147,11 +147,11 @@ def make_plan(name: str) -> list[Run]:
 
 
 def _variations(profile: str, notebook: str, spec: RunSpec) -> Iterator[dict[str, Any]]:
-    """The values under `each`, in every combination. Raises `BadParameter` for an entry that says nothing."""
+    """The values under `each`, in every combination. Raises `BadSetting` for an entry that says nothing."""
     if empty := [name for name, values in spec.each.items() if not values]:
-        raise BadParameter(f"profile {profile}, {notebook}: each: {empty[0]} has no values, so nothing would run")
+        raise BadSetting(f"profile {profile}, {notebook}: each: {empty[0]} has no values, so nothing would run")
     if spec.collect and not spec.after:
-        raise BadParameter(
+        raise BadSetting(
             f"profile {profile}, {notebook}: collect joins the records of what it comes after; list that under after"
         )
     for values in itertools.product(*spec.each.values()):
@@ -165,7 +165,7 @@ def _run(
     names = [re.sub(r"[^\w.+-]+", "_", str(value)).strip("_") for value in varied.values()]  # of files
     run_id = "-".join([notebook, *names])
     if len(run_id.encode()) > LONGEST:
-        raise BadParameter(
+        raise BadSetting(
             f"{run_id[:60]}... is too long to name a file ({len(run_id.encode())} of {LONGEST} bytes); shorten `each`"
         )
     if "profile" in declared:
@@ -179,7 +179,7 @@ def _run(
     ]
     missing = set(spec.after) - {r.notebook.stem for r in after}
     if missing:
-        raise BadParameter(
+        raise BadSetting(
             f"{run_id} comes after {', '.join(sorted(missing))}, which profile {profile} does not run before it"
         )
     parts = {"parameters": parameters, "upstream": {r.id: r.key for r in after}, **_code_parts(path)}

@@ -16,7 +16,7 @@ from maskutils.batch.plan import Run
 from maskutils.batch.schedule import Schedule
 from maskutils.batch.status import select
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, file_digest, read_json, write_json
 from maskutils.study.inputs import check_inputs
 from maskutils.study.provenance import cores, git_commit, versions
@@ -45,7 +45,7 @@ def reproduce(
     `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine (by default one a core, or one where
     there is a GPU), or those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
     "skipped", "started", "cell" (it is at), "retried", "done", "failed" and "blocked" (something it comes after failed). Raises
-    `BadParameter` before anything starts, `Busy` if another batch holds the results, `ConnectionError` if all workers are lost.
+    `BadSetting` before anything starts, `Busy` if another batch holds the results, `ConnectionError` if all workers are lost.
     """
     runs = plan.make_plan(profile)
     with exclusive(profile):
@@ -67,7 +67,7 @@ def reproduce(
 
 @contextlib.contextmanager
 def exclusive(profile: str) -> Iterator[None]:
-    """Hold the results of `profile`. Raises `Busy` if another batch does, `BadParameter` if they cannot be written."""
+    """Hold the results of `profile`. Raises `Busy` if another batch does, `BadSetting` if they cannot be written."""
     folder = paths.results_dir(profile)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def exclusive(profile: str) -> Iterator[None]:
     except filelock.Timeout:
         raise Busy(f"another batch works on {folder}; wait for it, or set MASKUTILS_ROOT to work elsewhere") from None
     except OSError as error:
-        raise BadParameter(
+        raise BadSetting(
             f"cannot write to {folder} ({error}); free it, or set MASKUTILS_ROOT to a folder that can be written"
         ) from None
     try:

@@ -11,7 +11,7 @@ import yaml
 from maskutils.batch import plan
 from maskutils.batch.plan import Run, as_stored, last_state
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, known
+from maskutils.core.checks import BadSetting, known
 from maskutils.core.files import write_atomically
 
 
@@ -104,11 +104,11 @@ def select(
     profile: str, runs: Sequence[Run], reasons: Mapping[str, str], only: Sequence[str] = (), only_failed: bool = False, force: bool = False,
 ) -> list[Run]:  # fmt: skip
     """Those of `runs` that are to run: not done (or `force`), of an id that matches one of the patterns `only` (with * and ?), and failed
-    before if `only_failed`; and what these come after, where it is not done. Raises `BadParameter` for a pattern that no run matches.
+    before if `only_failed`; and what these come after, where it is not done. Raises `BadSetting` for a pattern that no run matches.
     """
     for pattern in only:
         if not fnmatch.filter([run.id for run in runs], pattern):
-            raise BadParameter(f"no run matches {pattern!r}; there are: {', '.join(run.id for run in runs)}")
+            raise BadSetting(f"no run matches {pattern!r}; there are: {', '.join(run.id for run in runs)}")
     wanted = {run.id for run in runs if not only or any(fnmatch.fnmatch(run.id, pattern) for pattern in only)}
     if only_failed:
         wanted -= {run.id for run in runs if last_state(profile, run).get("status") != "failed"}
@@ -122,7 +122,7 @@ def select(
 def variation(profile: str, changes: Sequence[str], folder: Path | None = None) -> str:
     """A profile like `profile` with `changes`, each a parameter as "name=value", everywhere; returns its file.
 
-    It has a name, and so results, of its own. The file lies in `folder`, by default with those results. Raises `BadParameter` for a
+    It has a name, and so results, of its own. The file lies in `folder`, by default with those results. Raises `BadSetting` for a
     change of another form or of a parameter that the profile's notebooks do not have.
     """
     if not changes:
@@ -132,7 +132,7 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals:
-            raise BadParameter(f"--param {change!r} is not of the form name=value")
+            raise BadSetting(f"--param {change!r} is not of the form name=value")
         known(name, {n for run in runs for n in run.parts["parameters"]}, f"parameter of profile {profile}")
         value = yaml.safe_load(text)
         content.setdefault("parameters", {})[name] = value

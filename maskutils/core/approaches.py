@@ -102,7 +102,7 @@ def find(name: str) -> Approach | None:
 
 
 def described(name: str) -> Approach:
-    """The description of `name`. Raises `BadParameter`, which lists all names, if there is none."""
+    """The description of `name`. Raises `BadSetting`, which lists all names, if there is none."""
     every()
     return APPROACHES[known(name, APPROACHES, "approach")]
 

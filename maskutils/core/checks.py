@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class BadParameter(ValueError):
+class BadSetting(ValueError):
     """A setting that is unknown, of the wrong type or out of range. The message names it, what is allowed and the way out."""
 
 
@@ -43,31 +43,31 @@ def needs(group: str, *packages: str) -> Iterator[None]:
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:
-    """`name` itself if it is among `names`. Raises `BadParameter`, which lists them and suggests the nearest, if it is not.
+    """`name` itself if it is among `names`. Raises `BadSetting`, which lists them and suggests the nearest, if it is not.
 
     >>> known("cm", ["cnn", "mlp"], "model")
     Traceback (most recent call last):
-    maskutils.core.checks.BadParameter: unknown model 'cm'; known: cnn, mlp.
+    maskutils.core.checks.BadSetting: unknown model 'cm'; known: cnn, mlp.
     """
     names = sorted(names)
     if name in names:
         return name
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise BadParameter(f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")
+    raise BadSetting(f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")
 
 
 def positive(name: str, value: float) -> float:
-    """`value` if it is above 0. Raises `BadParameter` if it is not."""
+    """`value` if it is above 0. Raises `BadSetting` if it is not."""
     if not value > 0:
-        raise BadParameter(f"{name} = {value!r} must be greater than 0")
+        raise BadSetting(f"{name} = {value!r} must be greater than 0")
     return value
 
 
 def fraction(name: str, value: float) -> float:
-    """`value` if it is in (0, 1]. Raises `BadParameter` if it is not."""
+    """`value` if it is in (0, 1]. Raises `BadSetting` if it is not."""
     if not 0 < value <= 1:
-        raise BadParameter(f"{name} {value!r} is outside (0, 1]")
+        raise BadSetting(f"{name} {value!r} is outside (0, 1]")
     return value
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 from torchvision.transforms.functional import to_pil_image
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data import FOLDERS, pictures
@@ -50,7 +50,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     image in each part. Files and folders whose name begins with a dot are left out. A copy of a file under another name is
     not recognised.
 
-    Raises `BadParameter`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
+    Raises `BadSetting`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
     both source and target, or of several modes or sizes; and for classes of which only a part is on both sides.
     """
     sides, headers = _looked_at(sides_of(name, loading.classes), loading.damaged)
@@ -68,7 +68,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
 
 
 def sides_of(name: str, classes: str = "all") -> list[Folder]:
-    """Both folders of "folders:SOURCE:TARGET", with no image opened. Raises `BadParameter` if they are missing or do not match."""
+    """Both folders of "folders:SOURCE:TARGET", with no image opened. Raises `BadSetting` if they are missing or do not match."""
     source, target = (_listed(root, short) for root, short in _roots(name))
     _apart(source, target)
     return [_enough(side) for side in _aligned(source, target, classes)]
@@ -78,7 +78,7 @@ def _roots(name: str) -> list[tuple[Path, str]]:
     """The two folders of `name`, each with the shortest name that tells them apart."""
     parts = name.removeprefix(FOLDERS).split(":")
     if len(parts) != 2 or not all(parts):
-        raise BadParameter(f"{name!r} is not of the form '{FOLDERS}SOURCE:TARGET', two folders whose paths have no ':'")
+        raise BadSetting(f"{name!r} is not of the form '{FOLDERS}SOURCE:TARGET', two folders whose paths have no ':'")
     roots = [Path(os.path.abspath(Path(part).expanduser())) for part in parts]
     for depth in range(1, max(len(root.parts) for root in roots) + 1):
         names = ["/".join(root.parts[-depth:]) for root in roots]
@@ -90,10 +90,10 @@ def _roots(name: str) -> list[tuple[Path, str]]:
 def _listed(root: Path, name: str) -> Folder:
     """The classes and images in `root`, in the order of their names."""
     if not root.is_dir():
-        raise BadParameter(f"{root} is not a folder; give one that holds a folder of images for each class")
+        raise BadSetting(f"{root} is not a folder; give one that holds a folder of images for each class")
     classes = tuple(sorted(c.name for c in root.iterdir() if c.is_dir() and not c.name.startswith(".")))
     if not classes:
-        raise BadParameter(f"{root} has no class folders; put the images of each class into its own folder there")
+        raise BadSetting(f"{root} has no class folders; put the images of each class into its own folder there")
 
     def is_image(file: str) -> bool:
         hidden = any(part.startswith(".") for part in Path(file).relative_to(root).parts)
@@ -105,11 +105,11 @@ def _listed(root: Path, name: str) -> Folder:
 
 
 def _enough(folder: Folder) -> Folder:
-    """`folder` itself. Raises `BadParameter` if a class has fewer images than there are splits."""
+    """`folder` itself. Raises `BadSetting` if a class has fewer images than there are splits."""
     counts = Counter(folder.labels)
     for label, name in enumerate(folder.classes):
         if counts[label] < 3:
-            raise BadParameter(
+            raise BadSetting(
                 f"class folder {folder.root / name} has {counts[label]} readable images ({' '.join(IMG_EXTENSIONS)}); a class needs 3, "
                 "one each to train, validate and test: add images, or take the folder away"
             )
@@ -117,11 +117,11 @@ def _enough(folder: Folder) -> Folder:
 
 
 def _apart(source: Folder, target: Folder) -> None:
-    """Raise `BadParameter` if the two folders share a file, also through links."""
+    """Raise `BadSetting` if the two folders share a file, also through links."""
     times = Counter(os.path.realpath(file) for file in source.files + target.files)
     twice = [file for file, n in times.items() if n > 1]
     if twice:
-        raise BadParameter(
+        raise BadSetting(
             f"{len(twice)} image files are there twice in {source.root} and {target.root}, such as {twice[0]}: training images would "
             "leak into the test, and the source into the target; give two folders that share no file"
         )
@@ -134,12 +134,12 @@ def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Fold
     if classes == "common":
         if not common:
             way_out = f"Rename the folders, or set classes all {how('classes', 'all')}"
-            raise BadParameter(f"no class is in common: {'; '.join(lists)}. {way_out}")
+            raise BadSetting(f"no class is in common: {'; '.join(lists)}. {way_out}")
         return source.only(source.files, common), target.only(target.files, common)
     if common and source.classes != target.classes:
         found = f"{len(common)} classes are on both sides and others on one only: {'; '.join(lists)}"
         way_out = f"set classes common to keep only those {how('classes', 'common')}"
-        raise BadParameter(f"{found}. Rename or move them, or {way_out}")
+        raise BadSetting(f"{found}. Rename or move them, or {way_out}")
     return source, target
 
 
@@ -156,16 +156,16 @@ def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], lis
     sides = [_enough(side.only(headers)) for side in sides]
     unknown = Counter(mode for mode, _ in headers.values() if mode not in pictures.READABLE)
     if unknown:
-        raise BadParameter(f"values of mode {pictures.counted(unknown)} have no fixed range; save with 8 or 16 bits")
+        raise BadSetting(f"values of mode {pictures.counted(unknown)} have no fixed range; save with 8 or 16 bits")
     return sides, list(headers.values())
 
 
 def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
-    """Warn of the `damaged` of `n` images. Raises `BadParameter` if the `policy` is to refuse them."""
+    """Warn of the `damaged` of `n` images. Raises `BadSetting` if the `policy` is to refuse them."""
     if damaged:
         what = f"{len(damaged)} of {n} images cannot be read: {_first(damaged, 5)}"
         if policy == "refuse":
-            raise BadParameter(f"{what}; replace them, or set damaged skip to leave them out {how('damaged', 'skip')}")
+            raise BadSetting(f"{what}; replace them, or set damaged skip to leave them out {how('damaged', 'skip')}")
         warnings.warn(f"{what}; they are left out", stacklevel=5)
 
 

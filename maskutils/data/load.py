@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import torch
 
-from maskutils.core.checks import BadParameter, known, needs
+from maskutils.core.checks import BadSetting, known, needs
 from maskutils.data import FOLDERS, embedded, vision  # noqa: F401  (their import files the pairs)
 from maskutils.data.pair import PAIRS, Loading, Pair
 
@@ -16,7 +16,7 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
 
     `name` is one of `PAIRS`, or "folders:SOURCE:TARGET" for two folders of class folders. The pair "mnist_to_digits" is packaged.
     torchvision's, as "cifar10_to_stl10", are read from `loading.root`, or downloaded on first use. Splits are torch datasets:
-    `TensorDataset` if the images are in memory. Raises `BadParameter` for an unknown name, for images that cannot be read,
+    `TensorDataset` if the images are in memory. Raises `BadSetting` for an unknown name, for images that cannot be read,
     and for missing data; the message says which files to put where.
 
     >>> pair = load_pair("mnist_to_digits")
@@ -34,12 +34,12 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
 
 
 def check_pair(name: str) -> str:
-    """`name` itself if a pair has it, or if it begins with "folders:". Raises `BadParameter` if not."""
+    """`name` itself if a pair has it, or if it begins with "folders:". Raises `BadSetting` if not."""
     return name if name.startswith(FOLDERS) else known(name, PAIRS, "pair")
 
 
 def check_loading(name: str, loading: Loading) -> None:
-    """Raise `BadParameter` if `loading` sets a field that the pair `name` does not heed; image folders heed all."""
+    """Raise `BadSetting` if `loading` sets a field that the pair `name` does not heed; image folders heed all."""
     if name not in PAIRS:
         return
     heeds = PAIRS[name].heeds
@@ -49,11 +49,11 @@ def check_loading(name: str, loading: Loading) -> None:
             found = f"heeds {listed} of the options of images, not {option!r}; image folders heed all"
             if option == "transform":
                 found = "takes no pretrained weights, whose transforms do not suit its images; give image folders"
-            raise BadParameter(f"pair {name!r} {found}")
+            raise BadSetting(f"pair {name!r} {found}")
 
 
 def check_there(name: str, classes: str = "all") -> None:
-    """Raise `BadParameter` if `name` is of image folders that are missing or do not match; other pairs need no check."""
+    """Raise `BadSetting` if `name` is of image folders that are missing or do not match; other pairs need no check."""
     if name.startswith(FOLDERS):
         with needs("study"):
             from maskutils.data import folders

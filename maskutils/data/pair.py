@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from maskutils.core.checks import BadParameter, known, needs
+from maskutils.core.checks import BadSetting, known, needs
 from maskutils.core.seeds import stream
 
 IN_MEMORY = 2**30  # a domain with more bytes of float32 images than this is streamed
@@ -27,7 +27,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Loading:
-    """How images are read that are not part of a package. Raises `BadParameter` for a value that is not allowed.
+    """How images are read that are not part of a package. Raises `BadSetting` for a value that is not allowed.
 
     `root` holds data sets in torchvision's layout. Images are brought to `size` pixels a side and to 1 or 3 `channels`; 0
     leaves them as they are, if all agree. A `transform` (PIL image -> tensor) replaces both, and the normalisation. Damaged
@@ -47,9 +47,9 @@ class Loading:
         known(self.damaged, ("refuse", "skip"), "damaged")
         known(self.classes, ("all", "common"), "classes")
         if self.channels not in (0, 1, 3):
-            raise BadParameter(f"channels = {self.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
+            raise BadSetting(f"channels = {self.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
         if self.size < 0:
-            raise BadParameter(f"size = {self.size!r} is not a side in pixels, or 0 (as the images are)")
+            raise BadSetting(f"size = {self.size!r} is not a side in pixels, or 0 (as the images are)")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import functional as F
 
-from maskutils.core.checks import BadParameter
+from maskutils.core.checks import BadSetting
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data.pair import Examples, Loading
@@ -43,11 +43,11 @@ class Recipe:
     shape: tuple[int, ...]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """The tensor of `image`, float32. Raises `BadParameter` if `transform` does not give `shape`."""
+        """The tensor of `image`, float32. Raises `BadSetting` if `transform` does not give `shape`."""
         x = self._transformed(image) if self.transform is None else self.transform(_as(image, "RGB"))
         if x.shape != self.shape:
             found = f"{tuple(x.shape)} for an image of {_by(image.size)}, {self.shape} for others"
-            raise BadParameter(f"transform gives {found}; end it in a crop")
+            raise BadSetting(f"transform gives {found}; end it in a crop")
         return x.float()
 
     def _transformed(self, image: Image.Image) -> Tensor:
@@ -80,7 +80,7 @@ class Streamed(Dataset[tuple[Tensor, int]]):
 
 
 def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
-    """How all images are read; `headers` decide what `loading` leaves open. Raises `BadParameter` if images disagree, or for a bad `transform`."""
+    """How all images are read; `headers` decide what `loading` leaves open. Raises `BadSetting` if images disagree, or for a bad `transform`."""
     if loading.transform is None:
         channels = loading.channels or _channels(Counter(mode for mode, _ in headers))
         side = loading.size or _side(Counter(size for _, size in headers))
@@ -88,7 +88,7 @@ def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
     x = loading.transform(Image.new("RGB", headers[0][1]))
     if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_floating_point():
         found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise BadParameter(f"transform gives {found}, not a float tensor (C, H, W); add torchvision's ToTensor()")
+        raise BadSetting(f"transform gives {found}, not a float tensor (C, H, W); add torchvision's ToTensor()")
     return Recipe(0, 3, loading.transform, tuple(x.shape))
 
 
@@ -96,7 +96,7 @@ def _channels(modes: Counter[str]) -> int:
     if modes.keys() <= GREY or modes.keys() == {"RGB"}:
         return 3 if "RGB" in modes else 1
     found = f"images are neither all grey nor all RGB: {counted(modes)}"
-    raise BadParameter(f"{found}; set channels 1 or channels 3 {how('channels', 3)}")
+    raise BadSetting(f"{found}; set channels 1 or channels 3 {how('channels', 3)}")
 
 
 def _side(sizes: Counter[Size]) -> int:
@@ -105,7 +105,7 @@ def _side(sizes: Counter[Size]) -> int:
     if len(sizes) > 1 or small[0] != small[1]:
         one = f"are {_by(small)}, not square"
         found = f"have {len(sizes)} sizes, from {_by(small)} to {_by(large)}" if len(sizes) > 1 else one
-        raise BadParameter(f"images {found}; pass size=, a side in pixels, to cut the middle out {how('size', 64)}")
+        raise BadSetting(f"images {found}; pass size=, a side in pixels, to cut the middle out {how('size', 64)}")
     return small[0]
 
 
@@ -155,7 +155,7 @@ def _as(image: Image.Image, mode: str) -> Image.Image:
 
 
 def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Mean and std (C, 1, 1) of the images at `train`, of at most `SAMPLE` streamed ones. Raises `BadParameter` if a std is 0."""
+    """Mean and std (C, 1, 1) of the images at `train`, of at most `SAMPLE` streamed ones. Raises `BadSetting` if a std is 0."""
     if isinstance(data, Streamed):
         train = train[torch.randperm(len(train), generator=generator(seed, "statistics"))[:SAMPLE]]
     moments = torch.zeros(2, data[0][0].shape[0], dtype=torch.float64)
@@ -165,7 +165,7 @@ def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor
     mean, std = moments[0], (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     if not std.min() > 1e-6:
         found = f"std of the source's train split is {std.tolist()} by channel, so images cannot be normalised"
-        raise BadParameter(f"{found}; check them, or set channels 1 {how('channels', 1)}")
+        raise BadSetting(f"{found}; check them, or set channels 1 {how('channels', 1)}")
     return mean.float()[:, None, None], std.float()[:, None, None]
 
 

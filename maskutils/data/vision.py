@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from maskutils.core import paths
-from maskutils.core.checks import BadParameter, enter, needs
+from maskutils.core.checks import BadSetting, enter, needs
 from maskutils.data.embedded import DIGITS, domain, mnist_5k, packaged_domain
 from maskutils.data.pair import PAIRS, Domain, Loading, Maker, Pair, split, subset
 
@@ -42,7 +42,7 @@ PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std of I
 
 
 def open_set(name: str, train: bool, loading: Loading) -> Any:
-    """torchvision's data set `name`, training or test half; downloaded if missing. `BadParameter` says which files to put where."""
+    """torchvision's data set `name`, training or test half; downloaded if missing. `BadSetting` says which files to put where."""
     with needs("study"):
         from filelock import FileLock
         from torchvision import datasets  # here, for the import takes a second
@@ -59,7 +59,7 @@ def open_set(name: str, train: bool, loading: Loading) -> Any:
             return opener(datasets, root, train, True)
     except (OSError, RuntimeError) as error:
         found = f"data set {name!r} is not at {root} and cannot be downloaded ({error}); put {files} there"
-        raise BadParameter(f"{found}, or name another folder with --data-root or $MASKUTILS_DATA_ROOT") from None
+        raise BadSetting(f"{found}, or name another folder with --data-root or $MASKUTILS_DATA_ROOT") from None
 
 
 def _half(train: bool) -> str:

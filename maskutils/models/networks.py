@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from maskutils.core.checks import BadParameter, known, needs, register
+from maskutils.core.checks import BadSetting, known, needs, register
 from maskutils.core.seeds import seeded
 from maskutils.models.parts import head_name, set_submodule
 
@@ -24,7 +24,7 @@ def build_model(
 
     `name` is one of `MODELS`, or any of torchvision's classification networks. Without `weights`, `seed` initialises the network.
     `weights` is the name of torchvision's ("DEFAULT", "IMAGENET1K_V1"), which are downloaded on first use and get a fresh head unless
-    `n_classes` is theirs; or a .safetensors file of a state dict. Raises `BadParameter` for an unknown name, for weights that
+    `n_classes` is theirs; or a .safetensors file of a state dict. Raises `BadSetting` for an unknown name, for weights that
     cannot be read or downloaded, and for those of another network; the message lists the keys that differ.
 
     >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
@@ -47,7 +47,7 @@ def is_file(weights: str) -> bool:
 
 
 def check_model(name: str) -> str:
-    """`name` itself. Raises `BadParameter` if there is no network of that name."""
+    """`name` itself. Raises `BadSetting` if there is no network of that name."""
     return name if name in MODELS else known(name, [*MODELS, *torchvision_names()], "model")
 
 
@@ -101,13 +101,13 @@ def torchvision_model(name: str, n_classes: int, in_channels: int, image_size: i
         return model
     if in_channels != 3:
         found = f"weights {weights!r} of {name} are for 3 channels, the images have {in_channels}"
-        raise BadParameter(f"{found}; load them with channels 3")
+        raise BadSetting(f"{found}; load them with channels 3")
     chosen = _weights_of(name, weights)
     try:
         model = _with_one_answer(_zoo().get_model(name, weights=chosen))
     except (OSError, RuntimeError) as error:
         way_out = f"put {chosen.url} into {torch.hub.get_dir()}/checkpoints"
-        raise BadParameter(f"the weights {chosen} cannot be downloaded ({error}); {way_out}") from None
+        raise BadSetting(f"the weights {chosen} cannot be downloaded ({error}); {way_out}") from None
     return model if n_classes == len(chosen.meta["categories"]) else with_head(model, n_classes)
 
 
@@ -120,19 +120,19 @@ def _with_one_answer(model: nn.Module) -> nn.Module:
 
 
 def _weights_of(name: str, weights: str) -> Any:
-    """torchvision's weights of that name for the network `name`. Raises `BadParameter`, which lists the names, if there are none."""
+    """torchvision's weights of that name for the network `name`. Raises `BadSetting`, which lists the names, if there are none."""
     if name in MODELS:
         found = f"model {name!r} has no pretrained weights {weights!r}"
-        raise BadParameter(f"{found}; give a .safetensors file, or a network of torchvision's")
+        raise BadSetting(f"{found}; give a .safetensors file, or a network of torchvision's")
     kinds = _zoo().get_model_weights(name)
     known(weights, {*kinds.__members__, "DEFAULT"}, f"weights of {name}")
     return kinds[weights] if weights != "DEFAULT" else kinds.DEFAULT
 
 
 def check_head_fits(name: str, weights: str, n_classes: int) -> None:
-    """Raise `BadParameter` if torchvision's `weights` of `name` have a head for another number of classes."""
+    """Raise `BadSetting` if torchvision's `weights` of `name` have a head for another number of classes."""
     if not is_file(weights) and len(_weights_of(name, weights).meta["categories"]) != n_classes:
-        raise BadParameter(
+        raise BadSetting(
             f"source_steps = 0, but the weights {weights!r} of {name} have no head for the {n_classes} classes of the source; set "
             "source_steps to train one, or give a .safetensors file of a network that does the source task already"
         )
@@ -152,7 +152,7 @@ def _with_stem(model: nn.Module, name: str, in_channels: int, small: bool) -> No
     first, old = next(((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if old is None:
         found = f"model {name!r} begins with no convolution to adapt to {in_channels} channels"
-        raise BadParameter(f"{found}; load the images with channels=3")
+        raise BadSetting(f"{found}; load the images with channels=3")
     usual = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding")}
     form = {"kernel_size": 3, "stride": 1, "padding": 1} if small else usual
     set_submodule(model, first, nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **form))
@@ -174,35 +174,35 @@ def with_head(model: nn.Module, n_classes: int) -> nn.Module:
 
 
 def weights_file(path: str | Path) -> Path:
-    """`path` as a `Path`. Raises `BadParameter` if it is no .safetensors file or does not exist."""
+    """`path` as a `Path`. Raises `BadSetting` if it is no .safetensors file or does not exist."""
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
-        raise BadParameter(
+        raise BadSetting(
             f"{path} may hold a pickle, which can run code when it is read, and is refused; convert it once if you trust it: "
             "state = torch.load(path, map_location='cpu', weights_only=True); state = state.get('state_dict', state); "
             "safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, 'weights.safetensors')"
         )
     if not path.is_file():
-        raise BadParameter(f"weights {path}: there is no such file; give one, or the name of torchvision's weights")
+        raise BadSetting(f"weights {path}: there is no such file; give one, or the name of torchvision's weights")
     return path
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     """`model` with the state dict of a .safetensors file; mutates `model`.
 
-    Raises `BadParameter` for a pickled checkpoint (nothing is unpickled here), for a missing or damaged file, and for the weights of
+    Raises `BadSetting` for a pickled checkpoint (nothing is unpickled here), for a missing or damaged file, and for the weights of
     another network; the message lists the names and shapes that differ.
     """
     path = weights_file(path)
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise BadParameter(f"weights {path} cannot be read ({error})") from None
+        raise BadSetting(f"weights {path} cannot be read ({error})") from None
     mine, theirs = ({n: tuple(v.shape) for n, v in tensors.items()} for tensors in (model.state_dict(), state))
     shapes = [f"{n} {theirs[n]} for {shape}" for n, shape in mine.items() if theirs.get(n, shape) != shape]
     faults = {"missing": mine.keys() - theirs, "unexpected": theirs.keys() - mine, "of another shape": shapes}
     if any(faults.values()):
         said = "; ".join(f"{len(v)} {k}: {', '.join(sorted(v)[:5])}" for k, v in faults.items() if v)
-        raise BadParameter(f"weights {path} are of another network than {type(model).__name__}: {said}")
+        raise BadSetting(f"weights {path} are of another network than {type(model).__name__}: {said}")
     model.load_state_dict(state)
     return model

@@ -34,7 +34,7 @@ def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") 
 
     "full": with the full network. "masked": through the mask, `nan` without one. "known": the best reading open to someone
     who knows the task at test time. That is through the mask if there is one, with the source network itself if only a mask
-    of the target was put on it (`piggyback`), and else with the full network. Raises `BadParameter` for another reading.
+    of the target was put on it (`piggyback`), and else with the full network. Raises `BadSetting` for another reading.
     """
     full, masked = records[f"{prefix}source_acc_full"], records[f"{prefix}source_acc_masked"]
     if known(reading, SOURCE_READINGS, "reading") != "known":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from maskutils.core import paths
 from maskutils.core.approaches import Approach, described, names
-from maskutils.core.checks import BadParameter, content_key, known
+from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import DamagedFile, file_digest, write_atomically
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Loading, Pair
@@ -113,7 +113,7 @@ def source_subnetwork(
 
 
 def _method(name: str) -> Approach:
-    """The description of a mask layer or a control. Raises `BadParameter` for another name."""
+    """The description of a mask layer or a control. Raises `BadSetting` for another name."""
     return described(known(name, names("mask", "control"), "method"))
 
 
@@ -174,16 +174,16 @@ def _dealt(values: Scores, order: Scores) -> Scores:
 def device(setup: Setup) -> torch.device:
     """The device of `setup.compute`; "auto" is CUDA, else MPS, else the CPU.
 
-    Raises `BadParameter` if it is not there.
+    Raises `BadSetting` if it is not there.
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     name = setup.compute.device
     if name == "auto":
         name = next(n for n in ("cuda", "mps", "cpu") if present[n])
     if not present[name]:
-        raise BadParameter(f"device {name!r} is not there; present: {', '.join(n for n in present if present[n])}")
+        raise BadSetting(f"device {name!r} is not there; present: {', '.join(n for n in present if present[n])}")
     if name == "cuda" and setup.compute.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
-        raise BadParameter(
+        raise BadSetting(
             "this GPU only emulates bf16, which is slower than float32; set compute: {precision: float32}"
         )
     return torch.device(name)

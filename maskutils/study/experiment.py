@@ -13,7 +13,7 @@ import torch
 
 from maskutils.core import paths
 from maskutils.core.approaches import described, the
-from maskutils.core.checks import BadParameter, content_key, known, positive
+from maskutils.core.checks import BadSetting, content_key, known, positive
 from maskutils.core.files import read_json, write_json
 from maskutils.core.progress import bar
 from maskutils.data.load import check_loading, check_pair
@@ -66,7 +66,7 @@ class Trial:
 def configure(namespace: Mapping[str, Any]) -> Setup:
     """The checked `Setup` of a notebook, from its `globals()`: types, ranges, and that pair and model are known.
 
-    Raises `BadParameter`, one line for each fault, before any work.
+    Raises `BadSetting`, one line for each fault, before any work.
     """
     setup = check_names(from_notebook(namespace))
     wanted = setup.compute.deterministic
@@ -78,7 +78,7 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
 
 
 def check_names(setup: Setup) -> Setup:
-    """`setup` itself if its pair and model are known, and the pair heeds its `images`; else `BadParameter`."""
+    """`setup` itself if its pair and model are known, and the pair heeds its `images`; else `BadSetting`."""
     check_pair(setup.pair)
     check_model(setup.model)
     check_loading(setup.pair, loading(setup))
@@ -99,11 +99,11 @@ def run_method(setup: Setup, method: str, protocol: str = "protect", **options: 
 def run_grid(setup: Setup, protocol: str, n: int, method: str | None = None) -> pd.DataFrame:
     """Records of a protocol at the `n` middle values of the grid of its knob, for each seed and alpha.
 
-    `method` is the mask that it takes, where it takes one (`elastic_mask`). Raises `BadParameter` for a protocol that has no grid.
+    `method` is the mask that it takes, where it takes one (`elastic_mask`). Raises `BadSetting` for a protocol that has no grid.
     """
     about = described(protocol)
     if not about.grid:
-        raise BadParameter(f"{protocol!r} has no grid of values; run it with run_protocol or run_method")
+        raise BadSetting(f"{protocol!r} has no grid of values; run it with run_protocol or run_method")
     method = method or about.method or None
     trials = [Trial(protocol, method, knobs={about.knob: value}) for value in about.values(int(positive("grid", n)))]
     return _table(setup, trials, f"{protocol} {method or ''}")

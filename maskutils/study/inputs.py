@@ -32,7 +32,7 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def check_inputs(*notebooks: Mapping[str, Any]) -> None:
     """Check the image folders and weights that the parameters of `notebooks` name, each once; download torchvision's weights.
 
-    Raises `BadParameter` for what is missing or has the wrong form.
+    Raises `BadSetting` for what is missing or has the wrong form.
     """
     from maskutils.data.load import check_there
     from maskutils.models.networks import build_model, weights_file

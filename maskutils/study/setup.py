@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
-from maskutils.core.checks import BadParameter, known
+from maskutils.core.checks import BadSetting, known
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -24,7 +24,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def changed(self, **updates: Any) -> Self:
-        """These settings with `updates`, all checked as if they were new. Raises `BadParameter`."""
+        """These settings with `updates`, all checked as if they were new. Raises `BadSetting`."""
         return checked(type(self), dict(self) | updates)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -146,13 +146,13 @@ class Setup(Settings):
 
 
 def checked(model: type[M], values: Mapping[str, Any]) -> M:
-    """`model(**values)`, with every fault said in one `BadParameter`, a line each."""
+    """`model(**values)`, with every fault said in one `BadSetting`, a line each."""
     for name, value in values.items():
         known_setting(name, model.model_fields, value)
     try:
         return model(**values)
     except ValidationError as error:
-        raise BadParameter("\n".join(_line(e) for e in error.errors())) from None
+        raise BadSetting("\n".join(_line(e) for e in error.errors())) from None
 
 
 def _line(error: Mapping[str, Any]) -> str:
@@ -161,17 +161,17 @@ def _line(error: Mapping[str, Any]) -> str:
 
 
 def known_setting(name: str, names: Collection[str], value: Any, kind: str = "parameter") -> str:
-    """`name` itself if it is among `names`; else `BadParameter`, which tells a field of `images` or `compute` its place."""
+    """`name` itself if it is among `names`; else `BadSetting`, which tells a field of `images` or `compute` its place."""
     for part, fields in PARTS.items():
         if name in fields.model_fields and name not in names:
-            raise BadParameter(f"{name} is an option of `{part}`: write {part}: {{{name}: {value}}}")
+            raise BadSetting(f"{name} is an option of `{part}`: write {part}: {{{name}: {value}}}")
     return known(name, names, kind)
 
 
 def from_notebook(namespace: Mapping[str, Any]) -> Setup:
     """The `Setup` of a notebook, from its `globals()`: its parameters cell, and what papermill injected over it.
 
-    Papermill injects a misspelt name in silence and exits 0; here it raises `BadParameter`, before any work.
+    Papermill injects a misspelt name in silence and exits 0; here it raises `BadSetting`, before any work.
     """
     declared: set[str] = set()
     injected: set[str] = set()

@@ -28,7 +28,7 @@ def anchor(model: nn.Module, strength: float, importance: Scores | None = None) 
     """strength * sum_i importance_i (theta_i - theta_0,i)^2, theta_0 the parameters as they are now; importance 1 if none.
 
     Parameters without an importance (a head of the target's own) are not held, nor is an idle head of the source's own: it
-    has no gradient, and one of 0 would let weight decay at it. Raises `BadParameter` unless `strength` is above 0.
+    has no gradient, and one of 0 would let weight decay at it. Raises `BadSetting` unless `strength` is above 0.
     """
     positive("strength", strength)
     idle = f"{head_name(model)}.source."

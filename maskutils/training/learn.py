@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.approaches import Approach, describe, names
-from maskutils.core.checks import BadParameter, known
+from maskutils.core.checks import BadSetting, known
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches
 from maskutils.masks.layers import LAYERS, MaskLayer, attach, detach
@@ -47,7 +47,7 @@ def learn_mask(
     None gives the method's native mask, which a ranking has not. `lr`, `strength` (of the density penalty) and
     `options` default to those of the layer. The mask carries its scores and its history.
 
-    Raises `BadParameter` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
+    Raises `BadSetting` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
     training diverges. In distributed training, let one process learn it and all load it: each would find another.
 
     >>> from maskutils import build_model, load_pair
@@ -63,7 +63,7 @@ def learn_mask(
     if method in RANKINGS:
         return _ranked(model, data, method, density, per_layer, seed, options)
     if LAYERS[method].trains_weights:
-        raise BadParameter(
+        raise BadSetting(
             f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"
         )
     if LAYERS[method].learns_density and density is not None:

@@ -45,7 +45,7 @@ def transfer(
     `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
     them. `history`, if given, is filled with the accuracy on both validation sets through training.
 
-    Raises `BadParameter` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
+    Raises `BadSetting` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
     another network.
     """
     model = unwrapped(model)

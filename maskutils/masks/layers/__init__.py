@@ -11,7 +11,7 @@ from importlib import import_module
 from torch import nn
 from torch.nn.utils import parametrize
 
-from maskutils.core.checks import BadParameter, known
+from maskutils.core.checks import BadSetting, known
 from maskutils.masks.layers.base import LAYERS, MaskLayer
 from maskutils.models.parts import maskable
 
@@ -26,14 +26,14 @@ def attach(model: nn.Module, method: str, **options: float | str) -> dict[str, M
     `model`.
 
     `options` go to the layer (`tau`, `density`, ...). While attached, the keys of `state_dict` differ: detach before
-    saving. Raises `BadParameter` for an unknown method, option or value.
+    saving. Raises `BadSetting` for an unknown method, option or value.
     """
     cls = LAYERS[known(method, LAYERS, "method")]
     accepted = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
     for option, value in options.items():
         kind = str if isinstance(accepted[known(option, accepted, f"option of {method}")], str) else (int, float)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise BadParameter(
+            raise BadSetting(
                 f"option {option} of {method} = {value!r} is not {'a name' if kind is str else 'a number'}"
             )
     layers = {name: cls(model.get_parameter(name), **options) for name in maskable(model)}
