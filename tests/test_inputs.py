@@ -52,9 +52,7 @@ def test_what_is_not_there_is_refused(folders):
 
 def test_classes_that_do_not_go_together_are_refused_before_any_image_is_opened(folders):
     shutil.copytree(folders / "a" / "cat", folders / "a" / "dog")
-    with pytest.raises(
-        BadSetting, match=r"set classes common to keep only those \(in a notebook or profile images: "
-    ):
+    with pytest.raises(BadSetting, match=r"set classes common to keep only those \(in a notebook or profile images: "):
         inputs.check_inputs({"pair": "folders:a:b"})
     inputs.check_inputs({"pair": "folders:a:b", "images": {"classes": "common"}})
 

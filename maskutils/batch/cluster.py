@@ -81,9 +81,7 @@ def _remote(scheduler: str, folder: Path | None) -> Iterator[Any]:
     try:
         remote = Client(scheduler, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
-        raise BadSetting(
-            f"no Dask scheduler at {scheduler!r} ({error}); start one, or leave --scheduler out"
-        ) from None
+        raise BadSetting(f"no Dask scheduler at {scheduler!r} ({error}); start one, or leave --scheduler out") from None
     with remote:
         try:
             remote.wait_for_workers(1, timeout=30)

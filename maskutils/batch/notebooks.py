@@ -70,9 +70,7 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
     try:
         lines = ast.parse(cells[0]["source"]).body
     except SyntaxError as error:
-        raise BadSetting(
-            f"{path.name}, parameters cell: {error}; it needs one `name: type = literal` a line"
-        ) from None
+        raise BadSetting(f"{path.name}, parameters cell: {error}; it needs one `name: type = literal` a line") from None
     for node in lines:
         try:
             kind = ast.unparse(node.annotation)

@@ -137,9 +137,7 @@ def make_plan(name: str) -> list[Run]:
             own = {k: v for k, v in profile.parameters.items() if k in declared[notebook]} | spec.parameters | varied
             run = _run(name, notebook, spec, varied, own, declared[notebook], list(runs.values()))
             if run.id in runs:
-                raise BadSetting(
-                    f"profile {name} runs {run.id} twice; join the two, or vary a parameter under `each`"
-                )
+                raise BadSetting(f"profile {name} runs {run.id} twice; join the two, or vary a parameter under `each`")
             if not _unchanged(name, run):  # else its names were checked when it ran
                 check_names(run.id, run.parameters)
             runs[run.id] = run

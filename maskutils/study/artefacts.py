@@ -183,9 +183,7 @@ def device(setup: Setup) -> torch.device:
     if not present[name]:
         raise BadSetting(f"device {name!r} is not there; present: {', '.join(n for n in present if present[n])}")
     if name == "cuda" and setup.compute.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
-        raise BadSetting(
-            "this GPU only emulates bf16, which is slower than float32; set compute: {precision: float32}"
-        )
+        raise BadSetting("this GPU only emulates bf16, which is slower than float32; set compute: {precision: float32}")
     return torch.device(name)
 
 
