@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.utils.data import Dataset
 
 from maskutils.data.batches import batches
-from maskutils.data.pair import Pair
+from maskutils.data.pair import Examples, Pair
 from maskutils.masks.mask import Mask
 from maskutils.masks.protection import protect
 from maskutils.masks.selection import highest
@@ -34,8 +34,8 @@ class Job:
     """What a recipe is given: the mask of what to hold, images of both domains, steps, rate, seed, and a clock."""
 
     mask: Mask
-    source: Dataset
-    target: Dataset
+    source: Examples
+    target: Examples
     steps: int
     lr: float
     seed: int
@@ -56,7 +56,11 @@ class Job:
     def used(self, model: nn.Module, make: Make) -> Make:
         """`make` with the moments of 30 steps on the source, at rate 0: no weight has moved yet."""
         made: list[Optimizer] = []
-        before = lambda params, lr: made.append(make(params, lr=lr)) or made[0]  # noqa: E731
+
+        def before(params: list[nn.Parameter], lr: float) -> Optimizer:
+            made.append(make(params, lr=lr))
+            return made[0]
+
         fit(copy.deepcopy(model), self.source, steps=30, lr=0.0, seed=self.seed, optimizer=before, norm="eval")
 
         def again(params: list[nn.Parameter], lr: float) -> Optimizer:
@@ -68,7 +72,7 @@ class Job:
         return again
 
 
-def sgd(params: list[nn.Parameter], lr: float, **options: float) -> Optimizer:
+def sgd(params: list[nn.Parameter], lr: float, **options: Any) -> Optimizer:
     """SGD at ten times the rate of Adam, so that both learn the target."""
     return SGD(params, lr=10 * lr, **options)
 
@@ -149,7 +153,7 @@ def parametrized(job: Job, model: nn.Module) -> Bits:
     for name, owner in places:
         where = Where(model.get_parameter(name), held[name])
         parametrize.register_parametrization(owner, name.rpartition(".")[2], where)
-    originals = [owner.parametrizations[name.rpartition(".")[2]].original for name, owner in places]
+    originals = [p for n, p in model.named_parameters() if n.endswith(".original")]
     job.train(model, ADAMW, originals)
     for name, owner in places:
         parametrize.remove_parametrizations(owner, name.rpartition(".")[2])
@@ -187,7 +191,7 @@ class MoFO(AdamW):
         self.chosen = {p: torch.zeros_like(p, dtype=torch.bool) for p in self.param_groups[0]["params"]}  # in any step
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """A step of AdamW, taken back (but for the decay) where the momentum is low."""
         shrink = 1 - self.param_groups[0]["lr"] * self.param_groups[0]["weight_decay"]
         decayed = {p: p * shrink for p in self.chosen}
@@ -201,7 +205,12 @@ class MoFO(AdamW):
 def mofo(job: Job, model: nn.Module) -> Bits:
     """MoFO; held is what no step has chosen."""
     made: list[MoFO] = []
-    job.train(model, lambda params, lr: made.append(MoFO(params, lr)) or made[0])
+
+    def make(params: list[nn.Parameter], lr: float) -> Optimizer:
+        made.append(MoFO(params, lr))
+        return made[0]
+
+    job.train(model, make)
     return {n: ~made[0].chosen[p] for n, p in model.named_parameters()}
 
 

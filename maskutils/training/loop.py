@@ -7,15 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.utils.data import Dataset
 
 from maskutils.core.checks import known
 from maskutils.core.progress import bar
 from maskutils.core.seeds import seeded
-from maskutils.data.batches import batches, images_and_labels
+from maskutils.data.batches import Batches, batches, images_and_labels
 from maskutils.models.parts import device_of, norm_layers
 
-Batches = Dataset | Iterable[tuple[Tensor, Tensor]]
 Penalty = Callable[[Tensor, Tensor, float], Tensor]
 
 PRECISIONS = ("float32", "bf16")
