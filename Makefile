@@ -38,7 +38,8 @@ types: $(READY) ## check types
 	$(BIN)/mypy maskutils
 
 docs: $(READY) ## build the site from docstrings, documents and committed notebooks, into docs/_build/html
-	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	mkdir -p docs/_build/source
+	$(BIN)/sphinx-build -W --keep-going -q -c docs docs/_build/source docs/_build/html
 
 bench: $(READY) ## measure what masks and protection cost
 	$(BIN)/maskutils bench

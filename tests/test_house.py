@@ -6,6 +6,7 @@ import ast
 import importlib
 import itertools
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -220,3 +221,43 @@ def test_figures_of_the_readme_are_committed():
 def test_numbers_of_the_readme_are_those_of_the_committed_records():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.fill_readme(text, readme.readme_blocks()) == text, "run: maskutils readme"
+
+
+def yaml_of(path):
+    return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+def test_hooks_strip_notebooks_as_make_does():
+    (hook,) = (h for h in yaml_of(".pre-commit-config.yaml")["repos"][0]["hooks"] if h["id"] == "nbstripout")
+    command = re.search(r"\$\(BIN\)/nbstripout (.+?) notebooks/", (ROOT / "Makefile").read_text().replace("\\\n", ""))
+    assert shlex.split(command[1]) == hook["args"]
+
+
+def test_continuous_integration_runs_targets_that_there_are():
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", workflow)) <= targets
+    oldest = yaml_of(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"][0]
+    assert f'requires-python = ">={oldest}"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.slow
+def test_examples_for_contributors_are_found_and_run():
+    layer, baseline = re.findall(
+        r"```python\n(.+?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    code = f"""{layer}
+import torch
+from maskutils import learn_mask, transfer
+from maskutils.data.pair import Domain, Pair
+from maskutils.training.baselines import *
+from maskutils.training.base import History, Transfer, protocol
+{baseline}
+images = torch.utils.data.TensorDataset(torch.randn(40, 6), torch.arange(40) % 2)
+pair = Pair("p", *(Domain(name, images, images, images, ("0", "1")) for name in "ab"))
+net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+assert 0 < learn_mask(net, images, "above_zero", steps=3).density <= 1
+transfer(net, pair, "l1_sp", steps=3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
