@@ -7,6 +7,7 @@ results that lie in caches would go on standing beside new ones.
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ if __name__ == "__main__":  # as in conftest.py: torch reads it when it is impor
 import torch
 from torch import nn
 
+from maskutils.core.approaches import described
 from maskutils.core.seeds import generator
 from maskutils.masks import rankings
 from maskutils.masks.layers import LAYERS
@@ -32,9 +34,6 @@ TINY = Setup(model="golden", pair="mnist_to_rotated", densities=(0.3,), alphas=(
 OTHER = Setup(
     model="golden", pair="mnist_low_to_high", densities=(0.3,), **STEPS
 )  # other classes: a head for each task
-# What a protocol is given; all others are given nothing.
-STRENGTHS = {"l2_sp": 0.1, "ewc": 10.0, "elastic_mask": 1.0, "lwf": 0.3}
-MASKED = ("packnet", "protect", "protect_weights", "select", "exclusive")
 # Which other versions are part of the name of what a stage caches; "mask" only where a transfer has the mask of a method.
 UPSTREAM = {"source": (), "fisher": ("source",), "mask": ("source",)}
 UPSTREAM |= {"transfer": ("source", "mask"), "score": ("source", "mask", "transfer")}
@@ -112,11 +111,11 @@ def _transfers(methods, protocols):
 
 
 def _table(protocol):
-    if protocol in STRENGTHS:
-        method = "gumbel_sigmoid" if protocol == "elastic_mask" else None
-        return experiment.run_anchored(TINY, protocol, [STRENGTHS[protocol]], method)
-    if protocol in MASKED:
-        return experiment.run_method(TINY, "magnitude", protocol)
+    about = described(protocol)
+    if about.grid:
+        return experiment.run_grid(TINY, protocol, 1)
+    if "mask" in about.needs:
+        return experiment.run_method(TINY, about.method or "magnitude", protocol)
     return experiment.run_protocol(TINY, protocol)
 
 
@@ -152,8 +151,11 @@ def faults(golden, found, stages):
 
 
 def _named_by(stage, told):
-    through_mask = stage not in ("transfer", "score") or any(told.startswith(p) for p in (*MASKED, "elastic_mask"))
-    return {stage, *(s for s in UPSTREAM[stage] if s != "mask" or through_mask)}
+    upstream = UPSTREAM[stage]
+    if stage in ("transfer", "score"):
+        about = described(re.match(r"\w+", told)[0])
+        upstream = upstream if "mask" in about.needs or about.method else [s for s in upstream if s != "mask"]
+    return {stage, *upstream}
 
 
 def _rounded(value):
