@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from maskutils.core.seeds import generator
 from maskutils.masks.files import digest, packed, read_mask, write_mask
+from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import highest
 from maskutils.models.copies import copied, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
-class Mask:
+class Mask(Interchange):
     """Name of parameter -> bool tensor of its shape; True is kept by the source task, hence to be protected.
 
     `scores` (same names, float; higher is kept sooner) rank the weights where a method learnt them; `history` is how it
