@@ -7,6 +7,7 @@ from torch import nn
 
 from maskutils.core.checks import BadSetting
 from maskutils.masks.layers import LAYERS
+from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.parts import maskable
 from maskutils.training.evaluation import evaluate
@@ -167,9 +168,34 @@ def test_an_unknown_option_is_refused(trained, method):
         learn_mask(trained, easy(), method, density=0.5, steps=1, tua=1.0)
 
 
-def test_a_learning_rate_of_zero_is_zero_and_not_the_default():
-    still = learn_mask(NETS["mlp"](), easy(), "gumbel_sigmoid", steps=2, lr=0.0)
-    assert all((scores == 2.0).all() for scores in still.scores.values())
+SETTINGS = [
+    ({"steps": 0}, "steps = 0 must be greater than 0"),
+    ({"steps": -3}, "steps = -3 must be greater than 0"),
+    ({"steps": 2.5}, "steps = 2.5 must be a whole number"),
+    ({"lr": 0.0}, "lr = 0.0 must be greater than 0"),  # nothing would be learnt; nor is it taken for the default
+    ({"lr": "fast"}, "lr = 'fast' must be a number"),
+    ({"strength": -1.0}, "strength = -1.0 must be 0 or greater"),
+    ({"batch_size": 0}, "batch_size = 0 must be greater than 0"),
+    ({"seed": "a"}, "seed = 'a' must be a whole number"),
+    ({"per_layer": "no"}, "per_layer = 'no' must be True or False"),
+    ({"density": "0.1"}, "density = '0.1' must be a number"),
+    ({"density": 1.5}, r"density 1.5 is outside \(0, 1\]"),
+    ({"density": True}, "density = True must be a number"),
+]
+
+
+@pytest.mark.parametrize("method", ["gumbel_sigmoid", "magnitude", "shuffled"])
+@pytest.mark.parametrize(("setting", "message"), SETTINGS)
+def test_a_bad_setting_is_refused_before_any_work(method, setting, message):
+    with pytest.raises(BadParameter, match=message):  # with data that would fail otherwise
+        learn_mask(NETS["mlp"](), None, method, **{"density": 0.1} | setting)
+
+
+@pytest.mark.parametrize("use", [lambda m: learn_mask(m, easy(), "magnitude", density=0.1), lambda m: Mask.from_scores(
+    {"1.weight": torch.rand(256, 64)}, 0.1).apply(m)])  # fmt: skip
+def test_a_network_on_the_meta_device_is_refused(use):
+    with pytest.raises(ValueError, match="Sequential are on the meta device, without values"):
+        use(NETS["mlp"]().to("meta"))
 
 
 def test_a_prefix_that_names_no_parameter_is_refused():

@@ -8,8 +8,9 @@ from safetensors.torch import save
 from torch import nn
 
 from maskutils.core.files import DamagedFile
-from maskutils.masks import mask as mask_module
+from maskutils.masks import files
 from maskutils.masks.mask import Mask
+from maskutils.masks.protection import protect
 
 SIZES = {"a.weight": (20, 30), "b.weight": (7, 3, 3, 3), "c.weight": (50, 4)}
 TOTAL = 600 + 189 + 200
@@ -61,7 +62,9 @@ def test_masks_are_equal_by_bits_alone():
     assert a != Mask({"a.weight": a.bits["a.weight"]})
 
 
-@pytest.mark.parametrize("bits", [{"w": torch.ones(3).bool()}, {"v": torch.ones(2).bool()}, {}])
+@pytest.mark.parametrize(
+    "bits", [{"w": torch.ones(3).bool()}, {"v": torch.ones(2).bool()}, dict.fromkeys("vw", torch.ones(2).bool())]
+)
 @pytest.mark.parametrize("operation", [Mask.__and__, Mask.__or__, Mask.iou])
 def test_masks_of_different_networks_do_not_combine(operation, bits):
     with pytest.raises(ValueError, match="masks of different networks"):
@@ -118,7 +121,9 @@ def test_scores_of_minus_infinity_count_as_the_lowest():
 
 
 @pytest.mark.parametrize("density", [0.0, 1.5, -1.0, float("nan")])
-@pytest.mark.parametrize("make", [Mask.from_scores, lambda scores, d: Mask({}, scores).at_density(d)])
+@pytest.mark.parametrize(
+    "make", [Mask.from_scores, lambda scores, d: Mask({"a.weight": torch.ones(2).bool()}, scores).at_density(d)]
+)
 def test_densities_outside_zero_to_one_are_refused(make, density):
     with pytest.raises(ValueError, match=r"outside \(0, 1\]"):
         make(random_scores(), density)
@@ -210,7 +215,7 @@ def test_a_file_has_one_bit_a_weight(tmp_path):
     assert n / 8 < (tmp_path / "m").stat().st_size < n / 8 + 500
 
 
-META = {"format": mask_module.FORMAT, "history": "[]"}
+META = {"format": files.FORMAT, "history": "[]"}
 
 
 def mask_file(meta: dict[str, str] | None = None, **shapes: list[int]) -> bytes:
@@ -266,3 +271,52 @@ def test_another_density_keeps_what_the_task_needs_beside_the_mask():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     mask = Mask.from_scores({"0.weight": torch.rand(4, 4)}, 0.5).with_state(net)
     assert mask.at_density(0.25).state.keys() == mask.state.keys() == {"0.bias", "1.weight", "1.bias"}
+
+
+@pytest.mark.parametrize(
+    "bits",
+    [{}, {"w": torch.ones(3)}, {"w": torch.ones(3).byte()}, {"w": [True]}, {"w": torch.ones(3).bool().to("meta")}],
+    ids=str,
+)
+def test_a_mask_of_anything_but_bool_tensors_is_refused(bits):
+    with pytest.raises(ValueError, match="a mask needs a bool tensor for each weight"):
+        Mask(bits)
+
+
+def test_a_folder_is_not_taken_for_a_mask(tmp_path):
+    with pytest.raises(FileNotFoundError, match="it is a folder: name the file in it"):
+        Mask.load(tmp_path)
+
+
+def test_no_flipped_bit_loads_as_another_mask(tmp_path):
+    net, draw = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 2)), torch.Generator().manual_seed(0)
+    mask = Mask.from_scores({"0.weight": torch.rand(30, 40)}, 0.3).with_state(net)
+    mask.save(tmp_path / "m")
+    whole, damaged = (tmp_path / "m").read_bytes(), 0
+    for _ in range(300):
+        place, bit = (int(torch.randint(n, (), generator=draw)) for n in (len(whole), 8))
+        (tmp_path / "m").write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+        try:
+            loaded = Mask.load(tmp_path / "m")
+        except DamagedFile:
+            damaged += 1
+        else:  # what was hit says nothing, as the name of the checksum
+            assert loaded == mask
+            assert all(torch.equal(t, loaded.state[n]) for n, t in mask.state.items())
+    assert damaged > 250
+
+
+def test_another_network_of_the_same_shapes_is_noticed_and_a_protected_one_is_not(tmp_path):
+    nets = [nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 2)) for _ in range(2)]
+    mask = Mask({"0.weight": torch.rand(30, 40) < 0.3}).learnt_on(nets[0])
+    mask.save(tmp_path / "m")
+    loaded = Mask.load(tmp_path / "m")
+    for use in (lambda: loaded.apply(nets[1]), lambda: protect(nets[1], loaded).__enter__()):
+        with pytest.warns(UserWarning, match="the weights that the mask keeps are not those of this Sequential"):
+            use()
+    optimizer = torch.optim.AdamW(nets[0].parameters(), 0.1)
+    with protect(nets[0], loaded):
+        nets[0](torch.rand(3, 40)).sum().backward()
+        optimizer.step()
+    loaded.apply(nets[0])
+    (loaded & loaded).apply(nets[1])

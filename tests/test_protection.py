@@ -206,7 +206,7 @@ def test_a_mask_of_another_network_is_refused_before_any_hook(net):
     before, optimizer = tensors(net), AdamW(net.parameters(), 0.05)
     with (
         pytest.raises(ValueError, match=r"another network.*0\.weight"),
-        protect(net, Mask({"0.weight": torch.ones(2, 2)})),
+        protect(net, Mask({"0.weight": torch.ones(2, 2).bool()})),
     ):
         pass
     steps(net, optimizer)

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import numbers
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -55,6 +56,13 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise BadSetting(f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")
+
+
+def number(name: str, value: Any, whole: bool = False) -> Any:
+    """`value` if it is a number (an integer, if `whole`); else `BadSetting`."""
+    if not isinstance(value, numbers.Integral if whole else numbers.Real) or isinstance(value, bool):
+        raise BadSetting(f"{name} = {value!r} must be a {'whole ' * whole}number")
+    return value
 
 
 def positive(name: str, value: float) -> float:

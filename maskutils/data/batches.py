@@ -1,6 +1,6 @@
 """Batches of images and labels, from datasets, loaders and other iterables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from maskutils.core.seeds import generator, seeded
 from maskutils.data.pair import Examples
 
-Batches = Examples | Iterable[tuple[Tensor, Tensor]]
+Batches = Examples | Iterable[Any]  # of whatever `images_and_labels` understands
 
 
 def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -63,33 +63,49 @@ def _indexed(data: Batches) -> TypeGuard[Examples]:
 def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Up to `n` images and labels: drawn by `seed` from a dataset, or the first ones of a stream or other iterable.
 
-    `seed` also decides the order of a loader that shuffles.
+    `seed` also decides the order of a loader that shuffles. Raises `ValueError` if there are none.
     """
     if _indexed(data):
         picked = torch.randperm(len(data), generator=generator(seed, "some"), device="cpu")[:n].tolist()
-        batch = data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])
-        return batch[0], batch[1]
-    images, labels, count = [], [], 0
-    with seeded(seed, "some"):
-        for x, y in map(images_and_labels, in_order(data, 100)):
-            images.append(x)
-            labels.append(y)
-            if (count := count + len(y)) >= n:
-                break
+        found = [data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])] if picked else []
+    else:
+        found, count = [], 0
+        with seeded(seed, "some"):
+            for batch in in_order(data, 100):
+                found.append(batch)
+                if (count := count + len(images_and_labels(batch)[1])) >= n:
+                    break
+    if not found:
+        raise ValueError("there is nothing to rank weights on: the data is empty, or an iterator that is used up")
+    images, labels = zip(*map(images_and_labels, found), strict=True)
     return torch.cat(images)[:n], torch.cat(labels)[:n]
 
 
 def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
-    """Images, float (N, ...), and labels (N,) of `batch`. Raises `ValueError` if it is not a pair of such tensors."""
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
-        found = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
-        found += f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    """Images, float (N, ...), and labels of a batch: a pair, or a mapping with pixel_values and labels (or label), as transformers has it.
+
+    Labels are (N,), or class probabilities (N, classes), which can be trained on. Raises `ValueError` that says what the batch is and
+    what to do.
+    """
+    found: list[Any] = list(batch) if isinstance(batch, (tuple, list)) else []
+    if isinstance(batch, Mapping):
+        found = [batch.get("pixel_values"), batch.get("labels", batch.get("label"))]
+    if len(found) != 2 or not all(isinstance(t, Tensor) for t in found):
+        what = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+        what += f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
         raise ValueError(
-            f"a batch must be a pair of tensors, images and labels; it is {found}: give the loader a collate_fn that makes pairs"
+            "a batch must be a pair of tensors, images and labels, or a dict with pixel_values and labels; "
+            f"it is {what}: give the loader a collate_fn that makes pairs"
         )
-    images, labels = batch
+    images, labels = found
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}; make them float, as torchvision's ToTensor does")
+    probabilities = labels.ndim == 2 and labels.is_floating_point() and labels.shape[1] > 1
+    if len(labels) != len(images) or not (probabilities or (labels.ndim == 1 and not labels.is_floating_point())):
+        raise ValueError(
+            f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images; they must be whole numbers ({len(images)},), the "
+            "class of each: use labels.squeeze(1), labels.argmax(1) or labels.long()"
+        )
     return images, labels
 
 

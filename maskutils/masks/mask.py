@@ -1,38 +1,30 @@
 """The Mask value: which weights carry the source task.
 
-Owns the set algebra of masks, their making from a ranking, and their file format (one bit per weight, safetensors). It
-must not know how scores are learnt.
+The set algebra of masks, their making from a ranking, and what they do to a network.
 """
 
-import copy
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from maskutils.core.files import DamagedFile, write_atomically
 from maskutils.core.seeds import generator
+from maskutils.masks.files import digest, packed, read_mask, write_mask
+from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import highest
-from maskutils.models.parts import unwrapped
-
-FORMAT = "maskutils.mask/1"
+from maskutils.models.copies import copied, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
-class Mask:
+class Mask(Interchange):
     """Name of parameter -> bool tensor of its shape; True is kept by the source task, hence to be protected.
 
     `scores` (same names, float; higher is kept sooner) rank the weights where a method learnt them; `history` is how it
-    learnt; `state` is what the task needs beside the masked weights (see `with_state`). All are lost by set algebra.
+    learnt; `state` is what the task needs beside the masked weights (see `with_state`); `fingerprint` tells the kept weights of the
+    network that it is of (see `learnt_on`). All are lost by set algebra.
     `a & b`, `a | b`, `~a` and `a == b` need the same names and shapes.
 
     >>> a = Mask({"w": torch.tensor([True, False])})
@@ -44,6 +36,17 @@ class Mask:
     scores: Mapping[str, Tensor] | None = None
     history: tuple[dict[str, float], ...] = field(default=(), repr=False)
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    fingerprint: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        wrong = [n for n, b in self.bits.items() if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta]
+        if wrong or not self.bits:
+            what = (
+                f"the bits of {wrong[0]} are no bool tensor with values; compare first, as with > 0"
+                if wrong
+                else "there are none"
+            )
+            raise ValueError(f"a mask needs a bool tensor for each weight it speaks of: {what}")
 
     @classmethod
     def from_scores(
@@ -128,7 +131,14 @@ class Mask:
         stored = model.state_dict()
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())  # tied ones once
         rest = {n: t.detach().clone() for n, t in tensors.items() if n in stored and n not in self.bits}
-        return Mask(self.bits, self.scores, self.history, rest)
+        return Mask(self.bits, self.scores, self.history, rest, _fingerprint(self.bits, model))
+
+    def learnt_on(self, model: nn.Module) -> "Mask":
+        """This mask with a fingerprint of the weights that it keeps in `model`: `apply` and `protect` warn where they find others.
+
+        Of each layer, those kept among the first 65,536 weights are read. Another density needs another fingerprint.
+        """
+        return replace(self, fingerprint=_fingerprint(self.bits, unwrapped(model)))
 
     def apply(self, model: nn.Module) -> nn.Module:
         """A copy of `model` with every weight that is not kept set to zero: the network *through the mask*, without wrappers.
@@ -136,7 +146,8 @@ class Mask:
         What the mask carries as `state` takes its place too, a head for another number of classes included.
         """
         self.check(model)
-        model = copy.deepcopy(unwrapped(model))
+        self.recognise(model)
+        model = copied(unwrapped(model))
         _put(model, self.state)
         with torch.no_grad():
             for name, b in self.bits.items():
@@ -159,37 +170,28 @@ class Mask:
 
     def save(self, path: str | Path, scores: bool = False) -> None:
         """Write one bit per weight, the state (and the float32 scores and the history, if asked) to a safetensors file, atomically."""
-        tensors = {f"bits/{n}": torch.from_numpy(np.packbits(b.cpu().numpy())) for n, b in self.bits.items()}
-        tensors |= {f"state/{n}": t.detach().cpu().contiguous() for n, t in self.state.items()}
-        if scores and self.scores is not None:
-            tensors |= {f"scores/{n}": s.detach().cpu().float().contiguous() for n, s in self.scores.items()}
-        meta = {"format": FORMAT, "shapes": json.dumps({n: list(b.shape) for n, b in self.bits.items()})}
-        meta["history"] = json.dumps(self.history if scores else ())
-        write_atomically(path, save(tensors, meta))
+        ranked = self.scores if scores and self.scores is not None else {}
+        write_mask(path, self.bits, ranked, self.state, self.history if scores else (), self.fingerprint)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
-        """The mask that `save` wrote. Raises `FileNotFoundError`, or `DamagedFile` for anything that is not one."""
-        if not Path(path).exists():
-            raise FileNotFoundError(f"no mask at {path}")
-        try:
-            with safe_open(path, "pt") as file:
-                if file.metadata()["format"] != FORMAT:
-                    raise ValueError(f"its format is {file.metadata()['format']!r}, not {FORMAT!r}")
-                shapes = json.loads(file.metadata()["shapes"])
-                bits = {n: _unpack(file.get_tensor(f"bits/{n}"), shape) for n, shape in shapes.items()}
-                stored = {part: _stored(file, part) for part in ("scores", "state")}
-                return cls(
-                    bits, stored["scores"] or None, tuple(json.loads(file.metadata()["history"])), stored["state"]
-                )
-        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DamagedFile(
-                f"{path} is not a mask file or is damaged ({error}); delete it and make it again"
-            ) from None
+        """The mask that `save` wrote. Raises `FileNotFoundError`, or `DamagedFile` for anything that is not one or has another checksum."""
+        return cls(**read_mask(path))
+
+    def recognise(self, model: nn.Module) -> None:
+        """Warn if the weights that this mask keeps are others in `model` than in the network that it is of."""
+        model = unwrapped(model, sharded=True)
+        sharded = any(hasattr(p, "device_mesh") for p in model.parameters())
+        if self.fingerprint and not sharded and self.fingerprint != _fingerprint(self.bits, model):
+            warnings.warn(
+                f"the weights that the mask keeps are not those of this {type(model).__name__}: it was fine-tuned "
+                "since, which is fine, or it is another network of the same shapes",
+                stacklevel=3,
+            )
 
     def checksum(self) -> str:
         """16 hex digits that tell this mask's bits from any others."""
-        return _digest({n: torch.from_numpy(np.packbits(b.cpu().numpy())) for n, b in self.bits.items()})
+        return digest(packed(self.bits))
 
     def __and__(self, other: "Mask") -> "Mask":
         return self._with(other, torch.logical_and)
@@ -218,18 +220,13 @@ class Mask:
         return Mask({name: operation(b, other.bits[name].to(b.device)) for name, b in self.bits.items()})
 
 
-def _digest(tensors: Mapping[str, Tensor], *texts: str) -> str:
-    """16 hex digits that name these tensors (names, types, shapes, contents) and texts."""
-    digest = hashlib.sha256(json.dumps(texts).encode())
-    for name in sorted(tensors):
-        t = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {t.dtype} {tuple(t.shape)} ".encode())
-        digest.update(t.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-def _stored(file: Any, part: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{part}/"): file.get_tensor(key) for key in file.keys() if key.startswith(f"{part}/")}  # noqa: SIM118
+def _fingerprint(bits: Mapping[str, Tensor], model: nn.Module) -> str:
+    """16 hex digits of the weights at `bits` among the first of each layer, as float32."""
+    kept = {}
+    for name, b in bits.items():
+        weight, chosen = (t.detach().flatten()[:65_536] for t in (model.get_parameter(name), b))
+        kept[name] = weight[chosen.to(weight.device)].float()
+    return digest(kept)
 
 
 def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -259,11 +256,3 @@ def _fill(flat: Mapping[str, Tensor], kept: Mapping[str, Tensor], total: int) ->
     rest = (~already).nonzero().flatten()
     already[rest[highest(torch.cat(list(flat.values()))[rest], total - int(already.sum()))]] = True
     return dict(zip(flat, already.split([s.numel() for s in flat.values()]), strict=True))
-
-
-def _unpack(packed: Tensor, shape: Iterable[int]) -> Tensor:
-    shape = tuple(shape)
-    n = math.prod(shape)
-    if packed.numel() != -(-n // 8):
-        raise ValueError(f"{packed.numel()} bytes for the {n} bits of shape {shape}")
-    return torch.from_numpy(np.unpackbits(packed.numpy(), count=n).astype(bool)).view(shape)

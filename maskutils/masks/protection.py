@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from maskutils.masks.guard import Guard
 from maskutils.masks.mask import Mask
-from maskutils.models.parts import unwrapped
+from maskutils.models.copies import unwrapped
 
 
 @contextlib.contextmanager
@@ -47,6 +47,7 @@ def protect(
     """
     inside = unwrapped(model, sharded=True)
     mask.check(inside)
+    mask.recognise(inside)
     _check_processes(model, mask)
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):  # as accelerate and Lightning wrap it
         optimizer = inner

@@ -4,7 +4,6 @@ Owns one function each; it gives name -> scores of the weight's shape, higher is
 or masks.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,8 @@ from maskutils.core.checks import register
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
-from maskutils.models.parts import maskable
+from maskutils.models.copies import copied
+from maskutils.models.parts import logits_of, maskable
 
 Scores = dict[str, Tensor]
 Ranking = Callable[[nn.Module, Any, int], Scores]
@@ -59,12 +59,12 @@ def snip(model: nn.Module, data: Any, seed: int) -> Scores:
     """
     x, y = some(data, 500, seed)
     device = next(model.parameters()).device
-    model = copy.deepcopy(model).eval().requires_grad_(True)
+    model = copied(model).eval().requires_grad_(True)
     weights = [model.get_parameter(name) for name in maskable(model)]
     total = [torch.zeros_like(w) for w in weights]
     size = min(100, that_fit(x))
     for images, labels in zip(x.to(device).split(size), y.to(device).split(size), strict=True):
-        loss = F.cross_entropy(model(images), labels, reduction="sum") / len(x)
+        loss = F.cross_entropy(logits_of(model(images)), labels, reduction="sum") / len(x)
         for t, g in zip(total, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
             t += g
     return {n: (g * w).abs().detach() for n, g, w in zip(maskable(model), total, weights, strict=True)}
@@ -88,11 +88,11 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
     over the 50 likeliest for each image. Source: Kirkpatrick et al. 2017 (arXiv 1612.00796).
     """
     x, _ = some(data, n, seed)
-    model = copy.deepcopy(model).eval().requires_grad_(True)
+    model = copied(model).eval().requires_grad_(True)
     parameters, device = dict(model.named_parameters()), next(model.parameters()).device
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     for image in bar(x.to(device).split(1), "Fisher information", "image"):
-        logs = F.log_softmax(model(image), dim=1)[0]
+        logs = F.log_softmax(logits_of(model(image)), dim=1)[0]
         for y in logs.topk(min(LABELS, len(logs))).indices.sort().values.tolist():
             log, p = logs[y], logs[y].exp().item()
             gradients = torch.autograd.grad(log, list(parameters.values()), retain_graph=True, materialize_grads=True)

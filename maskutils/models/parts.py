@@ -1,33 +1,60 @@
 """Parts of any network: its head (or one per task), its maskable weights, its norm layers."""
 
-import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.optim.swa_utils import AveragedModel
 
 from maskutils.core.checks import known, needs
 from maskutils.core.seeds import seeded
+from maskutils.models.copies import copied
 
 if TYPE_CHECKING:
     import pandas as pd
 
 UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # whatever the dimensions of their weight
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def head_name(model: nn.Module) -> str:
-    """Name of the head: what the network says in an attribute `head_name`, else the module, last in definition order, that owns a
-    weight of two or more dimensions.
+    """Name of the head; of the last one, where a network has several. See `heads`."""
+    return heads(model)[-1]
+
+
+def heads(model: nn.Module) -> list[str]:
+    """Names of the heads: what the network says in an attribute `head_name`, or in timm's `get_classifier()`; else the module, last in
+    definition order, that owns a weight of two or more dimensions, and linear layers beside it that are called heads too and have its
+    size, as those of distilled networks.
 
     A `TaskHeads` counts as one. Raises `ValueError` for a network without any such weight, or without the module it names.
     """
     if isinstance(found := getattr(model, "head_name", ""), str) and found:
         known(found, [n for n, _ in model.named_modules() if n], "head_name")
-        return found
+        return [found]
+    last = _last_with_weight(model)
+    for prefix, module in model.named_modules():
+        if last.startswith(prefix) and callable(getattr(module, "get_classifier", None)):
+            told = module.get_classifier()
+            told = told if isinstance(told, (tuple, list)) else (told,)
+            if names := [n for n, m in model.named_modules() if any(m is t and [*t.parameters()] for t in told)]:
+                return names
+    owner, _, _ = last.rpartition(".")
+    head, prefix = model.get_submodule(last), f"{owner}." if owner else ""
+
+    def twin(name: str, module: nn.Module) -> bool:
+        called = "head" in name or "classifier" in name
+        return (
+            called
+            and isinstance(module, nn.Linear)
+            and isinstance(head, nn.Linear)
+            and module.weight.shape == head.weight.shape
+        )
+
+    return [prefix + n for n, m in model.get_submodule(owner).named_children() if m is not head and twin(n, m)] + [last]
+
+
+def _last_with_weight(model: nn.Module) -> str:
     found = ""
     for name, module in model.named_modules():
         inside_found = isinstance(model.get_submodule(found), TaskHeads) and found and name.startswith(found + ".")
@@ -41,9 +68,19 @@ def head_name(model: nn.Module) -> str:
     return found
 
 
-def check_head(model: nn.Module, name: str, logits: Tensor) -> None:
-    """Raise `ValueError` if `name`, the head of `model`, is a linear layer that cannot have given these `logits` (N, classes)."""
-    head = model.get_submodule(name)
+def logits_of(output: object) -> Tensor:
+    """The logits (N, classes) in what a network returned: a tensor, or something with `.logits`, as networks of transformers give."""
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"the network returned a {type(output).__name__}; it must be a tensor of logits, or have .logits"
+        )
+    return logits
+
+
+def check_head(model: nn.Module, name: str, output: object) -> None:
+    """Raise `ValueError` if `name`, the head of `model`, is a linear layer that cannot have given the logits (N, classes) of `output`."""
+    head, logits = model.get_submodule(name), logits_of(output)
     if isinstance(head, nn.Linear) and head.out_features != logits.shape[1]:
         raise ValueError(
             f"{name!r}, defined last in {type(model).__name__}, gives {head.out_features} values and the network "
@@ -63,6 +100,16 @@ def maskable(model: nn.Module) -> list[str]:
 
     Raises `ValueError` for a network that has none.
     """
+    for name, module in model.named_modules():
+        if hasattr(module, "get_base_layer"):  # of peft
+            raise ValueError(
+                f"{name} has adapters of peft, whose weights are no network's own; call model.merge_and_unload() first"
+            )
+        if _weight_norm(module):
+            raise ValueError(
+                f"the weight of {name!r} is made by the old weight_norm, from weight_g and weight_v; call "
+                "torch.nn.utils.remove_weight_norm on it first"
+            )
     if names := _covered(model):
         return names
     raise ValueError(
@@ -71,13 +118,17 @@ def maskable(model: nn.Module) -> list[str]:
     )
 
 
+def _weight_norm(module: nn.Module) -> bool:
+    return any(type(hook).__name__ == "WeightNorm" for hook in module._forward_pre_hooks.values())
+
+
 def _covered(model: nn.Module) -> list[str]:
-    head = head_name(model) + "."
+    head = tuple(f"{name}." for name in heads(model))
 
     def covered(name: str, parameter: nn.Parameter) -> bool:
         owner, _, leaf = name.rpartition(".")
         is_weight = parameter.ndim > 1 and "weight" in leaf and not isinstance(model.get_submodule(owner), UNMASKED)
-        return is_weight and not name.startswith(head)
+        return is_weight and not name.startswith(head) and not _weight_norm(model.get_submodule(owner))
 
     return [name for name, parameter in model.named_parameters() if covered(name, parameter)]
 
@@ -87,7 +138,7 @@ def summary(model: nn.Module) -> "pd.DataFrame":
     with needs("study"):
         import pandas as pd  # here, for masks do without
 
-    head, names = head_name(model) + ".", set(_covered(model))
+    head, names = tuple(f"{name}." for name in heads(model)), set(_covered(model))
 
     def role(name: str) -> str:
         if name in names or name.startswith(head):
@@ -116,34 +167,6 @@ def check_prefixes(train: str | Iterable[str], names: Collection[str]) -> tuple[
     return prefixes
 
 
-def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
-    """The module inside wrappers that put a prefix before its names: of `torch.compile`, data parallelism and averaging.
-
-    Raises `ValueError` for one whose weights are sharded over processes (unless `sharded` says that DTensors will do), flattened
-    or without values.
-    """
-    if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
-        raise ValueError(
-            f"{type(model).__name__} is FullyShardedDataParallel, which flattens weights so that no mask fits them; use fully_shard"
-        )
-    if not sharded and any(hasattr(p, "device_mesh") for p in model.parameters()):
-        raise ValueError(
-            f"the weights of {type(model).__name__} are sharded over processes (FSDP): only protect works on them; learn and apply the "
-            "mask before fully_shard, or on a network that is whole"
-        )
-    if any(p.is_meta for p in model.parameters()):
-        raise ValueError(
-            f"the weights of {type(model).__name__} are on the meta device, without values; load them first"
-        )
-    while True:
-        if isinstance(model, WRAPPERS):
-            model = model.module
-        elif "_orig_mod" in model._modules:  # by name, for the type takes two seconds to import
-            model = model._modules["_orig_mod"]
-        else:
-            return model
-
-
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's parameters."""
     return next(model.parameters()).device
@@ -163,7 +186,7 @@ def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Modu
     """A copy of `model` whose head became `TaskHeads`: the old one as "source", a fresh one of `n_classes` as "target",
     active.
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     name = head_name(model)
     old = model.get_submodule(name)
     if not isinstance(old, nn.Linear):
@@ -184,7 +207,7 @@ def own_head(model: nn.Module) -> list[str]:
 
 def for_task(model: nn.Module, task: str) -> nn.Module:
     """A plain copy of `model` that answers for `task` ("source" or "target"); just a copy where one head serves both."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     name = head_name(model)
     heads = model.get_submodule(name)
     if isinstance(heads, TaskHeads):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from maskutils.core.approaches import Approach, Kind, describe
 from maskutils.core.checks import register
 from maskutils.data.pair import Pair
-from maskutils.models.parts import TaskHeads, head_name
+from maskutils.models.parts import TaskHeads, head_name, logits_of
 from maskutils.training.loop import Penalty, fit
 
 History = list[dict[str, float]]
@@ -82,5 +82,4 @@ def answering(model: nn.Module, task: str) -> Iterator[nn.Module]:
 def answer(model: nn.Module, task: str, images: Tensor) -> Tensor:
     """Logits of `model` for `task`."""
     with answering(model, task):
-        logits: Tensor = model(images)
-        return logits
+        return logits_of(model(images))

@@ -3,7 +3,6 @@
 Each function's body is its difference from fine-tuning. `strength` is the knob that trades retention for adaptation.
 """
 
-import copy
 from functools import reduce
 
 import torch
@@ -19,6 +18,7 @@ from maskutils.data.pair import subset
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import Scores
+from maskutils.models.copies import copied
 from maskutils.models.parts import head_name, head_parameters, norm_layers, own_head
 from maskutils.training.base import History, Transfer, answer, protocol
 from maskutils.training.loop import Penalty, fit
@@ -210,4 +210,4 @@ class _SourceView(nn.Module):
 
 
 def _frozen(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    return copied(model).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from maskutils.core.progress import bar
 from maskutils.data.batches import Batches, images_and_labels, in_order, that_fit
-from maskutils.models.parts import device_of
+from maskutils.models.parts import device_of, logits_of
 
 
 @contextlib.contextmanager
@@ -29,7 +29,9 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
     device, results = device_of(model), []
     with evaluating(model):
         for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
-            results.append((torch.cat([model(part.to(device)).cpu() for part in x.split(that_fit(x))]), y.cpu()))
+            results.append(
+                (torch.cat([logits_of(model(part.to(device))).cpu() for part in x.split(that_fit(x))]), y.cpu())
+            )
     if not any(len(y) for _, y in results):
         raise ValueError("there is nothing to evaluate on: the data is empty")
     logits, labels = zip(*results, strict=True)
@@ -42,5 +44,14 @@ def evaluate(model: nn.Module, data: Batches) -> float:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of the rows of `logits` (N, classes) whose highest entry is at the label (N,), in [0, 1]."""
+    """Share of the rows of `logits` (N, classes) whose highest entry is at the label (N,), in [0, 1].
+
+    Raises `ValueError` for labels of another shape, as class probabilities, and for logits that are nan.
+    """
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels are {tuple(labels.shape)}; accuracy needs one class for each image, as labels.argmax(1) gives"
+        )
+    if logits.isnan().any():
+        raise ValueError("logits are nan: the images or the weights hold nan, or values too large for the network")
     return (logits.argmax(1) == labels).float().mean().item()

@@ -1,6 +1,5 @@
 """Learning a mask: which weights does a network do its task with? Every network that is given is left as it was."""
 
-import copy
 import inspect
 from collections.abc import Iterable, Mapping
 from functools import reduce
@@ -10,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.approaches import Approach, describe, names
-from maskutils.core.checks import BadSetting, known
+from maskutils.core.checks import BadSetting, fraction, known, number, positive
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches
 from maskutils.masks.layers import LAYERS, MaskLayer, attach, detach
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
-from maskutils.models.parts import check_head, check_prefixes, head_name, maskable, unwrapped
+from maskutils.models.copies import copied, unwrapped
+from maskutils.models.parts import check_head, check_prefixes, head_name, maskable
 from maskutils.training.loop import fit
 
 describe(
@@ -55,11 +55,16 @@ def learn_mask(
     Mask(2 layers, 151,040 weights, density 0.100)
     """
     known(method, names("mask", "control"), "method")
+    _check(steps, lr, strength, batch_size, seed, density, per_layer)
     settings: dict[str, Any] = {"steps": steps, "lr": lr, "strength": strength, "batch_size": batch_size, "seed": seed}
     settings |= {"precision": precision} | options
     if method == "shuffled":
         base = str(settings.pop("of", "gumbel_sigmoid"))
-        return learn_mask(model, data, base, density=density, per_layer=per_layer, **settings).shuffled(seed)
+        return (
+            learn_mask(model, data, base, density=density, per_layer=per_layer, **settings)
+            .shuffled(seed)
+            .learnt_on(model)
+        )
     if method in RANKINGS:
         return _ranked(model, data, method, density, per_layer, seed, options)
     if LAYERS[method].trains_weights:
@@ -69,7 +74,7 @@ def learn_mask(
     if LAYERS[method].learns_density and density is not None:
         settings["density"] = density
     native = learn_subnetwork(model, data, method, **settings)[1]
-    return native if density is None else native.at_density(density, per_layer)
+    return (native if density is None else native.at_density(density, per_layer)).learnt_on(model)
 
 
 def usual(method: str | None) -> dict[str, Any]:
@@ -115,7 +120,8 @@ def _ranked(
         raise ValueError(
             f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
         )
-    return Mask.from_scores(RANKINGS[method](unwrapped(model), data, seed), density, per_layer)
+    scores = _told_apart(RANKINGS[method](unwrapped(model), data, seed))
+    return Mask.from_scores(scores, density, per_layer).learnt_on(model)
 
 
 def learn_subnetwork(
@@ -139,7 +145,8 @@ def learn_subnetwork(
     off. See `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
-    model = copy.deepcopy(unwrapped(model)).requires_grad_(False)
+    _check(steps, lr, strength, batch_size, seed)
+    model = copied(unwrapped(model)).requires_grad_(False)
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
     strength, head = cls.strength if strength is None else strength, head_name(model)
 
@@ -150,21 +157,54 @@ def learn_subnetwork(
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         return strength * cls.ramp(progress) * reduce(torch.add, [layer.penalty() for layer in layers.values()])
 
-    with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, logits: check_head(m, head, logits)):
+    with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
         names = maskable(model) if cls.trains_weights else []
         weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n in names or n.startswith(train)]
         layers = attach(model, method, **options)
-        for weight in weights:
-            weight.requires_grad_()
+        nn.ParameterList(weights).requires_grad_()
         params = [layer.scores for layer in layers.values()] + weights
         history = fit(
             model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
             params=params, penalty=penalty if strength else None, begin_step=advance, norm="eval", precision=precision,
             watch=lambda: {"density": Mask(_hard(layers)).density},
         )  # fmt: skip
-    mask = Mask(_hard(layers), {name: layer.ranking() for name, layer in layers.items()}, tuple(history))
+    mask = Mask(_hard(layers), _told_apart({n: layer.ranking() for n, layer in layers.items()}), tuple(history))
     detach(model)
-    return model.requires_grad_(), mask
+    return model.requires_grad_(), mask.learnt_on(model)
+
+
+def _check(
+    steps: int,
+    lr: float | None,
+    strength: float | None,
+    batch_size: int,
+    seed: int,
+    density: float | None = None,
+    per_layer: bool = False,
+) -> None:
+    """Raise `BadSetting` for a setting of the wrong type or out of range, before any work."""
+    for name, value in {"steps": steps, "batch_size": batch_size}.items():
+        positive(name, number(name, value, whole=True))
+    number("seed", seed, whole=True)
+    if lr is not None:
+        positive("lr", number("lr", lr))
+    if strength is not None and number("strength", strength) < 0:
+        raise BadSetting(f"strength = {strength!r} must be 0 or greater")
+    if density is not None:
+        fraction("density", number("density", density))
+    if not isinstance(per_layer, bool):
+        raise BadSetting(f"per_layer = {per_layer!r} must be True or False")
+
+
+def _told_apart(scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`scores` themselves. Raises `ValueError` if all are equal, as where the answer does not depend on the weights that are masked."""
+    ends = [end for s in scores.values() for end in (s.min(), s.max())]
+    if all(end == ends[0] for end in ends):
+        raise ValueError(
+            f"all scores are equal ({float(ends[0]):g}), so they rank no weight: no gradient reached the masked weights; check that the "
+            "forward pass uses them (it may be bound to another network) and that lr is not too small"
+        )
+    return scores
 
 
 def _hard(layers: Mapping[str, MaskLayer]) -> dict[str, Tensor]:

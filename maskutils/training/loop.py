@@ -12,7 +12,7 @@ from maskutils.core.checks import known
 from maskutils.core.progress import bar
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches, batches, images_and_labels
-from maskutils.models.parts import device_of, norm_layers
+from maskutils.models.parts import device_of, logits_of, norm_layers
 
 Penalty = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -103,10 +103,12 @@ def _step(
     at_once = device.type == "cuda"  # MPS may read memory that is free again by then
     x, y = (t.to(device, non_blocking=at_once) for t in images_and_labels(batch))
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(x)
+        logits = logits_of(model(x))
         loss = F.cross_entropy(logits, y)
         if penalty is not None:
             loss = loss + penalty(x, logits, progress)
+    if not loss.requires_grad:
+        raise ValueError("the loss depends on nothing that is trained; does the forward pass use these weights?")
     optim.zero_grad()
     loss.backward()
     optim.step()

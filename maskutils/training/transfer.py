@@ -1,6 +1,5 @@
 """A transfer from its source network to its readings: by any protocol, scored, and interpolated back towards the source."""
 
-import copy
 import functools
 
 import torch
@@ -11,7 +10,8 @@ from maskutils.core.checks import known
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import Scores
-from maskutils.models.parts import TaskHeads, for_task, head_name, unwrapped, with_target_head
+from maskutils.models.copies import copied, unwrapped
+from maskutils.models.parts import TaskHeads, for_task, head_name, with_target_head
 from maskutils.results import metrics
 from maskutils.training import baselines, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
@@ -58,7 +58,7 @@ def transfer(
     _check_fit(model, mask, importance)
     for knob in knobs:
         known(knob, about.knobs, f"knob of {protocol}")
-    model = copy.deepcopy(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
+    model = copied(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
     training = Training(steps, lr, batch_size, seed, norm, precision, mask_steps)
     watch = functools.partial(_validation, model, pair) if history is not None else None
     needed = {name: given[name] for name in about.needs}
@@ -119,7 +119,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
     have no parameter in common.
     """
     before, after = unwrapped(before), unwrapped(after)
-    model, source, head = copy.deepcopy(after), for_task(before, "source"), head_name(after)
+    model, source, head = copied(after), for_task(before, "source"), head_name(after)
     theta_0 = source.state_dict()
     if isinstance(after.get_submodule(head), TaskHeads):  # there the source's head lies one name deeper
         theta_0 |= {f"{head}.source.{name}": t for name, t in source.get_submodule(head).state_dict().items()}

@@ -48,7 +48,7 @@ def attach(model: nn.Module, method: str, **options: float | str) -> dict[str, M
 def detach(model: nn.Module) -> None:
     """Take every mask layer off `model`; the very same Parameters are left behind, unchanged. Mutates `model`."""
     for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
+        if "_orig_mod" not in module._modules and parametrize.is_parametrized(module):  # a compiled one only passes on
             for leaf in list(module.parametrizations):
                 if isinstance(module.parametrizations[leaf][0], MaskLayer):
                     parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)

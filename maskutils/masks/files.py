@@ -1,0 +1,86 @@
+"""The file of a mask: one bit for each weight in a safetensors file, with a checksum."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from maskutils.core.files import DamagedFile, write_atomically
+
+FORMAT = "maskutils.mask/1"
+PARTS = ("bits", "scores", "state")
+
+
+def digest(tensors: Mapping[str, Tensor], *texts: str) -> str:
+    """16 hex digits that name these tensors (names, types, shapes, contents) and texts."""
+    found = hashlib.sha256(json.dumps(texts).encode())
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {t.dtype} {tuple(t.shape)} ".encode())
+        found.update(t.flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:16]
+
+
+def packed(bits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`bits` as bytes, eight of them in each."""
+    return {f"bits/{n}": torch.from_numpy(np.packbits(b.cpu().numpy())) for n, b in bits.items()}
+
+
+def write_mask(
+    path: str | Path,
+    bits: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    history: Iterable[Any],
+    fingerprint: str,
+) -> None:
+    """Write the parts of a mask, atomically."""
+    tensors = packed(bits) | {f"state/{n}": t.detach().cpu().contiguous() for n, t in state.items()}
+    tensors |= {f"scores/{n}": s.detach().cpu().float().contiguous() for n, s in scores.items()}
+    meta = {"shapes": json.dumps({n: list(b.shape) for n, b in bits.items()}), "history": json.dumps(tuple(history))}
+    meta |= {"fingerprint": fingerprint} if fingerprint else {}
+    checksum = digest(tensors, meta["shapes"], meta["history"], fingerprint)
+    write_atomically(path, save(tensors, meta | {"format": FORMAT, "checksum": checksum}))
+
+
+def read_mask(path: str | Path) -> dict[str, Any]:
+    """The parts of the mask at `path`, by name. Raises `FileNotFoundError`, or `DamagedFile` for anything that is not one."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no mask at {path}" + "; it is a folder: name the file in it" * Path(path).is_dir())
+    try:
+        with safe_open(path, "pt") as file:
+            meta = file.metadata()
+            if meta["format"] != FORMAT:
+                raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        fingerprint = meta.get("fingerprint", "")
+        if meta.get("checksum") not in (None, digest(tensors, meta["shapes"], meta["history"], fingerprint)):
+            raise ValueError("its checksum is not that of its content")  # files of old have none
+        parts = {p: {k.removeprefix(f"{p}/"): t for k, t in tensors.items() if k.startswith(f"{p}/")} for p in PARTS}
+        bits = {n: _unpacked(parts["bits"][n], shape) for n, shape in json.loads(meta["shapes"]).items()}
+        history = tuple(json.loads(meta["history"]))
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(f"{path} is not a mask file or is damaged ({error}); delete it and make it again") from None
+    return {
+        "bits": bits,
+        "scores": parts["scores"] or None,
+        "history": history,
+        "state": parts["state"],
+        "fingerprint": fingerprint,
+    }
+
+
+def _unpacked(bytes_: Tensor, shape: Iterable[int]) -> Tensor:
+    shape = tuple(shape)
+    n = math.prod(shape)
+    if bytes_.numel() != -(-n // 8):
+        raise ValueError(f"{bytes_.numel()} bytes for the {n} bits of shape {shape}")
+    return torch.from_numpy(np.unpackbits(bytes_.numpy(), count=n).astype(bool)).view(shape)

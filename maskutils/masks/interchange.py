@@ -1,0 +1,127 @@
+"""Masks to and from other libraries: torch's prune, peft's SHiRA, the Hugging Face Hub, and pairs of networks."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from maskutils.core.checks import needs
+from maskutils.masks.selection import highest
+from maskutils.models.parts import maskable
+
+FILE = "mask.safetensors"
+
+
+class Interchange:
+    """What `Mask` has for other libraries."""
+
+    @classmethod
+    def from_pruning(cls, model: nn.Module) -> Self:
+        """The mask of what `torch.nn.utils.prune` keeps in `model`, by the names that the weights have after `prune.remove`.
+
+        Raises `ValueError` if no tensor is pruned.
+        """
+        buffers = {n.removesuffix("_mask"): b for n, b in model.named_buffers() if n.endswith("_mask")}
+        bits = {
+            n: b.detach() != 0
+            for n, b in buffers.items()
+            if hasattr(_owner(model, n)[0], _owner(model, n)[1] + "_orig")
+        }
+        if not bits:
+            raise ValueError(f"{type(model).__name__} has no tensor that torch.nn.utils.prune has pruned")
+        return cls(bits)  # type: ignore[call-arg]
+
+    def to_pruning(self: Any, model: nn.Module) -> nn.Module:
+        """`model` itself, with this mask put on its weights by `torch.nn.utils.prune`; mutates it."""
+        self.check(model)
+        for name, bits in self.bits.items():
+            module, leaf = _owner(model, name)
+            prune.custom_from_mask(module, leaf, bits.to(getattr(module, leaf).device))
+        return model
+
+    @classmethod
+    def from_difference(cls: Any, before: nn.Module, after: nn.Module, density: float, per_layer: bool = False) -> Self:
+        """The mask of the fraction `density` of weights that training moved least from `before` to `after`.
+
+        Its scores are -|difference|. Raises `ValueError` for networks of different shapes.
+        """
+        old, new = dict(before.named_parameters()), dict(after.named_parameters())
+        names = maskable(before)
+        if wrong := [n for n in names if n not in new or new[n].shape != old[n].shape]:
+            raise ValueError(f"the networks have different weights: {wrong[:5]}")
+        scores = {n: -(new[n].detach().float().to(old[n].device) - old[n].detach().float()).abs() for n in names}
+        return cls.from_scores(scores, density, per_layer).learnt_on(after)
+
+    def shira_mask_fn(self: Any, model: nn.Module) -> Callable[..., Tensor]:
+        """A `mask_fn` for peft's `ShiraConfig`: of each layer it trains the r (in + out) weights that this mask needs least.
+
+        `model` is the network before `get_peft_model`. Without scores, weights that are not kept come first, in order of position.
+        The function raises `ValueError` for a layer that the mask does not cover.
+        """
+        self.check(model)
+        names = {id(model.get_parameter(n)): n for n in self.bits}
+
+        def mask_fn(base_layer: nn.Module, r: int, **_: object) -> Tensor:
+            weight = base_layer.get_parameter("weight")
+            if id(weight) not in names:
+                raise ValueError(f"the mask covers no weight of {base_layer}; leave it out of target_modules")
+            needed = (self.scores or self.bits)[names[id(weight)]].float()
+            return highest(-needed, r * sum(weight.shape)).to(weight.device)
+
+        return mask_fn
+
+    def save_pretrained(self: Any, folder: str | Path, scores: bool = False) -> None:
+        """Write this mask (with its scores, if asked) and a model card with its numbers to `folder`."""
+        self.save(Path(folder) / FILE, scores)
+        (Path(folder) / "README.md").write_text(self.card(), encoding="utf-8")
+
+    def push_to_hub(self: Any, repository: str, **options: Any) -> None:
+        """Upload this mask and its model card to `repository` ("owner/name") on the Hugging Face Hub, made if it is not there.
+
+        `options` go to `HfApi.create_repo`. Raises `MissingPackage` without huggingface_hub.
+        """
+        with needs("hosts"):
+            from huggingface_hub import HfApi
+        HfApi().create_repo(repository, exist_ok=True, **options)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            HfApi().upload_folder(repo_id=repository, folder_path=folder)
+
+    @classmethod
+    def from_pretrained(cls: Any, name: str | Path, **options: Any) -> Self:
+        """The mask in the folder `name`, or in the repository of that name on the Hub; `options` go to `hf_hub_download`."""
+        if Path(name).is_dir():
+            return cls.load(Path(name) / FILE)
+        with needs("hosts"):
+            from huggingface_hub import hf_hub_download
+        return cls.load(hf_hub_download(str(name), FILE, **options))
+
+    def card(self: Any) -> str:
+        """A model card in Markdown: what this mask keeps in all and in each layer, and how to use it."""
+        rows = [f"| {n} | {self.bits[n].numel():,} | {share:.4f} |" for n, share in self.densities.items()]
+        kept = sum(int(b.sum()) for b in self.bits.values())
+        return "\n".join([
+            "---", "library_name: maskutils", "tags: [weight-mask]", "---", "", "# A weight mask", "",
+            f"It keeps {kept:,} of {self.size:,} weights (density {self.density:.4f}) in {len(self.bits)} layers, and carries "
+            f"{len(self.state)} tensors beside them.", "",
+            f"Checksum: {self.checksum()}. Fingerprint of the kept weights: {self.fingerprint or 'none'}.", "",
+            "| layer | weights | density |", "|---|---:|---:|", *rows, "",
+            "```python", "from maskutils import Mask", "", 'subnetwork = Mask.from_pretrained("owner/name").apply(network)', "```", "",
+        ])  # fmt: skip
+
+
+def free_capacity(masks: Mapping[str, Any]) -> dict[str, float]:
+    """Fraction of weights, in [0, 1], that no mask keeps after each task in turn, by the task's name."""
+    taken, free = None, {}
+    for task, mask in masks.items():
+        taken = mask if taken is None else taken | mask
+        free[task] = 1 - taken.density
+    return free
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    owner, _, leaf = name.rpartition(".")
+    return model.get_submodule(owner), leaf

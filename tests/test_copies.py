@@ -1,0 +1,134 @@
+"""Copies compute with their own weights, whatever was done to `forward`; heads and weights that are not what they seem."""
+
+import functools
+import types
+
+import pytest
+import torch
+from networks import NETS, easy
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from maskutils import Mask, evaluate, learn_mask
+from maskutils.models.copies import copied
+from maskutils.models.parts import heads, maskable
+from maskutils.training.loop import fit
+
+
+def compiled_forward(net: nn.Module) -> None:
+    net.forward = torch.compile(net.forward, backend="eager")
+
+
+def compiled_blocks(net: nn.Module) -> None:
+    for module in net:
+        module.forward = torch.compile(module.forward, backend="eager")
+
+
+def own_method(net: nn.Module) -> None:
+    net.forward = types.MethodType(lambda self, x: nn.Sequential.forward(self, x), net)
+
+
+def as_accelerate_does(net: nn.Module) -> None:
+    net.forward = functools.partial(lambda module, x: nn.Sequential.forward(module, x), net)
+
+
+def module_compile(net: nn.Module) -> None:
+    net.compile(backend="eager")
+
+
+def compiled_child(net: nn.Module) -> None:
+    net[1] = torch.compile(net[1], backend="eager")
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    torch.manual_seed(0)
+    net = NETS["mlp"]()
+    fit(net, easy(), steps=60)
+    return net
+
+
+WAYS = [compiled_forward, compiled_blocks, own_method, as_accelerate_does, module_compile, compiled_child]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda f: f.__name__)
+def test_masks_are_learnt_and_applied_on_the_copy_whatever_became_of_forward(trained, way):
+    net, plain = copied(trained), learn_mask(trained, easy(), density=0.05, steps=20)
+    way(net)
+    mask = learn_mask(net, easy(), density=0.05, steps=20)
+    assert [b.tolist() for b in mask.bits.values()] == [b.tolist() for b in plain.bits.values()]
+    nothing = Mask({n: torch.zeros_like(b) for n, b in mask.bits.items()})
+    assert evaluate(nothing.apply(net), easy()) < 0.3 < evaluate(net, easy())
+    assert evaluate(mask.apply(net), easy()) == evaluate(plain.apply(trained), easy())
+
+
+def test_a_forward_that_is_a_function_is_refused(trained):
+    net = copied(trained)
+    net[1].forward = lambda x, weights=net[1].weight: x @ weights.T
+    for use in (
+        lambda: learn_mask(net, easy(), density=0.1, steps=1),
+        lambda: Mask({"1.weight": net[1].weight > 0}).apply(net),
+    ):
+        with pytest.raises(ValueError, match="forward of '1' was replaced by a function"):
+            use()
+
+
+@pytest.mark.parametrize("method", ["gumbel_sigmoid", "snip", "fisher"])
+def test_scores_that_no_gradient_reached_are_an_error(method):
+    class Elsewhere(nn.Sequential):
+        """Its answer does not depend on the weights that a mask covers."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self[-1](x.flatten(1)[:, :16])
+
+    net = Elsewhere(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 6))
+    with pytest.raises(ValueError, match="all scores are equal"):
+        learn_mask(net, easy(), method, density=0.1, steps=3)
+
+
+class Distilled(nn.Module):
+    """Two heads whose answers are averaged, as in DeiT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 16), nn.Linear(16, 16)
+        self.head, self.head_dist = nn.Linear(16, 6), nn.Linear(16, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x.flatten(1)).relu()).relu()
+        return (self.head(x) + self.head_dist(x)) / 2
+
+
+def test_both_heads_of_a_distilled_network_are_heads():
+    assert heads(Distilled()) == ["head", "head_dist"]
+    assert maskable(Distilled()) == ["first.weight", "second.weight"]
+    assert list(learn_mask(Distilled(), easy(), density=0.1, steps=1).bits) == ["first.weight", "second.weight"]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_the_old_weight_norm_is_named():
+    net = NETS["mlp"]()
+    nn.utils.weight_norm(net[1])
+    with pytest.raises(ValueError, match=r"the weight of '1' is made by the old weight_norm.*remove_weight_norm"):
+        learn_mask(net, easy(), "magnitude", density=0.1)
+
+
+class Checkpointed(nn.Module):
+    """A network whose hidden part is computed again in the backward pass."""
+
+    def __init__(self, net: nn.Sequential, again: bool) -> None:
+        super().__init__()
+        self.net, self.again = net, again
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = checkpoint(self.net[:-1], x, use_reentrant=False) if self.again else self.net[:-1](x)
+        return self.net[-1](hidden)
+
+
+def test_what_is_computed_again_in_the_backward_pass_has_the_temperature_of_its_step(trained):
+    masks = [
+        learn_mask(Checkpointed(copied(trained), again), easy(), "continuous_sparsification", steps=8, strength=1e-2)
+        for again in (False, True)
+    ]
+    assert masks[0] == masks[1]
+    assert all(torch.equal(s, masks[1].scores[n]) for n, s in masks[0].scores.items())
