@@ -1,16 +1,64 @@
 """The benchmark runs and says what it compares; no test looks at a time."""
 
 import pytest
+import torch
 
-from benchmarks import bench
+from benchmarks import bench, layers, processes, timing
 from maskutils.masks.layers import LAYERS
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
-def test_every_comparison_is_made(monkeypatch):
-    monkeypatch.setattr(bench, "REPEATS", 1)
-    monkeypatch.setattr(bench, "STEPS", 1)
-    table = bench.measure().set_index("what")
+
+@pytest.fixture(scope="module")
+def table():
+    """All rows, on small networks, in one round."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "REPEATS", 1)
+        patch.setattr(timing, "STEPS", 1)
+        patch.setattr(layers, "NETWORKS", {"small": (("cnn",), 1, 1, True), "plain": (("cnn",), 1, 1, False)})
+        patch.setattr(layers, "DEEP", ("resnet18", 10, 3, 8))
+        patch.setattr(layers, "BATCH", 2)
+        patch.setattr(processes, "ROUNDS", 1)
+        patch.setattr(processes, "IMAGES", (2, 8))
+        return bench.measure().set_index("what")
+
+
+def test_every_comparison_is_made(table):
     assert {f"a step of {name}" for name in LAYERS} < set(table.index)
+    assert {f"{name}, small weights" for name in LAYERS} < set(table.index)
+    assert {f"a step of {name}, resnet18" for name in layers.COSTLIEST} < set(table.index)
+    assert {"a step under protect, cnn", "a step under protect, resnet18", *processes.IMPORTS.values()} - {
+        "import torch"
+    } < set(table.index)
     assert table["ratio"].astype(float).gt(0).all()
     assert float(table.loc["a saved mask", "ratio"]) < 0.04, "a bit is a thirty-second of a float"
+
+
+def test_targets_stand_beside_the_ratios_they_are_for(table):
+    assert table.loc["gumbel_sigmoid, small weights", "target"] == "2.00"
+    assert table.loc["edge_popup, equal scores, small weights", "target"] == "3.00"
+    assert table.loc["a step under protect, resnet18", "target"] == "1.05"
+    assert table.loc["a step of hard_concrete, resnet18", "target"] == "1.10"
+    assert table.loc[processes.IMPORTS["ours"], "target"] == "1.15"
+
+
+def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table, monkeypatch):
+    monkeypatch.setattr(processes, "IMAGES", (2, 8))
+    kept = torch.ones(100_000_000)  # which a peak of this process would not rise above
+    again = {line[0] + line[3]: line for line in processes.memory()}
+    del kept
+    before = table[table.index.str.startswith("memory")].reset_index()
+    for line in before.itertuples(index=False):
+        assert float(again[line.what + line[3]][4]) == pytest.approx(float(line.ratio), rel=0.1)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_textbook_gives_the_masks_and_gradients_of_the_same_kind(name):
+    layer = LAYERS[name](torch.randn(40, 50))
+    layer.scores.data = torch.randn(40, 50)
+    scores = layer.scores.detach().clone().requires_grad_()
+    textbook = layers.TEXTBOOK[name](scores)
+    textbook.sum().backward()
+    layer.sample().sum().backward()
+    assert textbook.mean().item() == pytest.approx(layer.sample().mean().item(), abs=0.05)
+    assert scores.grad.abs().mean().item() == pytest.approx(layer.scores.grad.abs().mean().item(), rel=0.1)

@@ -69,9 +69,11 @@ FIGURES = {
 }
 PAIRED = [(METHOD, 0.2, 0.1, 0.25), ("random", -0.05, -0.06, -0.01)]
 PAIRED = pd.DataFrame(PAIRED, columns=["family", "difference", "low", "high"])
+AUDIT = pd.DataFrame({"recipe": ["zeroed", "held", "none"], "change": [1e-3, 0.0, 0.1], "leak_cost": [0.0, 0.0, 0.2]})
+FIGURES["leaks"] = lambda: plots.leaks(AUDIT)
 FIGURES["differences"] = lambda: plots.differences({"full": PAIRED, "known": PAIRED[:1]}, "points", margin=0.02)
 UNLABELLED = {"matrix", "gallery"}  # their labels are ticks and row names
-NAMED = {"forgetting_split", "differences"}  # their names are ticks
+NAMED = {"forgetting_split", "differences", "leaks"}  # their names are ticks
 
 
 def lines(figure: Figure) -> list:
