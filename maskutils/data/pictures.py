@@ -80,10 +80,7 @@ class Streamed(Dataset[tuple[Tensor, int]]):
 
 
 def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
-    """How all images are read; `headers` decide what `loading` leaves open.
-
-    Raises `BadSetting` if images disagree, or for a bad `transform`.
-    """
+    """How all images are read; `headers` decide what `loading` leaves open. Raises `BadSetting` if images disagree."""
     if loading.transform is None:
         channels = loading.channels or _channels(Counter(mode for mode, _ in headers))
         side = loading.size or _side(Counter(size for _, size in headers))
