@@ -187,7 +187,7 @@ SETTINGS = [
 @pytest.mark.parametrize("method", ["gumbel_sigmoid", "magnitude", "shuffled"])
 @pytest.mark.parametrize(("setting", "message"), SETTINGS)
 def test_a_bad_setting_is_refused_before_any_work(method, setting, message):
-    with pytest.raises(BadParameter, match=message):  # with data that would fail otherwise
+    with pytest.raises(BadSetting, match=message):  # with data that would fail otherwise
         learn_mask(NETS["mlp"](), None, method, **{"density": 0.1} | setting)
 
 

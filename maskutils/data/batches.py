@@ -67,7 +67,11 @@ def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """
     if _indexed(data):
         picked = torch.randperm(len(data), generator=generator(seed, "some"), device="cpu")[:n].tolist()
-        found = [data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])] if picked else []
+        found = (
+            [data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])]
+            if picked
+            else []
+        )
     else:
         found, count = [], 0
         with seeded(seed, "some"):
