@@ -51,7 +51,8 @@ def _last_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
 
 def _manifest(profile: str) -> list[dict[str, Any]]:
     with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
-        return read_json(paths.results_dir(profile) / "manifest.json")["runs"]
+        runs: list[dict[str, Any]] = read_json(paths.results_dir(profile) / "manifest.json")["runs"]
+        return runs
     return []
 
 
@@ -69,13 +70,13 @@ def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
     ratio, other = work / steps(row["parameters"]), _network(row["parameters"])
     if mine and other and mine != other:
         ratio *= step_seconds(mine) / step_seconds(other)
-    return START + max(row["seconds"] - START, 1.0) * ratio
+    return START + max(float(row["seconds"]) - START, 1.0) * ratio
 
 
 def steps(parameters: Mapping[str, Any]) -> float:
     """Optimiser steps on the target that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
     ways = [max(1, len(parameters.get(name, ()))) for name in ("seeds", "densities", "rankings")]
-    return parameters.get("target_steps", 0) * math.prod(ways)
+    return float(parameters.get("target_steps", 0) * math.prod(ways))
 
 
 def _network(parameters: Mapping[str, Any]) -> Network | None:
@@ -113,7 +114,8 @@ def step_seconds(network: Network) -> float:
     def seconds(images: int) -> float:
         x, begun = torch.ones(images, channels, side, side, device=device), time.perf_counter()
         F.cross_entropy(built(x), torch.zeros(images, dtype=torch.long, device=device)).backward()
-        next(built.parameters()).grad.sum().item()  # so that a GPU has finished
+        if device == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - begun
 
     few = min(2, batch)  # norm layers need two

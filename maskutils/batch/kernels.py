@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import LocalProvisioner
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets.config import Config
 
 NAME, GROUP = "maskutils-fork", "jupyter_client.kernel_provisioners"  # as in pyproject.toml
@@ -41,7 +41,8 @@ class ForkProvisioner(LocalProvisioner):
         arguments = (cmd[cmd.index("-f") :], kwargs["env"], kwargs.get("cwd") or os.getcwd())
         process = server.Process(target=_kernel, args=arguments, daemon=False)
         process.start()
-        self.process, self.pid, self.pgid = Forked(process), process.pid, process.pid
+        forked: Any = Forked(process)  # in the place of a Popen
+        self.process, self.pid, self.pgid = forked, process.pid, process.pid
         return self.connection_info
 
 
@@ -51,7 +52,7 @@ class Forked:
     stdin = stdout = stderr = None
 
     def __init__(self, process: BaseProcess) -> None:
-        self.process, self.pid = process, process.pid
+        self.process, self.pid = process, int(process.pid or 0)
 
     def poll(self) -> int | None:
         """The exit code; None while it runs."""
@@ -87,7 +88,8 @@ def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: st
     os.chdir(folder)
     # The server had imported matplotlib before it could know that figures go to a notebook.
     matplotlib.rcParams["backend"] = environment.get("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    _end_with(multiprocessing.parent_process())
+    if parent := multiprocessing.parent_process():
+        _end_with(parent)
     sys.argv = [sys.argv[0], *arguments]
     IPKernelApp.launch_instance(argv=list(arguments), parent_handle=os.getppid())
 
@@ -123,7 +125,7 @@ def watched(ended: list[int]) -> type:
     class Watched(AsyncKernelManager):
         """Looks before everything of the kernel is cleaned up."""
 
-        async def cleanup_resources(self, restart: bool = False) -> None:
+        async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # ours too is awaited
             """As the base class does."""
             if (
                 self.provisioner

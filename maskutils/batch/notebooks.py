@@ -19,8 +19,13 @@ from maskutils.core.checks import BadSetting, fraction, known, positive
 from maskutils.study.inputs import with_whole_paths
 from maskutils.study.setup import PARTS, Setup, checked, known_setting
 
-TYPES = {t.__name__: t for t in (str, int, float, bool, dict)}
-TYPES |= {f"list[{t.__name__}]": list[t] for t in (str, int, float, dict)}
+TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict}
+TYPES |= {
+    "list[str]": list[str],
+    "list[int]": list[int],
+    "list[float]": list[float],
+    "list[dict]": list[dict[str, Any]],
+}
 
 
 def find_notebook(name: str) -> Path:
@@ -83,7 +88,7 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
 
 
 @cache
-def _type(kind: str) -> TypeAdapter:
+def _type(kind: str) -> TypeAdapter[Any]:
     return TypeAdapter(TYPES[kind], config={"strict": True})
 
 

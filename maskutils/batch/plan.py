@@ -33,7 +33,8 @@ class Loader(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"{key!r} stands twice, line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
@@ -123,7 +124,8 @@ def make_plan(name: str) -> list[Run]:
 
     Raises `BadSetting` for anything wrong with profile, notebooks or parameters: nothing has started then.
     """
-    profile, runs = load_profile(name), {}
+    profile = load_profile(name)
+    runs: dict[str, Run] = {}
     specs = [
         (notebook, spec)
         for spec in profile.runs
@@ -252,4 +254,5 @@ def _unchanged(profile: str, run: Run) -> bool:
 
 def as_stored(parts: Mapping[str, Any]) -> dict[str, Any]:
     """`parts` as they come back from a file."""
-    return json.loads(json.dumps(parts))
+    stored: dict[str, Any] = json.loads(json.dumps(parts))
+    return stored

@@ -38,12 +38,13 @@ class Schedule:
         fail_fast: bool = False,
     ) -> None:
         self.profile, self.states, self.dask, self.report = profile, states, dask, report
-        self.by_id, self.waiting, self.running = {run.id: run for run in todo}, list(todo), {}
+        self.by_id, self.waiting = {run.id: run for run in todo}, list(todo)
+        self.running: dict[Any, Any] = {}
         self.retries = dict.fromkeys(self.by_id, retries)
         self.timeout = timeout or plan.load_profile(profile).cell_timeout
         self.keep_going, self.fail_fast = keep_going, fail_fast
         self.longest = longest_paths(profile, todo)
-        self.events: queue.SimpleQueue = queue.SimpleQueue()  # futures that ended, and what workers tell
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures that ended, and what workers tell
         self.topic, self.seen = f"maskutils-{time.time_ns()}", time.monotonic()
 
     def carry_out(self) -> None:

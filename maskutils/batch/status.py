@@ -33,7 +33,7 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
             status, reason = "blocked", f"{stuck[0]} is not done"
         else:
             status = "failed" if reason == "failed before" else "changed" if changed else "missing"
-        kept = {name: state[name] for name in ("seconds", "error", "notebook") if name in state}
+        kept: dict[str, Any] = {name: state[name] for name in ("seconds", "error", "notebook") if name in state}
         if "notebook" in kept:
             kept["notebook"] = str(paths.results_dir(profile) / kept["notebook"])
         kept |= {"by": stuck[0]} if status == "blocked" else {}

@@ -15,8 +15,8 @@ LONGEST = 40  # characters of the folder that holds them: sockets lie in them, w
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder with a short path, removed on leaving. While it is in use its lock is held, which ends with the process."""
-    base = tempfile.gettempdir()
-    base = Path(base if len(base) <= LONGEST else "/tmp")
+    usual = tempfile.gettempdir()
+    base = Path(usual if len(usual) <= LONGEST else "/tmp")
     sweep(base)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     try:

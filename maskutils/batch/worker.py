@@ -100,15 +100,15 @@ def meaning(code: int | None, killed: int = 0) -> str:
     if code >= 0:
         return f"the kernel died: the cell ended it with exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
-    why = {
+    meanings: dict[int, str] = {
         signal.SIGSEGV: "a fault of compiled code, or a stack that was too deep",
         signal.SIGKILL: "the system had no memory left: run fewer workers"
         if killed
         else "somebody, or a limit of the system, ended it",
         signal.SIGTERM: "somebody asked it to end",
         signal.SIGABRT: "compiled code gave up",
-    }.get(-code, signal.strsignal(-code))
-    return f"the kernel died of signal {-code} ({name}): {why}"
+    }
+    return f"the kernel died of signal {-code} ({name}): {meanings.get(-code) or signal.strsignal(-code)}"
 
 
 def out_of_memory() -> int:

@@ -25,7 +25,7 @@ def digest(tensors: Mapping[str, Tensor], *texts: str) -> str:
     for name in sorted(tensors):
         t = tensors[name].detach().cpu().contiguous()
         found.update(f"{name} {t.dtype} {tuple(t.shape)} ".encode())
-        found.update(t.flatten().view(torch.uint8).numpy())
+        found.update(t.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
 
 

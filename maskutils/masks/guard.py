@@ -18,7 +18,9 @@ class Guard:
 
     def __init__(self, model: nn.Module, mask: Mask, train: Iterable[str], optimizer: Optimizer | None) -> None:
         self.model, self.optimizer = model, optimizer
-        self.shards = [m for m in model.modules() if hasattr(m, "reshard")]  # of FSDP2, which swaps whole weights in
+        self.shards: list[Any] = [
+            m for m in model.modules() if hasattr(m, "reshard")
+        ]  # of FSDP2, which swaps whole weights in
         self._reshard()
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())
         train = check_prefixes(train, tensors)
@@ -28,7 +30,8 @@ class Guard:
         self.held = {n: Held(owners[n], n.rpartition(".")[2], mask.bits.get(n)) for n in kept}
         self.leaves = [(m._parameters, n.rpartition(".")[2]) for n, m in owners.items()]
         self.norms = [owners[n] for n in kept if n.endswith("running_mean")]
-        self.steps, self.others, self.restored, self.missing = 0, 0, False, set()
+        self.steps, self.others, self.restored = 0, 0, False
+        self.missing: set[str] = set()
         all_kept = not train and all(b.all() for b in mask.bits.values())
         self.quiet = bool(train) or all_kept  # about weights that do not move
         if all_kept:
@@ -41,7 +44,9 @@ class Guard:
         """Put back all that is held."""
         self._put(None)
 
-    def before_step(self, stepped: Optimizer, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+    def before_step(
+        self, stepped: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Make the closure of a step leave no gradient on what is held, for a step may evaluate it several times."""
         given = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if given is None or not (ours := self._trained_by(stepped)):
@@ -54,7 +59,7 @@ class Guard:
         def closure() -> Any:
             loss = given()
             for held in self.held.values():
-                if id(now := held.now()) in ours:
+                if (now := held.now()) is not None and id(now) in ours:
                     held.silence(now)
             return loss
 
@@ -82,7 +87,7 @@ class Guard:
             _warn_of_norms(self.norms)
         for held in self.held.values():
             now = held.now()
-            if not held.fits(now):
+            if now is None or not held.fits(now):
                 self._look()
             elif ours is None or id(now) in ours or not isinstance(now, nn.Parameter):
                 held.put(now)
@@ -90,7 +95,8 @@ class Guard:
     def _hold_averages(self, stepped: Optimizer) -> None:
         """Hold the second sequence of a schedule-free optimiser, which `eval` and `train` mix into the weights."""
         for held in self.held.values():
-            state = stepped.state.get(held.now(), {})
+            now = held.now()
+            state = {} if now is None else stepped.state.get(now, {})
             if "z" in state:
                 held.put(state["z"])
             elif state:
@@ -126,7 +132,9 @@ class Guard:
         self._reshard()
         self._look()
         here = {
-            n: (h, h.now()) for n, h in self.held.items() if n not in self.missing and isinstance(h.now(), nn.Parameter)
+            n: (h, now)
+            for n, h in self.held.items()
+            if n not in self.missing and isinstance(now := h.now(), nn.Parameter)
         }
         if rounded := [n for n, (h, now) in here.items() if h.rounded(now)]:
             _warn(

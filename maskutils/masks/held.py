@@ -1,5 +1,7 @@
 """One tensor of a network that is held: what it was, and how it is put back."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,12 +18,14 @@ class Held:
     @torch.no_grad()
     def __init__(self, owner: nn.Module, leaf: str, bits: Tensor | None = None) -> None:
         self.owner, self.leaf = owner, leaf
-        whole = self.now()
+        whole: Any = self.now()  # a DTensor where the network is sharded
         self.sharded = hasattr(whole, "device_mesh")
         tensor = self._here(whole)
-        self.shape, self.dtype, self.order, self.kind = tensor.shape, tensor.dtype, _order(tensor), None
+        self.shape, self.dtype, self.order = tensor.shape, tensor.dtype, _order(tensor)
+        self.kind: Any = None  # layout, type and device that `working` is for
         if bits is None:
-            self.bits, self.values = None, tensor.clone()
+            self.bits: Tensor | None = None
+            self.values = tensor.clone()
             return
         if self.sharded:
             from torch.distributed.tensor import distribute_tensor  # here, for it takes long to import
@@ -85,7 +89,9 @@ class Held:
 
     def _here(self, tensor: Tensor) -> Tensor:
         """The part of `tensor` in this process, without autograd: a write to it breaks no graph that was built before."""
-        return (tensor.to_local() if self.sharded and hasattr(tensor, "device_mesh") else tensor).data
+        whole: Any = tensor
+        local: Tensor = whole.to_local() if self.sharded and hasattr(tensor, "device_mesh") else tensor
+        return local.data
 
     def _on(self, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`tensor` as integers in the order of its memory, and the places and values to be held there."""
@@ -106,7 +112,8 @@ class Held:
             whole = whole.new_zeros(self.shape.numel()).scatter_(0, self.place, whole)
         back = sorted(range(len(self.shape)), key=self.order.__getitem__)
         values = _flat(whole.view([self.shape[d] for d in self.order]).permute(back), self.now_order)
-        place = _flat(self.bits, self.now_order)
+        bits: Any = self.bits
+        place = _flat(bits, self.now_order)
         if self.few:
             place = place.nonzero().flatten()
             values = values[place]

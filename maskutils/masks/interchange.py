@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -12,6 +12,9 @@ from maskutils.core.checks import needs
 from maskutils.masks.selection import highest
 from maskutils.models.parts import maskable
 
+if TYPE_CHECKING:
+    from maskutils.masks.mask import Mask
+
 FILE = "mask.safetensors"
 
 
@@ -19,7 +22,7 @@ class Interchange:
     """What `Mask` has for other libraries."""
 
     @classmethod
-    def from_pruning(cls, model: nn.Module) -> Self:
+    def from_pruning(cls: Any, model: nn.Module) -> "Mask":
         """The mask of what `torch.nn.utils.prune` keeps in `model`, by the names that the weights have after `prune.remove`.
 
         Raises `ValueError` if no tensor is pruned.
@@ -32,7 +35,8 @@ class Interchange:
         }
         if not bits:
             raise ValueError(f"{type(model).__name__} has no tensor that torch.nn.utils.prune has pruned")
-        return cls(bits)  # type: ignore[call-arg]
+        mask: Mask = cls(bits)
+        return mask
 
     def to_pruning(self: Any, model: nn.Module) -> nn.Module:
         """`model` itself, with this mask put on its weights by `torch.nn.utils.prune`; mutates it."""
@@ -43,7 +47,9 @@ class Interchange:
         return model
 
     @classmethod
-    def from_difference(cls: Any, before: nn.Module, after: nn.Module, density: float, per_layer: bool = False) -> Self:
+    def from_difference(
+        cls: Any, before: nn.Module, after: nn.Module, density: float, per_layer: bool = False
+    ) -> "Mask":
         """The mask of the fraction `density` of weights that training moved least from `before` to `after`.
 
         Its scores are -|difference|. Raises `ValueError` for networks of different shapes.
@@ -53,7 +59,8 @@ class Interchange:
         if wrong := [n for n in names if n not in new or new[n].shape != old[n].shape]:
             raise ValueError(f"the networks have different weights: {wrong[:5]}")
         scores = {n: -(new[n].detach().float().to(old[n].device) - old[n].detach().float()).abs() for n in names}
-        return cls.from_scores(scores, density, per_layer).learnt_on(after)
+        mask: Mask = cls.from_scores(scores, density, per_layer).learnt_on(after)
+        return mask
 
     def shira_mask_fn(self: Any, model: nn.Module) -> Callable[..., Tensor]:
         """A `mask_fn` for peft's `ShiraConfig`: of each layer it trains the r (in + out) weights that this mask needs least.
@@ -91,13 +98,15 @@ class Interchange:
             HfApi().upload_folder(repo_id=repository, folder_path=folder)
 
     @classmethod
-    def from_pretrained(cls: Any, name: str | Path, **options: Any) -> Self:
+    def from_pretrained(cls: Any, name: str | Path, **options: Any) -> "Mask":
         """The mask in the folder `name`, or in the repository of that name on the Hub; `options` go to `hf_hub_download`."""
-        if Path(name).is_dir():
-            return cls.load(Path(name) / FILE)
-        with needs("hosts"):
-            from huggingface_hub import hf_hub_download
-        return cls.load(hf_hub_download(str(name), FILE, **options))
+        path = Path(name) / FILE
+        if not Path(name).is_dir():
+            with needs("hosts"):
+                from huggingface_hub import hf_hub_download
+            path = Path(hf_hub_download(str(name), FILE, **options))
+        mask: Mask = cls.load(path)
+        return mask
 
     def card(self: Any) -> str:
         """A model card in Markdown: what this mask keeps in all and in each layer, and how to use it."""

@@ -32,7 +32,7 @@ def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
         if isinstance(model, WRAPPERS):
             model = model.module
         elif "_orig_mod" in model._modules:  # by name, for the type takes two seconds to import
-            model = model._modules["_orig_mod"]
+            model = model.get_submodule("_orig_mod")
         else:
             return model
 
@@ -51,7 +51,9 @@ def copied(model: nn.Module) -> nn.Module:
     for name, forward in replaced.items():
         compiled = hasattr(forward, "_torchdynamo_orig_callable")
         while compiled and isinstance(forward, FunctionType):  # the method is some wrappers further in
-            forward = replaced[name] = getattr(forward, "_torchdynamo_orig_callable", None) or forward.__wrapped__
+            forward = replaced[name] = next(
+                filter(None, (getattr(forward, n, None) for n in ("_torchdynamo_orig_callable", "__wrapped__")))
+            )
         if isinstance(forward, FunctionType):
             raise ValueError(
                 f"the forward of {name or type(model).__name__!r} was replaced by a function, which a copy would share; make it a "

@@ -179,7 +179,8 @@ class TaskHeads(nn.ModuleDict):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the active task."""
-        return self[self.active](x)
+        logits: Tensor = self[self.active](x)
+        return logits
 
 
 def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Module:

@@ -192,7 +192,9 @@ def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
     others = [name for name in means.index if name != opponent]
     rows = analysis.paired(volumes, "hypervolume", others, opponent).set_index("family")
     columns = {
-        f"minus {opponent} (points)": [interval(*d, sign="+") for d in rows[["difference", "low", "high"]].to_numpy()]
+        f"minus {opponent} (points)": [
+            interval(mean, low, high, sign="+") for mean, low, high in rows[["difference", "low", "high"]].to_numpy()
+        ]
     }
     if "pair" in volumes and volumes["pair"].nunique() > 1:
         on = [100 * analysis.by_pair(volumes, "hypervolume", name, opponent) for name in others]

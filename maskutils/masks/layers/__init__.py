@@ -7,6 +7,7 @@ puts the layers of a method on a network, `detach` takes them off.
 import inspect
 import pkgutil
 from importlib import import_module
+from typing import Any
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -49,6 +50,7 @@ def detach(model: nn.Module) -> None:
     """Take every mask layer off `model`; the very same Parameters are left behind, unchanged. Mutates `model`."""
     for module in list(model.modules()):
         if "_orig_mod" not in module._modules and parametrize.is_parametrized(module):  # a compiled one only passes on
-            for leaf in list(module.parametrizations):
-                if isinstance(module.parametrizations[leaf][0], MaskLayer):
+            layers: Any = module.parametrizations
+            for leaf in list(layers):
+                if isinstance(layers[leaf][0], MaskLayer):
                     parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)

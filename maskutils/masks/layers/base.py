@@ -32,12 +32,12 @@ class StraightThrough(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, soft: Tensor, hard: Tensor) -> Tensor:
+    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
         """`hard`, in the type of `soft`."""
         return hard.to(soft.dtype)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """All of it to `soft`."""
         return gradient, None
 
@@ -64,7 +64,7 @@ class MaskLayer(nn.Module):
 
     def initial(self, weight: Tensor) -> Tensor:
         """Scores to begin with, float32 of the shape of `weight`: `init` everywhere (`start` if none is given)."""
-        return torch.full_like(weight, self.init, dtype=torch.float32)
+        return torch.full_like(weight, float(self.init), dtype=torch.float32)
 
     def sample(self) -> Tensor:
         """The mask of one training step, differentiable in the scores."""
