@@ -23,18 +23,20 @@ class Drawn(MaskLayer):
         """A mask of one training step, and the one tensor that its gradient needs. The mask may be overwritten if it is another tensor."""
         raise NotImplementedError
 
-    def pull(self, gradient: Tensor, kept: Tensor | None, progress: float) -> Tensor:
+    def pull(self, gradient: Tensor, kept: Any, progress: float) -> Tensor:
         """dL/ds from `gradient`, dL/dm, which may be overwritten; `progress` is that of the draw. The identity by default."""
         return gradient
 
     def sample(self) -> Tensor:
         """The mask of one training step, differentiable in the scores."""
-        return _Masked.apply(self, self.scores, None)
+        mask: Tensor = _Masked.apply(self, self.scores, None)
+        return mask
 
     def forward(self, weight: Tensor) -> Tensor:
         """The masked weight: sampled in training, hard in evaluation."""
         if self.training and type(self).sample is Drawn.sample:
-            return _Masked.apply(self, self.scores, weight)
+            masked: Tensor = _Masked.apply(self, self.scores, weight)
+            return masked
         return super().forward(weight)
 
 
@@ -68,4 +70,5 @@ class _Masked(torch.autograd.Function):
 
 def through_sigmoid(gradient: Tensor, y: Tensor) -> Tensor:
     """`gradient` times y (1 - y), in its own memory: back through y = sigma(x)."""
-    return torch.ops.aten.sigmoid_backward(gradient, y, grad_input=gradient)
+    torch.ops.aten.sigmoid_backward(gradient, y, grad_input=gradient)
+    return gradient
