@@ -69,7 +69,7 @@ def bernoulli(scores: Tensor) -> Tensor:
 
 TEXTBOOK: dict[str, Callable[[Tensor], Tensor]] = {
     "bernoulli": bernoulli,
-    "continuous_sparsification": torch.sigmoid,
+    "continuous_sparsification": lambda scores: torch.sigmoid(1.0 * scores),  # at the first temperature
     "edge_popup": lambda scores: FullSort.apply(scores.abs(), 0.5),
     "gumbel_sigmoid": gumbel_sigmoid,
     "hard_concrete": hard_concrete,

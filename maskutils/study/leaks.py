@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -27,6 +27,17 @@ from maskutils.training.loop import fit
 
 Bits = dict[str, Tensor]  # name of parameter -> True where it is held
 Make = Callable[..., Optimizer]  # from parameters and `lr`
+
+
+class Kept:
+    """`make`, and as `made` the optimiser that it made last."""
+
+    def __init__(self, make: Make) -> None:
+        self.make, self.made = make, cast(Any, None)
+
+    def __call__(self, params: list[nn.Parameter], lr: float) -> Any:
+        self.made = self.make(params, lr=lr)
+        return self.made
 
 
 @dataclass(frozen=True)
@@ -55,17 +66,12 @@ class Job:
 
     def used(self, model: nn.Module, make: Make) -> Make:
         """`make` with the moments of 30 steps on the source, at rate 0: no weight has moved yet."""
-        made: list[Optimizer] = []
-
-        def before(params: list[nn.Parameter], lr: float) -> Optimizer:
-            made.append(make(params, lr=lr))
-            return made[0]
-
+        before = Kept(make)
         fit(copy.deepcopy(model), self.source, steps=30, lr=0.0, seed=self.seed, optimizer=before, norm="eval")
 
         def again(params: list[nn.Parameter], lr: float) -> Optimizer:
             optim = make(params, lr=lr)
-            moments = copy.deepcopy(made[0].state_dict()["state"])
+            moments = copy.deepcopy(before.made.state_dict()["state"])
             optim.load_state_dict({"state": moments, "param_groups": optim.state_dict()["param_groups"]})
             return optim
 
@@ -101,20 +107,12 @@ def zeroed(model: nn.Module, held: Bits) -> Iterator[None]:
             hook.remove()
 
 
-def hooked(job: Job, model: nn.Module, make: Make, reuse: bool = False) -> Bits:
-    """Hooks zero the gradients of what is held."""
+def hooked(job: Job, model: nn.Module, make: Make, reuse: bool = False, ours: bool = False) -> Bits:
+    """Hooks zero the gradients of what is held; or (`ours`) `protect` restores it after each step."""
     held, make = job.held(model), job.used(model, make) if reuse else make
-    with zeroed(model, held):
+    with protect(model, job.mask) if ours else zeroed(model, held):
         job.train(model, make)
     return held
-
-
-def protected(job: Job, model: nn.Module, make: Make, reuse: bool = False) -> Bits:
-    """This project: what is held is restored after each step."""
-    make = job.used(model, make) if reuse else make
-    with protect(model, job.mask):
-        job.train(model, make)
-    return job.held(model)
 
 
 def whole_tensors(job: Job, model: nn.Module) -> Bits:
@@ -143,7 +141,7 @@ class Where(nn.Module):
         self.before, self.held = before.detach().clone(), held
 
     def forward(self, weight: Tensor) -> Tensor:
-        """`weight`, with what is held as it was."""
+        """`weight` where it is free."""
         return torch.where(self.held, self.before, weight)
 
 
@@ -153,7 +151,7 @@ def parametrized(job: Job, model: nn.Module) -> Bits:
     for name, owner in places:
         where = Where(model.get_parameter(name), held[name])
         parametrize.register_parametrization(owner, name.rpartition(".")[2], where)
-    originals = [p for n, p in model.named_parameters() if n.endswith(".original")]
+    originals = [owner.get_parameter(f"parametrizations.{name.rpartition('.')[2]}.original") for name, owner in places]
     job.train(model, ADAMW, originals)
     for name, owner in places:
         parametrize.remove_parametrizations(owner, name.rpartition(".")[2])
@@ -204,14 +202,9 @@ class MoFO(AdamW):
 
 def mofo(job: Job, model: nn.Module) -> Bits:
     """MoFO; held is what no step has chosen."""
-    made: list[MoFO] = []
-
-    def make(params: list[nn.Parameter], lr: float) -> Optimizer:
-        made.append(MoFO(params, lr))
-        return made[0]
-
+    make = Kept(MoFO)
     job.train(model, make)
-    return {n: ~made[0].chosen[p] for n, p in model.named_parameters()}
+    return {n: ~make.made.chosen[p] for n, p in model.named_parameters()}
 
 
 RECIPES: dict[str, Callable[[Job, nn.Module], Bits]] = {
@@ -229,9 +222,9 @@ RECIPES: dict[str, Callable[[Job, nn.Module], Bits]] = {
     "SPU": spu,
     "SPU at its own rate": partial(spu, rate=7.5e-6),
     "MoFO": mofo,
-    "protect, AdamW": partial(protected, make=ADAMW),
-    "protect, re-used momentum": partial(protected, make=partial(MOMENTUM, weight_decay=5e-4), reuse=True),
-    "protect, re-used Adam": partial(protected, make=ADAM, reuse=True),
+    "protect, AdamW": partial(hooked, make=ADAMW, ours=True),
+    "protect, re-used momentum": partial(hooked, make=partial(MOMENTUM, weight_decay=5e-4), reuse=True, ours=True),
+    "protect, re-used Adam": partial(hooked, make=ADAM, reuse=True, ours=True),
 }
 
 

@@ -70,5 +70,5 @@ class _Masked(torch.autograd.Function):
 
 def through_sigmoid(gradient: Tensor, y: Tensor) -> Tensor:
     """`gradient` times y (1 - y), in its own memory: back through y = sigma(x)."""
-    through: Tensor = torch.ops.aten.sigmoid_backward(gradient, y, grad_input=gradient)
-    return through
+    torch.ops.aten.sigmoid_backward(gradient, y, grad_input=gradient)
+    return gradient
