@@ -13,6 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from maskutils.core import paths
 from maskutils.core.approaches import every, find
@@ -91,7 +92,7 @@ def save_figure(figure: Figure, name: str, profile: str = "default", folder: Pat
 def legend(figure: Figure, records: pd.DataFrame) -> None:
     """One legend for all panels, beside them: the approaches of `records`."""
     shown = in_order(records["approach"].unique())
-    handles = [plt.Line2D([], [], linestyle=line_of(n), label=n, **look(n)) for n in shown]
+    handles = [Line2D([], [], linestyle=line_of(n), label=n, **look(n)) for n in shown]
     figure.legend(handles=handles, loc="outside right center")
 
 
