@@ -1,1 +1,1 @@
-"""What records say: tables, statistics, claims, choices and figures. It knows tables and imports no torch."""
+"""Tables, statistics, claims, choices and figures, all made from records. Nothing here imports torch."""

@@ -4,6 +4,7 @@ Settings are chosen on validation (columns `val_...`) and reported on test.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") 
     rows = rows.assign(candidate=rows.groupby(["pair", "family", *CANDIDATE], dropna=False).ngroup())
     means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean()
     best = [candidate for _, group in means.groupby(["pair", "family"]) for candidate in _on_front(group)]
-    points: dict[tuple, list[metrics.Point]] = {}
+    points: dict[tuple[Any, ...], list[metrics.Point]] = {}
     kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
     for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
         points.setdefault(tuple(group), []).append((x, y))

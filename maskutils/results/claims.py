@@ -7,7 +7,7 @@ from maskutils.core.approaches import described, every, names, the
 from maskutils.core.checks import needs, register
 from maskutils.results import analysis, choice
 from maskutils.results.records import of_masks, on_grid, summarise
-from maskutils.results.wording import interval
+from maskutils.results.wording import intervals
 
 with needs("study"):
     import pandas as pd
@@ -41,11 +41,8 @@ def verify(records: pd.DataFrame) -> list[Verdict]:
 
 def _told(rows: pd.DataFrame, who: str, notes: Mapping[str, str] | None = None) -> str:
     """Each of the `analysis.paired` differences `rows`, named as in `who`, with its interval and the note on its opponent."""
-    said, notes = [], notes or {}
-    for row in rows.to_dict("records"):
-        difference = interval(row["difference"], row["low"], row["high"], "+")
-        said.append(f"{who.format(**row)} {difference}{notes.get(row['against'], '')}")
-    return ", ".join(said)
+    each = zip(rows.to_dict("records"), intervals(rows), strict=True)
+    return ", ".join(f"{who.format(**row)} {told}{(notes or {}).get(row['against'], '')}" for row, told in each)
 
 
 @register(CLAIMS)

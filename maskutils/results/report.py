@@ -11,7 +11,7 @@ from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice
 from maskutils.results.claims import Verdict
 from maskutils.results.records import at_density, of_masks, on_grid, summarise
-from maskutils.results.wording import interval, points
+from maskutils.results.wording import interval, intervals, points
 
 with needs("study"):
     import pandas as pd
@@ -191,16 +191,11 @@ def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
     means = volumes.groupby("family")["hypervolume"].mean().sort_values(ascending=False)
     others = [name for name in means.index if name != opponent]
     rows = analysis.paired(volumes, "hypervolume", others, opponent).set_index("family")
-    columns = {
-        f"minus {opponent} (points)": [
-            interval(mean, low, high, sign="+") for mean, low, high in rows[["difference", "low", "high"]].to_numpy()
-        ]
-    }
+    columns = {f"minus {opponent} (points)": intervals(rows)}
     if "pair" in volumes and volumes["pair"].nunique() > 1:
         on = [100 * analysis.by_pair(volumes, "hypervolume", name, opponent) for name in others]
         columns["by pair"] = [f"{d.min():+.1f} to {d.max():+.1f}" for d in on]
-    p_values = rows["p_holm"]
-    columns["p (Holm)"] = ["" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in p_values]
+    columns["p (Holm)"] = ["" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p_holm"]]
     shown = pd.DataFrame({"hypervolume (%)": (100 * means).round(1).astype(str)})
     return shown.join(pd.DataFrame(columns, index=rows.index)).fillna("").reset_index()
 
@@ -226,7 +221,7 @@ def verdicts(found: Sequence[Verdict]) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """A table for people as Markdown. Texts that look like numbers keep their decimals."""
-    return table.to_markdown(index=False, disable_numparse=True)
+    return str(table.to_markdown(index=False, disable_numparse=True))
 
 
 def write_tables(table: pd.DataFrame, profile: str, name: str) -> None:

@@ -134,7 +134,28 @@ def storage(records: pd.DataFrame) -> Figure:
 
 
 @styled()
-def gallery(images: Mapping[str, Sequence], n: int = 10) -> Figure:
+def leaks(table: pd.DataFrame) -> Figure:
+    """How far held weights moved, and what that cost the source: a row for each recipe of an audit, top to bottom.
+
+    `table` has the columns recipe, change (largest, of a weight) and leak_cost (a fraction). A hollow dot at the left edge is
+    an exact zero.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9, 0.28 * len(table) + 1.2), sharey=True)
+    places, moved = np.arange(len(table)), (table["change"] > 0).to_numpy()
+    axes[0].plot(table["change"][moved], places[moved], "o", color="#d55e00")
+    edge = [table["change"][moved].min() / 4] * sum(~moved)
+    axes[0].plot(edge, places[~moved], "o", color="#029e73", fillstyle="none")
+    axes[0].set(xscale="log", xlabel="largest change of a held weight", ylim=(len(table) - 0.5, -0.5))
+    axes[0].set_yticks(places, table["recipe"])
+    bars = axes[1].barh(places, 100 * table["leak_cost"], color="#d55e00", height=0.6)
+    axes[1].bar_label(bars, [f"{100 * lost:.1f}" if lost else "" for lost in table["leak_cost"]], padding=3)
+    axes[1].set(xlabel="points of source accuracy lost by the leak")
+    axes[1].margins(x=0.12)
+    return figure
+
+
+@styled()
+def gallery(images: Mapping[str, Sequence[np.ndarray]], n: int = 10) -> Figure:
     """The first `n` images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
     figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
@@ -167,5 +188,6 @@ def leaks(table: pd.DataFrame) -> Figure:
 
 def _visible(picture: np.ndarray) -> np.ndarray:
     """A normalised image (C, H, W) as (H, W) or (H, W, 3) in [0, 1]."""
-    pixels = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
-    return ((pixels - pixels.min()) / max(np.ptp(pixels), 1e-9)).squeeze(-1 if pixels.shape[-1] == 1 else ())
+    pixels: np.ndarray = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
+    pixels = (pixels - pixels.min()) / max(np.ptp(pixels), 1e-9)
+    return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
