@@ -166,26 +166,6 @@ def gallery(images: Mapping[str, Sequence[np.ndarray]], n: int = 10) -> Figure:
     return figure
 
 
-@styled()
-def leaks(table: pd.DataFrame) -> Figure:
-    """Rows of an audit (`recipe`, `change`, `leak_cost`), top to bottom: how far held weights moved, and what that costs the source.
-
-    A hollow dot at the left edge is an exact zero.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(9, 0.28 * len(table) + 1.2), sharey=True)
-    places, moved = np.arange(len(table)), (table["change"] > 0).to_numpy()
-    axes[0].plot(table["change"][moved], places[moved], "o", color="#d55e00")
-    edge = [table["change"][moved].min() / 4] * sum(~moved)
-    axes[0].plot(edge, places[~moved], "o", color="#029e73", fillstyle="none")
-    axes[0].set(xscale="log", xlabel="largest change of a held weight", ylim=(len(table) - 0.5, -0.5))
-    axes[0].set_yticks(places, table["recipe"])
-    bars = axes[1].barh(places, 100 * table["leak_cost"], color="#d55e00", height=0.6)
-    axes[1].bar_label(bars, [f"{100 * lost:.1f}" if lost else "" for lost in table["leak_cost"]], padding=3)
-    axes[1].set(xlabel="points of source accuracy lost by the leak")
-    axes[1].margins(x=0.12)
-    return figure
-
-
 def _visible(picture: np.ndarray) -> np.ndarray:
     """A normalised image (C, H, W) as (H, W) or (H, W, 3) in [0, 1]."""
     pixels: np.ndarray = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
