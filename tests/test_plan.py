@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
@@ -128,15 +127,13 @@ def test_two_profiles_of_one_name_do_not_share_results(root, profile):  # noqa: 
     assert plan.make_plan(other)
 
 
-def test_what_is_done_is_planned_quickly_and_without_torch(root):  # noqa: F811
+def test_what_is_done_is_planned_without_torch(root):  # noqa: F811
     profile = write_profile(root / "many.yaml", [{"notebook": "first", "each": {"seeds": [[n] for n in range(500)]}}])
     for run in plan.make_plan(profile):
         state_of(root, profile, run)
     code = f"from maskutils.batch import plan\nassert not any(plan.why({profile!r}, r) for r in plan.make_plan({profile!r}))\n"
     code += "import sys\nassert not {'torch', 'IPython', 'nbformat', 'pandas', 'distributed'} & sys.modules.keys()"
-    begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert time.perf_counter() - begun < 10  # 1.5 s where nothing else runs
 
 
 def test_a_misspelt_common_parameter_is_refused(root):  # noqa: F811

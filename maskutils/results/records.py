@@ -47,7 +47,8 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
     """
     path = Path(where) if str(where).endswith(".csv") else paths.results_dir(str(where)) / "records.csv"
     if not path.exists():
-        raise FileNotFoundError(f"no records at {path}; make them with: maskutils reproduce --profile {where}")
+        first = "" if paths.notebooks_dir().is_dir() else f"; before that, {paths.INIT}"
+        raise FileNotFoundError(f"no records at {path}; make them with: maskutils reproduce --profile {where}{first}")
     try:
         text = path.read_text(encoding="utf-8")
         records = pd.read_csv(StringIO(text))
