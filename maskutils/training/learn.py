@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -150,10 +150,6 @@ def learn_subnetwork(
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
     strength, head = cls.strength if strength is None else strength, head_name(model)
 
-    def advance(progress: float) -> None:
-        for layer in layers.values():
-            layer.progress = progress
-
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         return strength * cls.ramp(progress) * reduce(torch.add, [layer.penalty() for layer in layers.values()])
 
@@ -161,11 +157,10 @@ def learn_subnetwork(
         names = maskable(model) if cls.trains_weights else []
         weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n in names or n.startswith(train)]
         layers = attach(model, method, **options)
-        nn.ParameterList(weights).requires_grad_()
-        params = [layer.scores for layer in layers.values()] + weights
+        params = [*(layer.scores for layer in layers.values()), *nn.ParameterList(weights).requires_grad_()]
         history = fit(
             model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
-            params=params, penalty=penalty if strength else None, begin_step=advance, norm="eval", precision=precision,
+            params=params, penalty=penalty if strength else None, begin_step=partial(_advance, layers), norm="eval", precision=precision,
             watch=lambda: {"density": Mask(_hard(layers)).density},
         )  # fmt: skip
     mask = Mask(_hard(layers), _told_apart({n: layer.ranking() for n, layer in layers.items()}), tuple(history))
@@ -205,6 +200,11 @@ def _told_apart(scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             "forward pass uses them (it may be bound to another network) and that lr is not too small"
         )
     return scores
+
+
+def _advance(layers: Mapping[str, MaskLayer], progress: float) -> None:
+    for layer in layers.values():
+        layer.progress = progress
 
 
 def _hard(layers: Mapping[str, MaskLayer]) -> dict[str, Tensor]:
