@@ -69,7 +69,10 @@ def wing(module):
 
 def imports_of(module):
     """Modules that it imports by a statement; core.approaches also loads, by name and when asked, those that describe approaches."""
-    return set(provenance.imports_in(MODULES[module].read_text(encoding="utf-8"), quoted=False)) - {module}
+    source = MODULES[module].read_text(encoding="utf-8")
+    if wing(module):  # what is imported for type checkers alone is not loaded
+        source = re.sub(r"^if TYPE_CHECKING:\n(    .*\n|\n)+", "", source, flags=re.M)
+    return set(provenance.imports_in(source, quoted=False)) - {module}
 
 
 def reached_from(modules):

@@ -60,6 +60,8 @@ def test_every_family_is_masked_protected_and_given_back(name):
 @pytest.mark.parametrize("name", ["mobilenet", "vit", "swin"])
 def test_scores_are_learnt_on_every_family(name):
     model, images = FAMILIES[name](), data(4)
+    with torch.no_grad():  # a head that begins at 0 gives no gradient
+        [p.add_(0.1 * torch.randn_like(p)) for p in model.parameters()]
     before = copy.deepcopy(model.state_dict())
     mask = learn_mask(model, images, "gumbel_sigmoid", steps=1, batch_size=4)
     assert all(scores.ne(2.0).any() for scores in mask.scores.values()), "a score without a gradient"
@@ -208,6 +210,7 @@ def test_a_saved_mask_with_state_switches_back_to_the_source_bit_for_bit(tmp_pat
     assert mask.apply(model).eval()(x).shape == (16, 7), "a mask alone has no head to put back"
 
 
+@pytest.mark.filterwarnings("ignore:the weights that the mask keeps")
 def test_state_of_another_network_is_refused():
     model = small()
     state = learn_mask(model, data(), "magnitude", density=0.5).with_state(model)

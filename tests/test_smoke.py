@@ -20,7 +20,7 @@ pytestmark = [
 def test_the_smoke_profile_runs_to_its_end(tmp_path, monkeypatch):
     shutil.copytree(paths.notebooks_dir(), tmp_path / "notebooks")
     monkeypatch.setenv("MASKUTILS_ROOT", str(tmp_path))
-    states = reproduce("smoke", workers=1)
+    states = reproduce("smoke", workers=2)
     assert {run: state for run, state in states.items() if state["status"] != "done"} == {}
     table = records.load_records("smoke")
     assert len(table) > 80

@@ -37,6 +37,7 @@ def save_records(records: pd.DataFrame, path: str | Path) -> None:
         raise ValueError(f"{len(repeated)} records stand for the same transfer:\n{first}")
     rest = [c for c in records.columns if c not in COLUMNS and c not in DERIVED]
     ordered = records.sort_values(IDENTITY, na_position="first", kind="stable")[COLUMNS + rest]
+    ordered = ordered.infer_objects()  # a column with None holds objects, whose numbers would not be rounded
     write_atomically(path, ordered.to_csv(index=False, float_format="%.6g").encode())
 
 

@@ -1,6 +1,7 @@
 """A transfer from its source network to its readings: by any protocol, scored, and interpolated back towards the source."""
 
 import functools
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -84,6 +85,7 @@ def score(
     (`winning_subnetwork` changes the source network before the transfer), or known already.
     """
     before, after = unwrapped(before), unwrapped(after)
+    mask = mask and replace(mask, fingerprint="")  # the re-trained network is meant to have other weights
     source, target = getattr(pair.source, split), getattr(pair.target, split)
     source_after, dense_before = for_task(after, "source"), source_acc_before
     if dense_before is None:
