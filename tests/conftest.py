@@ -2,6 +2,7 @@
 bars, and kernels that are forked with their imports done.
 """
 
+import gc
 import os
 
 import pytest
@@ -13,6 +14,14 @@ from maskutils.batch import kernels
 from maskutils.core import paths  # below, for it imports torch, which reads the environment
 
 os.environ.update(kernels.chosen())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected(request):
+    """What a module of slow tests leaves to be collected, such as event loops of kernels, is collected while its filters of warnings hold."""
+    yield
+    if hasattr(request.module, "pytestmark"):
+        gc.collect()
 
 
 @pytest.fixture

@@ -78,13 +78,13 @@ def test_a_project_is_laid_out_planned_reproduced_and_verified_without_a_checkou
     """In one process, for each would import torch anew."""
     here = tmp_path / "here"
     is_ours = f"import maskutils\nassert maskutils.__file__.startswith({str(site)!r}), maskutils.__file__"
-    write_notebook(here / "notebooks" / "where.ipynb", is_ours)
+    write_notebook(here / "notebooks" / "where.ipynb", is_ours, parameters="seeds: list[int] = [0]  # seeds")
     small = {"source_steps": 3, "mask_steps": 3, "target_steps": 3}
     write_profile(here / "my.yaml", [{"notebook": "where"}, {"notebook": "00_quickstart", "parameters": small}])
     lines = ["init here", "cd here", "plan -p smoke", "reproduce -p my.yaml --workers 1", "verify -p fashion"]
     said = python("-c", COMMANDS, *lines, cwd=tmp_path, path=site)
     assert re.search(r"(\d+) of \1 to run", said)
-    assert "2 of 2 runs done" in said
+    assert "2 of 2 runs done" in said, said
     assert "PASS" in said
     assert (here / "results" / "my" / "runs" / "00_quickstart.ipynb").is_file()
 
