@@ -18,7 +18,7 @@ os.environ.update(kernels.chosen())
 
 @pytest.fixture(scope="module", autouse=True)
 def _collected(request):
-    """What a module of slow tests leaves to be collected, such as event loops of kernels, is collected while its filters of warnings hold."""
+    """Collect what a module of slow tests leaves, such as event loops of kernels, while its filters of warnings hold."""
     yield
     if hasattr(request.module, "pytestmark"):
         gc.collect()
