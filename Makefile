@@ -20,7 +20,7 @@ test: $(READY) ## run all tests, notebooks included, and say which lines of the 
 	$(BIN)/python -m pytest --cov=maskutils
 
 test-fast: $(READY) ## run the tests that take no kernels and less than a minute together
-	$(BIN)/python -m pytest -m "not slow" --dist worksteal tests maskutils
+	$(BIN)/python -m pytest -m "not slow" --dist worksteal --ignore=tests/hosts tests maskutils
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	$(BIN)/maskutils lab

@@ -19,6 +19,8 @@ from maskutils.study.setup import Compute, Images, Setup
 from maskutils.training import protocols
 from maskutils.training.evaluation import evaluate
 
+pytestmark = pytest.mark.slow  # every record is made anew
+
 TINY = Setup(
     model="mlp", pair="mnist_to_rotated", source_steps=20, mask_steps=10, target_steps=10, densities=(0.1, 0.5)
 )

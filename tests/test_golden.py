@@ -12,10 +12,13 @@ from maskutils.study import artefacts
 from maskutils.training.transfer import PROTOCOLS
 
 EXPECTED = json.loads(golden.FILE.read_text())
-pytestmark = pytest.mark.skipif(
-    EXPECTED["machine"] != golden.machine(),
-    reason=f"golden.json is of {EXPECTED['machine']}, this is {golden.machine()}: numbers are rounded otherwise here",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        EXPECTED["machine"] != golden.machine(),
+        reason=f"golden.json is of {EXPECTED['machine']}, this is {golden.machine()}: numbers are rounded otherwise here",
+    ),
+]
 
 
 @pytest.fixture

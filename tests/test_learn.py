@@ -14,6 +14,8 @@ from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import learn_mask, learn_subnetwork
 from maskutils.training.loop import fit
 
+pytestmark = pytest.mark.slow  # every method learns
+
 FROZEN = [name for name, cls in LAYERS.items() if not cls.trains_weights]  # the others are not for learn_mask
 
 METHODS = [*FROZEN, *RANKINGS, "shuffled"]

@@ -18,6 +18,8 @@ from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.loop import fit
 from maskutils.training.transfer import interpolate, score, transfer
 
+pytestmark = pytest.mark.slow  # every protocol trains
+
 STEPS = 20
 
 

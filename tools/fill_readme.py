@@ -62,9 +62,10 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     mask = f", learning a mask {learnt.median():.1f} s" if len(learnt) else ""
     return (
         f"The `{manifest['profile']}` profile is {len(trained):,} transfers{also} over {records['pair'].nunique()} pairs and "
-        f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, {records['mask_steps'].max():g} for a mask "
-        f"and {one['target_steps']} on the target. A transfer took {trained['seconds'].median():.1f} s (median){mask}, all notebooks "
-        f"together {manifest['kernel_seconds'] / 60:.0f} minutes of one core, on {manifest['cores']} cores with Python "
+        f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, "
+        f"{records['mask_steps'].max():g} for a mask and {one['target_steps']} on the target. "
+        f"A transfer took {trained['seconds'].median():.1f} s (median){mask}, all notebooks together "
+        f"{manifest['kernel_seconds'] / 60:.0f} minutes of one core, on {manifest['cores']} cores with Python "
         f"{made['python']} and torch {made['torch']}."
     )
 

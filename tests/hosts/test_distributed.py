@@ -11,6 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maskutils import Mask, learn_mask, protect
 
+pytestmark = pytest.mark.slow  # starts two processes
+
 X, Y = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3
 
 
