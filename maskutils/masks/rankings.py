@@ -1,7 +1,6 @@
 """Rankings: scores that need no mask layer and no training of one. The controls, and (with a gradient) saliency.
 
-Owns one function each; it gives name -> scores of the weight's shape, higher is kept sooner. It must not know densities
-or masks.
+Each function returns name -> scores of the shape of the weight; weights with higher scores are kept first.
 """
 
 from collections.abc import Callable

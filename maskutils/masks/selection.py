@@ -1,6 +1,6 @@
 """Which values are the highest.
 
-Owns the one way to select, exact where values are equal. It must not know what the values stand for.
+Layers and masks select by the same function, which is exact where values are equal.
 """
 
 from collections.abc import Callable
