@@ -6,6 +6,7 @@ import pytest
 
 from maskutils.core import approaches, paths
 from maskutils.core.approaches import Approach, described
+from maskutils.core.storage import Kept
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS
 from maskutils.training.base import PROTOCOLS
@@ -22,15 +23,17 @@ def test_everything_that_can_be_chosen_is_described():
     ("approach", "bits"),
     [
         ("source_only", 0),
-        ("protect", 100),
-        ("target_mask", 100),
-        ("select", 100 + 32 * 20),
-        ("finetune", 3200),
-        ("ewc", 3200),
+        ("protect", 70),  # the mask as it is stored
+        ("target_mask", 100),  # half of the weights changed: one bit each tells which
+        ("select", 100 + 32 * 50),
+        ("bias_only", 32 * 50),
+        ("two_networks", 3200),
+        ("finetune", 0),
+        ("ewc", 0),
     ],
 )
 def test_stored_bits_as_worked_by_hand(approach, bits):
-    assert described(approach).bits(100, 0.2) == bits
+    assert described(approach).bits(Kept({"weight": (9, 10), "bias": (10,)}, changed=50, coded=70)) == bits
 
 
 def test_a_name_is_given_once():

@@ -8,6 +8,7 @@ from safetensors.torch import save
 from torch import nn
 
 from maskutils.core.files import DamagedFile
+from maskutils.core.storage import entropy
 from maskutils.masks import files
 from maskutils.masks.mask import Mask
 from maskutils.masks.protection import protect
@@ -215,7 +216,7 @@ def test_a_file_has_one_bit_a_weight(tmp_path):
     assert n / 8 < (tmp_path / "m").stat().st_size < n / 8 + 500
 
 
-META = {"format": files.FORMAT, "history": "[]"}
+META = {"format": files.RAW, "history": "[]"}
 
 
 def mask_file(meta: dict[str, str] | None = None, **shapes: list[int]) -> bytes:
@@ -231,7 +232,18 @@ def test_a_hand_made_file_is_a_mask_and_a_missing_one_is_said_to_be_missing(tmp_
         Mask.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("density", [0.001, 0.05, 0.1, 0.5, 1.0])
+def test_what_is_stored_is_within_six_percent_of_the_entropy_bound_and_never_above_a_bit_a_weight(tmp_path, density):
+    mask = Mask({"w": torch.rand(300, 400, generator=torch.Generator().manual_seed(0)) < density})
+    mask.save(tmp_path / "m")
+    assert Mask.load(tmp_path / "m") == mask
+    bound = entropy(120_000, round(mask.density * 120_000))
+    assert bound <= mask.stored_bits <= 1.06 * bound + 1000
+    assert mask.stored_bits < (tmp_path / "m").stat().st_size * 8
+
+
 FOREIGN = {
+    "not coded": mask_file({"format": files.FORMAT}, w=[8]),
     "empty": b"",
     "text": b"not a mask, by any means",
     "weights": save({"w": torch.ones(3)}),
@@ -239,7 +251,7 @@ FOREIGN = {
     "a layer too many": mask_file(w=[8], v=[8]),
     "damaged shapes": mask_file({"shapes": "{"}),
     "damaged history": mask_file({"history": "{"}, w=[8]),
-    "another format": mask_file({"format": "maskutils.mask/2"}, w=[8]),
+    "another format": mask_file({"format": "maskutils.mask/3"}, w=[8]),
     "fewer bits than weights": mask_file(w=[800]),
     "more bits than weights": save({"bits/w": torch.ones(9).byte()}, META | {"shapes": '{"w": [8]}'}),
     "shapes that are no shapes": mask_file({"shapes": "[1]"}),

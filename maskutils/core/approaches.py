@@ -11,31 +11,12 @@ from importlib import import_module
 from typing import Literal
 
 from maskutils.core.checks import enter, known
+from maskutils.core.storage import Kept, nothing
 
 Kind = Literal["mask", "control", "protocol", "baseline", "reference"]
 Marker = str | tuple[int, int, int]  # matplotlib's; a tuple is a star or a polygon
 INTERPOLATED = " + wise_ft"  # follows the name of an approach whose result is interpolated towards the source
 HOMES = ("maskutils.masks.layers", "maskutils.masks.rankings", "maskutils.training.transfer")  # describe all on import
-
-
-def second_network(n: int, density: float) -> float:
-    """Bits of a second network of `n` float32 weights, the most that any approach stores."""
-    return 32.0 * n
-
-
-def mask_only(n: int, density: float) -> float:
-    """One bit a weight."""
-    return float(n)
-
-
-def mask_and_changes(n: int, density: float) -> float:
-    """One bit a weight, and a float32 value for each trained weight: a fraction `density` of all `n`."""
-    return n + 32.0 * n * density
-
-
-def nothing(n: int, density: float) -> float:
-    """0 bits."""
-    return 0.0
 
 
 @dataclass(frozen=True)
@@ -63,9 +44,10 @@ class Approach:
     variant_of: str = ""  # the protocol that it is an ablation of
     named_by_mask: bool = False  # whether records name it by its mask alone
     learns_mask: bool = False  # whether it learns a mask during the transfer
-    known: Literal["full", "masked", "intact"] = "full"  # what answers the old task if the task is known
-    bits: Callable[[int, float], float] = second_network  # stored per added task, of n weights at a density
-    stored: Literal["", "masked", "intact"] = ""  # the source network in the storage figure; none if empty
+    known: Literal["full", "masked", "intact"] = (
+        "full"  # what answers the source if the task is known: see `analysis.source_read`
+    )
+    bits: Callable[[Kept], float] = nothing  # stored per added task: see `core.storage`
     opponent: bool = False  # whether the claims compare masks with it
     headline: int = 0  # its order among the curves of the trade-off figure; 0: it has none
     choosable: bool = True  # whether `choose` may recommend it

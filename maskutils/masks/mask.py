@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.seeds import generator
-from maskutils.masks.files import digest, packed, read_mask, write_mask
+from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import highest
 from maskutils.models.copies import copied, unwrapped
@@ -140,6 +140,11 @@ class Mask(Interchange):
         """
         return replace(self, fingerprint=_fingerprint(self.bits, unwrapped(model)))
 
+    @property
+    def stored_bits(self) -> int:
+        """Bits of the mask as `save` writes it, without its state and the header of the file: about n H2(density) of n weights."""
+        return 8 * sum(t.numel() for t in coded(self.bits).values())
+
     def apply(self, model: nn.Module) -> nn.Module:
         """A copy of `model` with every weight that is not kept set to zero: the network *through the mask*, without wrappers.
 
@@ -169,7 +174,7 @@ class Mask(Interchange):
             )
 
     def save(self, path: str | Path, scores: bool = False) -> None:
-        """Write one bit per weight, the state (and the float32 scores and the history, if asked) to a safetensors file, atomically."""
+        """Write the bits, entropy-coded, and the state to a safetensors file, atomically; with `scores` also float32 scores and history."""
         ranked = self.scores if scores and self.scores is not None else {}
         write_mask(path, self.bits, ranked, self.state, self.history if scores else (), self.fingerprint)
 

@@ -179,10 +179,9 @@ def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
 def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     """Rows for the storage figure, with a column `source`: its accuracy when the task is known.
 
-    Masks are those at `density`, equal over all layers. Approaches that store a second network serve the source intact.
+    Masks are those at `density`, equal over all layers. Approaches that answer with one set of weights in any case are left out.
     """
-    rows, about = at_density(records, density).query("alpha == 1"), {a.name: a for a in every()}
-    served = rows["protocol"].map({name: a.stored for name, a in about.items()})
-    layered = rows["per_layer"].astype(bool) & rows["protocol"].isin([n for n, a in about.items() if a.named_by_mask])
-    source = rows["source_acc_before"].where(served == "intact", rows["source_acc_masked"])
-    return rows.assign(source=source)[~layered & (served != "")]
+    rows, serves = at_density(records, density).query("alpha == 1"), [a for a in every() if a.known != "full"]
+    layered = rows["per_layer"].astype(bool) & rows["protocol"].isin([a.name for a in serves if a.named_by_mask])
+    rows = rows.assign(source=source_read(rows, "known"))
+    return rows[~layered & rows["protocol"].isin([a.name for a in serves])]

@@ -37,7 +37,7 @@ from maskutils.study.setup import Setup, from_notebook
 from maskutils.training.base import PROTOCOLS
 from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import unusual
-from maskutils.training.transfer import interpolate, score, transfer
+from maskutils.training.transfer import interpolate, kept, score, transfer
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
 __all__ += ["configure", "run_grid", "run_method", "run_native", "run_protocol", "tune"]
@@ -200,8 +200,7 @@ def _measure(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
     row["options"] = " ".join(f"{n} {v}" for n, v in trial.options.items()) or None
     row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(trial.knobs) | seconds
     row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
-    n = sum(p.numel() for p in before.parameters())
-    row |= _about(setup) | {"stored_bits": about.bits(n, row["density"] or 0.0)}
+    row |= _about(setup) | {"stored_bits": about.bits(kept(before, after, mask, **{**about.knobs, **trial.knobs}))}
     row["mask_steps"] = setup.mask_steps if trial.learns_mask else None
     for alpha in setup.alphas:
         model, through = (after, mask) if alpha == 1 else (interpolate(before, after, alpha), None)

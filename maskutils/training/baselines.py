@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskutils.core.approaches import mask_only
 from maskutils.core.checks import fraction as check_fraction
 from maskutils.core.checks import positive
-from maskutils.core.seeds import generator
+from maskutils.core.seeds import generator, stream
+from maskutils.core.storage import mask_only, whole_tensors
 from maskutils.data.batches import batches
 from maskutils.data.pair import subset
 from maskutils.masks import protection
@@ -124,7 +124,7 @@ def replay(t: Transfer, fraction: float) -> History:
     data, seed = t.pair.source.train, t.training.seed
     n = max(1, round(check_fraction("fraction", fraction) * len(data)))
     kept = torch.randperm(len(data), generator=generator(seed, "replay"), device="cpu")[:n]
-    source = batches(subset(data, kept), t.training.batch_size, seed + 1)
+    source = batches(subset(data, kept), t.training.batch_size, stream(seed, "replay"))
 
     def rehearse(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         images, labels = (part.to(x.device) for part in next(source))
@@ -145,11 +145,11 @@ def lp_ft(t: Transfer) -> History:
     steps, seed = t.training.steps, t.training.seed
     half = steps // 2
     probe = t.fit(params=head_parameters(t.model), steps=max(1, half))
-    rest = t.fit(steps=max(1, steps - half), seed=seed + 1)
+    rest = t.fit(steps=max(1, steps - half), seed=stream(seed, "lp_ft"))
     return probe + [row | {"step": row["step"] + half} for row in rest]
 
 
-@protocol("baseline", place=28, colour="#7f7f7f", marker="x")
+@protocol("baseline", place=28, colour="#7f7f7f", marker="x", known="intact", bits=whole_tensors)
 def bias_only(t: Transfer) -> History:
     """Only parameters of one dimension (biases, norm layers) and a head of the target's own are trained.
 
@@ -159,7 +159,7 @@ def bias_only(t: Transfer) -> History:
     return t.fit(params=[p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)])
 
 
-@protocol("baseline")
+@protocol("baseline", known="intact", bits=whole_tensors)
 def bn_only(t: Transfer) -> History:
     """Only the scales and shifts of norm layers and a head of the target's own are trained.
 
@@ -174,7 +174,7 @@ def bn_only(t: Transfer) -> History:
 
 @protocol(
     "baseline", place=26, colour="#7f7f7f", marker="8", opponent=True, needs=("mask",), method="magnitude", known="masked", bits=mask_only,
-    stored="masked", knobs={"retrain_steps": 150},
+    knobs={"retrain_steps": 150},
 )  # fmt: skip
 def packnet(t: Transfer, mask: Mask, retrain_steps: int) -> History:
     """Prune to `mask`, retrain what it keeps on the source, then protect that and train the rest on the target.

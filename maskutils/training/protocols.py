@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from maskutils.core.approaches import mask_and_changes, mask_only, nothing
+from maskutils.core.storage import changes, mask_only, pattern, whole_network, whole_tensors
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.models.parts import head_parameters, own_head
@@ -10,27 +10,33 @@ from maskutils.training.base import History, Transfer, protocol
 from maskutils.training.learn import learn_subnetwork, mask_batch
 
 
-@protocol(
-    "reference", place=40, colour="black", marker=r"$\mathrm{S}$", role="untrained", bits=nothing, stored="intact"
-)
+@protocol("reference", place=40, colour="black", marker=r"$\mathrm{S}$", role="untrained")
 def source_only(t: Transfer) -> History:
     """No training on the target at all: retention is whole, and a target head of its own stays untrained."""
     return []
 
 
-@protocol("reference", place=42, colour="black", marker=r"$\mathrm{F}$", role="free", family="wise_ft", stored="intact")
+@protocol("reference", place=42, colour="black", marker=r"$\mathrm{F}$", role="free", family="wise_ft")
 def finetune(t: Transfer) -> History:
     """Every parameter trained on the target: the usual reference for adaptation, and for forgetting."""
     return t.fit()
 
 
-@protocol("reference", place=41, colour="black", marker=r"$\mathrm{L}$")
+@protocol(
+    "reference", place=44, colour="black", marker=r"$\mathrm{2}$", known="intact", bits=whole_network, opponent=True
+)
+def two_networks(t: Transfer) -> History:
+    """Fine-tuning, with the source network kept beside the new one: the dearest way to lose nothing of the source."""
+    return t.fit()
+
+
+@protocol("reference", place=41, colour="black", marker=r"$\mathrm{L}$", known="intact", bits=whole_tensors)
 def linear_probe(t: Transfer) -> History:
     """Only the head trained: what the source features are worth on the target."""
     return t.fit(params=head_parameters(t.model))
 
 
-@protocol(needs=("mask",), named_by_mask=True, known="masked", bits=mask_only, stored="masked")
+@protocol(needs=("mask",), named_by_mask=True, known="masked", bits=mask_only)
 def protect(t: Transfer, mask: Mask) -> History:
     """What the source mask keeps, and everything no mask covers, held bit-identical; the other weights trained.
 
@@ -40,7 +46,7 @@ def protect(t: Transfer, mask: Mask) -> History:
         return t.fit()
 
 
-@protocol(needs=("mask",), known="masked", variant_of="protect")
+@protocol(needs=("mask",), known="masked", bits=mask_only, variant_of="protect")
 def protect_weights(t: Transfer, mask: Mask) -> History:
     """`protect` without holding what no mask covers: biases, norm layers and a shared head are trained on the target too.
 
@@ -50,14 +56,14 @@ def protect_weights(t: Transfer, mask: Mask) -> History:
         return t.fit()
 
 
-@protocol(needs=("mask",), known="masked", bits=mask_and_changes, stored="masked")
+@protocol(needs=("mask",), known="intact", bits=changes)
 def select(t: Transfer, mask: Mask) -> History:
     """Only what the source mask keeps is trained, and a head of the target's own: the weights that matter are re-used."""
     with protection.protect(t.model, ~mask, train=own_head(t.model)):
         return t.fit()
 
 
-@protocol(needs=("mask",), learns_mask=True, known="masked", bits=mask_and_changes, stored="masked")
+@protocol(needs=("mask",), learns_mask=True, known="intact", bits=changes)
 def exclusive(t: Transfer, mask: Mask) -> History:
     """What the target's mask keeps and the source's does not is trained, as in ExSSNeT (arXiv 2210.10209).
 
@@ -70,7 +76,7 @@ def exclusive(t: Transfer, mask: Mask) -> History:
 
 
 @protocol(
-    label="piggyback (target)", knobs={"density": 0.0}, learns_mask=True, known="intact", bits=mask_only, stored="intact"
+    label="piggyback (target)", knobs={"density": 0.0}, learns_mask=True, known="intact", bits=pattern
 )  # fmt: skip
 def target_mask(t: Transfer, density: float) -> History:
     """All weights frozen; a mask of the *target* is learnt and left in the weights (Mallya et al. 2018, arXiv 1801.06519).

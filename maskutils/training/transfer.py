@@ -8,6 +8,7 @@ from torch import nn
 
 from maskutils.core.approaches import Approach, describe, described
 from maskutils.core.checks import known
+from maskutils.core.storage import Kept
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import Scores
@@ -18,7 +19,7 @@ from maskutils.training import baselines, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
 from maskutils.training.evaluation import accuracy, evaluate, predict
 
-__all__ = ["baselines", "interpolate", "protocols", "score", "transfer"]
+__all__ = ["baselines", "interpolate", "kept", "protocols", "score", "transfer"]
 
 
 def transfer(
@@ -103,6 +104,14 @@ def score(
     row["target_acc"] = evaluate(for_task(after, "target"), target)
     confidence, predicted = logits.softmax(1).max(1)
     return row | {"source_ece": metrics.ece(confidence.tolist(), (predicted == labels).tolist())}
+
+
+def kept(before: nn.Module, after: nn.Module, mask: Mask | None = None, **knobs: float) -> Kept:
+    """What the functions of `core.storage` want to know of a transfer from `before` to `after` with `mask`."""
+    old, new = dict(unwrapped(before).named_parameters()), dict(unwrapped(after).named_parameters())
+    changed = sum(int((new[name] != p.to(new[name].device)).sum()) for name, p in old.items() if name in new)
+    coded = mask.stored_bits if mask is not None else 0
+    return Kept({name: tuple(p.shape) for name, p in old.items()}, changed, coded, knobs)
 
 
 describe(
