@@ -87,6 +87,19 @@ def test_records_are_joined_before_the_notebook_that_reads_them(root, scheduler)
     assert states["reader"]["status"] == "done", states["reader"]
 
 
+def test_committed_results_are_not_written_by_code_that_is_not_committed(root, scheduler, monkeypatch):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    monkeypatch.setattr(batch, "git_commit", lambda: "0123456789ab-dirty")
+    monkeypatch.setattr(batch, "is_committed", lambda folder: folder == root / "results" / "tiny")
+    with pytest.raises(
+        BadSetting, match=r"results of .*tiny.* are committed, but maskutils/ or notebooks/ hold changes"
+    ):
+        reproduce(profile, scheduler=scheduler)
+    assert not list((root / "results" / "tiny" / "runs").glob("*.json"))
+    monkeypatch.setattr(batch, "git_commit", lambda: "0123456789ab")
+    assert reproduce(profile, scheduler=scheduler)["first"]["status"] == "done"
+
+
 def test_a_lost_table_or_manifest_is_made_again(root, scheduler):  # noqa: F811
     runs = [{"notebook": "first"}, {"notebook": "second", "after": ["first"], "collect": True}]
     profile = write_profile(root / "tiny.yaml", runs, seeds=[0])

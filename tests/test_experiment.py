@@ -13,6 +13,7 @@ from maskutils.data.pair import Loading
 from maskutils.masks import rankings
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS, fisher_information
+from maskutils.results import rates
 from maskutils.results.records import COLUMNS, READINGS
 from maskutils.study import artefacts, experiment
 from maskutils.study.setup import Compute, Images, Setup
@@ -256,6 +257,7 @@ def test_run_native_sets_a_random_mask_of_equal_density_beside_a_methods_own(met
 
 def test_an_anchor_has_a_record_for_each_strength_and_alpha():
     made = experiment.run_grid(TINY.changed(alphas=(0.5, 1.0)), "l2_sp", 2)
+    made = made[~made["rewound"]]
     assert made[["strength", "alpha"]].values.tolist() == [[0.1, 0.5], [0.1, 1.0], [1.0, 0.5], [1.0, 1.0]]
     assert made["approach"].tolist() == ["l2_sp + wise_ft", "l2_sp"] * 2
     assert made["source_acc_full"].nunique() > 1
@@ -263,7 +265,7 @@ def test_an_anchor_has_a_record_for_each_strength_and_alpha():
 
 def test_alpha_says_how_far_the_record_is_from_the_source_to_the_target():
     setup = TINY.changed(alphas=(1e-6, 1.0))
-    near, far = (row for _, row in experiment.run_protocol(setup, "finetune").iterrows())
+    near, far, _ = (row for _, row in experiment.run_protocol(setup, "finetune").iterrows())
     source = experiment.run_protocol(TINY, "source_only").iloc[0]
     assert [near[name] for name in READINGS[3:]] == [source[name] for name in READINGS[3:]]
     assert far["target_acc"] > near["target_acc"]
@@ -468,3 +470,62 @@ def test_a_record_says_mask_steps_only_where_a_mask_is_learnt():
     assert len(list(paths.cache_dir("transfer").iterdir())) == 1
     assert list(experiment.run_method(other, "gumbel_sigmoid")["mask_steps"]) == [5, 5]
     assert experiment.run_method(other, "random")["mask_steps"].isna().all()
+
+
+def test_the_rewound_record_is_the_best_point_on_the_path_by_validation(monkeypatch):
+    row = {"alpha": 1.0, "rewound": False}
+    history = [
+        {"source_val": 0.9, "target_val": 0.1},
+        {"source_val": 0.6, "target_val": 0.7},
+        {"source_val": 0, "target_val": 1},
+    ]
+    path = [torch.nn.Linear(2, 2) for _ in history]
+    ends = list(experiment._ends(TINY, path[0], path[2], history, path))
+    assert [at for at, _ in ends] == [row, row | {"rewound": True}]
+    assert ends[1][1] is path[1]
+    table = experiment.run_protocol(TINY.changed(alphas=(0.5, 1.0)), "finetune")
+    assert table[["alpha", "rewound", "approach"]].values.tolist() == [
+        [0.5, False, "wise_ft"], [1.0, False, "finetune"], [1.0, True, "finetune + rewind"],
+    ]  # fmt: skip
+    best = max(experiment.harmonic_mean(r["source_val"], r["target_val"]) for r in table["history"][1])
+    assert experiment.harmonic_mean(table["val_source_acc_full"][2], table["val_target_acc"][2]) == pytest.approx(best)
+
+
+def test_what_is_taken_off_again_is_not_rewound():
+    assert not experiment.run_protocol(TINY.changed(alphas=(0.5, 1.0)), "two_networks")["rewound"].any()
+
+
+def test_rates_are_tuned_on_validation_alone_and_then_used_by_name(root, calls):
+    table = experiment.tune_rates(TINY.changed(densities=(0.2,), seeds=(7,)), [1e-3, 1e-2], [5, 10])
+    assert not {"source_acc_full", "target_acc"} & set(table)
+    assert set(table.groupby("approach").size()) == {4}
+    assert {"gumbel_sigmoid", "magnitude", "ewc", "finetune", "packnet", "two_networks"} <= set(table["approach"])
+    assert not {"source_only", "target_mask", "protect", "bn_only"} & set(table["approach"])
+    ranked = rates.ranked(table)
+    assert (ranked.groupby("approach")["area"].diff().dropna() <= 0).all()
+    rates.write_rates(ranked, TINY.pair)
+    best = ranked[ranked["approach"] == "ewc"].iloc[0]
+    record = experiment.run_grid(TINY.changed(tuned=True), "ewc", 1).iloc[0]
+    assert (record["target_lr"], record["target_steps"]) == (best["target_lr"], best["target_steps"])
+    short = experiment.run_method(TINY.changed(tuned=True, target_steps=5), "magnitude")
+    assert set(short["target_steps"]) == {5}
+    with pytest.raises(
+        BadSetting, match="no learning rate was tuned for magnitude with mlp on mnist_to_digits and at most 10"
+    ):
+        experiment.run_method(TINY.changed(tuned=True, pair="mnist_to_digits"), "magnitude")
+
+
+def test_areas_of_rates_as_worked_by_hand():
+    rows = [(0.1, 0.5, 0.9), (0.1, 1.0, 0.4), (0.2, 0.6, 0.6)]  # rate, source and target on validation
+    about = {"pair": "p", "model": "m", "target_steps": 9, "seed": 0, "val_source_acc_before": 1.0, "alpha": 1.0}
+    about |= {"source_classes": 10, "target_classes": 10}
+    table = pd.DataFrame(
+        about | {"approach": name, "target_lr": lr, "val_source_acc_full": s, "val_source_acc_masked": None, "val_target_acc": t}
+        for name in ("ewc", "two_networks")
+        for lr, s, t in rows
+    )  # fmt: skip
+    found = rates.ranked(table).set_index(["approach", "target_lr"])
+    assert found.loc[("ewc", 0.1), "area_unknown"] == pytest.approx((0.9 * 0.3 + 0.4 * 0.5) / 0.81)
+    assert found.loc[("ewc", 0.2), "area"] == pytest.approx(0.5 * 0.5 / 0.81, abs=1e-6)
+    assert found.loc[("two_networks", 0.1), "area_known"] == pytest.approx(0.8 / 0.9)  # the source stays as it was
+    assert list(found.loc["ewc"].index) == [0.1, 0.2]

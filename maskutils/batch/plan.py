@@ -184,6 +184,8 @@ def _run(
         )
     parts = {"parameters": parameters, "upstream": {r.id: r.key for r in after}, **_code_parts(path)}
     parts["files"] = [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)]
+    if parameters.get("tuned"):
+        parts["tuned rates"] = [file_digest(file) for file in paths.tuned_rates()]
     if "output" in declared:
         parameters = parameters | {"output": str(records_file(profile, run_id))}
     return Run(run_id, path, parameters, tuple(r.id for r in after), spec.collect, parts)

@@ -19,7 +19,7 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, file_digest, read_json, write_json
 from maskutils.study.inputs import check_inputs
-from maskutils.study.provenance import cores, git_commit, versions
+from maskutils.study.provenance import cores, git_commit, is_committed, versions
 
 Report = Callable[[str, Run, dict[str, Any]], None]
 
@@ -53,6 +53,8 @@ def reproduce(
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = select(profile, runs, reasons, only, only_failed, force)
         check_inputs(*(run.parameters for run in todo))
+        if todo:
+            _check_clean(profile)
         states = {r.id: read_json(plan.state_file(profile, r.id)) for r in runs if r not in todo and not reasons[r.id]}
         for run in runs:
             if run.id in states:
@@ -63,6 +65,15 @@ def reproduce(
         if todo or not _has_manifest(profile, runs):
             _write_manifest(profile, runs, states)
     return states
+
+
+def _check_clean(profile: str) -> None:
+    """Raise `BadSetting` if committed results would be written by code that is not committed: nobody could make them again."""
+    if git_commit().endswith("-dirty") and is_committed(paths.results_dir(profile)):
+        raise BadSetting(
+            f"the results of {profile} are committed, but maskutils/ or notebooks/ hold changes that are not; commit these first, or "
+            "set MASKUTILS_ROOT to a folder of `maskutils init` to write elsewhere"
+        )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from maskutils.core.storage import Kept, nothing
 Kind = Literal["mask", "control", "protocol", "baseline", "reference"]
 Marker = str | tuple[int, int, int]  # matplotlib's; a tuple is a star or a polygon
 INTERPOLATED = " + wise_ft"  # follows the name of an approach whose result is interpolated towards the source
+REWOUND = " + rewind"  # follows it where the result is the best point on the path of its training
 HOMES = ("maskutils.masks.layers", "maskutils.masks.rankings", "maskutils.training.transfer")  # describe all on import
 
 
@@ -41,6 +42,9 @@ class Approach:
     knobs: Mapping[str, float] = field(default_factory=dict)  # arguments and their defaults; the first trades retention
     grid: tuple[float, ...] = ()  # values of the first knob to compare, from little to much retention
     method: str = ""  # the mask that it takes by default
+    per_layer: bool = False  # whether that mask has equal density in each layer
+    trains: bool = True  # whether it trains weights on the target, so that the learning rate matters
+    only_for: Literal["", "norm layers"] = ""  # what a network must have for it
     variant_of: str = ""  # the protocol that it is an ablation of
     named_by_mask: bool = False  # whether records name it by its mask alone
     learns_mask: bool = False  # whether it learns a mask during the transfer

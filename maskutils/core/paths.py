@@ -53,6 +53,11 @@ def results_dir(profile: str) -> Path:
     return project_root() / "results" / Path(profile).stem
 
 
+def tuned_rates() -> list[Path]:
+    """The tables of learning rates that the profile `tuning` wrote."""
+    return sorted(results_dir("tuning").glob("rates-*.csv"))
+
+
 def runs_dir(profile: str) -> Path:
     """The folder of a profile's executed notebooks and the state of their runs; it is not committed."""
     return results_dir(profile) / "runs"

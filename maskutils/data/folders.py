@@ -188,13 +188,18 @@ def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, T
 
 
 def _split(folder: Folder, seed: int) -> list[Tensor]:
-    """Indices of train, val and test in a mixed order: 65, 10 and 25 % of each class, but at least one image."""
+    """Indices of train, val and test in a mixed order: 65, 10 and 25 % of each class, but at least one image.
+
+    The test images are the same for every seed.
+    """
     labels, parts = torch.tensor(folder.labels), []
     for label, name in enumerate(folder.classes):
         members = (labels == label).nonzero().flatten()
         n_val, n_test = (max(1, round(share * len(members))) for share in (0.1, 0.25))
-        order = torch.randperm(len(members), generator=generator(seed, f"split/{folder.name}/{name}"))
-        parts.append(members[order].split([len(members) - n_val - n_test, n_val, n_test]))
+        fixed = torch.randperm(len(members), generator=generator(base.FIXED, f"test/{folder.name}/{name}"))
+        rest, test = members[fixed].split([len(members) - n_test, n_test])
+        rest = rest[torch.randperm(len(rest), generator=generator(seed, f"split/{folder.name}/{name}"))]
+        parts.append([*rest.split([len(rest) - n_val, n_val]), test])
     mix = generator(seed, f"mix/{folder.name}")
     whole = [torch.cat(part) for part in zip(*parts, strict=True)]
     return [part[torch.randperm(len(part), generator=mix)] for part in whole]

@@ -1,4 +1,4 @@
-"""Pairs of domains by name, with disjoint train, val and test splits that a seed draws."""
+"""Pairs of domains by name, with disjoint splits: one fixed test split, and train and val that a seed draws."""
 
 from dataclasses import fields
 
@@ -12,7 +12,7 @@ AS_THEY_ARE = Loading()
 
 
 def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
-    """The pair `name`, split by `seed`. Images are float32 (C, H, W), normalised.
+    """The pair `name`; `seed` draws train and val, the test split is fixed. Images are float32 (C, H, W), normalised.
 
     `name` is one of `PAIRS`, or "folders:SOURCE:TARGET" for two folders of class folders. The pair "mnist_to_digits" is packaged.
     torchvision's, as "cifar10_to_stl10", are read from `loading.root`, or downloaded on first use. Splits are torch datasets:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from maskutils.core.checks import BadSetting, known, needs
 from maskutils.core.seeds import stream
 
+FIXED = 0  # the seed of what is the same for every seed: the test splits
 IN_MEMORY = 2**30  # a domain with more bytes of float32 images than this is streamed
 
 
@@ -112,10 +113,13 @@ def subset(data: Examples, indices: ArrayLike) -> Examples:
 
 
 def split(labels: ArrayLike, seed: int, name: str, test: float = 0.25, val: float = 0.1) -> tuple[np.ndarray, ...]:
-    """Indices of train, val and test, stratified by class and drawn by `seed` and `name`; `test` and `val` are shares, `test` may be 0."""
+    """Indices of train, val and test, stratified by class; `test` and `val` are shares, `test` may be 0.
+
+    The test split is the same for every seed: `name` alone draws it. `seed` then draws train and val from the rest.
+    """
     y = np.asarray(labels)
     rest = np.arange(len(y))
-    rest, held = halves(y, test, seed, f"split/{name}") if test else (rest, rest[:0])
+    rest, held = halves(y, test, FIXED, f"test/{name}") if test else (rest, rest[:0])
     train, validation = halves(y[rest], val / (1 - test), seed, f"split/{name}")
     return rest[train], rest[validation], held
 

@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 from maskutils.core import paths
-from maskutils.core.approaches import INTERPOLATED, Approach, every, find
+from maskutils.core.approaches import INTERPOLATED, REWOUND, Approach, every, find
 from maskutils.core.checks import needs
 from maskutils.core.files import DamagedFile, write_atomically
 
@@ -15,7 +15,7 @@ with needs("study"):
     from scipy.special import stdtrit
 
 IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native_of", "strength", "fraction", "alpha"]
-IDENTITY += ["per_layer", "seed"]
+IDENTITY += ["rewound", "per_layer", "seed"]
 SETTINGS = ["source_steps", "mask_steps", "target_steps", "batch_size", "source_lr", "target_lr"]
 SETTINGS += ["weights", "images", "compute"]
 READINGS = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
@@ -57,6 +57,7 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         raise _damaged(path, f"is not a table of records ({error})") from None
     if not text.endswith("\n"):
         raise _damaged(path, "breaks off in the middle of a row")
+    records["rewound"] = records.get("rewound", False)  # those of old were not
     if missing := [c for c in COLUMNS if c not in records.columns]:
         raise _damaged(path, f"lacks the columns {', '.join(missing)}")
     if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
@@ -73,19 +74,24 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
 
     It is the method under `protect`, else the protocol. Brackets hold a method that is not the protocol's usual one, and
     options that are not the method's defaults. "per layer" means equal density in each layer instead of over all layers.
-    "+ wise_ft" means interpolated towards the source; interpolated fine-tuning is `wise_ft` itself.
+    "+ wise_ft" means interpolated towards the source; interpolated fine-tuning is `wise_ft` itself. "+ rewind" means the best point
+    on the path of training.
     """
 
-    def name(protocol: str, method: str | None, options: str | None, alpha: float, per_layer: bool) -> str:
+    def name(
+        protocol: str, method: str | None, options: str | None, alpha: float, rewound: bool, per_layer: bool
+    ) -> str:
         about = find(protocol) or Approach(protocol, "protocol")
         base = about.label or protocol
         if isinstance(method, str) and method != about.method:
             base = method if about.named_by_mask else f"{protocol} ({method})"
         base += f" ({options})" if isinstance(options, str) else ""
         base += " per layer" if per_layer and about.named_by_mask else ""
+        if rewound:
+            return base + REWOUND
         return base if alpha == 1 else about.family or base + INTERPOLATED
 
-    columns = records[["protocol", "method", "options", "alpha", "per_layer"]].itertuples(index=False)
+    columns = records[["protocol", "method", "options", "alpha", "rewound", "per_layer"]].itertuples(index=False)
     return records.assign(approach=[name(*row) for row in columns])
 
 

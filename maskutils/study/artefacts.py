@@ -36,7 +36,7 @@ from maskutils.training.loop import fit
 T = TypeVar("T")
 
 # Part of the names of what is cached. Raise one by hand when the numbers of its stage change: tests/test_golden.py tells.
-STAGES = {"source": 1, "fisher": 1, "mask": 1, "transfer": 1, "score": 1}
+STAGES = {"source": 2, "fisher": 1, "mask": 1, "transfer": 1, "score": 1}
 
 _pair = lru_cache(maxsize=3)(load_pair)  # a large one takes gigabytes, a small one a tenth of a second
 
@@ -191,7 +191,7 @@ def source_key(setup: Setup, seed: int) -> str:
     """Names the content of a source network."""
     stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
     stage |= {name: str(getattr(setup, name)) for name in ("weights", "images", "compute")}
-    machine = [device(setup).type, versions()]
+    machine = [device(setup).type, torch.get_num_threads(), versions()]  # another number of threads, other last bits
     return content_key("source", stage, seed, machine, stamps(setup.pair, setup.weights), STAGES["source"])
 
 

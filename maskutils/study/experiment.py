@@ -3,21 +3,26 @@
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from maskutils.core import paths
-from maskutils.core.approaches import described, the
+from maskutils.core.approaches import described, every, the
 from maskutils.core.checks import BadSetting, content_key, known, positive
 from maskutils.core.files import read_json, write_json
 from maskutils.core.progress import bar
 from maskutils.data.load import check_loading, check_pair
+from maskutils.masks.mask import Mask
 from maskutils.models.networks import check_model
+from maskutils.models.parts import norm_layers
+from maskutils.results import rates
+from maskutils.results.metrics import harmonic_mean
 from maskutils.results.records import with_approach
 from maskutils.study.artefacts import (
     STAGES,
@@ -34,13 +39,15 @@ from maskutils.study.artefacts import (
 )
 from maskutils.study.provenance import begin_peak, git_commit, own_code, peak_bytes, versions
 from maskutils.study.setup import Setup, from_notebook
-from maskutils.training.base import PROTOCOLS
+from maskutils.training.base import PROTOCOLS, History
 from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import unusual
 from maskutils.training.transfer import interpolate, kept, score, transfer
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
-__all__ += ["configure", "run_grid", "run_method", "run_native", "run_protocol", "tune"]
+__all__ += ["configure", "run_grid", "run_method", "run_native", "run_protocol", "tune", "tune_rates"]
+
+END = {"alpha": 1.0, "rewound": False}  # a transfer as it ended
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,13 @@ class Trial:
 
     def __post_init__(self) -> None:
         positive("strength", self.knobs.get("strength", 1.0))
+
+    @property
+    def approach(self) -> str:
+        """The approach whose learning rate and steps it has: its mask where it only protects that, else its protocol."""
+        about = described(self.protocol)
+        named_by_mask = about.named_by_mask or bool(about.variant_of)
+        return self.method if named_by_mask and self.method is not None else self.protocol
 
     @property
     def learns_mask(self) -> bool:
@@ -92,6 +106,7 @@ def run_protocol(setup: Setup, protocol: str, **knobs: float) -> pd.DataFrame:
 
 def run_method(setup: Setup, method: str, protocol: str = "protect", **options: Any) -> pd.DataFrame:
     """Records of `protocol` with the source mask of `method`, for each density of `setup`, seed and alpha."""
+    setup = setup.changed(per_layer=setup.per_layer or described(protocol).per_layer)
     trials = [Trial(protocol, method, density, options=options) for density in setup.densities]
     return _table(setup, trials, f"{protocol} {method}")
 
@@ -143,6 +158,38 @@ def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def tune_rates(setup: Setup, lrs: Sequence[float], steps: Sequence[int]) -> pd.DataFrame:
+    """Records on *validation* of every approach that trains, for each learning rate, number of steps and seed; of the column
+    `approach` without brackets. No test image is read.
+
+    Each has the middle value of its grid, masks the first density of `setup`.
+    """
+    grid = [(trial, lr, n, seed) for trial in _trained(setup) for lr in lrs for n in steps for seed in setup.seeds]
+    rows: list[dict[str, Any]] = []
+    for trial, lr, n, seed in bar(grid, f"tuning on {setup.pair}", unit="transfer", delay=2):
+        own = setup.changed(target_lr=lr, target_steps=n, per_layer=described(trial.protocol).per_layer, tuned=False)
+        rows += [row | {"approach": trial.approach} for row in _records(own, trial, seed, ("val",))]
+    return pd.DataFrame(rows)
+
+
+def _trained(setup: Setup) -> Iterator[Trial]:
+    """One trial of each approach whose rate matters, at the middle value of its knob."""
+    norms = bool(list(norm_layers(source_network(setup, setup.seeds[0]))))
+    for about in every():
+        if about.kind in ("mask", "control"):
+            yield Trial("protect", about.name, setup.densities[0])
+        elif (
+            about.name in PROTOCOLS
+            and about.trains
+            and not (about.named_by_mask or about.variant_of)
+            and (norms or not about.only_for)
+        ):
+            density = setup.densities[0] if "mask" in about.needs else None
+            yield Trial(
+                about.name, about.method or None, density, knobs={n: about.values(1)[0] for n in (about.knob,) if n}
+            )
+
+
 def _table(setup: Setup, trials: Iterable[Trial], what: str) -> pd.DataFrame:
     """The records of all `trials` on all seeds."""
     grid = [(trial, seed) for seed in setup.seeds for trial in trials]
@@ -150,30 +197,37 @@ def _table(setup: Setup, trials: Iterable[Trial], what: str) -> pd.DataFrame:
     return with_approach(pd.DataFrame([row for trial, seed in shown for row in _records(setup, trial, seed)]))
 
 
-def _records(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
-    """The records of one transfer, one for each alpha, cached as JSON."""
+def _records(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("test", "val")) -> list[dict[str, Any]]:
+    """The records of one transfer, one for each alpha and one rewound, cached as JSON."""
     known(trial.protocol, PROTOCOLS, "protocol")
     trial = replace(trial, options=unusual(trial.method, trial.options))
+    setup = _rated(setup, trial) if setup.tuned else setup
     upstream = source_key(setup, seed)
     if trial.method is not None:
         upstream = mask_key(setup, trial.method, seed, trial.options)
     depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
-    stage = {name: getattr(setup, name) for name in depends}
+    stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
     key = content_key(
         upstream, asdict(trial), stage, STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol])
     )
     path = paths.cache_dir("transfer") / f"{key}.json"
     rows: list[dict[str, Any]] = cached(
-        path, lambda: _measure(setup, trial, seed), lambda rows, p: write_json(p, rows), read_json
+        path, lambda: _measure(setup, trial, seed, splits), lambda rows, p: write_json(p, rows), read_json
     )
     for row in rows:
-        if trial.protocol == the("free") and row["alpha"] == 1:
+        if trial.protocol == the("free") and row["alpha"] == 1 and not setup.tuned and "test" in splits:
             _warn_if_guessing(setup, row["val_target_acc"], row["target_classes"])
     return rows
 
 
-def _measure(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
-    """Do one transfer and score it at every alpha."""
+def _rated(setup: Setup, trial: Trial) -> Setup:
+    """`setup` with the learning rate and the steps that were tuned for the approach of `trial`, at most `target_steps`."""
+    lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps)
+    return setup.changed(target_lr=lr, target_steps=steps)
+
+
+def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> list[dict[str, Any]]:
+    """Do one transfer and score it on `splits`: at every alpha, and where interpolation is asked for also rewound."""
     pair = source_pair(setup, seed)
     given: dict[str, Any] = dict(trial.knobs)
     begun = time.perf_counter()
@@ -189,25 +243,48 @@ def _measure(setup: Setup, trial: Trial, seed: int) -> list[dict[str, Any]]:
     prepared = time.perf_counter()
     begin_peak()
     history: list[dict[str, float]] = []
+    path: list[nn.Module] | None = (
+        [] if len(setup.alphas) > 1 and about.known != "intact" and "test" in splits else None
+    )
     given |= {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
     given |= {"mask_steps": setup.mask_steps, "precision": setup.compute.precision}
-    after = transfer(before, pair, trial.protocol, history=history, **given)
+    after = transfer(before, pair, trial.protocol, history=history, path=path, **given)
     seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
-
-    rows = []
-    row: dict[str, Any] = {"pair": setup.pair, "model": setup.model, "protocol": trial.protocol, "method": trial.method}
-    row |= {"density": None if mask is None else mask.density, "native_of": trial.native_of, "seed": seed}
-    row["options"] = " ".join(f"{n} {v}" for n, v in trial.options.items()) or None
-    row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(trial.knobs) | seconds
+    row = _identity(setup, trial, seed, mask) | seconds
     row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
     row |= _about(setup) | {"stored_bits": about.bits(kept(before, after, mask, **{**about.knobs, **trial.knobs}))}
     row["mask_steps"] = setup.mask_steps if trial.learns_mask else None
-    for alpha in setup.alphas:
-        model, through = (after, mask) if alpha == 1 else (interpolate(before, after, alpha), None)
-        test, val = (score(before, model, pair, through, split, dense[split]) for split in ("test", "val"))
-        readings = test | {f"val_{name}": value for name, value in val.items()}
-        rows.append(row | {"alpha": alpha} | readings | _training(history if alpha == 1 else []))
+    rows = []
+    for at, model in _ends(setup, before, after, history, path):
+        readings: dict[str, Any] = {}
+        for split in splits:
+            found = score(before, model, pair, mask if at["alpha"] == 1 else None, split, dense[split])
+            readings |= {f"{'val_' * (split == 'val')}{name}": value for name, value in found.items()}
+        rows.append(row | at | readings | _training(history if at == END else []))
     return rows
+
+
+def _identity(setup: Setup, trial: Trial, seed: int, mask: Mask | None) -> dict[str, Any]:
+    """What a record says of its transfer."""
+    row: dict[str, Any] = {"pair": setup.pair, "model": setup.model, "protocol": trial.protocol, "method": trial.method}
+    row |= {"density": None if mask is None else mask.density, "native_of": trial.native_of, "seed": seed}
+    row["options"] = " ".join(f"{n} {v}" for n, v in trial.options.items()) or None
+    return row | {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(trial.knobs)
+
+
+def _ends(
+    setup: Setup, before: nn.Module, after: nn.Module, history: History, path: Sequence[nn.Module] | None
+) -> Iterator[tuple[dict[str, Any], nn.Module]]:
+    """The networks that one transfer is scored as: interpolated to each alpha, and rewound if a `path` is given.
+
+    Rewound is the point on the path of training with the highest harmonic mean of both validation accuracies (PEFT-Arena, arXiv
+    2605.28819, rewinds so; the rule is ours).
+    """
+    for alpha in setup.alphas:
+        yield {"alpha": alpha, "rewound": False}, after if alpha == 1 else interpolate(before, after, alpha)
+    if path:
+        worth = [harmonic_mean(row["source_val"], row["target_val"]) for row in history]
+        yield {"alpha": 1.0, "rewound": True}, path[worth.index(max(worth))]
 
 
 def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:

@@ -179,6 +179,17 @@ def git_commit() -> str:
         return "unknown"
 
 
+def is_committed(folder: Path) -> bool:
+    """Whether git follows a file in `folder`, in the checkout of this package."""
+    home = paths.checkout()
+    if home is None or not folder.is_relative_to(home):
+        return False
+    try:
+        return bool(_git("ls-files", str(folder)))
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
 def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=paths.PACKAGE.parent, capture_output=True, text=True, check=True

@@ -123,6 +123,7 @@ class Setup(Settings):
     batch_size: Steps = 32  # images a step
     source_lr: Rate = 2e-3
     target_lr: Rate = 2e-3
+    tuned: bool = False  # each approach's own rate, and steps up to `target_steps`, as the profile `tuning` found them
     alphas: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (
         1.0,
     )  # share of the way from source to target

@@ -159,7 +159,7 @@ def bias_only(t: Transfer) -> History:
     return t.fit(params=[p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)])
 
 
-@protocol("baseline", known="intact", bits=whole_tensors)
+@protocol("baseline", known="intact", bits=whole_tensors, only_for="norm layers")
 def bn_only(t: Transfer) -> History:
     """Only the scales and shifts of norm layers and a head of the target's own are trained.
 
@@ -173,8 +173,8 @@ def bn_only(t: Transfer) -> History:
 
 
 @protocol(
-    "baseline", place=26, colour="#7f7f7f", marker="8", opponent=True, needs=("mask",), method="magnitude", known="masked", bits=mask_only,
-    knobs={"retrain_steps": 150},
+    "baseline", place=26, colour="#7f7f7f", marker="8", opponent=True, needs=("mask",), method="magnitude", per_layer=True,
+    known="masked", bits=mask_only, knobs={"retrain_steps": 150},
 )  # fmt: skip
 def packnet(t: Transfer, mask: Mask, retrain_steps: int) -> History:
     """Prune to `mask`, retrain what it keeps on the source, then protect that and train the rest on the target.

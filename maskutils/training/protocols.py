@@ -10,7 +10,7 @@ from maskutils.training.base import History, Transfer, protocol
 from maskutils.training.learn import learn_subnetwork, mask_batch
 
 
-@protocol("reference", place=40, colour="black", marker=r"$\mathrm{S}$", role="untrained")
+@protocol("reference", place=40, colour="black", marker=r"$\mathrm{S}$", role="untrained", trains=False)
 def source_only(t: Transfer) -> History:
     """No training on the target at all: retention is whole, and a target head of its own stays untrained."""
     return []
@@ -56,14 +56,14 @@ def protect_weights(t: Transfer, mask: Mask) -> History:
         return t.fit()
 
 
-@protocol(needs=("mask",), known="intact", bits=changes)
+@protocol(needs=("mask",), method="gumbel_sigmoid", known="intact", bits=changes)
 def select(t: Transfer, mask: Mask) -> History:
     """Only what the source mask keeps is trained, and a head of the target's own: the weights that matter are re-used."""
     with protection.protect(t.model, ~mask, train=own_head(t.model)):
         return t.fit()
 
 
-@protocol(needs=("mask",), learns_mask=True, known="intact", bits=changes)
+@protocol(needs=("mask",), method="gumbel_sigmoid", learns_mask=True, known="intact", bits=changes)
 def exclusive(t: Transfer, mask: Mask) -> History:
     """What the target's mask keeps and the source's does not is trained, as in ExSSNeT (arXiv 2210.10209).
 
@@ -76,7 +76,7 @@ def exclusive(t: Transfer, mask: Mask) -> History:
 
 
 @protocol(
-    label="piggyback (target)", knobs={"density": 0.0}, learns_mask=True, known="intact", bits=pattern
+    label="piggyback (target)", knobs={"density": 0.0}, learns_mask=True, trains=False, known="intact", bits=pattern
 )  # fmt: skip
 def target_mask(t: Transfer, density: float) -> History:
     """All weights frozen; a mask of the *target* is learnt and left in the weights (Mallya et al. 2018, arXiv 1801.06519).

@@ -37,6 +37,7 @@ def transfer(
     norm: str = "eval",
     precision: str = "float32",
     history: list[dict[str, float]] | None = None,
+    path: list[nn.Module] | None = None,
     **knobs: float,
 ) -> nn.Module:
     """A copy of the source network `model`, re-trained on the target of `pair` by `protocol`; `model` is left as it
@@ -45,7 +46,8 @@ def transfer(
     Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name
     -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
     `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
-    them. `history`, if given, is filled with the accuracy on both validation sets through training.
+    them. `history`, if given, is filled with the accuracy on both validation sets through training, and `path` with a copy of
+    the network at each row of it.
 
     Raises `BadSetting` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
     another network.
@@ -62,7 +64,7 @@ def transfer(
         known(knob, about.knobs, f"knob of {protocol}")
     model = copied(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
     training = Training(steps, lr, batch_size, seed, norm, precision, mask_steps)
-    watch = functools.partial(_validation, model, pair) if history is not None else None
+    watch = functools.partial(_watch, model, pair, path) if history is not None else None
     needed = {name: given[name] for name in about.needs}
     rows = PROTOCOLS[protocol](Transfer(model, pair, training, watch), **needed, **{**about.knobs, **knobs})
     if history is not None:
@@ -160,10 +162,12 @@ def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -
         )
 
 
-def _validation(model: nn.Module, pair: Pair) -> dict[str, float]:
-    """Accuracy on both validation sets, without a copy of the network."""
+def _watch(model: nn.Module, pair: Pair, path: list[nn.Module] | None) -> dict[str, float]:
+    """Accuracy of `model` on both validation sets; a copy of it goes to `path`."""
     accuracies = {}
     for task, domain in (("source", pair.source), ("target", pair.target)):
         with answering(model, task):
             accuracies[f"{task}_val"] = evaluate(model, domain.val)
+    if path is not None:
+        path.append(copied(model))
     return accuracies

@@ -1,0 +1,71 @@
+"""The learning rate and the number of steps of each approach, tuned on validation: how they are ranked, kept and read."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from maskutils.core import paths
+from maskutils.core.checks import BadSetting, needs
+from maskutils.core.files import write_atomically
+from maskutils.results.analysis import chance, source_read
+from maskutils.results.metrics import hypervolume
+
+with needs("study"):
+    import pandas as pd
+
+SETTING = ["pair", "model", "approach", "target_lr", "target_steps"]
+AREAS = {"area_unknown": "full", "area_known": "known"}  # and the readings of the source that they are of
+
+
+def ranked(records: pd.DataFrame) -> pd.DataFrame:
+    """Each approach's settings in a table of `experiment.tune_rates`, best first: `SETTING`, area_unknown, area_known, area and n.
+
+    The areas are hypervolumes on validation, in [0, 1], of one value of the knob with its interpolations: with the task unknown,
+    with the task known, and the mean of both, by which settings are ranked. Equal ones are in order of steps, then of the rate.
+    They are means over n seeds.
+    """
+    rows = records.assign(source=chance(records, "source"), target=chance(records, "target"))
+    rows = rows.assign(**{area: source_read(records, reading, "val_") for area, reading in AREAS.items()})
+
+    def areas(one: pd.DataFrame) -> pd.Series:
+        reference = (one["source"].iloc[0], one["target"].iloc[0])
+        fronts = {area: zip(one[area], one["val_target_acc"], strict=True) for area in AREAS}
+        return pd.Series({area: hypervolume(list(points), reference) for area, points in fronts.items()})
+
+    each = rows.groupby([*SETTING, "seed"])[["source", "target", "val_target_acc", *AREAS]].apply(areas)
+    by_setting = each.groupby(SETTING)
+    found = by_setting.mean().assign(n=by_setting.size()).reset_index()
+    found.insert(found.columns.get_loc("n"), "area", found[list(AREAS)].mean(axis=1).round(6))
+    order = ["pair", "model", "approach", "area", "target_steps", "target_lr"]
+    return found.sort_values(order, ascending=[True, True, True, False, True, True]).reset_index(drop=True)
+
+
+def write_rates(table: pd.DataFrame, pair: str) -> None:
+    """Write a table of `ranked` as results/tuning/rates-<pair>.csv."""
+    write_atomically(_folder() / f"rates-{pair}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+
+
+def chosen(pair: str, model: str, approach: str, steps: int) -> tuple[float, int]:
+    """The best learning rate and number of steps, at most `steps`, of an approach on a pair.
+
+    Raises `BadSetting` if none was tuned.
+    """
+    table = _load(tuple((file, file.stat().st_mtime_ns) for file in paths.tuned_rates()))
+    own = table[(table["pair"] == pair) & (table["model"] == model) & (table["approach"] == approach)]
+    own = own[own["target_steps"] <= steps]
+    if own.empty:
+        raise BadSetting(
+            f"no learning rate was tuned for {approach} with {model} on {pair} and at most {steps} steps; run "
+            "`maskutils reproduce --profile tuning`, or set tuned = False to use target_lr"
+        )
+    best = own.iloc[0]
+    return float(best["target_lr"]), int(best["target_steps"])
+
+
+@lru_cache(maxsize=4)
+def _load(stamped: tuple[tuple[Path, int], ...]) -> pd.DataFrame:
+    tables = [pd.read_csv(file) for file, _ in stamped]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=SETTING)
+
+
+def _folder() -> Path:
+    return paths.results_dir("tuning")
