@@ -13,13 +13,14 @@ class Kept:
     """What is known of a transfer when it is over.
 
     `shapes` are those of the network's parameters, `changed` is how many of their entries differ from the source network's (heads of
-    one task aside), and `coded` the bits of its mask as stored, 0 without one.
+    one task aside), `moved` the names of the parameters that hold them, and `coded` the bits of its mask as stored, 0 without one.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     changed: int = 0
     coded: int = 0
     knobs: Mapping[str, float] = field(default_factory=dict)
+    moved: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from maskutils.core.approaches import Approach, Kind, describe
 from maskutils.core.checks import register
@@ -55,13 +56,17 @@ class Transfer:
     watch: Callable[[], dict[str, float]] | None = None
 
     def fit(
-        self, params: Iterable[nn.Parameter] | None = None, penalty: Penalty | None = None, **changes: Any
+        self,
+        params: Iterable[nn.Parameter] | None = None,
+        penalty: Penalty | None = None,
+        optimizer: str | Callable[..., Optimizer] = "adamw",
+        **changes: Any,
     ) -> History:
         """Train the network on the target; `changes` to `training` are for this call, as steps=150. See `training.loop.fit`."""
         t = replace(self.training, **changes)
         return fit(
             self.model, self.pair.target.train, steps=t.steps, lr=t.lr, batch_size=t.batch_size, seed=t.seed, norm=t.norm,
-            precision=t.precision, params=params, penalty=penalty, watch=self.watch,
+            precision=t.precision, optimizer=optimizer, params=params, penalty=penalty, watch=self.watch,
         )  # fmt: skip
 
 

@@ -15,11 +15,11 @@ from maskutils.masks.rankings import Scores
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.parts import TaskHeads, for_task, head_name, with_target_head
 from maskutils.results import metrics
-from maskutils.training import baselines, protocols
+from maskutils.training import adapters, baselines, penalties, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
 from maskutils.training.evaluation import accuracy, evaluate, predict
 
-__all__ = ["baselines", "interpolate", "kept", "protocols", "score", "transfer"]
+__all__ = ["adapters", "baselines", "interpolate", "kept", "penalties", "protocols", "score", "transfer"]
 
 
 def transfer(
@@ -111,9 +111,10 @@ def score(
 def kept(before: nn.Module, after: nn.Module, mask: Mask | None = None, **knobs: float) -> Kept:
     """What the functions of `core.storage` want to know of a transfer from `before` to `after` with `mask`."""
     old, new = dict(unwrapped(before).named_parameters()), dict(unwrapped(after).named_parameters())
-    changed = sum(int((new[name] != p.to(new[name].device)).sum()) for name, p in old.items() if name in new)
+    changed = {name: int((new[name] != p.to(new[name].device)).sum()) for name, p in old.items() if name in new}
+    moved = tuple(name for name, n in changed.items() if n)
     coded = mask.stored_bits if mask is not None else 0
-    return Kept({name: tuple(p.shape) for name, p in old.items()}, changed, coded, knobs)
+    return Kept({name: tuple(p.shape) for name, p in old.items()}, sum(changed.values()), coded, knobs, moved)
 
 
 describe(
