@@ -53,6 +53,16 @@ def changes(kept: Kept) -> float:
     return 32.0 * kept.changed + entropy(kept.n, kept.changed)
 
 
+def rounded_changes(kept: Kept) -> float:
+    """As `changes`, each value in the 16 bits of a float16."""
+    return 16.0 * kept.changed + entropy(kept.n, kept.changed)
+
+
+def signs(kept: Kept) -> float:
+    """One bit for every entry, and a float32 for each output channel; vectors have one channel."""
+    return kept.n + 32.0 * sum(shape[0] if len(shape) > 1 else 1 for shape in kept.shapes.values())
+
+
 def whole_tensors(kept: Kept) -> float:
     """Each changed entry's value alone: which they are goes without saying, as with all biases."""
     return 32.0 * kept.changed

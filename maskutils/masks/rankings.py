@@ -4,6 +4,7 @@ Each function returns name -> scores of the shape of the weight; weights with hi
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
 from maskutils.models.copies import copied
-from maskutils.models.parts import logits_of, maskable
+from maskutils.models.parts import device_of, logits_of, maskable
 
 Scores = dict[str, Tensor]
 Ranking = Callable[[nn.Module, Any, int], Scores]
@@ -56,17 +57,44 @@ def snip(model: nn.Module, data: Any, seed: int) -> Scores:
     Source: Lee et al. 2019 (arXiv 1810.02340), eq. 6, without the normalisation, which changes no order. They score an
     untrained network on one batch; ours is trained, and 500 images are used.
     """
+    found = gradient(model, data, partial(F.cross_entropy, reduction="sum"), seed)
+    return {n: (g * model.get_parameter(n)).abs().detach() for n, g in found.items()}
+
+
+def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tensor], seed: int = 0) -> Scores:
+    """The gradient of the mean loss, for every maskable weight, over 500 images drawn from `data` by `seed`.
+
+    `loss(logits, labels)` is the sum over a batch.
+    """
     x, y = some(data, 500, seed)
-    device = next(model.parameters()).device
     model = copied(model).eval().requires_grad_(True)
-    weights = [model.get_parameter(name) for name in maskable(model)]
-    total = [torch.zeros_like(w) for w in weights]
-    size = min(100, that_fit(x))
+    weights = {name: model.get_parameter(name) for name in maskable(model)}
+    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    size, device = min(100, that_fit(x)), device_of(model)
     for images, labels in zip(x.to(device).split(size), y.to(device).split(size), strict=True):
-        loss = F.cross_entropy(logits_of(model(images)), labels, reduction="sum") / len(x)
-        for t, g in zip(total, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
+        mean = loss(logits_of(model(images)), labels) / len(x)
+        found = torch.autograd.grad(mean, list(weights.values()), materialize_grads=True)
+        for t, g in zip(total.values(), found, strict=True):
             t += g
-    return {n: (g * w).abs().detach() for n, g, w in zip(maskable(model), total, weights, strict=True)}
+    return total
+
+
+def sensitivity(model: nn.Module, data: Any, seed: int = 0) -> Scores:
+    """The mean of (d z_y / d w)^2 for every maskable weight, over 500 images drawn from `data` by `seed`.
+
+    z are the logits, and y is a label drawn from the network's own answer. Source: TaLoS, Iurada et al. 2025 (arXiv 2504.02620).
+    """
+    x, _ = some(data, 500, seed)
+    model, draw = copied(model).eval().requires_grad_(True), generator(seed, "sensitivity")
+    weights = {name: model.get_parameter(name) for name in maskable(model)}
+    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    for image in x.to(device_of(model)).split(1):
+        logits = logits_of(model(image))[0]
+        y = int(torch.multinomial(logits.detach().softmax(0).cpu(), 1, generator=draw))
+        found = torch.autograd.grad(logits[y], list(weights.values()), materialize_grads=True)
+        for t, g in zip(total.values(), found, strict=True):
+            t.addcmul_(g, g, value=1 / len(x))
+    return total
 
 
 @ranking(place=12, colour="#7a5195", marker=">")

@@ -16,7 +16,7 @@ from maskutils.results.records import at_density, on_grid
 with needs("study"):
     import pandas as pd
 
-CANDIDATE = ["approach", "density", "strength", "fraction", "alpha"]  # what a reader can choose
+CANDIDATE = ["approach", "density", "strength", "fraction", "knob", "alpha"]  # what a reader can choose
 SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`
 CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; all others have 10
 

@@ -14,8 +14,8 @@ with needs("study"):
     import pandas as pd
     from scipy.special import stdtrit
 
-IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native_of", "strength", "fraction", "alpha"]
-IDENTITY += ["rewound", "per_layer", "seed"]
+IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native_of", "strength", "fraction", "knob"]
+IDENTITY += ["alpha", "rewound", "per_layer", "seed"]
 SETTINGS = ["source_steps", "mask_steps", "target_steps", "batch_size", "source_lr", "target_lr"]
 SETTINGS += ["weights", "images", "compute"]
 READINGS = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
@@ -57,7 +57,9 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         raise _damaged(path, f"is not a table of records ({error})") from None
     if not text.endswith("\n"):
         raise _damaged(path, "breaks off in the middle of a row")
-    records["rewound"] = records.get("rewound", False)  # those of old were not
+    records = records.assign(
+        **{n: v for n, v in (("rewound", False), ("knob", math.nan)) if n not in records}
+    )  # of old
     if missing := [c for c in COLUMNS if c not in records.columns]:
         raise _damaged(path, f"lacks the columns {', '.join(missing)}")
     if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
@@ -122,11 +124,12 @@ def _check_settings(joined: pd.DataFrame) -> None:
 
 
 def on_grid(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows that are compared at equal density, or have none: all but those at a mask's native density.
+    """The rows that are compared at equal density, or have none: all but those at a mask's native density, and those rewound.
 
     Densities are rounded to three places: a mask keeps whole weights, so 0.1 of them can be 0.09999.
     """
-    return records[records["native_of"].isna()].assign(density=lambda r: r["density"].astype(float).round(3))
+    records = records[records["native_of"].isna() & ~records["rewound"].astype(bool)]
+    return records.assign(density=lambda r: r["density"].astype(float).round(3))
 
 
 def of_masks(records: pd.DataFrame, per_layer: bool = False) -> pd.Series:

@@ -268,8 +268,12 @@ def _identity(setup: Setup, trial: Trial, seed: int, mask: Mask | None) -> dict[
     """What a record says of its transfer."""
     row: dict[str, Any] = {"pair": setup.pair, "model": setup.model, "protocol": trial.protocol, "method": trial.method}
     row |= {"density": None if mask is None else mask.density, "native_of": trial.native_of, "seed": seed}
-    row["options"] = " ".join(f"{n} {v}" for n, v in trial.options.items()) or None
-    return row | {"per_layer": setup.per_layer, "strength": None, "fraction": None} | dict(trial.knobs)
+    row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None, "knob": None}
+    own, options = described(trial.protocol).knob, dict(trial.options)
+    for name, value in trial.knobs.items():
+        column = name if name in row else "knob" if name == own else ""
+        (row if column else options)[column or name] = value
+    return row | {"options": " ".join(f"{n} {v}" for n, v in options.items()) or None}
 
 
 def _ends(

@@ -15,11 +15,11 @@ from maskutils.masks.rankings import Scores
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.parts import TaskHeads, for_task, head_name, with_target_head
 from maskutils.results import metrics
-from maskutils.training import adapters, baselines, penalties, protocols
+from maskutils.training import adapters, baselines, changes, penalties, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
 from maskutils.training.evaluation import accuracy, evaluate, predict
 
-__all__ = ["adapters", "baselines", "interpolate", "kept", "penalties", "protocols", "score", "transfer"]
+__all__ = ["adapters", "baselines", "changes", "interpolate", "kept", "penalties", "protocols", "score", "transfer"]
 
 
 def transfer(
