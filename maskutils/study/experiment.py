@@ -201,7 +201,7 @@ def _records(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("te
     """The records of one transfer, one for each alpha and one rewound, cached as JSON."""
     known(trial.protocol, PROTOCOLS, "protocol")
     trial = replace(trial, options=unusual(trial.method, trial.options))
-    setup = _rated(setup, trial) if setup.tuned else setup
+    setup = _rated(setup, trial) if setup.tuned and described(trial.protocol).trains else setup
     upstream = source_key(setup, seed)
     if trial.method is not None:
         upstream = mask_key(setup, trial.method, seed, trial.options)
