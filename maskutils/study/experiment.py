@@ -255,12 +255,12 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
     row |= _about(setup) | {"stored_bits": about.bits(kept(before, after, mask, **{**about.knobs, **trial.knobs}))}
     row["mask_steps"] = setup.mask_steps if trial.learns_mask else None
     rows = []
-    for at, model in _ends(setup, before, after, history, path):
+    for at, model in _ends(setup, before, after, history or [], path):
         readings: dict[str, Any] = {}
         for split in splits:
             found = score(before, model, pair, mask if at["alpha"] == 1 else None, split, dense[split])
             readings |= {f"{'val_' * (split == 'val')}{name}": value for name, value in found.items()}
-        rows.append(row | at | readings | _training(history if at == END else []))
+        rows.append(row | at | readings | _training(history or [] if at == END else []))
     return rows
 
 
