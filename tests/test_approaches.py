@@ -26,6 +26,8 @@ def test_everything_that_can_be_chosen_is_described():
         ("protect", 70),  # the mask as it is stored
         ("target_mask", 100),  # half of the weights changed: one bit each tells which
         ("select", 100 + 32 * 50),
+        ("sparse_change", 100 + 16 * 50),
+        ("sign_change", 100 + 32 * (9 + 1)),
         ("bias_only", 32 * 50),
         ("two_networks", 3200),
         ("finetune", 0),

@@ -30,8 +30,12 @@ LITTLE = (
     "bn_only",
     "target_mask",
     "source_only",
+    "sparse_change",
+    "change_mask",
+    "talos",
 )  # too few weights, or steps, to fit these targets
-OWN_LOOP = ("source_only", "target_mask", "lp_ft")  # their history is not that of one training
+HALVES = ("lp_ft", "sparse_change", "sign_change", "change_mask")
+OWN_LOOP = ("source_only", "target_mask", *HALVES)  # their history is not that of one training
 
 
 def needs(protocol: str, what: str) -> bool:

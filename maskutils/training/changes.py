@@ -40,8 +40,7 @@ def sparse_change(t: Transfer, density: float) -> History:
     """
     fraction("density", density)
     first, theta_0, tau = _first_half(t)
-    mask = _top({n: c.abs() for n, c in tau.items()}, density)
-    second = _train_only(t, mask, **_second_half(t))
+    second = _train_only(t, _largest(tau, density), **_second_half(t))
     _put(t.model, {n: before + _rounded(_shared(t.model)[n] - before) for n, before in theta_0.items()})
     return _joined(t, first, second)
 
@@ -61,26 +60,24 @@ def sign_change(t: Transfer) -> History:
     def values() -> Tensors:
         return {n: theta_0[n] + scale[n] * sign[n] for n in tau}
 
-    return _joined(t, first, _train_code(t, scale, values, values, SCALE_RATE * t.training.lr))
+    return _joined(t, first, _train_code(t, scale, values, values, t.training.lr))
 
 
 @protocol(
-    "baseline", place=52, colour="#4b0082", marker=(6, 0, 30), known="intact", bits=rounded_changes, knobs={"strength": 1e-6},
-    grid=(1e-8, 1e-7, 1e-6, 1e-5, 1e-4),
+    "baseline", place=52, colour="#4b0082", marker=(6, 0, 30), known="intact", bits=rounded_changes, knobs={"strength": 3e-5},
+    grid=(1e-6, 1e-5, 3e-5, 1e-4, 3e-4),
 )  # fmt: skip
 def change_mask(t: Transfer, strength: float) -> History:
     """Fine-tune for half of the steps, then learn a mask on tau: loss + strength * sum_i g_i at theta_0 + g tau, g = sigmoid(s).
 
     s starts at 5 on the top 1e-5 of |tau| (at least one entry of each tensor) and at -5 elsewhere. At the end g is rounded, and
-    tau to float16. Source: Localize-and-Stitch, He et al. 2024 (arXiv 2408.13656), eq. 3. They take ten full-batch steps of rate 1e7,
+    tau to float16. Source: Localize-and-Stitch, He et al. 2024 (arXiv 2408.13656). They take ten full-batch steps of rate 1e7,
     which suit the tiny gradients at |s| = 5; Adam, here, needs no such rate. Their code rewards s for leaving 0 either way, where
     the paper, and this, pay for g.
     """
     positive("strength", strength)
     first, theta_0, tau = _first_half(t)
-    score = {
-        n: nn.Parameter(5.0 * (2.0 * b - 1.0)) for n, b in _top({n: c.abs() for n, c in tau.items()}, 1e-5).bits.items()
-    }
+    score = {n: nn.Parameter(torch.where(b, 5.0, -5.0)) for n, b in _largest(tau, 1e-5).bits.items()}
 
     def values() -> Tensors:
         return {n: theta_0[n] + score[n].sigmoid() * tau[n] for n in tau}
@@ -121,7 +118,7 @@ def talos(t: Transfer, density: float) -> History:
     """
     fraction("density", density)
     found = sensitivity(t.model, t.pair.target.train, t.training.seed)
-    return _train_only(t, _top({n: -s for n, s in found.items()}, density))
+    return _train_only(t, Mask.from_scores({n: -s for n, s in found.items()}, density, floor=0.0))
 
 
 @protocol(
@@ -136,9 +133,7 @@ def gps(t: Transfer, density: float) -> History:
     """
     fraction("density", density)
     found = _target_gradient(t, partial(F.cross_entropy, reduction="sum"))
-    rows = {n: {str(i): row.abs() for i, row in enumerate(g)} for n, g in found.items()}
-    bits = {n: Mask.from_scores(each, density, per_layer=True).bits for n, each in rows.items()}
-    return _train_only(t, Mask({n: torch.stack(list(each.values())) for n, each in bits.items()}))
+    return _train_only(t, Mask({n: _top_of_rows(g.abs(), density) for n, g in found.items()}))
 
 
 @protocol(
@@ -159,7 +154,6 @@ def super_tuning(t: Transfer, density: float, bottom: float) -> History:
 # What they share
 
 MASK_RATE = 0.3  # of the scores of `change_mask`
-SCALE_RATE = 0.1  # of the scales of `sign_change`, as a part of the rate of weights: a scale moves a whole channel
 
 
 def _train_only(t: Transfer, mask: Mask, **given: Any) -> History:
@@ -168,9 +162,16 @@ def _train_only(t: Transfer, mask: Mask, **given: Any) -> History:
         return t.fit(norm="eval", **given)
 
 
-def _top(scores: Tensors, density: float) -> Mask:
-    """The `density` of highest scores over all tensors, at least one of each."""
-    return Mask.from_scores(scores, density, floor=0.0)
+def _largest(tau: Tensors, density: float) -> Mask:
+    """The `density` of largest |tau| over all tensors, at least one entry of each."""
+    return Mask.from_scores({n: c.abs() for n, c in tau.items()}, density, floor=0.0)
+
+
+def _top_of_rows(scores: Tensor, density: float) -> Tensor:
+    """Bool tensor that is True for the `density` of highest scores of each output channel, at least one."""
+    rows = scores.flatten(1)
+    best = rows.topk(max(1, round(density * rows.shape[1]))).indices
+    return torch.zeros_like(rows, dtype=torch.bool).scatter(1, best, True).view_as(scores)
 
 
 def _target_gradient(t: Transfer, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensors:
