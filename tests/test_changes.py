@@ -262,7 +262,7 @@ def test_tied_weights_stay_tied_and_change_once(protocol):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "knobs"), [("sparse_change", {"density": 0.3}), ("change_mask", {}), ("talos", {"density": 0.3})]
+    ("protocol", "knobs"), [("sparse_change", {"density": 0.3}), ("change_mask", {}), ("talos", {"density": 0.6})]
 )
 def test_with_steps_enough_the_target_is_learnt(protocol, knobs, net):
     x, y = SHARED.target.train.tensors
