@@ -193,7 +193,7 @@ def _first_half(t: Transfer) -> tuple[History, Tensors, Tensors]:
     return rows, theta_0, tau
 
 
-def _second_half(t: Transfer) -> dict[str, int]:
+def _second_half(t: Transfer) -> dict[str, Any]:
     """The rest of the steps, and the seed of other batches than those of the first half."""
     given = t.training
     return {"steps": given.steps - given.steps // 2, "seed": stream(given.seed, "second half")}
@@ -242,8 +242,8 @@ def _train_code(
     head = [p for n, p in t.model.named_parameters() if n.startswith(tuple(own_head(t.model)))]
 
     def make(params: Iterable[nn.Parameter], lr: float) -> Optimizer:
-        groups = [{"params": list(code.values()), "lr": rate, "weight_decay": 0.0, "eps": 1e-15}, {"params": head}]
-        return AdamW(groups, lr, weight_decay=0.01, fused=True)
+        scored: dict[str, Any] = {"params": list(code.values()), "lr": rate, "weight_decay": 0.0, "eps": 1e-15}
+        return AdamW([scored, {"params": head}], lr, weight_decay=0.01, fused=True)
 
     def watch() -> dict[str, float]:
         _put(t.model, stored())
