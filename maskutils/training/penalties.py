@@ -64,7 +64,7 @@ def _features(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], dict[str, i
 
 
 @protocol(
-    "baseline", place=33, colour="#e6550d", marker=(7, 1, 0), opponent=True, knobs={"strength": 1.0}, grid=(0.1, 0.3, 1.0, 3.0, 10.0)
+    "baseline", place=33, colour="#e6550d", marker=(7, 1, 0), opponent=True, knobs={"strength": 3.0}, grid=(0.3, 1.0, 3.0, 10.0, 30.0)
 )  # fmt: skip
 def spd(t: Transfer, strength: float) -> History:
     """Fine-tuning by `SelectiveDecay`, in the place of AdamW and its decay towards 0.
