@@ -26,6 +26,8 @@ ASKED = {
     "maskutils.build_model('resnet18')": "torchvision",
     "split([0, 1] * 20, 0, 'x')": "sklearn",
     "summary(net)": "pandas",
+    "transfer(net, pair, 'lora', steps=1)": "peft",
+    "transfer(net, pair, 'oft', steps=1)": "peft",
     "importlib.import_module('maskutils.study.experiment')": "pandas",
     "importlib.import_module('maskutils.batch.run')": "distributed",
     "importlib.import_module('maskutils.results.plots')": "matplotlib",
@@ -45,13 +47,13 @@ from maskutils.models.parts import summary
 
 said = {}
 net = build_model("mlp", n_classes=2, image_size=4)
+images = TensorDataset(torch.randn(40, 1, 4, 4), torch.arange(40) % 2)
+pair = Pair("p", *(Domain(name, images, images, images, ("0", "1")) for name in ("a", "b")))
 for statement in ASKED:
     try:
         eval(statement)
     except ImportError as error:
         said[statement] = str(error)
-images = TensorDataset(torch.randn(40, 1, 4, 4), torch.arange(40) % 2)
-pair = Pair("p", *(Domain(name, images, images, images, ("0", "1")) for name in ("a", "b")))
 fit(net, images, steps=3)
 mask = learn_mask(net, images, "gumbel_sigmoid", density=0.3, steps=3)
 adapted = transfer(net, pair, "protect", mask=mask, steps=3)

@@ -24,7 +24,9 @@ def adapted(model: nn.Module) -> dict[str, nn.Module]:
     """Name -> layer, for the layers of `model` that adapters train. Raises `ValueError` for a network without any."""
     apart = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, TaskHeads | nn.MultiheadAttention))
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-    layers = {n: m for n, m in model.named_modules() if n and isinstance(m, kinds) and not n.startswith(apart)}
+    layers: dict[str, nn.Module] = {
+        n: m for n, m in model.named_modules() if n and isinstance(m, kinds) and not n.startswith(apart)
+    }
     if layers := {n: m for n, m in layers.items() if getattr(m, "groups", 1) == 1}:
         return layers
     raise ValueError(f"{type(model).__name__} has no linear layer or convolution (without groups) to adapt")
@@ -93,11 +95,11 @@ def oft(t: Transfer, block: int) -> History:
     Source: Qiu et al. 2023 (arXiv 2306.07280); R is peft's, the exact Cayley transform of a skew-symmetric matrix, which begins at 0.
     It rotates the weight, of a convolution as a matrix (out, in * kernel), as peft does when it merges. peft's own layer rotates the
     images, which is not the same where patches overlap (0.21.2): there a fresh adapter changes the network. Raises `BadSetting`
-    unless `block` is a whole number above 1, `ValueError` if it fits no layer.
+    unless `block` is a whole number above 1 that fits a layer.
     """
     if number("block", block, whole=True) < 2:
         raise BadSetting(f"block = {block} must be 2 or more: a block of 1 cannot rotate")
-    sizes = {n: block_of(m.weight[0].numel(), block) for n, m in adapted(t.model).items()}
+    sizes = {n: block_of(t.model.get_parameter(f"{n}.weight")[0].numel(), block) for n in adapted(t.model)}
     if max(sizes.values()) < 2:
         raise BadSetting(
             f"block = {block} fits no layer of {type(t.model).__name__}: the numbers of inputs have no divisor near it"
@@ -128,7 +130,7 @@ def osf(t: Transfer, share: float) -> History:
     """
     if not 0 < number("share", share) < 1:
         raise BadSetting(f"share = {share} must lie between 0 and 1, without either")
-    return _reparametrised(t, list(adapted(t.model)), lambda _, weight: _Spared(weight, share))
+    return _reparametrised(t, adapted(t.model), lambda _, weight: _Spared(weight, share))
 
 
 class _Rotated(nn.Module):
@@ -146,6 +148,10 @@ class _Rotated(nn.Module):
 
 class _Spared(nn.Module):
     """weight -> weight + (U S V - U_0 S_0 V_0), U and V orthogonal to the first singular directions; exactly `weight` at first."""
+
+    u_high: Tensor
+    v_high: Tensor
+    start: Tensor
 
     def __init__(self, weight: Tensor, share: float) -> None:
         super().__init__()
@@ -167,12 +173,13 @@ class _Spared(nn.Module):
             return weight + (self.low() - self.start).view_as(weight).to(weight.dtype)
 
 
-def _reparametrised(t: Transfer, names: list[str], make: Callable[[str, Tensor], nn.Module]) -> History:
+def _reparametrised(t: Transfer, names: Iterable[str], make: Callable[[str, Tensor], nn.Module]) -> History:
     """Train `make(name, weight)` in the place of the weight of each layer, then leave what it gives as a plain parameter."""
     layers = {name: t.model.get_submodule(name) for name in names}
     trained = []
     for name, layer in layers.items():
-        made = make(name, layer.weight).to(layer.weight.device)
+        weight = t.model.get_parameter(f"{name}.weight")
+        made = make(name, weight).to(weight.device)
         trained += list(made.parameters())
         parametrize.register_parametrization(layer, "weight", made)
     history = t.fit(params=[*trained, *_own(t.model)])

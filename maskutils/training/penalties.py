@@ -41,7 +41,8 @@ def ldifs(t: Transfer, strength: float) -> History:
 def normalised(features: Tensor, channels: int) -> Tensor:
     """`features` of length 1 along the dimension `channels`, or of length 0 where they are 0."""
     features = features.float()
-    return features / (torch.linalg.vector_norm(features, dim=channels, keepdim=True) + 1e-10)
+    length: Tensor = torch.linalg.vector_norm(features, dim=channels, keepdim=True)
+    return features / (length + 1e-10)
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def _features(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], dict[str, i
 
 
 @protocol(
-    "baseline", place=33, colour="#e6550d", marker=(7, 1, 0), opponent=True, knobs={"strength": 1.0}, grid=(0.1, 0.3, 1.0, 3.0, 10.0)
+    "baseline", place=33, colour="#e6550d", marker=(7, 1, 0), opponent=True, knobs={"strength": 3.0}, grid=(0.3, 1.0, 3.0, 10.0, 30.0)
 )  # fmt: skip
 def spd(t: Transfer, strength: float) -> History:
     """Fine-tuning by `SelectiveDecay`, in the place of AdamW and its decay towards 0.
@@ -87,11 +88,12 @@ class SelectiveDecay(AdamW):
         self.origin = {p: p.detach().clone() for group in self.param_groups for p in group["params"]}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One step of Adam, and the decay."""
         gone = {p: p - origin for p, origin in self.origin.items() if p.grad is not None}
-        super().step(closure)
+        loss = super().step(closure)
         for p, tau in gone.items():
             new = p - self.origin[p]
             r = ((new.norm() - tau.norm()) / new.norm().clamp_min(1e-30)).clamp(0, 1)
             p.sub_(self.strength * r * ((p.grad * tau).sum() > 0) * new)
+        return loss
