@@ -24,7 +24,7 @@ from maskutils.masks import rankings
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.networks import MODELS
-from maskutils.study import artefacts, experiment
+from maskutils.study import artefacts, experiment, trials
 from maskutils.study.setup import Setup
 from maskutils.training.transfer import PROTOCOLS
 
@@ -104,7 +104,8 @@ def _transfers(methods, protocols):
             if row["history"]:
                 found["transfer"][name] = {"loss": row["history"][-1]["loss"]}
             readings = {k: v for k, v in row.items() if "_acc" in k or k.endswith(("_ece", "_bits"))}
-            found["score"][f"{name}, alpha {row['alpha']:g}"] = {
+            at = "rewound" if row["rewound"] else f"alpha {row['alpha']:g}"
+            found["score"][f"{name}, {at}"] = {
                 k: v for k, v in readings.items() if v == v and v is not None
             }
     return found

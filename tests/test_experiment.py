@@ -15,7 +15,7 @@ from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS, fisher_information
 from maskutils.results import rates
 from maskutils.results.records import COLUMNS, READINGS
-from maskutils.study import artefacts, experiment
+from maskutils.study import artefacts, experiment, trials
 from maskutils.study.setup import Compute, Images, Setup
 from maskutils.training import protocols
 from maskutils.training.evaluation import evaluate
@@ -50,7 +50,7 @@ def calls(monkeypatch):
     watch(artefacts, "fit", "fit")
     watch(artefacts, "learn_mask", "mask")  # of rankings
     watch(artefacts, "learn_subnetwork", "mask")  # of mask layers
-    watch(experiment, "transfer", "transfer")
+    watch(trials, "transfer", "transfer")
     return taken
 
 
@@ -480,15 +480,15 @@ def test_the_rewound_record_is_the_best_point_on_the_path_by_validation(monkeypa
         {"source_val": 0, "target_val": 1},
     ]
     path = [torch.nn.Linear(2, 2) for _ in history]
-    ends = list(experiment._ends(TINY, path[0], path[2], history, path))
+    ends = list(trials._ends(TINY, path[0], path[2], history, path))
     assert [at for at, _ in ends] == [row, row | {"rewound": True}]
     assert ends[1][1] is path[1]
     table = experiment.run_protocol(TINY.changed(alphas=(0.5, 1.0)), "finetune")
     assert table[["alpha", "rewound", "approach"]].values.tolist() == [
         [0.5, False, "wise_ft"], [1.0, False, "finetune"], [1.0, True, "finetune + rewind"],
     ]  # fmt: skip
-    best = max(experiment.harmonic_mean(r["source_val"], r["target_val"]) for r in table["history"][1])
-    assert experiment.harmonic_mean(table["val_source_acc_full"][2], table["val_target_acc"][2]) == pytest.approx(best)
+    best = max(trials.harmonic_mean(r["source_val"], r["target_val"]) for r in table["history"][1])
+    assert trials.harmonic_mean(table["val_source_acc_full"][2], table["val_target_acc"][2]) == pytest.approx(best)
 
 
 def test_what_is_taken_off_again_is_not_rewound():

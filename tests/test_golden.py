@@ -30,7 +30,7 @@ def measured(tmp_path, monkeypatch):
         folder = tmp_path / str(next(folders))
         monkeypatch.setenv("MASKUTILS_ROOT", str(folder))
         artefacts._pair.cache_clear()
-        golden.experiment._dense.cache_clear()
+        golden.trials._dense.cache_clear()
         return golden.measure(*parts)
 
     return measure

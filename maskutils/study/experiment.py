@@ -1,80 +1,33 @@
 """The functions that a notebook calls. Each returns a table of records; each transfer is cached on its own."""
 
 import os
-import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
-from maskutils.core import paths
-from maskutils.core.approaches import described, every, the
-from maskutils.core.checks import BadSetting, content_key, known, positive
-from maskutils.core.files import read_json, write_json
+from maskutils.core.approaches import described, the
+from maskutils.core.checks import BadSetting, positive
 from maskutils.core.progress import bar
 from maskutils.data.load import check_loading, check_pair
-from maskutils.masks.mask import Mask
 from maskutils.models.networks import check_model
-from maskutils.models.parts import norm_layers
-from maskutils.results import rates
-from maskutils.results.metrics import harmonic_mean
 from maskutils.results.records import with_approach
 from maskutils.study.artefacts import (
-    STAGES,
-    cached,
     loading,
-    mask_key,
     source_importance,
-    source_key,
     source_mask,
     source_network,
     source_pair,
     source_subnetwork,
     target_mask,
 )
-from maskutils.study.provenance import begin_peak, git_commit, own_code, peak_bytes, versions
 from maskutils.study.setup import Setup, from_notebook
-from maskutils.training.base import PROTOCOLS, History
-from maskutils.training.evaluation import evaluate
-from maskutils.training.learn import unusual
-from maskutils.training.transfer import interpolate, kept, score, transfer
+from maskutils.study.trials import Trial, records_of
+from maskutils.study.tuning import tune, tune_rates
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
 __all__ += ["configure", "run_grid", "run_method", "run_native", "run_protocol", "tune", "tune_rates"]
-
-END = {"alpha": 1.0, "rewound": False}  # a transfer as it ended
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One way to transfer: a protocol, and what it is given. `native_of` names the method whose native density this is."""
-
-    protocol: str
-    method: str | None = None
-    density: float | None = None
-    native_of: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the method
-    knobs: Mapping[str, float] = field(default_factory=dict)  # of the protocol
-
-    def __post_init__(self) -> None:
-        positive("strength", self.knobs.get("strength", 1.0))
-
-    @property
-    def approach(self) -> str:
-        """The approach whose learning rate and steps it has: its mask where it only protects that, else its protocol."""
-        about = described(self.protocol)
-        named_by_mask = about.named_by_mask or bool(about.variant_of)
-        return self.method if named_by_mask and self.method is not None else self.protocol
-
-    @property
-    def learns_mask(self) -> bool:
-        """Whether a mask is learnt for it; else `mask_steps` plays no part, and its records do not say any."""
-        return any(described(name).learns_mask for name in (self.protocol, self.method) if name)
 
 
 def configure(namespace: Mapping[str, Any]) -> Setup:
@@ -137,187 +90,8 @@ def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
-    """What the masks of `method` with `options` are worth, to choose options by: source accuracy through them on *validation*.
-
-    A row for each seed and each density of `setup`, and one for the native mask (`native`): pair, model, method, setting (the
-    options as text), seed, density, native, val_acc, val_acc_before (of the whole network). No test image is read.
-    """
-    rows = []
-    for seed in bar(setup.seeds, f"{method} {options}", unit="seed"):
-        network, data = source_network(setup, seed), source_pair(setup, seed).source.val
-        about = {"pair": setup.pair, "model": setup.model, "method": method, "seed": seed}
-        about |= {
-            "setting": " ".join(f"{n} {v}" for n, v in options.items()),
-            "val_acc_before": evaluate(network, data),
-        }
-        for density in (None, *setup.densities):
-            owner, mask = source_subnetwork(setup, method, seed, density, **options)
-            found = {"density": mask.density, "native": density is None, "val_acc": evaluate(mask.apply(owner), data)}
-            rows.append(about | found)
-    return pd.DataFrame(rows)
-
-
-def tune_rates(setup: Setup, lrs: Sequence[float], steps: Sequence[int]) -> pd.DataFrame:
-    """Records on *validation* of every approach that trains, for each learning rate, number of steps and seed; of the column
-    `approach` without brackets. No test image is read.
-
-    Each has the middle value of its grid, masks the first density of `setup`.
-    """
-    grid = [(trial, lr, n, seed) for trial in _trained(setup) for lr in lrs for n in steps for seed in setup.seeds]
-    rows: list[dict[str, Any]] = []
-    for trial, lr, n, seed in bar(grid, f"tuning on {setup.pair}", unit="transfer", delay=2):
-        own = setup.changed(target_lr=lr, target_steps=n, per_layer=described(trial.protocol).per_layer, tuned=False)
-        rows += [row | {"approach": trial.approach} for row in _records(own, trial, seed, ("val",))]
-    return pd.DataFrame(rows)
-
-
-def _trained(setup: Setup) -> Iterator[Trial]:
-    """One trial of each approach whose rate matters, at the middle value of its knob."""
-    norms = bool(list(norm_layers(source_network(setup, setup.seeds[0]))))
-    for about in every():
-        if about.kind in ("mask", "control"):
-            yield Trial("protect", about.name, setup.densities[0])
-        elif (
-            about.name in PROTOCOLS
-            and about.trains
-            and not (about.named_by_mask or about.variant_of)
-            and (norms or not about.only_for)
-        ):
-            density = setup.densities[0] if "mask" in about.needs else None
-            yield Trial(
-                about.name, about.method or None, density, knobs={n: about.values(1)[0] for n in (about.knob,) if n}
-            )
-
-
 def _table(setup: Setup, trials: Iterable[Trial], what: str) -> pd.DataFrame:
     """The records of all `trials` on all seeds."""
     grid = [(trial, seed) for seed in setup.seeds for trial in trials]
     shown = bar(grid, what, unit="transfer", delay=2)
-    return with_approach(pd.DataFrame([row for trial, seed in shown for row in _records(setup, trial, seed)]))
-
-
-def _records(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("test", "val")) -> list[dict[str, Any]]:
-    """The records of one transfer, one for each alpha and one rewound, cached as JSON."""
-    known(trial.protocol, PROTOCOLS, "protocol")
-    trial = replace(trial, options=unusual(trial.method, trial.options))
-    setup = _rated(setup, trial) if setup.tuned and described(trial.protocol).trains else setup
-    upstream = source_key(setup, seed)
-    if trial.method is not None:
-        upstream = mask_key(setup, trial.method, seed, trial.options)
-    depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
-    stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
-    key = content_key(
-        upstream, asdict(trial), stage, STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol])
-    )
-    path = paths.cache_dir("transfer") / f"{key}.json"
-    rows: list[dict[str, Any]] = cached(
-        path, lambda: _measure(setup, trial, seed, splits), lambda rows, p: write_json(p, rows), read_json
-    )
-    for row in rows:
-        if trial.protocol == the("free") and row["alpha"] == 1 and not setup.tuned and "test" in splits:
-            _warn_if_guessing(setup, row["val_target_acc"], row["target_classes"])
-    return rows
-
-
-def _rated(setup: Setup, trial: Trial) -> Setup:
-    """`setup` with the learning rate and the steps that were tuned for the approach of `trial`, at most `target_steps`."""
-    lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps)
-    return setup.changed(target_lr=lr, target_steps=steps)
-
-
-def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> list[dict[str, Any]]:
-    """Do one transfer and score it on `splits`: at every alpha, and where interpolation is asked for also rewound."""
-    pair = source_pair(setup, seed)
-    given: dict[str, Any] = dict(trial.knobs)
-    begun = time.perf_counter()
-    before = source_network(setup, seed)
-    dense = _dense(setup, seed)
-    about, mask = described(trial.protocol), None
-    if "importance" in about.needs:
-        given["importance"] = source_importance(setup, trial.protocol, trial.method, seed)
-    elif trial.method is not None:
-        before, mask = source_subnetwork(setup, trial.method, seed, trial.density, **trial.options)
-    if "mask" in about.needs:  # otherwise the source is only looked at through it
-        given["mask"] = mask
-    prepared = time.perf_counter()
-    begin_peak()
-    history: list[dict[str, float]] = []
-    path: list[nn.Module] | None = (
-        [] if len(setup.alphas) > 1 and about.known != "intact" and "test" in splits else None
-    )
-    given |= {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
-    given |= {"mask_steps": setup.mask_steps, "precision": setup.compute.precision}
-    after = transfer(before, pair, trial.protocol, history=history, path=path, **given)
-    seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
-    row = _identity(setup, trial, seed, mask) | seconds
-    row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
-    row |= _about(setup) | {"stored_bits": about.bits(kept(before, after, mask, **{**about.knobs, **trial.knobs}))}
-    row["mask_steps"] = setup.mask_steps if trial.learns_mask else None
-    rows = []
-    for at, model in _ends(setup, before, after, history or [], path):
-        readings: dict[str, Any] = {}
-        for split in splits:
-            found = score(before, model, pair, mask if at["alpha"] == 1 else None, split, dense[split])
-            readings |= {f"{'val_' * (split == 'val')}{name}": value for name, value in found.items()}
-        rows.append(row | at | readings | _training(history or [] if at == END else []))
-    return rows
-
-
-def _identity(setup: Setup, trial: Trial, seed: int, mask: Mask | None) -> dict[str, Any]:
-    """What a record says of its transfer."""
-    row: dict[str, Any] = {"pair": setup.pair, "model": setup.model, "protocol": trial.protocol, "method": trial.method}
-    row |= {"density": None if mask is None else mask.density, "native_of": trial.native_of, "seed": seed}
-    row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None, "knob": None}
-    own, options = described(trial.protocol).knob, dict(trial.options)
-    for name, value in trial.knobs.items():
-        column = name if name in row else "knob" if name == own else ""
-        (row if column else options)[column or name] = value
-    return row | {"options": " ".join(f"{n} {v}" for n, v in options.items()) or None}
-
-
-def _ends(
-    setup: Setup, before: nn.Module, after: nn.Module, history: History, path: Sequence[nn.Module] | None
-) -> Iterator[tuple[dict[str, Any], nn.Module]]:
-    """The networks that one transfer is scored as: interpolated to each alpha, and rewound if a `path` is given.
-
-    Rewound is the point on the path of training with the highest harmonic mean of both validation accuracies (PEFT-Arena, arXiv
-    2605.28819, rewinds so; the rule is ours).
-    """
-    for alpha in setup.alphas:
-        yield {"alpha": alpha, "rewound": False}, after if alpha == 1 else interpolate(before, after, alpha)
-    if path:
-        worth = [harmonic_mean(row["source_val"], row["target_val"]) for row in history]
-        yield {"alpha": 1.0, "rewound": True}, path[worth.index(max(worth))]
-
-
-def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:
-    """Warn if free fine-tuning, by which all adaptation is measured, has learnt next to nothing."""
-    if accuracy < 1.5 / classes:
-        warnings.warn(
-            f"free fine-tuning of {setup.model} on {setup.pair} reaches {100 * accuracy:.0f} % on the target, where guessing reaches "
-            f"{100 / classes:.0f} %, and nothing can be told beside it: try a lower target_lr than {setup.target_lr} (networks with norm "
-            f"layers want 1e-4 to 5e-4) or more target_steps than {setup.target_steps}",
-            stacklevel=2,
-        )
-
-
-@lru_cache(maxsize=64)
-def _dense(setup: Setup, seed: int) -> dict[str, float]:
-    """Source accuracy of the source network itself, on test and val."""
-    network, source = source_network(setup, seed), source_pair(setup, seed).source
-    return {split: evaluate(network, getattr(source, split)) for split in ("test", "val")}
-
-
-def _training(history: list[dict[str, float]]) -> dict[str, Any]:
-    """How the target was learnt: the history, and what its last three tenths gained on validation."""
-    early = [row["target_val"] for row in history if 10 * row["step"] <= 7 * history[-1]["step"]]
-    return {"late_gain": history[-1]["target_val"] - early[-1] if early else None, "history": history}
-
-
-def _about(setup: Setup) -> dict[str, Any]:
-    """Settings, provenance and peak memory (MB of this process, or of its GPU: on Linux since the transfer began, elsewhere so far)."""
-    about = setup.model_dump(mode="json", exclude={"pair", "model", "per_layer", "seeds", "densities", "alphas"})
-    about |= {"images": str(setup.images), "compute": str(setup.compute)}
-    about |= {"peak_mb": round(peak_bytes() / 2**20), "threads": torch.get_num_threads(), "commit": git_commit()}
-    return about | versions()
+    return with_approach(pd.DataFrame([row for trial, seed in shown for row in records_of(setup, trial, seed)]))

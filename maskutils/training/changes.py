@@ -33,14 +33,17 @@ DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.3)  # fractions of the entries that may c
     grid=DENSITIES,
 )  # fmt: skip
 def sparse_change(t: Transfer, density: float) -> History:
-    """Fine-tune for half of the steps, keep the top `density` of |tau|, train those alone from theta_0 for the other half.
+    """Fine-tune for half of the steps, cut tau to its top `density` by |tau|, and train those alone for the other half.
 
     tau is then rounded to float16. At least one entry of each tensor is kept. Source: LoTA, Panda et al. 2024 (arXiv 2406.16797),
-    which gives both trainings their full length and rounds nothing.
+    which begins the second training at theta_0, gives both their full length and rounds nothing. To go on from the cut tau is the
+    stronger rival in half of the steps: 37 against 4 % of `mnist_to_inverted` on validation, at a density of 0.03.
     """
     fraction("density", density)
     first, theta_0, tau = _first_half(t)
-    second = _train_only(t, _largest(tau, density), **_second_half(t))
+    mask = _largest(tau, density)
+    _put(t.model, {n: before + tau[n] * mask.bits[n] for n, before in theta_0.items()})
+    second = _train_only(t, mask, **_second_half(t))
     _put(t.model, {n: before + _rounded(_shared(t.model)[n] - before) for n, before in theta_0.items()})
     if t.watch is not None:
         second[-1] |= t.watch()  # of the network as it is stored

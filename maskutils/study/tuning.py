@@ -1,0 +1,64 @@
+"""Settings tried on validation alone: of the mask layers, and the learning rate and steps of every approach."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from maskutils.core.approaches import described, every
+from maskutils.core.progress import bar
+from maskutils.models.parts import norm_layers
+from maskutils.study.artefacts import source_network, source_pair, source_subnetwork
+from maskutils.study.setup import Setup
+from maskutils.study.trials import Trial, records_of
+from maskutils.training.base import PROTOCOLS
+from maskutils.training.evaluation import evaluate
+
+
+def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
+    """What the masks of `method` with `options` are worth, to choose options by: source accuracy through them on *validation*.
+
+    A row for each seed and each density of `setup`, and one for the native mask (`native`): pair, model, method, setting (the
+    options as text), seed, density, native, val_acc, val_acc_before (of the whole network). No test image is read.
+    """
+    rows = []
+    for seed in bar(setup.seeds, f"{method} {options}", unit="seed"):
+        network, data = source_network(setup, seed), source_pair(setup, seed).source.val
+        about = {"pair": setup.pair, "model": setup.model, "method": method, "seed": seed}
+        about |= {
+            "setting": " ".join(f"{n} {v}" for n, v in options.items()),
+            "val_acc_before": evaluate(network, data),
+        }
+        for density in (None, *setup.densities):
+            owner, mask = source_subnetwork(setup, method, seed, density, **options)
+            found = {"density": mask.density, "native": density is None, "val_acc": evaluate(mask.apply(owner), data)}
+            rows.append(about | found)
+    return pd.DataFrame(rows)
+
+
+def tune_rates(setup: Setup, lrs: Sequence[float], steps: Sequence[int]) -> pd.DataFrame:
+    """Records on *validation* of every approach that trains, for each learning rate, number of steps and seed; of the column
+    `approach` without brackets. No test image is read.
+
+    Each has the middle value of its grid, masks the first density of `setup`.
+    """
+    grid = [(trial, lr, n, seed) for trial in _trained(setup) for lr in lrs for n in steps for seed in setup.seeds]
+    rows: list[dict[str, Any]] = []
+    for trial, lr, n, seed in bar(grid, f"tuning on {setup.pair}", unit="transfer", delay=2):
+        own = setup.changed(target_lr=lr, target_steps=n, per_layer=described(trial.protocol).per_layer, tuned=False)
+        rows += [row | {"approach": trial.approach} for row in records_of(own, trial, seed, ("val",))]
+    return pd.DataFrame(rows)
+
+
+def _trained(setup: Setup) -> Iterator[Trial]:
+    """One trial of each approach whose rate matters, at the middle value of its knob."""
+    norms = bool(list(norm_layers(source_network(setup, setup.seeds[0]))))
+    for about in every():
+        if about.kind in ("mask", "control"):
+            yield Trial("protect", about.name, setup.densities[0])
+        elif about.name in PROTOCOLS and about.trains and not (about.named_by_mask or about.variant_of):
+            if about.only_for and not norms:
+                continue
+            density = setup.densities[0] if "mask" in about.needs else None
+            knobs = {about.knob: about.values(1)[0]} if about.grid else {}
+            yield Trial(about.name, about.method or None, density, knobs=knobs)
