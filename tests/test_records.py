@@ -260,3 +260,53 @@ def test_rows_at_a_density_include_those_that_have_none():
 
 def test_rows_without_any_density_are_on_the_grid():
     assert len(on_grid(table({"density": None}))) == 1
+
+
+def test_a_seed_without_a_value_counts_in_no_interval():
+    values = [0.80, 0.81, math.nan]
+    row = summarise(
+        table(*[{"seed": s, "target_acc": v} for s, v in enumerate(values)]), ["method"], ["target_acc"]
+    ).iloc[0]
+    assert (row["n"], row["target_acc"]) == (2, pytest.approx(0.805))
+    assert row["target_acc_ci"] == pytest.approx(
+        0.0635, abs=5e-5
+    )  # 12.706 * 0.00707 / sqrt 2, and not 4.303 * 0.00707 / sqrt 3
+
+
+def test_a_seed_without_one_of_the_values_counts_for_the_others():
+    rows = [{"seed": s, "target_acc": 0.8, "source_acc_masked": v} for s, v in enumerate([0.9, 0.7, math.nan])]
+    row = summarise(table(*rows), ["method"], ["target_acc", "source_acc_masked"]).iloc[0]
+    assert (row["n"], row["target_acc_ci"]) == (3, 0)
+    assert row["source_acc_masked_ci"] == pytest.approx(12.706205 * 0.1, rel=1e-5)
+
+
+def test_a_transfer_of_two_notebooks_stands_once_whatever_its_missing_values_and_float_noise(tmp_path):
+    gumbel = [{"method": "gumbel_sigmoid", "density": d, "mask_steps": 300} for d in (0.1, 0.4)]
+    other = [
+        row | {"density": row["density"] * (1 + 1e-9), "options": math.nan, "native_of": math.nan} for row in gumbel
+    ]
+    tables = {"02": table(*gumbel), "10": table(*other, FREE).astype({"strength": object})}
+    files = [tmp_path / f"{name}.csv" for name in tables]
+    for file, made in zip(files, tables.values(), strict=True):
+        save_records(made, file)
+        file.write_text(file.read_text().replace("0.4,", "0.4000000001,") if "10" in file.name else file.read_text())
+    joined = collect(files, tmp_path / "out.csv")
+    assert sorted(joined["approach"]) == ["finetune", "gumbel_sigmoid", "gumbel_sigmoid"]
+
+
+def test_records_that_float_noise_alone_tells_apart_are_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="2 records stand for the same transfer"):
+        save_records(table({"density": 0.1 + 0.2}, {"density": 0.3}), tmp_path / "r.csv")
+
+
+def test_what_differs_between_two_records_is_named_and_missing_settings_are_not(tmp_path):
+    for name, lr in {"a": 1e-3, "b": 2e-3}.items():
+        save_records(table({"target_lr": lr, "mask_steps": None}), tmp_path / f"{name}.csv")
+    with pytest.raises(ValueError, match=r"with other settings: target_lr 0\.001 and 0\.002; give"):
+        collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")
+
+
+def test_approaches_of_one_profile_may_have_steps_and_rates_of_their_own(tmp_path):
+    save_records(table({"target_lr": 1e-3, "target_steps": 300}), tmp_path / "a.csv")
+    save_records(table(FREE | {"target_lr": 5e-4, "target_steps": 900}), tmp_path / "b.csv")
+    assert len(collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")) == 2

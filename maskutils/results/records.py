@@ -31,7 +31,7 @@ def save_records(records: pd.DataFrame, path: str | Path) -> None:
     """
     if not str(path):  # an interactive run
         return
-    repeated = records[records.duplicated(IDENTITY, keep=False)]
+    repeated = records[_transfers(records).duplicated(keep=False)]
     if len(repeated):
         first = repeated[IDENTITY].head().to_string()
         raise ValueError(f"{len(repeated)} records stand for the same transfer:\n{first}")
@@ -39,6 +39,12 @@ def save_records(records: pd.DataFrame, path: str | Path) -> None:
     ordered = records.sort_values(IDENTITY, na_position="first", kind="stable")[COLUMNS + rest]
     ordered = ordered.infer_objects()  # a column with None holds objects, whose numbers would not be rounded
     write_atomically(path, ordered.to_csv(index=False, float_format="%.6g").encode())
+
+
+def _transfers(records: pd.DataFrame) -> pd.DataFrame:
+    """The identities of `records`, with numbers as a file holds them, so that the noise of a float makes no new transfer."""
+    numbers = ("density", "strength", "fraction", "alpha")
+    return records[IDENTITY].assign(**{c: [f"{x:.6g}" for x in records[c].astype(float)] for c in numbers})
 
 
 def load_records(where: str | Path = "default") -> pd.DataFrame:
@@ -104,7 +110,8 @@ def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
     """
     tables = [load_records(file).assign(_file=Path(file).name) for file in files]
     joined = pd.concat([t for t in tables if len(t)], ignore_index=True)
-    joined = joined.drop_duplicates(IDENTITY + [name for name in SETTINGS if name in joined])
+    settings = joined[[name for name in SETTINGS if name in joined]]
+    joined = joined[~pd.concat([_transfers(joined), settings], axis=1).duplicated()]
     _check_settings(joined)
     joined = joined.drop(columns="_file")
     save_records(joined, path)
@@ -113,10 +120,16 @@ def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
 
 def _check_settings(joined: pd.DataFrame) -> None:
     """Raises `ValueError` that names two records of different settings that stand for the same transfer, and what differs."""
-    for _, rows in joined[joined.duplicated(IDENTITY, keep=False)].groupby(IDENTITY, dropna=False):
+    groups = _transfers(joined).groupby(IDENTITY, dropna=False).ngroup()
+    for _, rows in joined[groups.duplicated(keep=False)].groupby(groups):
         a, b = rows.iloc[0], rows.iloc[1]
         which = ", ".join(f"{name} {a[name]}" for name in IDENTITY if not pd.isna(a[name]))
-        differ = ", ".join(f"{name} {a[name]} and {b[name]}" for name in SETTINGS if name in a and a[name] != b[name])
+        unlike = [
+            name
+            for name in SETTINGS
+            if name in a and not (a[name] == b[name] or (pd.isna(a[name]) and pd.isna(b[name])))
+        ]
+        differ = ", ".join(f"{name} {a[name]} and {b[name]}" for name in unlike)
         raise ValueError(
             f"2 records stand for the same transfer ({which}), in {a['_file']} and {b['_file']}, with other settings: {differ}; give both "
             "notebooks the same, or a profile each"
@@ -147,12 +160,13 @@ def at_density(records: pd.DataFrame, density: float) -> pd.DataFrame:
 def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = (*READINGS, *LOSSES)) -> pd.DataFrame:
     """For each group of `by`: means of `values`, half-widths of their 95 % intervals as `<value>_ci`, and seeds as `n`.
 
-    Rows of one seed (several pairs, say) are averaged first. The interval is Student's t over seeds; `nan` for one seed.
+    Rows of one seed (several pairs, say) are averaged first. The interval is Student's t over the seeds that have the value;
+    `nan` for one. A seed counts in `n` if it has at least one of the values.
     """
     by, values = list(by), list(values)
     seeds = records.groupby([*by, "seed"], dropna=False, observed=True)[values].mean().reset_index()
     groups = seeds.groupby(by, dropna=False, observed=True)[values]
-    n = groups.size().rename("n")
-    factor = n.map(lambda k: stdtrit(k - 1, 0.975) / math.sqrt(k) if k > 1 else math.nan)
-    half = groups.std().mul(factor, axis=0).add_suffix("_ci")
-    return pd.concat([groups.mean(), half, n], axis=1).reset_index()
+    half = groups.std() * groups.count().map(lambda k: stdtrit(k - 1, 0.975) / math.sqrt(k) if k > 1 else math.nan)
+    return pd.concat(
+        [groups.mean(), half.add_suffix("_ci"), groups.count().max(axis=1).rename("n")], axis=1
+    ).reset_index()
