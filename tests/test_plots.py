@@ -64,6 +64,7 @@ FIGURES = {
     "forgetting_split": lambda: plots.forgetting_split(RECORDS),
     "matrix": lambda: plots.matrix(pd.DataFrame([[1.0, 0.25], [0.25, 1.0]], ["a", "b"], ["a", "b"]), "overlap"),
     "storage": lambda: plots.storage(analysis.for_storage(RECORDS)),
+    "storage_fronts": lambda: plots.storage_fronts(analysis.storage_front(RECORDS), [METHOD, "wise_ft"]),
     "lines": lambda: plots.lines(pd.DataFrame({"a": [0.1, 0.2], METHOD: [0.5, 0.9]}, [0.1, 0.4]), "x", "y"),
     "gallery": lambda: plots.gallery({"mnist": [[[[0.0, 1.0]]], [[[1.0, 0.0]]]], "digits": [[[[0.5, 0.0]]]]}, n=2),
 }
@@ -122,7 +123,7 @@ def test_differences_are_drawn_in_points_with_their_intervals_zero_and_margin():
     ]
 
 
-COLOURED = ["tradeoff", "tradeoff_by_pair", "by_density", "fronts", "learning", "storage", "differences"]
+COLOURED = ["tradeoff", "tradeoff_by_pair", "by_density", "fronts", "learning", "storage", "storage_fronts", "differences"]
 
 
 @pytest.mark.parametrize("name", COLOURED)
@@ -193,6 +194,13 @@ def test_figures_are_saved_at_the_resolution_of_the_style(tmp_path):
     file = plots.save_figure(figure, "figure", folder=tmp_path)[0]
     width = struct.unpack(">I", file.read_bytes()[16:20])[0]
     assert width == pytest.approx(160 * figure.get_figwidth(), abs=1)
+
+
+def test_the_storage_fronts_are_those_of_the_table():
+    table = pd.DataFrame({"family": ["ewc", METHOD, METHOD], "stored_bits": [0, 2e3, 1e3], "both": [0.7, 0.9, 0.8], "front": [False, True, True]})
+    (axis,) = plots.storage_fronts(table).axes
+    (line,) = axis.get_lines()
+    assert (line.get_label(), list(line.get_xdata()), list(line.get_ydata())) == (METHOD, [1, 2], [80, 90])
 
 
 def test_no_two_approaches_of_the_storage_figure_look_alike():

@@ -134,6 +134,23 @@ def storage(records: pd.DataFrame) -> Figure:
 
 
 @styled()
+def storage_fronts(table: pd.DataFrame, families: Sequence[str] = ()) -> Figure:
+    """Mean accuracy of both tasks, the task known, against bits stored: a curve through the best settings of each family.
+
+    `table` is that of `analysis.storage_front`; without `families`, those with a setting on its front.
+    """
+    shown = in_order(families or table.loc[table["front"], "family"].unique())
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for name in shown:
+        own = table[table["family"] == name].sort_values("stored_bits")
+        axis.plot(own["stored_bits"] / 1e3, 100 * own["both"], label=name, **look(name))
+    axis.set(xlabel="stored for the second task (kbit, left is better)", ylabel="mean of both tasks, task known (%)")
+    axis.set_xscale("symlog")
+    axis.legend(**BESIDE)
+    return figure
+
+
+@styled()
 def leaks(table: pd.DataFrame) -> Figure:
     """How far held weights moved, and what that cost the source: a row for each recipe of an audit, top to bottom.
 

@@ -1,0 +1,76 @@
+"""Tables beside the comparison of families: what it depends on, what it costs, and what it can show."""
+
+from maskutils.core.approaches import the
+from maskutils.core.checks import needs
+from maskutils.results import analysis, statistics
+from maskutils.results.records import on_grid
+from maskutils.results.wording import intervals, settings
+
+with needs("study"):
+    import pandas as pd
+
+
+def by_reference(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
+    """How the hypervolume depends on the corner that its box begins at: each family minus WiSE-FT, in points of the box.
+
+    A column for each of `analysis.REFERENCES`, with 95 % t intervals over seeds. The farther the corner from 0, the more counts
+    what lies near perfection on both tasks. Families are in the order of the box from chance.
+    """
+    tables, yardstick = {}, the("yardstick")
+    for name in analysis.REFERENCES:
+        areas = analysis.hypervolumes(records, reading, reference=name)
+        others = sorted(set(areas["family"]) - {yardstick})
+        tables[name] = statistics.paired(areas, "hypervolume", others, yardstick).set_index("family")
+    order = tables["chance"]["difference"].sort_values(ascending=False).index
+    columns = {f"from {name} (points)": pd.Series(intervals(t), t.index) for name, t in tables.items()}
+    return pd.DataFrame(columns).loc[order].reset_index(names="family")
+
+
+def budgets(records: pd.DataFrame) -> pd.DataFrame:
+    """What each family may try on one pair and seed: columns family, settings, trained, target steps and mask steps.
+
+    `trained` are the settings without interpolation, which trains nothing. The steps are summed over these: on the target, and
+    for the masks that were learnt before (each density counts, although one training may give several).
+    """
+    rows = analysis.with_family(on_grid(records))
+    tried = rows.drop_duplicates(["family", *analysis.CANDIDATE])
+    steps = [name for name in ("target_steps", "mask_steps") if name in rows]
+    trained = (
+        rows[rows["alpha"] == 1].groupby(["family", *analysis.CANDIDATE], dropna=False)[steps].mean().groupby("family")
+    )
+    columns = {"settings": tried.groupby("family").size(), "trained": trained.size()}
+    columns |= {name.replace("_", " "): trained[name].sum() for name in steps}
+    return (
+        pd.DataFrame(columns)
+        .fillna(0)
+        .astype(int)
+        .sort_values("settings", ascending=False, kind="stable")
+        .reset_index(names="family")
+    )
+
+
+def storage(records: pd.DataFrame, front: bool = True) -> pd.DataFrame:
+    """Accuracy against bits stored, with the task known, for people: the settings of `analysis.storage_front`, fewest bits first.
+
+    With `front`, only those that no family beats for as many bits.
+    """
+    table = analysis.storage_front(records)
+    table = (table[table["front"]] if front else table).sort_values(["stored_bits", "both"], kind="stable")
+    columns = {"family": table["family"], "setting": [settings(row) for _, row in table.iterrows()]}
+    columns |= {"kbit stored": (table["stored_bits"] / 1e3).map("{:.0f}".format)}
+    titles = {"source": "source, task known (%)", "target": "target (%)", "both": "mean of both (%)"}
+    columns |= {title: (100 * table[name]).map("{:.1f}".format) for name, title in titles.items()}
+    return pd.DataFrame(columns | {"seeds": table["n"].astype(str)}).reset_index(drop=True)
+
+
+def detectable(volumes: pd.DataFrame, opponent: str) -> str:
+    """A sentence on the smallest difference to `opponent` in hypervolume that the seeds of `volumes` can show."""
+    others = sorted(set(volumes["family"]) - {opponent})
+    rows = statistics.paired(volumes, "hypervolume", others, opponent)
+    n, sd = int(rows["n"].max()), rows["sd"].median()
+    effect = statistics.smallest_effect(n)
+    return (
+        f"With {n} seeds a paired t-test at 5 % finds a difference of {effect:.1f} standard deviations over seeds with a "
+        f"probability of 80 %. For the median family here that is {100 * effect * sd:.1f} points of the box; smaller differences "
+        "may be there and not be found."
+    )

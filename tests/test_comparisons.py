@@ -1,0 +1,55 @@
+"""Tables beside the comparison of families: every number by hand."""
+
+import pandas as pd
+from rows import at, make, mask
+
+from maskutils.results import comparisons
+
+
+def seeds(*rows: dict, n: int = 3) -> pd.DataFrame:
+    return make(*(row | {"seed": seed} for row in rows for seed in range(n)))
+
+
+def test_the_difference_depends_on_the_corner_of_the_box():
+    table = comparisons.by_reference(
+        seeds(at(0.5, 0.9), at(0.8, 0.5, "l2_sp", strength=1), at(0.9, 0.9, "ewc", strength=1))
+    )
+    assert table["family"].tolist() == ["ewc", "l2_sp"]
+    ewc, l2 = table.drop(columns="family").to_numpy().tolist()
+    # boxes of 1, 0.81 and 0.2025; wise_ft has 0.45, 0.4 * 0.8 and 0 of them; l2_sp 0.4, 0.7 * 0.4 and 0; ewc 0.81, 0.64 and 0.35 squared
+    assert ewc == ["+36.0 [+36.0, +36.0]", "+39.5 [+39.5, +39.5]", "+60.5 [+60.5, +60.5]"]
+    assert l2 == ["-5.0 [-5.0, -5.0]", "-4.9 [-4.9, -4.9]", "+0.0 [+0.0, +0.0]"]
+    assert list(table.columns[1:]) == ["from zero (points)", "from chance (points)", "from halfway (points)"]
+
+
+def test_budgets_are_settings_and_steps():
+    rows = [at(0.5, 0.9, alpha=a, target_steps=300) for a in (0.5, 0.75, 1.0)]
+    rows += [mask("snip", 0.9, 0.9, 0.9, d, target_steps=s, mask_steps=100) for d, s in ((0.1, 300), (0.2, 900))]
+    assert comparisons.budgets(seeds(*rows)).to_numpy().tolist() == [
+        ["wise_ft", 3, 1, 300, 0],
+        ["snip", 2, 2, 1200, 200],
+    ]
+
+
+def test_records_without_steps_have_budgets_of_settings():
+    table = comparisons.budgets(seeds(at(0.5, 0.9)).drop(columns=["target_steps", "mask_steps"], errors="ignore"))
+    assert table.to_numpy().tolist() == [["wise_ft", 1, 1]]
+
+
+def test_the_storage_table_is_the_front_in_kilobits():
+    rows = [at(0.5, 0.9, stored_bits=0), at(0.5, 0.8, "l2_sp", strength=1, stored_bits=0)]
+    rows += [mask("snip", 0.9, 0.5, 0.85, stored_bits=64_000)]
+    expected = [
+        ["wise_ft", "", "0", "50.0", "90.0", "70.0", "3"],
+        ["snip", "density 0.1", "64", "90.0", "85.0", "87.5", "3"],
+    ]
+    assert comparisons.storage(seeds(*rows)).to_numpy().tolist() == expected
+    assert len(comparisons.storage(seeds(*rows), front=False)) == 3
+
+
+def test_the_smallest_difference_that_can_be_shown_is_told_in_points():
+    volumes = pd.DataFrame([{"family": f, "seed": s, "hypervolume": v} for f, vs in {
+        "o": [0.5] * 5, "a": [0.5, 0.51, 0.52, 0.51, 0.51]}.items() for s, v in enumerate(vs)])  # fmt: skip
+    told = comparisons.detectable(volumes, "o")
+    assert told.startswith("With 5 seeds a paired t-test at 5 % finds a difference of 1.7 standard deviations")
+    assert "For the median family here that is 1.2 points of the box" in told  # 1.682 * 0.00707
