@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -174,49 +173,27 @@ def test_with_the_task_known_what_has_no_mask_is_read_whole():
     assert found.to_dict() == pytest.approx({name: area / 0.81 for name, area in expected.items()})
 
 
-# Paired differences
+def test_ties_on_validation_are_not_broken_by_float_noise():
+    """0.1 + 0.2 and 0.3 agree: both settings are on the front, whichever comes first."""
+    for noisy in (1, 2):
+        rows = [l2(k, 0.8, 0.5 + 0.2 * (k == 2), (0.5, 0.3 if k == noisy else 0.1 + 0.2)) for k in (1, 2)]
+        assert analysis.hypervolumes(make(*rows))["hypervolume"].item() == pytest.approx(0.7 * 0.6 / 0.81)
 
 
-def long(values: dict[str, list[float]]) -> pd.DataFrame:
-    return pd.DataFrame([{"seed": s, "family": f, "v": v} for f, vs in values.items() for s, v in enumerate(vs)])
+@pytest.mark.parametrize(("reference", "area"), [
+    ("zero", 0.6 * 0.8), ("chance", 0.5 * 0.7 / 0.81), ("halfway", 0.05 * 0.25 / 0.45**2),
+])  # fmt: skip
+def test_the_box_may_begin_at_another_corner(reference, area):
+    found = analysis.hypervolumes(make(l2(1, 0.6, 0.8)), reference=reference)
+    assert found["hypervolume"].item() == pytest.approx(area)
 
 
-def test_paired_differences_t_test_and_holm_by_hand():
-    table = long({"o": [0, 0, 0], "a": [0.1, 0.2, 0.3], "b": [0.1, 0.1, 0.4], "c": [0.25, 0.25, 0.25]})
-    found = analysis.paired(table, "v", ["a", "b", "c"], "o").set_index("family")
-    p = [1 - math.sqrt(12 / 14), 1 - 2 / math.sqrt(6)]  # two-sided with 2 degrees of freedom: 1 - t / sqrt(t^2 + 2)
-    assert found["difference"].tolist() == pytest.approx([0.2, 0.2, 0.25])
-    assert found.loc[["a", "b"], "p"].tolist() == pytest.approx(p)
-    assert found.loc[["a", "b"], "p_holm"].tolist() == pytest.approx([2 * p[0], max(p[1], 2 * p[0])])
-    assert found.loc["c", ["p", "p_holm"]].isna().all()
-    assert found.loc["c", ["low", "high"]].tolist() == [0.25, 0.25]
-    assert found["n"].tolist() == [3, 3, 3]
+def test_an_unknown_corner_is_refused():
+    with pytest.raises(ValueError, match=r"unknown reference 'half'.*known: chance, halfway, zero"):
+        analysis.hypervolumes(make({}), reference="half")
 
 
-def test_pairs_are_averaged_within_a_seed_and_only_common_seeds_are_compared():
-    easy = long({"a": [0.3, 0.4, 0.9], "o": [0.2, 0.2]})
-    hard = long({"a": [0.5, 0.6], "o": [0.2, 0.2]})
-    row = analysis.paired(pd.concat([easy, hard]), "v", ["a"], "o").iloc[0]
-    assert row["n"] == 2  # differences 0.4 - 0.2 and 0.5 - 0.2
-    assert row["difference"] == pytest.approx(0.25)
-    assert row["p"] == pytest.approx(1 - 2 / math.pi * math.atan(5))  # t = 0.25 / 0.05, one degree of freedom
-
-
-def test_no_p_where_differences_are_equal_but_for_rounding():
-    table = long({"o": [0.8, 0.7, 0.3], "a": [0.9, 0.8, 0.4]})
-    assert math.isnan(analysis.paired(table, "v", ["a"], "o")["p"].item())
-
-
-@pytest.mark.parametrize("values", [[0.4], [0.4, 0.4, 0.4]])
-def test_bootstrap_of_what_does_not_vary_is_the_value(values):
-    assert analysis.bootstrap(np.array(values)) == pytest.approx((0.4, 0.4))
-
-
-def test_bootstrap_is_about_the_normal_interval_and_always_the_same():
-    values = np.random.default_rng(1).normal(0.5, 0.1, 100)
-    half = 1.96 * values.std() / 10
-    assert analysis.bootstrap(values) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.003)
-    assert analysis.bootstrap(values) == analysis.bootstrap(values)
+# Storage and settings
 
 
 def test_storage_compares_what_serves_both_tasks_with_the_task_known():
@@ -225,7 +202,52 @@ def test_storage_compares_what_serves_both_tasks_with_the_task_known():
     left = [through | {"density": 0.5}, through | {"per_layer": True}, {"alpha": 0.5}, {"protocol": "l2_sp"}]
     found = analysis.for_storage(make(*kept, *left))
     assert found.index.tolist() == [0, 1, 2, 3, 4]
-    assert found["source"].tolist() == [0.7, 0.7, 0.9, 0.9, 0.9]
+    assert found["source"].tolist() == [
+        0.7,
+        0.9,
+        0.5,
+        0.9,
+        0.5,
+    ]  # what `select` changed is taken off; one network is one
+
+
+def test_what_is_taken_off_leaves_the_source_whatever_its_mask_and_interpolation():
+    mask = {"method": "snip", "density": 0.1, "source_acc_masked": 0.3}
+    rows = [{"protocol": "select", "alpha": a} | mask for a in (1.0, 0.5)] + [
+        {"protocol": "two_networks", "alpha": 0.5}
+    ]
+    assert analysis.source_read(make(*rows), "known").tolist() == [0.9, 0.9, 0.9]
+
+
+def test_the_storage_front_has_the_best_settings_for_the_bits():
+    """With the task known; the mean of both tasks on validation is 0.7 for `finetune`, and as given for others."""
+    mask = {"protocol": "protect", "method": "snip", "source_acc_masked": 0.8}
+    rows = [at(0.5, 0.9, stored_bits=0), at(0.1, 0.9, protocol="two_networks", stored_bits=32)]
+    rows += [
+        at(0.2, t, density=d, stored_bits=b, **mask) for d, t, b in ((0.1, 0.86, 5), (0.2, 0.84, 9), (0.3, 0.88, 10))
+    ]
+    found = analysis.storage_front(make(*rows, at(1, 1, protocol="joint", stored_bits=0)))
+    expected = {"snip": [(5, 0.83), (10, 0.84)], "two_networks": [(32, 0.9)], "wise_ft": [(0, 0.7)]}
+    told = {f: list(zip(t["stored_bits"], t["both"].round(6), strict=True)) for f, t in found.groupby("family")}
+    assert told == expected
+    assert found["front"].all()
+    worse = analysis.storage_front(make(*rows[:1], at(0.5, 0.8, protocol="l2_sp", strength=1, stored_bits=0)))
+    assert worse.set_index("family")["front"].to_dict() == {"l2_sp": False, "wise_ft": True}
+
+
+def test_the_storage_front_is_chosen_on_validation_from_settings_of_all_pairs():
+    rows = [l2(k, 0.5, t, (0.5, v), pair=p, stored_bits=0) for p in "ab" for k, t, v in ((1, 0.2, 0.9), (2, 0.9, 0.2))]
+    found = analysis.storage_front(make(*rows, l2(3, 0.9, 0.9, pair="a", stored_bits=0)))
+    assert found[["strength", "target", "n"]].to_numpy().tolist() == [[1, 0.2, 1]]
+
+
+def test_records_that_do_not_say_what_is_stored_have_no_storage_front():
+    assert analysis.storage_front(make(at(0.5, 0.9))).empty
+
+
+def test_with_the_task_unknown_nothing_is_stored():
+    assert analysis.stored_bits(make({"stored_bits": 7.0}), task_known=False).tolist() == [0]
+    assert math.isnan(analysis.stored_bits(make({})).item())
 
 
 def test_settings_are_ranked_by_their_masks_after_those_that_cost_too_much():

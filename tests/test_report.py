@@ -103,7 +103,8 @@ def test_findings_of_which_the_records_hold_nothing_say_so(rows):
 
 def test_choices_say_what_to_choose_and_what_to_expect():
     rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05, alpha=0.5)]
-    table = report.choices(make(*rows, mask("snip", 0.92, 0.7, 0.85)), [0.01, 0.05], [0.8, 0.9])
+    rows = [row | {"stored_bits": 0} for row in rows] + [mask("snip", 0.92, 0.7, 0.85, stored_bits=64_000)]
+    table = report.choices(make(*rows), [0.01, 0.05], [0.8, 0.9])
     small, most, some, much = (
         "lose at most 1.0 points",
         "lose at most 5.0 points",
@@ -112,23 +113,28 @@ def test_choices_say_what_to_choose_and_what_to_expect():
     )
     half = "replay + wise_ft (fraction 0.05, alpha 0.5)"
     assert table.to_numpy().tolist() == [
-        [small, "yes", "l2_sp (strength 3)", "0.0 [0.0, 0.0]", "30.0 [30.0, 30.0]"],
-        [most, "yes", "snip (density 0.1)", "3.0 [3.0, 3.0]", "85.0 [85.0, 85.0]"],
-        [some, "yes", "snip (density 0.1)", "3.0 [3.0, 3.0]", "85.0 [85.0, 85.0]"],
-        [much, "yes", "nothing: the best target is 0.850", "–", "–"],
-        [small, "no", "l2_sp (strength 3)", "0.0 [0.0, 0.0]", "30.0 [30.0, 30.0]"],
-        [most, "no", half, "5.0 [5.0, 5.0]", "80.0 [80.0, 80.0]"],
-        [some, "no", half, "5.0 [5.0, 5.0]", "80.0 [80.0, 80.0]"],
-        [much, "no", "nothing: the best target is 0.850", "–", "–"],
+        [small, "yes", "l2_sp (strength 3)", "0.0", "30.0", "0", "1"],  # one seed has no interval
+        [most, "yes", "snip (density 0.1)", "3.0", "85.0", "64", "1"],
+        [some, "yes", "snip (density 0.1)", "3.0", "85.0", "64", "1"],
+        [much, "yes", "nothing: the best target is 0.850", "–", "–", "–", "–"],
+        [small, "no", "l2_sp (strength 3)", "0.0", "30.0", "0", "1"],
+        [most, "no", half, "5.0", "80.0", "0", "1"],
+        [some, "no", half, "5.0", "80.0", "0", "1"],
+        [much, "no", "nothing: the best target is 0.850", "–", "–", "–", "–"],
     ]
 
 
 def test_choices_are_told_in_sentences():
     assert report.choice_findings(report.choices(make(at(0.95, 0.9)), [0.05])).splitlines() == [
         f"- You must lose at most 5.0 points and {know} the task at test time: **finetune**; "
-        "expect to lose 0.0 [0.0, 0.0] points of the source and 90.0 [90.0, 90.0] % on the target."
+        "expect to lose 0.0 points of the source and 90.0 % on the target."
         for know in ("know", "do not know")
     ]
+    seeds = report.choice_findings(report.choices(make(*(at(0.95, 0.9, seed=s) for s in range(3))), [0.05]))
+    assert (
+        "lose 0.0 [0.0, 0.0] points of the source and 90.0 [90.0, 90.0] % on the target (95 % intervals of 3 seeds)."
+        in seeds
+    )
     said = report.choice_findings(report.choices(make(at(0.95, 0.9)), [], [0.99]))
     assert said.splitlines()[0].endswith("at test time: nothing: the best target is 0.900.")
 
@@ -183,12 +189,18 @@ def test_the_table_against_an_opponent():
     assert table["hypervolume (%)"].to_dict() == {"a": "70.0", "o": "50.0", "b": "25.0"}
     assert list(table.index) == ["a", "o", "b"]
     shown = table["minus o (points)"]
-    assert shown["a"].startswith("+20.0 [+10.0, +30.0]")
+    assert shown["a"] == "+20.0 [-4.8, +44.8]"  # 4.303 * 10 / sqrt 3
     assert (shown["o"], shown["b"]) == ("", "-25.0 [-25.0, -25.0]")
     assert (
         table.loc["a", "p (Holm)"] == f"{1 - math.sqrt(12 / 14):.3f}"
     )  # t = 0.2 / (0.1 / sqrt 3), 2 degrees of freedom
     assert table.loc["o", "p (Holm)"] == ""
+    t = 0.2 / (0.1 * math.sqrt(1 / 3 + 25 / 65))
+    assert table.loc["a", ["corrected", "corrected p (Holm)"]].tolist() == [
+        "[-16.5, +56.5]",
+        f"{1 - t / math.sqrt(t**2 + 2):.3f}",
+    ]
+    assert table["seeds"].to_dict() == {"a": "3", "b": "3", "o": ""}
 
 
 def test_a_mean_over_pairs_shows_what_it_hides():
@@ -196,7 +208,22 @@ def test_a_mean_over_pairs_shows_what_it_hides():
         ("o", "x", 0.5), ("o", "y", 0.5), ("a", "x", 0.48), ("a", "y", 0.7)]]  # fmt: skip
     table = report.against(pd.DataFrame(rows), "o").set_index("family")
     assert table["by pair"].to_dict() == {"a": "-2.0 to +20.0", "o": ""}
+    assert table.loc["a", ["x", "y", "random effects"]].tolist() == ["-2.0", "+20.0", ""]  # two seeds are too few
+    assert table["mean rank"].to_dict() == {"a": "1.5", "o": "1.5"}
     assert "by pair" not in report.against(pd.DataFrame(VOLUMES), "o")
+
+
+def test_a_mean_over_pairs_has_its_random_effects_beside_it():
+    rows = [{"family": f, "pair": p, "seed": s, "hypervolume": v} for s in range(3) for f, p, v in [
+        ("o", "x", 0.5), ("o", "y", 0.5), ("a", "x", 0.5), ("a", "y", 0.7)]]  # fmt: skip
+    told = report.against(pd.DataFrame(rows), "o").set_index("family").loc["a", "random effects"]
+    assert told == "+10.0 [-117.1, +137.1]"  # 0 and 20: 12.706 * 10, with one degree of freedom
+
+
+def test_a_choice_may_be_limited_in_what_it_stores():
+    rows = make(at(0.95, 0.3, stored_bits=0), mask("snip", 0.95, 0.7, 0.85, stored_bits=64_000))
+    assert report.choices(rows, [0.01], max_bits=1e5)["choose"].tolist()[0] == "snip (density 0.1)"
+    assert report.choices(rows, [0.01], max_bits=1e3)["choose"].tolist()[0] == "finetune"
 
 
 def test_a_setting_at_an_end_of_its_grid_is_marked():

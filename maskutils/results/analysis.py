@@ -1,9 +1,9 @@
-"""Compares records: relative measures, families, fronts and paired differences.
+"""Compares records: relative measures, families, fronts and what is stored.
 
 Settings are chosen on validation (columns `val_...`) and reported on test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,14 @@ with needs("study"):
     import pandas as pd
 
 CANDIDATE = ["approach", "density", "strength", "fraction", "knob", "alpha"]  # what a reader can choose
+DIGITS = 6  # of validation means: those that agree in as many are equal, whatever the order of their sum
 SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`
 CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; all others have 10
+REFERENCES: dict[str, Callable[[float], float]] = {  # corners of the hypervolume's box, from the accuracy of chance
+    "zero": lambda chance: 0.0,
+    "chance": lambda chance: chance,
+    "halfway": lambda chance: (1 + chance) / 2,
+}
 
 
 def chance(records: pd.DataFrame, task: str) -> pd.Series:
@@ -33,14 +39,16 @@ def chance(records: pd.DataFrame, task: str) -> pd.Series:
 def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") -> pd.Series:
     """Source accuracy after the transfer, in [0, 1], in one of `SOURCE_READINGS`; `prefix` "val_" for validation.
 
-    "full": with the full network. "masked": through the mask, `nan` without one. "known": the best reading open to someone
-    who knows the task at test time. That is through the mask if there is one, with the source network itself if only a mask
-    of the target was put on it (`piggyback`), and else with the full network. Raises `BadSetting` for another reading.
+    "full", the task unknown: one set of weights for both tasks. "masked": through the mask, `nan` without one. "known", the
+    task known: what the approach can do for the source when it is told the task. A mask is put on; an adapter or a change is
+    taken off and a second network is loaded, which give the source network itself; all others have their one set of weights.
+    The description of an approach says which (`known`). What this takes to store are the record's `stored_bits`.
+    Raises `BadSetting` for another reading.
     """
     full, masked = records[f"{prefix}source_acc_full"], records[f"{prefix}source_acc_masked"]
     if known(reading, SOURCE_READINGS, "reading") != "known":
         return full if reading == "full" else masked
-    intact = records["approach"].isin([a.label or a.name for a in every() if a.known == "intact"])
+    intact = records["protocol"].isin([a.name for a in every() if a.known == "intact"])
     return masked.fillna(full).mask(intact, records[f"{prefix}source_acc_before"])
 
 
@@ -91,13 +99,17 @@ def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bo
     return rows.merge(best, on=[*by, *CANDIDATE])
 
 
-def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") -> pd.DataFrame:
-    """The area over chance of each family, as a fraction of the box up to 1: columns pair, seed, family and hypervolume.
+def hypervolumes(
+    records: pd.DataFrame, reading: str = "full", split: str = "", reference: str = "chance"
+) -> pd.DataFrame:
+    """The area that each family covers, as a fraction of the box up to 1: columns pair, seed, family and hypervolume.
 
     The points on the front are chosen by validation means over seeds. The area is that of their test points, so a family
     with many strengths gains nothing from noise. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
-    `split` "val_" gives the area of the validation points, to choose families by.
+    `split` "val_" gives the area of the validation points, to choose families by. The box begins at `reference`, one of
+    `REFERENCES`: accuracy "zero", "chance" of the pair, or "halfway" from chance to 1. Raises `BadSetting` for another.
     """
+    corner = REFERENCES[known(reference, REFERENCES, "reference")]
     rows = with_family(on_grid(records))
     x, val_x = source_read(rows, reading, split), source_read(rows, reading, "val_")
     rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
@@ -109,58 +121,15 @@ def hypervolumes(records: pd.DataFrame, reading: str = "full", split: str = "") 
     kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
     for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
         points.setdefault(tuple(group), []).append((x, y))
-    areas = [[*group, metrics.hypervolume(front, (s, t))] for (*group, s, t), front in points.items()]
+    areas = [[*group, metrics.hypervolume(front, (corner(s), corner(t)))] for (*group, s, t), front in points.items()]
     return pd.DataFrame(areas, columns=["pair", "seed", "family", "hypervolume"])
 
 
 def _on_front(means: pd.DataFrame) -> list[int]:
     """The candidates, last in the index of `means`, whose two values no other candidate beats."""
-    points = list(means.itertuples(index=False, name=None))
+    points = list(map(tuple, means.to_numpy().round(DIGITS)))
     front = set(metrics.pareto_front(points))
     return [c for c, point in zip(means.index.get_level_values("candidate"), points, strict=True) if point in front]
-
-
-def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by: str = "family") -> pd.DataFrame:
-    """Paired differences of `value` over seeds, each of `of` minus `against`; pairs of domains are averaged within a seed.
-
-    Columns: `by`, against, difference, low and high (the 95 % percentile bootstrap interval over seeds), p (of a two-sided
-    paired t-test), n (seeds) and p_holm (Holm's correction over `of`).
-    """
-    from scipy import stats  # here, because it takes a second to import
-
-    wide, rows = table.groupby(["seed", by])[value].mean().unstack(), []
-    for name in of:
-        found = (wide[name] - wide[against]).dropna().to_numpy()
-        p = stats.ttest_1samp(found, 0).pvalue if len(found) > 1 and np.ptp(found) > 1e-9 else np.nan
-        rows.append([name, against, found.mean(), *bootstrap(found), p, len(found)])
-    frame = pd.DataFrame(rows, columns=[by, "against", "difference", "low", "high", "p", "n"])
-    return frame.assign(p_holm=holm(frame["p"]))
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """`p` corrected by Holm's method for the number of tests; `nan` is no test and stays."""
-    from statsmodels.stats.multitest import multipletests
-
-    corrected, tested = p.copy(), p.notna()
-    if tested.sum() > 1:
-        corrected[tested] = multipletests(p[tested], method="holm")[1]
-    return corrected
-
-
-def by_pair(table: pd.DataFrame, value: str, of: str, against: str, by: str = "family") -> pd.Series:
-    """`value` of `of` minus that of `against` on each pair of domains, means over seeds, from the least to the greatest."""
-    wide = table.groupby(["pair", by])[value].mean().unstack()
-    return (wide[of] - wide[against]).dropna().sort_values()
-
-
-def bootstrap(values: np.ndarray) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean; the value itself, twice, where there is nothing to resample."""
-    if len(values) < 2 or np.ptp(values) == 0:
-        return float(np.mean(values)), float(np.mean(values))
-    from scipy import stats
-
-    result = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(0))
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
@@ -179,9 +148,56 @@ def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
 def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     """Rows for the storage figure, with a column `source`: its accuracy when the task is known.
 
-    Masks are those at `density`, equal over all layers. Approaches that answer with one set of weights in any case are left out.
+    Masks are those at `density`, equal over all layers. Approaches that answer with one set of weights in any case are left out,
+    but for the references: they have no knob.
     """
-    rows, serves = at_density(records, density).query("alpha == 1"), [a for a in every() if a.known != "full"]
+    rows = at_density(records, density).query("alpha == 1")
+    serves = [a for a in every() if a.choosable and (a.known != "full" or a.kind == "reference")]
     layered = rows["per_layer"].astype(bool) & rows["protocol"].isin([a.name for a in serves if a.named_by_mask])
     rows = rows.assign(source=source_read(rows, "known"))
     return rows[~layered & rows["protocol"].isin([a.name for a in serves])]
+
+
+def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
+    """Bits that each row stores for its added task; 0 with the task unknown, where one set of weights serves both tasks.
+
+    A mask through which the source is not read, as after interpolation, is not stored.
+    """
+    if not task_known or "stored_bits" not in records:
+        return pd.Series(np.nan if task_known else 0.0, records.index)
+    unread = records["protocol"].isin([a.name for a in every() if a.known == "masked"]) & records["source_acc_masked"].isna()
+    return records["stored_bits"].astype(float).mask(unread, 0.0)
+
+
+def storage_front(records: pd.DataFrame) -> pd.DataFrame:
+    """What each family reaches for the bits that it stores, with the task known: its best settings from few bits to many.
+
+    A setting is listed if no other of its family has a higher mean of both tasks on validation and stores no more. Columns:
+    family, `CANDIDATE`, stored_bits, source, target and both (test means over pairs and seeds), n (seeds), and `front`:
+    whether no family at all does better on validation for as many bits. Settings that were not tried on all pairs are left out.
+    """
+    rows = with_family(on_grid(records[records["approach"].isin(choosable(records))]))
+    columns = {"stored_bits": stored_bits(rows), "source": source_read(rows, "known"), "target": rows["target_acc"]}
+    rows = rows.assign(**columns, val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2)
+    found = rows.groupby(["family", *CANDIDATE], dropna=False).agg(
+        pairs=("pair", "nunique"), n=("seed", "nunique"), **{c: (c, "mean") for c in (*columns, "val_both")}
+    )
+    found = found[found["pairs"] == rows["pair"].nunique()].dropna(subset=["stored_bits"]).reset_index()
+    found = found.assign(both=(found["source"] + found["target"]) / 2, val_both=found["val_both"].round(DIGITS))
+    found = found.sort_values(["stored_bits", "val_both"], ascending=[True, False], kind="stable")
+    found = found[_rises(found["val_both"], found["family"])]
+    found = found.assign(front=_rises(found["val_both"], pd.Series("", found.index)))
+    kept = ["family", *CANDIDATE, "stored_bits", "source", "target", "both", "n", "front"]
+    return found.sort_values(["family", "stored_bits"], kind="stable")[kept].reset_index(drop=True)
+
+
+def _rises(values: pd.Series, group: pd.Series) -> pd.Series:
+    """Which of `values` are above all that stand before them in their group."""
+    before = values.groupby(group).cummax().groupby(group).shift()
+    return ~(values <= before)
+
+
+def choosable(records: pd.DataFrame) -> list[str]:
+    """The approaches in `records` that a reader may choose: interpolation opens no way around what is left out."""
+    banned = [a.name for a in every() if not a.choosable]
+    return list(records.loc[~trained(records).isin(banned), "approach"].unique())

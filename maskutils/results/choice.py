@@ -4,11 +4,15 @@ Settings are chosen on validation (columns `val_...`) and reported on test.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from maskutils.core.approaches import every
+import numpy as np
+
 from maskutils.core.checks import known, needs
-from maskutils.results.analysis import CANDIDATE, bootstrap, source_read, trained
+from maskutils.results.analysis import CANDIDATE, DIGITS, choosable, source_read, stored_bits, trained
 from maskutils.results.records import on_grid
+from maskutils.results.statistics import over_seeds, t_interval
 
 with needs("study"):
     import pandas as pd
@@ -22,12 +26,33 @@ class Unmet(ValueError):
         self.nearest = nearest
 
 
+@dataclass(frozen=True)
+class Need:
+    """What a reader asks for: exactly one of a source accuracy that may be lost and a target accuracy, and a limit on bits."""
+
+    max_source_drop: float | None = None
+    min_target: float | None = None
+    max_bits: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [need for need in (self.max_source_drop, self.min_target) if need is not None]
+        if len(given) != 1 or not 0 <= given[0] <= 1:
+            said = f"max_source_drop={self.max_source_drop}, min_target={self.min_target}"
+            raise ValueError(f"give one need, max_source_drop= or min_target=, a fraction in [0, 1]; given: {said}")
+        if self.max_bits is not None and not self.max_bits >= 0:
+            raise ValueError(f"max_bits={self.max_bits} must be a number of bits, 0 or more; leave it out for no limit")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in vars(self).items() if value is not None)
+
+
 def recommend(
     records: pd.DataFrame,
     *,
     max_source_drop: float | None = None,
     min_target: float | None = None,
     task_known: bool = False,
+    max_bits: float | None = None,
     without: str | Iterable[str] = (),
 ) -> pd.Series:
     """The approach to choose, with its settings and what to expect of it.
@@ -35,87 +60,176 @@ def recommend(
     Give exactly one need, in [0, 1]. It must be met on every pair of domains in `records`.
     `max_source_drop`, the source accuracy that may be lost: takes the best target, and of targets that agree to a hundredth
     the one that loses less. `min_target`, the target accuracy to reach: takes the least source drop.
-    `task_known` says that the source may be read through its mask at test time. `without` leaves out approaches by name,
-    with their interpolations: "replay" if you may keep no source data.
+    `max_bits` limits what may be stored for the added task, on every pair, beside either need. `task_known` says that the task
+    is known at test time: see `analysis.source_read`. With the task unknown nothing is stored. `without` leaves out approaches
+    by name, with their interpolations: "replay" if you may keep no source data.
 
-    The choice is made on validation. The result has the columns `CANDIDATE`; `source_drop` and `target_acc`, test means
-    over pairs and seeds; their 95 % bootstrap intervals over seeds as `_low` and `_high`; their means on the worst pair as
-    `_worst`; and `n`, the seeds. Raises `ValueError` if not exactly one need is given, `Unmet` if nothing meets it.
+    The choice is made on validation. Seeds often cannot tell the best setting from others (`equivalent`). Of these the one with
+    the fewest bits is taken (two digits count), of equal bits the one with the fewest training steps, and then the best.
+    The result has the columns `CANDIDATE`; `source_drop` and `target_acc`, test means over pairs and seeds; their 95 % t
+    intervals over seeds as `_low` and `_high`, `nan` for fewer than three; their means on the worst pair as `_worst`;
+    `stored_bits`, those on the worst pair; and `n`, the seeds. Raises `ValueError` if not exactly one need is given or a value
+    is out of range, `Unmet` if nothing meets it.
     """
-    given = [need for need in (max_source_drop, min_target) if need is not None]
-    if len(given) != 1 or not 0 <= given[0] <= 1:
-        said = f"max_source_drop={max_source_drop}, min_target={min_target}"
-        raise ValueError(f"give one need, max_source_drop= or min_target=, a fraction in [0, 1]; given: {said}")
-    rows = _candidates(records, task_known, [without] if isinstance(without, str) else list(without))
-    own = rows[rows["candidate"] == _best(rows, max_source_drop, min_target)]
+    need = Need(max_source_drop, min_target, max_bits)
+    rows = candidates(records, task_known, [without] if isinstance(without, str) else list(without))
+    own = rows[rows["candidate"] == _Menu(rows).choose(need)]
     return pd.concat([own.iloc[0][CANDIDATE], _expectation(own)])
 
 
-def _candidates(records: pd.DataFrame, task_known: bool, without: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows to choose from, with the number of their `candidate`, and the source accuracy lost as `drop` and `val_drop`."""
+def equivalent(
+    records: pd.DataFrame, *, task_known: bool = False, without: Iterable[str] = (), **need: Any
+) -> pd.DataFrame:
+    """The settings that meet the need and cannot be told apart from the best of them, in the order of `recommend`.
+
+    Told apart is what the 95 % t interval of its paired difference to the best, over seeds on validation, puts behind: in target
+    accuracy for `max_source_drop`, in source drop for `min_target`. Columns: `CANDIDATE`, stored_bits, steps (of training), and difference,
+    low and high (in favour of the best, a fraction). Arguments and errors are those of `recommend`.
+    """
+    rows = candidates(records, task_known, [without] if isinstance(without, str) else list(without))
+    table = _Menu(rows).equivalent(Need(**need))
+    named = rows.drop_duplicates("candidate").set_index("candidate")[CANDIDATE]
+    return named.loc[table.index].join(table).reset_index(drop=True)
+
+
+def stability(
+    records: pd.DataFrame, *, n: int = 300, task_known: bool = False, without: Iterable[str] = (), **need: Any
+) -> pd.DataFrame:
+    """How often each setting is chosen when the seeds are drawn again with replacement, `n` times: columns `CANDIDATE`, share.
+
+    The most frequent comes first. The shares add up to less than 1 where some draws have no setting that meets the need.
+    The draws are the same in every call.
+    Arguments and errors are those of `recommend`.
+    """
+    rows, asked = (
+        candidates(records, task_known, [without] if isinstance(without, str) else list(without)),
+        Need(**need),
+    )
+    menu, random = _Menu(rows), np.random.default_rng(0)
+    chosen = []
+    for _ in range(n):
+        try:
+            chosen.append(menu.choose(asked, random.integers(menu.seeds, size=menu.seeds)))
+        except Unmet:
+            continue
+    share = pd.Series(chosen, dtype=int).value_counts() / n
+    named = rows.drop_duplicates("candidate").set_index("candidate")[CANDIDATE]
+    return named.loc[share.index].assign(share=share).reset_index(drop=True)
+
+
+def candidates(records: pd.DataFrame, task_known: bool, without: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows of `records` to choose from, with columns candidate (a number), drop, val_drop (source accuracy lost), bits and steps."""
     for name in without:
         known(name, {*records["approach"], *trained(records)}, "approach")
-    rows, banned = on_grid(records), [*without, *(a.name for a in every() if not a.choosable)]
+    rows = on_grid(records[records["approach"].isin(choosable(records))])
     rows = rows[
-        ~(trained(rows).isin(banned) | rows["approach"].isin(banned))
+        ~(trained(rows).isin(without) | rows["approach"].isin(without))
     ]  # interpolation needs what training needs
     for prefix in ("", "val_"):
         reading = source_read(rows, "known" if task_known else "full", prefix)
         rows = rows.assign(**{f"{prefix}drop": rows[f"{prefix}source_acc_before"] - reading})
-    return rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup())
+    steps = sum(rows[name].fillna(0) for name in ("mask_steps", "target_steps") if name in rows)
+    return rows.assign(
+        candidate=rows.groupby(CANDIDATE, dropna=False).ngroup(), bits=stored_bits(rows, task_known), steps=steps
+    )
 
 
-def _best(rows: pd.DataFrame, max_source_drop: float | None, min_target: float | None = None) -> int:
-    """The number of the candidate that meets the need at the best price. Raises `Unmet`."""
-    pairs = rows.groupby(["candidate", "pair"])[["val_drop", "val_target_acc"]].mean().groupby("candidate")
-    drop, target = pairs["val_drop"], pairs["val_target_acc"]
-    columns = {"worst_drop": drop.max(), "worst_target": target.min(), "drop": drop.mean(), "target": target.mean()}
-    means = pd.DataFrame(columns).round(6)[pairs.size() == rows["pair"].nunique()]
-    if max_source_drop is not None:
-        met, nearest = means["worst_drop"] <= max_source_drop, f"the least drop is {means['worst_drop'].min():.3f}"
-        ranked = means.assign(near=-means["target"].round(2)).sort_values(["near", "drop"])
-    else:
-        met, nearest = means["worst_target"] >= min_target, f"the best target is {means['worst_target'].max():.3f}"
-        ranked = means.assign(near=-means["target"]).sort_values(["drop", "near"])
-    if not met.any():
-        raise Unmet(f"max_source_drop={max_source_drop}, min_target={min_target}", nearest)
-    return int(ranked.index[met.loc[ranked.index]][0])
+class _Menu:
+    """The candidates in numbers: their validation means as arrays (candidate, pair, seed), so that seeds can be drawn again."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        pairs, seeds = sorted(rows["pair"].unique()), sorted(rows["seed"].unique())
+        self.index, self.seeds = pd.Index(sorted(rows["candidate"].unique())), len(seeds)
+        full = pd.MultiIndex.from_product([self.index, pairs, seeds])
+        means = rows.groupby(["candidate", "pair", "seed"])[["val_drop", "val_target_acc"]].mean().reindex(full)
+        shape = (len(self.index), len(pairs), len(seeds))
+        self.drop, self.target = (means[name].to_numpy().reshape(shape) for name in ("val_drop", "val_target_acc"))
+        self.bits = rows.groupby(["candidate", "pair"])["bits"].mean().groupby("candidate").max()
+        self.steps = rows.groupby("candidate")["steps"].mean()
+
+    def choose(self, need: Need, draw: np.ndarray | None = None) -> int:
+        """The number of the candidate that `recommend` takes, of all seeds or of those in `draw`. Raises `Unmet`."""
+        return int(self.equivalent(need, draw).index[0])
+
+    def equivalent(self, need: Need, draw: np.ndarray | None = None) -> pd.DataFrame:
+        """The table of `equivalent` by the number of the candidate, the recommended first."""
+        draw = np.arange(self.seeds) if draw is None else draw
+        ranked = self._ranked(need, draw)
+        values = -self.drop if need.max_source_drop is None else self.target
+        over_pairs = pd.DataFrame(values[:, :, draw].mean(axis=1), index=self.index).loc[ranked]
+        behind = over_pairs.iloc[0] - over_pairs
+        low, high = (end.round(DIGITS) for end in t_interval(behind.to_numpy()))
+        table = pd.DataFrame({"stored_bits": self.bits.loc[ranked], "steps": self.steps.loc[ranked]})
+        table = table.assign(difference=behind.mean(axis=1), low=low, high=high)
+        same = table["low"] <= 0
+        same.iloc[0] = True
+        about = table["stored_bits"].map(lambda bits: float(f"{bits:.2g}"))
+        return table[same].assign(about=about).sort_values(["about", "steps"], kind="stable").drop(columns="about")
+
+    def _ranked(self, need: Need, draw: np.ndarray) -> list[int]:
+        """The numbers of the candidates that meet the need on every pair, by validation means, the best first."""
+        pairs = {"drop": over_seeds(self.drop[:, :, draw]), "target": over_seeds(self.target[:, :, draw])}
+        columns = {"worst_drop": pairs["drop"].max(axis=1), "worst_target": pairs["target"].min(axis=1)}
+        columns |= {name: values.mean(axis=1) for name, values in pairs.items()}
+        means = pd.DataFrame(columns, index=self.index).round(DIGITS).dropna()  # tried on every pair
+        if need.max_bits is not None:
+            means = means[self.bits.loc[means.index] <= need.max_bits]
+            if means.empty:
+                raise Unmet(str(need), f"the least storage is {self.bits.min():.0f} bits")
+        if need.max_source_drop is not None:
+            met, nearest = (
+                means["worst_drop"] <= need.max_source_drop,
+                f"the least drop is {means['worst_drop'].min():.3f}",
+            )
+            ranked = means.assign(near=-means["target"].round(2)).sort_values(["near", "drop"], kind="stable")
+        else:
+            met, nearest = (
+                means["worst_target"] >= need.min_target,
+                f"the best target is {means['worst_target'].max():.3f}",
+            )
+            ranked = means.assign(near=-means["target"]).sort_values(["drop", "near"], kind="stable")
+        if not met.any():
+            raise Unmet(str(need), nearest)
+        return list(ranked.index[met.loc[ranked.index]])
 
 
 def _expectation(own: pd.DataFrame) -> pd.Series:
-    """Test mean, 95 % interval over seeds and worst pair of one candidate's source drop and target accuracy."""
+    """Test mean, 95 % interval over seeds and worst pair of one candidate's source drop and target accuracy, and its bits."""
     seeds, pairs = (own.groupby(by)[["drop", "target_acc"]].mean() for by in ("seed", "pair"))
     out = {"n": len(seeds), "source_drop_worst": pairs["drop"].max(), "target_acc_worst": pairs["target_acc"].min()}
     for name, column in {"source_drop": "drop", "target_acc": "target_acc"}.items():
-        low, high = bootstrap(seeds[column].to_numpy())
+        low, high = t_interval(seeds[column].to_numpy())
         out |= {name: seeds[column].mean(), f"{name}_low": low, f"{name}_high": high}
-    return pd.Series(out)
+    return pd.Series(out | {"stored_bits": own.groupby("pair")["bits"].mean().max()})
 
 
 def check_choice(
-    records: pd.DataFrame, drops: Sequence[float], task_known: bool = False, unseen: str = "seed"
+    records: pd.DataFrame, drops: Sequence[float], task_known: bool = False, left_out: str = "seed"
 ) -> pd.DataFrame:
-    """Checks the choice for each of `drops` on data it has not seen: a row says what was allowed, chosen, promised and found.
+    """Checks the choice for each of `drops` on what it was not made on: a row says what was allowed, chosen, promised and found.
 
-    `unseen` "seed" leaves out each seed once, on each pair by itself. "pair" leaves out each pair once and chooses on the
-    others. `promised` is the test drop on the data seen; `found` is that on the data left out, `target_acc` its target
-    accuracy. A single seed, or a single pair, cannot be checked and gives no row.
+    `left_out` "seed" leaves out each seed once, on each pair by itself: other draws of training images and initial weights,
+    read on the same test images. "pair" leaves out each pair once and chooses on the others. `promised` is the test drop of what
+    was chosen on; `found` is that of what was left out, `target_acc` its target accuracy. A single seed, or a single pair,
+    cannot be checked and gives no row.
     """
     out, columns = [], ["pair", "seed", "allowed", "approach", "promised", "found", "target_acc"]
-    folds = _folds(_candidates(records, task_known), known(unseen, ("seed", "pair"), "unseen"))
-    for pair, seed, seen, left_out in folds:
+    for pair, seed, seen, other in _folds(
+        candidates(records, task_known), known(left_out, ("seed", "pair"), "left_out")
+    ):
+        menu = _Menu(seen)
         for allowed in drops:
-            best = _best(seen, allowed)
-            chosen, found = (rows[rows["candidate"] == best] for rows in (seen, left_out))
+            best = menu.choose(Need(allowed))
+            chosen, found = (rows[rows["candidate"] == best] for rows in (seen, other))
             promised, approach = chosen.groupby("seed")["drop"].mean().mean(), chosen["approach"].iloc[0]
             out.append([pair, seed, allowed, approach, promised, *found[["drop", "target_acc"]].mean()])
     return pd.DataFrame(out, columns=columns)
 
 
-def _folds(rows: pd.DataFrame, unseen: str) -> Iterator[tuple[str, int | None, pd.DataFrame, pd.DataFrame]]:
-    """Pair, seed, the rows that are seen and those that are left out."""
+def _folds(rows: pd.DataFrame, left_out: str) -> Iterator[tuple[str, int | None, pd.DataFrame, pd.DataFrame]]:
+    """Pair, seed, the rows to choose on and those that are left out."""
     pairs = rows.groupby("pair")
-    if unseen == "pair":
+    if left_out == "pair":
         yield from ((p, None, rows.drop(own.index), own) for p, own in pairs if len(pairs) > 1)
         return
     for pair, own in pairs:

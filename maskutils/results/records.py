@@ -43,7 +43,7 @@ def save_records(records: pd.DataFrame, path: str | Path) -> None:
 
 def _transfers(records: pd.DataFrame) -> pd.DataFrame:
     """The identities of `records`, with numbers as a file holds them, so that the noise of a float makes no new transfer."""
-    numbers = ("density", "strength", "fraction", "alpha")
+    numbers = ("density", "strength", "fraction", "knob", "alpha")
     return records[IDENTITY].assign(**{c: [f"{x:.6g}" for x in records[c].astype(float)] for c in numbers})
 
 

@@ -1,23 +1,23 @@
 """Tables and sentences for people: every number that a notebook, the terminal or the README shows comes from here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from maskutils.core import paths
 from maskutils.core.approaches import every, names, the
 from maskutils.core.checks import needs
 from maskutils.core.files import write_atomically
-from maskutils.results import analysis, choice
-from maskutils.results.claims import Verdict
+from maskutils.results import analysis, choice, statistics
 from maskutils.results.records import at_density, of_masks, on_grid, summarise
-from maskutils.results.wording import interval, intervals, points
+from maskutils.results.verdicts import Verdict
+from maskutils.results.wording import KNOBS, interval, intervals, p_text, points, settings
 
 with needs("study"):
     import pandas as pd
 
-KNOBS = ("density", "strength", "fraction")  # what trades retention for adaptation, beside alpha
 TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
+STORED = "kbit stored"
 TITLES |= {"target_acc": "target (%)", "harmonic": "harmonic mean (%)", "n": "seeds"}
 
 
@@ -98,16 +98,18 @@ def _best(values: pd.Series, verb: str) -> str:
     return f"{' and '.join(best)} {verb}{'s' * (len(best) == 1)}"
 
 
-def choices(records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = ()) -> pd.DataFrame:
-    """What to choose for each need, with the task known and not, and what to expect on test with 95 % intervals.
+def choices(
+    records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = (), **limits: Any
+) -> pd.DataFrame:
+    """What to choose for each need, with the task known and not, and what to expect on test with 95 % intervals over seeds.
 
-    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. Where
-    nothing meets it, the table says what comes nearest.
+    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. `limits`
+    are `max_bits` and `without` of `choice.recommend`. Where nothing meets a need, the table says what comes nearest.
     """
     wanted = [(f"lose at most {100 * d:.1f} points", {"max_source_drop": d}) for d in drops]
     wanted += [(f"reach {points(t)} on the target", {"min_target": t}) for t in targets]
     rows = [
-        {"need": need, "task known": "yes" if task_known else "no"} | _choice(records, task_known, **given)
+        {"need": need, "task known": "yes" if task_known else "no"} | _choice(records, task_known, **given, **limits)
         for task_known in (True, False)
         for need, given in wanted
     ]
@@ -121,25 +123,24 @@ def _choice(records: pd.DataFrame, task_known: bool, **need: Any) -> dict[str, s
     try:
         chosen = choice.recommend(records, task_known=task_known, **need)
     except choice.Unmet as error:
-        return {"choose": f"nothing: {error.nearest}"} | dict.fromkeys([*titles.values(), *worst.values()], "–")
-    of = _settings(chosen)
+        return {"choose": f"nothing: {error.nearest}"} | dict.fromkeys(
+            [*titles.values(), STORED, "seeds", *worst.values()], "–"
+        )
+    of = settings(chosen)
     expected = {title: interval(*(chosen[n + end] for end in ("", "_low", "_high"))) for n, title in titles.items()}
+    expected[STORED] = "–" if math.isnan(chosen["stored_bits"]) else f"{chosen['stored_bits'] / 1e3:.0f}"
+    expected["seeds"] = f"{chosen['n']:.0f}"
     expected |= {title: f"{100 * chosen[name]:.1f}" for name, title in worst.items()}
     return {"choose": chosen["approach"] + (f" ({of})" if of else "")} | expected
-
-
-def _settings(candidate: Mapping[str, float]) -> str:
-    """The settings of a candidate as "density 0.1, alpha 0.5", without those that it does not have."""
-    named = [f"{name} {candidate[name]:g}" for name in KNOBS if not math.isnan(candidate[name])]
-    return ", ".join(named + ([f"alpha {candidate['alpha']:g}"] if candidate["alpha"] < 1 else []))
 
 
 def choice_findings(chosen: pd.DataFrame) -> str:
     """A Markdown line for each row of `choices`."""
     lines = []
-    for need, known, choose, lost, target in chosen.iloc[:, :5].itertuples(index=False):
+    for need, known, choose, lost, target, _, seeds in chosen.iloc[:, :7].itertuples(index=False):
         know = "know" if known == "yes" else "do not know"
-        expected = f"**{choose}**; expect to lose {lost} points of the source and {target} % on the target."
+        of = f" (95 % intervals of {seeds} seeds)" if "[" in lost else ""
+        expected = f"**{choose}**; expect to lose {lost} points of the source and {target} % on the target{of}."
         told = f"{choose}." if lost == "–" else expected
         lines.append(f"- You must {need} and {know} the task at test time: {told}")
     return "\n".join(lines)
@@ -148,7 +149,7 @@ def choice_findings(chosen: pd.DataFrame) -> str:
 def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
     """How `choice.check_choice` went for each allowed drop: how many choices, how many kept it, and the worst excess.
 
-    A choice is kept if the seed or pair not seen loses at most `slack` (a fraction) more than allowed.
+    A choice is kept if the seed or pair left out loses at most `slack` (a fraction) more than allowed.
     """
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
     table = pd.DataFrame({"choices": over.size(), "kept": over.apply(lambda o: int((o <= slack + 1e-9).sum()))})
@@ -167,7 +168,7 @@ def best_settings(records: pd.DataFrame) -> pd.DataFrame:
     best = plain(analysis.best_of_family(records, each_pair=False))
     values = ["source_acc_full", "target_acc", "harmonic"]
     table = summarise(best, ["family", *analysis.CANDIDATE], values).sort_values("harmonic", ascending=False)
-    chosen = [_settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]
+    chosen = [settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]
     table = percent(table.assign(setting=chosen), values)
     return table[["family", "setting", "n", *values]].rename(columns=TITLES)
 
@@ -186,18 +187,33 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
     """Hypervolume of each family and its paired difference to `opponent`, in points of the box, best first.
 
-    With several pairs of domains, also the least and the greatest mean difference on one of them.
+    Intervals are Student's t of 95 % over seeds. "corrected" are interval and p for training images that seeds share
+    (`statistics.t_interval`). With several pairs of domains there are also the mean difference on each, from the least to the
+    greatest, the random-effects mean over pairs (`statistics.random_effects`), and the mean rank over pairs, 1 the best.
     """
     means = volumes.groupby("family")["hypervolume"].mean().sort_values(ascending=False)
     others = [name for name in means.index if name != opponent]
-    rows = analysis.paired(volumes, "hypervolume", others, opponent).set_index("family")
-    columns = {f"minus {opponent} (points)": intervals(rows)}
-    if "pair" in volumes and volumes["pair"].nunique() > 1:
-        on = [100 * analysis.by_pair(volumes, "hypervolume", name, opponent) for name in others]
-        columns["by pair"] = [f"{d.min():+.1f} to {d.max():+.1f}" for d in on]
-    columns["p (Holm)"] = ["" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p_holm"]]
+    rows = statistics.paired(volumes, "hypervolume", others, opponent).set_index("family")
+    columns = {f"minus {opponent} (points)": intervals(rows), "p (Holm)": rows["p_holm"].map(p_text)}
+    columns |= {"corrected": [c[c.find("[") :] if "[" in c else "" for c in intervals(rows, "_corrected")]}
+    columns |= {"corrected p (Holm)": rows["p_corrected_holm"].map(p_text), "seeds": rows["n"].astype(str)}
     shown = pd.DataFrame({"hypervolume (%)": (100 * means).round(1).astype(str)})
+    if "pair" in volumes and volumes["pair"].nunique() > 1:
+        columns |= _on_pairs(volumes, others, opponent)
+        shown["mean rank"] = statistics.mean_ranks(volumes).map("{:.1f}".format)
     return shown.join(pd.DataFrame(columns, index=rows.index)).fillna("").reset_index()
+
+
+def _on_pairs(volumes: pd.DataFrame, families: Sequence[str], opponent: str) -> dict[str, list[str]]:
+    """The columns of `against` on pairs of domains."""
+    on = [100 * statistics.by_pair(volumes, "hypervolume", name, opponent) for name in families]
+    means = [statistics.random_effects(volumes, "hypervolume", name, opponent) for name in families]
+    each = {p: [f"{d[p]:+.1f}" if p in d else "" for d in on] for p in sorted(volumes["pair"].unique())}
+    return {
+        "by pair": [f"{d.min():+.1f} to {d.max():+.1f}" for d in on],
+        **each,
+        "random effects": ["" if math.isnan(m[0]) else interval(*m, "+") for m in means],
+    }
 
 
 def convergence(records: pd.DataFrame) -> str:
