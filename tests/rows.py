@@ -13,6 +13,7 @@ BLANK |= {
     "options": None,
     "alpha": 1.0,
     "per_layer": False,
+    "rewound": False,
     "source_acc_before": 0.95,
 }
 

@@ -12,7 +12,15 @@ from maskutils.results.records import COLUMNS, READINGS, on_grid, with_approach
 def make(*rows: dict) -> pd.DataFrame:
     """Records: what a row leaves out has a default, and validation reads as test does unless it says otherwise."""
     blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
-    blank |= {"method": None, "native_of": None, "options": None, "alpha": 1.0, "per_layer": False, "seed": 0}
+    blank |= {
+        "method": None,
+        "native_of": None,
+        "options": None,
+        "alpha": 1.0,
+        "per_layer": False,
+        "rewound": False,
+        "seed": 0,
+    }
     blank |= {"source_acc_before": 0.9, "source_acc_full": 0.5, "target_acc": 0.9}
     filled = [blank | row for row in rows]
     return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
@@ -248,6 +256,16 @@ def test_records_that_do_not_say_what_is_stored_have_no_storage_front():
 def test_with_the_task_unknown_nothing_is_stored():
     assert analysis.stored_bits(make({"stored_bits": 7.0}), task_known=False).tolist() == [0]
     assert math.isnan(analysis.stored_bits(make({})).item())
+
+
+def test_a_mask_that_is_not_read_is_not_stored():
+    mask = {"protocol": "protect", "method": "snip", "density": 0.1, "stored_bits": 7.0, "source_acc_masked": 0.9}
+    rows = make(
+        mask,
+        mask | {"alpha": 0.5, "source_acc_masked": math.nan},
+        {"protocol": "two_networks", "alpha": 0.5, "stored_bits": 9.0},
+    )
+    assert analysis.stored_bits(rows).tolist() == [7, 0, 9]
 
 
 def test_settings_are_ranked_by_their_masks_after_those_that_cost_too_much():

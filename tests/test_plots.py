@@ -36,6 +36,7 @@ def make() -> pd.DataFrame:
         "native_of": None,
         "options": None,
         "per_layer": False,
+        "rewound": False,
     }
     blank |= {"source_acc_before": 0.95, "stored_bits": 8e6, "masking_cost": 0.1, "drift": 0.02, "forgetting": 0.3}
     kinds = [{"protocol": p, "alpha": a} for p, a in [*((b, 1.0) for b in BOUNDS), ("finetune", 0.5)]]
@@ -123,7 +124,16 @@ def test_differences_are_drawn_in_points_with_their_intervals_zero_and_margin():
     ]
 
 
-COLOURED = ["tradeoff", "tradeoff_by_pair", "by_density", "fronts", "learning", "storage", "storage_fronts", "differences"]
+COLOURED = [
+    "tradeoff",
+    "tradeoff_by_pair",
+    "by_density",
+    "fronts",
+    "learning",
+    "storage",
+    "storage_fronts",
+    "differences",
+]
 
 
 @pytest.mark.parametrize("name", COLOURED)
@@ -197,7 +207,14 @@ def test_figures_are_saved_at_the_resolution_of_the_style(tmp_path):
 
 
 def test_the_storage_fronts_are_those_of_the_table():
-    table = pd.DataFrame({"family": ["ewc", METHOD, METHOD], "stored_bits": [0, 2e3, 1e3], "both": [0.7, 0.9, 0.8], "front": [False, True, True]})
+    table = pd.DataFrame(
+        {
+            "family": ["ewc", METHOD, METHOD],
+            "stored_bits": [0, 2e3, 1e3],
+            "both": [0.7, 0.9, 0.8],
+            "front": [False, True, True],
+        }
+    )
     (axis,) = plots.storage_fronts(table).axes
     (line,) = axis.get_lines()
     assert (line.get_label(), list(line.get_xdata()), list(line.get_ydata())) == (METHOD, [1, 2], [80, 90])

@@ -31,10 +31,13 @@ BASE = {
     "options": None,
     "strength": None,
     "fraction": None,
+    "knob": None,
     "alpha": 1.0,
+    "rewound": False,
     "per_layer": False,
     "seed": 0,
 }
+NEW = {"knob": None, "rewound": False}  # columns that old records lack, and what they stand for there
 FREE = {"protocol": "finetune", "method": None, "density": None, "source_acc_masked": None, "drift": None}
 
 
@@ -83,7 +86,16 @@ def test_two_records_of_the_same_transfer_are_refused(tmp_path, change):
 
 @pytest.mark.parametrize("column", IDENTITY)
 def test_a_transfer_is_told_apart_by_every_part_of_its_identity(tmp_path, column):
-    numbers = {"seed": 7, "density": 0.7, "strength": 0.7, "fraction": 0.7, "alpha": 0.7, "per_layer": True}
+    numbers = {
+        "seed": 7,
+        "density": 0.7,
+        "strength": 0.7,
+        "fraction": 0.7,
+        "alpha": 0.7,
+        "knob": 0.7,
+        "rewound": True,
+        "per_layer": True,
+    }
     save_records(table({}, {column: numbers.get(column, "other")}), tmp_path / "r.csv")
     assert len(load_records(tmp_path / "r.csv")) == 2
 
@@ -113,11 +125,17 @@ def test_a_damaged_table_is_named_with_the_way_out(tmp_path, content):
         load_records(tmp_path / "r.csv")
 
 
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("column", [c for c in COLUMNS if c not in NEW])
 def test_a_table_that_lacks_a_column_is_refused_by_its_name(tmp_path, column):
     table({}).drop(columns=column).to_csv(tmp_path / "r.csv", index=False)
     with pytest.raises(DamagedFile, match=f"lacks the columns {column}; restore it"):
         load_records(tmp_path / "r.csv")
+
+
+def test_records_from_before_a_column_have_its_value(tmp_path):
+    table({}).drop(columns=list(NEW)).to_csv(tmp_path / "r.csv", index=False)
+    loaded = load_records(tmp_path / "r.csv").iloc[0]
+    assert (loaded["rewound"], math.isnan(loaded["knob"]), loaded["approach"]) == (False, True, "magnitude")
 
 
 def test_a_table_cut_off_within_a_row_is_refused(tmp_path):

@@ -148,6 +148,12 @@ def test_a_choice_without_settings_has_no_empty_brackets():
     assert set(report.choices(make(at(0.95, 0.9)), [0.05])["choose"]) == {"finetune"}
 
 
+def test_a_knob_has_the_name_that_its_approach_gives_it():
+    assert set(report.choices(make(at(0.95, 0.9, "lora", knob=4)), [0.05])["choose"]) == {"lora (rank 4)"}
+    half = make(at(0.95, 0.9, "lora", knob=4, alpha=0.5))
+    assert set(report.choices(half, [0.05])["choose"]) == {"lora + wise_ft (rank 4, alpha 0.5)"}
+
+
 def test_promises_are_counted_for_each_allowed_drop():
     checked = pd.DataFrame({"allowed": [0.05, 0.05, 0.05, 0.1], "found": [0.01, 0.07, 0.0701, 0.04]})
     assert report.promises(checked).to_numpy().tolist() == [["5.0 %", 3, 2, "+2.0"], ["10.0 %", 1, 1, "-6.0"]]

@@ -165,7 +165,9 @@ def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     """
     if not task_known or "stored_bits" not in records:
         return pd.Series(np.nan if task_known else 0.0, records.index)
-    unread = records["protocol"].isin([a.name for a in every() if a.known == "masked"]) & records["source_acc_masked"].isna()
+    unread = (
+        records["protocol"].isin([a.name for a in every() if a.known == "masked"]) & records["source_acc_masked"].isna()
+    )
     return records["stored_bits"].astype(float).mask(unread, 0.0)
 
 

@@ -32,8 +32,9 @@ def masks_win_at_equal_bits(records: pd.DataFrame) -> tuple[bool, str]:
         a.name for a in every() if a.choosable and not a.learns_mask and "mask" not in a.needs and not a.named_by_mask
     ]
     masks, others = means[means["learnt"] & (means["drop"] <= LOSS)], means[means["protocol"].isin(without)]
-    best = {m: _best_rival(mask, others) for m, mask in masks.iterrows()}
-    leads = {m: masks.loc[m, "target"] - others.loc[rival, "target"] for m, rival in best.items() if rival is not None}
+    tried = {m: _best_rival(mask, others) for m, mask in masks.iterrows()}
+    best = {m: rival for m, rival in tried.items() if rival is not None}
+    leads = {m: masks.loc[m, "target"] - others.loc[rival, "target"] for m, rival in best.items()}
     if not leads:
         raise Skip("the records hold no learnt mask beside an approach that stores no more and loses no more")
     mask = max(leads, key=lambda m: leads[m])

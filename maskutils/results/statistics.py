@@ -12,6 +12,7 @@ from maskutils.core.checks import needs
 with needs("study"):
     import pandas as pd
 
+Name = str | int  # of what is compared: a family or an approach, or the number of a candidate
 LEAST = 3  # seeds: fewer give no interval of a difference and no verdict
 OVERLAP = 25 / 65  # test images to training images of a seed: see `t_interval`
 SAME = 1e-9  # differences that spread less are equal but for rounding
@@ -58,7 +59,7 @@ def _error(values: np.ndarray, overlap: float) -> tuple[np.ndarray, np.ndarray, 
     return mean, np.sqrt(squares / np.maximum(n - 1, 1) * (1 / np.maximum(n, 1) + overlap)), n
 
 
-def paired(table: pd.DataFrame, value: str, of: Sequence[str], against: str, by: str = "family") -> pd.DataFrame:
+def paired(table: pd.DataFrame, value: str, of: Sequence[Name], against: Name, by: str = "family") -> pd.DataFrame:
     """Paired differences of `value` over seeds, each of `of` minus `against`; pairs of domains are averaged within a seed.
 
     A seed that lacks a value on one of the pairs does not count: a mean over other pairs is no paired value.
@@ -102,19 +103,19 @@ def holm(p: pd.Series) -> pd.Series:
     return corrected
 
 
-def by_pair(table: pd.DataFrame, value: str, of: str, against: str, by: str = "family") -> pd.Series:
+def by_pair(table: pd.DataFrame, value: str, of: Name, against: Name, by: str = "family") -> pd.Series:
     """`value` of `of` minus that of `against` on each pair of domains, means over seeds, from the least to the greatest."""
     return _on_pairs(table, value, of, against, by).groupby("pair").mean().sort_values()
 
 
-def _on_pairs(table: pd.DataFrame, value: str, of: str, against: str, by: str) -> pd.Series:
+def _on_pairs(table: pd.DataFrame, value: str, of: Name, against: Name, by: str) -> pd.Series:
     """The differences of each pair and seed that has both."""
     wide = table.groupby(["pair", "seed", by])[value].mean().unstack()
     return (wide[of] - wide[against]).dropna()
 
 
 def random_effects(
-    table: pd.DataFrame, value: str, of: str, against: str, by: str = "family"
+    table: pd.DataFrame, value: str, of: Name, against: Name, by: str = "family"
 ) -> tuple[float, float, float]:
     """Mean difference over pairs of domains and its 95 % interval (low, high), for pairs like these and not these alone.
 
@@ -130,7 +131,8 @@ def random_effects(
         return np.nan, np.nan, np.nan
     variance = (pairs["var"] / pairs["count"]).clip(lower=1e-8)  # a hundredth of a point: no pair counts without limit
     effects = combine_effects(pairs["mean"].to_numpy(), variance.to_numpy(), method_re="chi2", use_t=True)
-    return (float(effects.mean_effect_re), *map(float, effects.conf_int(use_t=True)[3]))
+    low, high = effects.conf_int(use_t=True)[3]  # of the random-effects mean by Hartung and Knapp
+    return float(effects.mean_effect_re), float(low), float(high)
 
 
 def mean_ranks(table: pd.DataFrame, value: str = "hypervolume", by: str = "family") -> pd.Series:

@@ -31,16 +31,17 @@ class Skip(Exception):
     """Raised by a claim that the records cannot tell, with the reason."""
 
 
-CLAIMS: dict[str, Callable[[pd.DataFrame], Verdict]] = {}
+Claim = Callable[[pd.DataFrame], Verdict]
+CLAIMS: dict[str, Claim] = {}
 
 
-def claim(text: str) -> Callable[[Callable[[pd.DataFrame], tuple[bool, str]]], Callable[[pd.DataFrame], Verdict]]:
+def claim(text: str) -> Callable[[Callable[[pd.DataFrame], tuple[bool, str]]], Claim]:
     """A decorator that files a function from records to (passed, evidence) in `CLAIMS`, as one that gives a `Verdict` on `text`.
 
     The verdict is SKIP where the function raises `Skip`, and for fewer than `statistics.LEAST` seeds.
     """
 
-    def filed(function: Callable[[pd.DataFrame], tuple[bool, str]]) -> Callable[[pd.DataFrame], Verdict]:
+    def filed(function: Callable[[pd.DataFrame], tuple[bool, str]]) -> Claim:
         @functools.wraps(function)
         def judge(records: pd.DataFrame) -> Verdict:
             try:
@@ -49,7 +50,8 @@ def claim(text: str) -> Callable[[Callable[[pd.DataFrame], tuple[bool, str]]], C
             except Skip as reason:
                 return Verdict(text, None, str(reason))
 
-        return enter(CLAIMS, function.__name__, judge)
+        named: Claim = judge
+        return enter(CLAIMS, function.__name__, named)
 
     return filed
 
@@ -70,7 +72,7 @@ def told(rows: pd.DataFrame, who: str, notes: Mapping[str, str] | None = None) -
     return ", ".join(f"{who.format(**row)} {said}{(notes or {}).get(row['against'], '')}" for row, said in each)
 
 
-def by_pairs(table: pd.DataFrame, value: str, of: str, against: str, by: str = "family") -> str:
+def by_pairs(table: pd.DataFrame, value: str, of: statistics.Name, against: statistics.Name, by: str = "family") -> str:
     """The mean differences on each pair of domains, in brackets; nothing for a single pair."""
     on = statistics.by_pair(table, value, of, against, by)
     return f" (by pair: {', '.join(f'{pair} {100 * d:+.1f}' for pair, d in on.items())})" if len(on) > 1 else ""

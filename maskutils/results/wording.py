@@ -26,8 +26,8 @@ def interval(middle: float, low: float, high: float, sign: str = "") -> str:
 
 def intervals(rows: pd.DataFrame, kind: str = "") -> list[str]:
     """The differences of a table of `statistics.paired` in points, as "+4.1 [+3.1, +5.2]"; `kind` "_corrected" for those."""
-    columns = (rows[name] for name in ("difference", f"low{kind}", f"high{kind}"))
-    return [interval(*row, "+") for row in zip(*columns, strict=True)]
+    each = zip(rows["difference"], rows[f"low{kind}"], rows[f"high{kind}"], strict=True)
+    return [interval(*row, "+") for row in each]
 
 
 def of_seeds(n: pd.Series) -> str:

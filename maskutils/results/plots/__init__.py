@@ -19,4 +19,14 @@ with needs("study"):
     from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
 
 __all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
-__all__ += ["learning", "lines", "look", "matrix", "save_figure", "storage", "storage_fronts", "tradeoff", "tradeoff_by_pair"]
+__all__ += [
+    "learning",
+    "lines",
+    "look",
+    "matrix",
+    "save_figure",
+    "storage",
+    "storage_fronts",
+    "tradeoff",
+    "tradeoff_by_pair",
+]
