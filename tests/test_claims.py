@@ -1,5 +1,8 @@
 """Claims: each passes on records made to satisfy it, fails on records made to violate it, and is skipped where there are none."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 from rows import BLANK
@@ -291,3 +294,11 @@ def test_without_a_second_pair_none_can_be_left_out():
         make(BACK, STRONG, mask("bernoulli", 0.69, 0.9))
     )
     assert (verdict.passed, verdict.evidence) == (None, "the records hold a single pair of domains")
+
+
+@pytest.mark.slow  # starts Python anew
+def test_whoever_imports_the_claims_has_all_of_them():
+    code = "from maskutils.results.claims import CLAIMS; print(len(CLAIMS))"
+    assert int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) == len(
+        CLAIMS
+    )

@@ -5,7 +5,7 @@ Claims on masks against their rivals are in `rivals`; here are those on masks am
 
 from maskutils.core.approaches import described, names, the
 from maskutils.core.checks import needs
-from maskutils.results import choice, statistics  # the import of rivals files its claims
+from maskutils.results import choice, rivals, statistics
 from maskutils.results.records import of_masks, on_grid, summarise
 from maskutils.results.verdicts import CLAIMS, Skip, Verdict, claim, enough, told
 from maskutils.results.wording import of_seeds
@@ -13,6 +13,7 @@ from maskutils.results.wording import of_seeds
 with needs("study"):
     import pandas as pd
 
+MARGIN, minus_wise_ft = rivals.MARGIN, rivals.minus_wise_ft  # importing rivals also files its claims
 EVERY = "every learnt mask retains more than a random mask of its density, and gumbel_sigmoid more than its own shuffle"
 
 
