@@ -170,5 +170,5 @@ def _watch(model: nn.Module, pair: Pair, path: list[nn.Module] | None) -> dict[s
         with answering(model, task):
             accuracies[f"{task}_val"] = evaluate(model, domain.val)
     if path is not None:
-        path.append(copied(model))
+        path.append(adapters.plain(copied(model)))
     return accuracies
