@@ -105,9 +105,7 @@ def _transfers(methods, protocols):
                 found["transfer"][name] = {"loss": row["history"][-1]["loss"]}
             readings = {k: v for k, v in row.items() if "_acc" in k or k.endswith(("_ece", "_bits"))}
             at = "rewound" if row["rewound"] else f"alpha {row['alpha']:g}"
-            found["score"][f"{name}, {at}"] = {
-                k: v for k, v in readings.items() if v == v and v is not None
-            }
+            found["score"][f"{name}, {at}"] = {k: v for k, v in readings.items() if v == v and v is not None}
     return found
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from maskutils.core.approaches import Approach, describe, described
 from maskutils.core.checks import known
@@ -48,7 +47,7 @@ def transfer(
     -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
     `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
     them. `history`, if given, is filled with the accuracy on both validation sets through training, and `path` with a copy of
-    the network at each row of it (none while its weights are parametrised, as by `osf`).
+    the network at each row of it.
 
     Raises `BadSetting` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
     another network.
@@ -167,11 +166,11 @@ def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -
 
 
 def _watch(model: nn.Module, pair: Pair, path: list[nn.Module] | None) -> dict[str, float]:
-    """Accuracy of `model` on both validation sets; a copy of it goes to `path`, if its weights are plain parameters."""
+    """Accuracy of `model` on both validation sets; a copy of it goes to `path`."""
     accuracies = {}
     for task, domain in (("source", pair.source), ("target", pair.target)):
         with answering(model, task):
             accuracies[f"{task}_val"] = evaluate(model, domain.val)
-    if path is not None and not any(map(parametrize.is_parametrized, model.modules())):
-        path.append(copied(model))
+    if path is not None:
+        path.append(adapters.plain(copied(model)))
     return accuracies
