@@ -24,7 +24,7 @@ from maskutils.masks import rankings
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.networks import MODELS
-from maskutils.study import artefacts, experiment, trials
+from maskutils.study import artefacts, experiment
 from maskutils.study.setup import Setup
 from maskutils.training.transfer import PROTOCOLS
 
