@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from maskutils.core.approaches import described
 from maskutils.core.checks import BadSetting
 from maskutils.data.pair import Domain, Pair
-from maskutils.models.parts import for_task
+from maskutils.models.parts import for_task, head_name
 from maskutils.training import adapters, penalties
 from maskutils.training.base import PROTOCOLS, Training, Transfer
 from maskutils.training.penalties import SelectiveDecay
@@ -138,6 +138,18 @@ def test_adapters_train_in_mixed_precision_and_end_in_float32(approach, net):
 def test_without_a_step_that_moves_the_merged_weights_are_the_sources_bit_for_bit(approach, net):
     after = transfer(net, SHARED, approach, steps=1, lr=0.0)
     assert all(torch.equal(t, net.state_dict()[n]) for n, t in after.state_dict().items())
+
+
+@pytest.mark.parametrize("approach", ["oft", "osf"])
+def test_copies_taken_on_the_way_are_plain_networks_that_outlive_the_training(approach, net):
+    path = []
+    after = transfer(net, SHARED, approach, steps=STEPS, lr=1e-2, history=[], path=path)
+    assert len(path) == 10
+    assert all(list(model.state_dict()) == list(net.state_dict()) for model in path)
+    assert [type(m) for m in path[0].modules()] == [type(m) for m in net.modules()]
+    assert head_name(path[0]) == "8"
+    assert torch.equal(path[-1](X), after(X))
+    assert not torch.equal(path[0](X), after(X))
 
 
 @pytest.mark.parametrize("rank", [1, 4])

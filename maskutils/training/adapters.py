@@ -8,6 +8,7 @@ adapter), and so do norm layers, embeddings and biases.
 import math
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -187,6 +188,21 @@ def _reparametrised(t: Transfer, names: Iterable[str], make: Callable[[str, Tens
         parametrize.remove_parametrizations(layer, "weight")
         layer._parameters = {"weight": layer._parameters.pop("weight"), **layer._parameters}  # first again, as it was
     return history
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """`model`, a copy taken while `oft` or `osf` trained, with plain weights; mutates it.
+
+    Not by `remove_parametrizations`: that takes the property `weight` off the class, which the copy shares with the network it is of.
+    """
+    for module in [*model.modules()]:
+        made: Any = getattr(module, "parametrizations", {})
+        if "weight" in made and isinstance(made["weight"][0], _Rotated | _Spared):
+            weight: Any = module.weight
+            del module.parametrizations
+            module.__class__ = type(module).__bases__[0]
+            module._parameters = {"weight": nn.Parameter(weight.detach().clone()), **module._parameters}
+    return model
 
 
 def _own(model: nn.Module) -> list[nn.Parameter]:

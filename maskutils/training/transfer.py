@@ -167,11 +167,13 @@ def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -
 
 
 def _watch(model: nn.Module, pair: Pair, path: list[nn.Module] | None) -> dict[str, float]:
-    """Accuracy of `model` on both validation sets; a copy of it goes to `path`, if its weights are plain parameters."""
+    """Accuracy of `model` on both validation sets; a copy of it goes to `path`, if its weights are plain or an adapter's."""
     accuracies = {}
     for task, domain in (("source", pair.source), ("target", pair.target)):
         with answering(model, task):
             accuracies[f"{task}_val"] = evaluate(model, domain.val)
-    if path is not None and not any(map(parametrize.is_parametrized, model.modules())):
-        path.append(copied(model))
+    if path is not None:
+        copy = adapters.plain(copied(model))
+        if not any(map(parametrize.is_parametrized, copy.modules())):
+            path.append(copy)
     return accuracies
