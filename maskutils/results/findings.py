@@ -1,0 +1,183 @@
+"""The findings of the README: what masks lose and win against their rivals, in sentences made from records.
+
+Families and settings are chosen on validation and reported on test, as everywhere in `results`.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from maskutils.core.approaches import every, find, names, the
+from maskutils.core.checks import needs
+from maskutils.core.storage import nothing, whole_network
+from maskutils.results.analysis import CANDIDATE, by_pair, hypervolumes, paired, source_read, trained
+from maskutils.results.records import of_masks, on_grid
+from maskutils.results.wording import interval, points
+
+with needs("study"):
+    import pandas as pd
+
+LEAST = 3  # seeds: fewer show no difference
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Hypervolumes of all families in one reading of the source: `test` as `hypervolumes` gives them, `val` means by family."""
+
+    test: pd.DataFrame
+    val: pd.Series
+
+    def there(self, wanted: Sequence[str]) -> list[str]:
+        """Those of the families `wanted` that there are."""
+        return [name for name in wanted if name in self.val.index]
+
+    def best(self, wanted: Sequence[str]) -> str:
+        """The one of `wanted` with the largest area on validation; empty if there is none."""
+        return max(self.there(wanted), key=self.val.get, default="")
+
+    def minus(self, of: Sequence[str], other: str) -> pd.DataFrame:
+        """The areas of the families `of` minus that of `other`, on test: rows of `paired`."""
+        return paired(self.test, "hypervolume", of, other)
+
+
+def findings(records: pd.DataFrame) -> str:
+    """Three Markdown items: masks with the task unknown, with the task known at equal storage, and learnt against unlearnt.
+
+    Differences are in points, with 95 % intervals over seeds; "leads" and "trails" stand where the interval excludes 0. An item
+    says so if its rows are missing, and the whole if there are fewer than `LEAST` seeds.
+    """
+    seeds = records["seed"].nunique()
+    if seeds < LEAST:
+        return f"A finding takes {LEAST} seeds; these records hold {seeds}."
+    full, known = (areas(records, reading) for reading in ("full", "known"))
+    return "\n".join(f"- {item}" for item in (task_unknown(full), task_known(records), learnt_or_not(full, known)))
+
+
+def areas(records: pd.DataFrame, reading: str) -> Areas:
+    """The hypervolumes of `records` with the source read as `reading`."""
+    val = hypervolumes(records, reading, split="val_").groupby("family")["hypervolume"].mean()
+    return Areas(hypervolumes(records, reading), val)
+
+
+def task_unknown(full: Areas) -> str:
+    """Which opponents cover more than every mask, and by how much; and the best learnt mask beside the yardstick."""
+    masks, yardstick = full.there(names("mask", "control")), the("yardstick")
+    rivals = full.there([a.name for a in every() if a.opponent and a.kind != "control"])
+    if not full.best(names("mask")) or not rivals:
+        return "**Task unknown.** The records hold no learnt masks beside opponents without one."
+    mean = full.test.groupby("family")["hypervolume"].mean()
+    over = [r for r in sorted(rivals, key=mean.get, reverse=True) if (full.minus(masks, r)["high"] < 0).all()]
+    top = mean[masks].idxmax()
+    said = f"**Task unknown: no opponent leads every mask.** Opponents: {_listed(map(_called, rivals))}."
+    if over:
+        by = _listed([_size(full.minus([r], top).iloc[0]) for r in over])
+        who = f"{_listed(map(_called, over))} {'lead' if len(over) > 1 else 'leads'} every mask, learnt or not."
+        lead = f"The lead over the strongest mask, {_called(top)}, is {by} points."
+        said = f"**Task unknown: masks lose.** {who} {lead}"
+    return said + (f" {_beside(full, yardstick)}" if yardstick in rivals else "")
+
+
+def _beside(full: Areas, yardstick: str) -> str:
+    """A sentence on the best learnt mask against `yardstick`, and one on the pairs of domains where that comes from."""
+    best = full.best(names("mask"))
+    said = (
+        f"The best learnt mask, {_called(best)}, {_versus(full.minus([best], yardstick).iloc[0], _called(yardstick))}."
+    )
+    on = 100 * by_pair(full.test, "hypervolume", best, yardstick)
+    if len(on) < 2:
+        return said
+    pairs = f"from {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`"
+    return f"{said} It is better on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
+
+
+def task_known(records: pd.DataFrame) -> str:
+    """The best learnt mask beside the best rivals that store no more bits and none at all; and what a second network reaches.
+
+    Best is the highest mean of both tasks on validation. A rival is an approach that learns no mask.
+    """
+    rows, means = _tried(records)
+    masks, rivals = means[means["mask"]], means[~means["mask"]]
+    if masks.empty or rivals.empty:
+        return "**Task known.** The records hold no learnt masks beside rivals whose bits are known."
+    mask, best = masks["val_both"].idxmax(), masks.loc[masks["val_both"].idxmax()]
+    cheap = {
+        "that stores no more": rivals[rivals["bits"] <= best["bits"]],
+        "that stores nothing": rivals[rivals["bits"] == 0],
+    }
+    chosen = {table["val_both"].idxmax(): which for which, table in reversed(cheap.items()) if len(table)}
+    minus = {rival: paired(rows, "both", [mask], rival, by="candidate").iloc[0] for rival in reversed(chosen)}
+    reaches = "{} reaches {} as the mean of both tasks and stores {}.".format
+    said = [reaches(f"{_called(best['approach'])} at density {best['density']:g}", points(best["both"]), _kbit(best))]
+    for rival, row in minus.items():
+        whom = f"the best rival {chosen[rival]} ({_called(means.approach[rival])}, {_kbit(means.loc[rival])})"
+        said.append(f"It {_versus(row, whom)}.")
+    for _, two in rivals[rivals["whole"]].iterrows():
+        said.append(reaches(_called(two["approach"]), points(two["both"]), _kbit(two)))
+    title = f": a learnt mask {_verb(next(iter(minus.values())))} at equal storage" if minus else ""
+    return f"**Task known{title}.** {' '.join(said)}"
+
+
+def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of learnt masks and of rivals with `candidate` and `both`, and a row for each setting tried on every pair of domains.
+
+    Columns of the settings: approach, density, mask (is it learnt), whole (is it a second network), bits, both and val_both.
+    """
+    rows, about = on_grid(records), {a.label or a.name: a for a in every()}
+    learnt = of_masks(rows) & rows["method"].isin(names("mask")) & (rows["alpha"] == 1)
+    rival = [k for k, a in about.items() if a.kind in ("baseline", "reference") and a.choosable and not a.learns_mask]
+    free, whole = ([a.name for a in every() if a.bits is bits] for bits in (nothing, whole_network))
+    bits = rows.get("stored_bits", pd.Series(math.nan, rows.index)).mask(rows["protocol"].isin(free), 0.0)
+    rows = rows.assign(
+        bits=bits,
+        mask=learnt,
+        whole=rows["approach"].isin(whole),
+        both=(source_read(rows, "known") + rows["target_acc"]) / 2,
+        val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2,
+    )[(learnt | trained(rows).isin(rival)) & bits.notna()]
+    groups = rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup()).groupby("candidate")
+    means = groups[["approach", "density", "mask", "whole"]].first().join(groups[["bits", "both", "val_both"]].mean())
+    return groups.obj, means[groups["pair"].nunique() == records["pair"].nunique()]
+
+
+def learnt_or_not(full: Areas, known: Areas) -> str:
+    """In both readings, the best learnt mask beside the best that nobody learns and beside a random one."""
+    ranked = [a.name for a in every() if a.kind == "control" and not a.learns_mask and a.role != "chance"]
+    said = []
+    for when, found in {"known": known, "unknown": full}.items():
+        best, others = found.best(names("mask")), filter(None, (found.best(ranked), found.best([the("chance")])))
+        told = [_versus(found.minus([best], other).iloc[0], _called(other)) for other in others if best]
+        said += [f"With the task {when}, {_called(best)} {' and '.join(told)}."] if told else []
+    return f"**Learnt against unlearnt masks.** {' '.join(said) or 'The records do not hold both.'}"
+
+
+def _called(approach: str) -> str:
+    """The approach within a sentence."""
+    about = find(approach)
+    return (about and about.phrase) or f"`{approach}`"
+
+
+def _kbit(setting: pd.Series) -> str:
+    return f"{setting['bits'] / 1e3:,.0f} kbit"
+
+
+def _verb(row: pd.Series) -> str:
+    return "leads" if row["low"] > 0 else "trails" if row["high"] < 0 else "is level"
+
+
+def _size(row: pd.Series) -> str:
+    """A paired difference without its sign, in points with its interval."""
+    d, low, high = row[["difference", "low", "high"]]
+    return interval(d, low, high) if d >= 0 else interval(-d, -high, -low)
+
+
+def _versus(row: pd.Series, whom: str) -> str:
+    """What a row of `paired` says, from the verb on."""
+    if (verb := _verb(row)) == "is level":
+        return f"{verb} with {whom} ({interval(*row[['difference', 'low', 'high']], '+')} points)"
+    return f"{verb} {whom} by {_size(row)} points"
+
+
+def _listed(words: Iterable[str]) -> str:
+    """The words joined as in "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,99 @@
+"""The findings of the README: sentences made from records, the defeat first."""
+
+import pytest
+from rows import at, make, mask
+
+from maskutils.results.findings import findings
+
+NOISE = (0.0, 0.01, -0.01)  # of three seeds, so that differences have a spread
+PAIRS = ("mnist_to_digits", "mnist_to_inverted")
+
+
+def study(*rows, seeds=NOISE, pairs=PAIRS):
+    """`rows` on every pair and seed; a seed moves all its rows alike but for a tenth, so that differences are clear."""
+    return make(
+        *(
+            row | {"pair": pair, "seed": seed, "rewound": False, "target_acc": row["target_acc"] + shift * (1 + 0.1 * i)}
+            for pair in pairs
+            for seed, shift in enumerate(seeds)
+            for i, row in enumerate(rows)
+        )
+    )
+
+
+FREE = at(0.5, 0.9)
+EWC = at(0.85, 0.85, "ewc", strength=1, stored_bits=9e9)  # as old records have it: its description says none
+LEARNT = mask("edge_popup", 0.94, 0.6, 0.88, stored_bits=90e3)
+UNLEARNT = [mask("magnitude", 0.8, 0.6, 0.86, stored_bits=90e3), mask("random", 0.2, 0.55, 0.86, stored_bits=90e3)]
+ROWS = [FREE, EWC, LEARNT, *UNLEARNT]
+
+
+def test_three_findings_the_defeat_first():
+    unknown, known, learnt = findings(study(*ROWS)).split("\n")
+    assert unknown.startswith("- **Task unknown: masks lose.** `ewc` leads every mask, learnt or not.")
+    assert "The lead over the strongest mask, `edge_popup`, is 2" in unknown
+    assert "The best learnt mask, `edge_popup`, leads `wise_ft` by " in unknown
+    assert known.startswith(
+        "- **Task known: a learnt mask leads at equal storage.** `edge_popup` at density 0.1 reaches 91.0 %"
+    )
+    assert "It leads the best rival that stores no more (`ewc`, 0 kbit) by 6.0 [" in known
+    assert known.count("It leads") == 1  # the best that stores nothing is the same
+    assert learnt.startswith(
+        "- **Learnt against unlearnt masks.** With the task known, `edge_popup` leads `magnitude` by "
+    )
+    assert "and leads a random mask by" in learnt
+    assert "With the task unknown, " in learnt
+
+
+def test_masks_that_win_are_not_said_to_lose():
+    winning = mask("edge_popup", 0.94, 0.94, 0.89, stored_bits=90e3)
+    unknown, *_ = findings(study(FREE, EWC, winning)).split("\n")
+    assert unknown.startswith("- **Task unknown: no opponent leads every mask.** Opponents: `wise_ft` and `ewc`.")
+
+
+def test_an_unlearnt_mask_that_no_opponent_leads_is_no_defeat_of_all():
+    strong = mask("magnitude", 0.8, 0.94, 0.89, stored_bits=90e3)
+    assert "no opponent leads every mask" in findings(study(FREE, EWC, LEARNT, strong))
+
+
+def test_a_lead_says_on_which_pairs():
+    records = study(*ROWS)
+    free = records["protocol"].eq("finetune") & records["pair"].eq(PAIRS[0])
+    records.loc[free, ["source_acc_full", "val_source_acc_full"]] = 0.95  # where fine-tuning forgets nothing
+    unknown = findings(records).split("\n")[0]
+    assert "It is better on 1 of 2 pairs, from -" in unknown
+    assert f"on `{PAIRS[0]}` to +" in unknown
+    assert unknown.endswith(f"on `{PAIRS[1]}`.")
+
+
+def test_a_rival_that_stores_more_is_no_rival_at_equal_storage():
+    two = at(0.5, 0.9, "two_networks", stored_bits=4.4e6)
+    light, heavy = (at(0.94, 0.9, "packnet", source_acc_masked=0.96, stored_bits=bits) for bits in (80e3, 95e3))
+    known = findings(study(*ROWS, two, heavy)).split("\n")[1]
+    assert "packnet" not in known
+    assert known.endswith("`two_networks` reaches 92.5 % as the mean of both tasks and stores 4,400 kbit.")
+    known = findings(study(*ROWS, light)).split("\n")[1]
+    assert known.startswith("- **Task known: a learnt mask trails at equal storage.**")
+    assert "It trails the best rival that stores no more (`packnet`, 80 kbit) by 2" in known
+    assert "It leads the best rival that stores nothing (`ewc`, 0 kbit) by " in known
+
+
+def test_what_the_seeds_do_not_show_is_level():
+    twin = mask("magnitude", 0.94, 0.6, 0.88, stored_bits=90e3)
+    records = study(FREE, EWC, LEARNT, twin, seeds=(0.0, 0.1, -0.1))
+    assert "With the task known, `edge_popup` is level with `magnitude` (" in findings(records)
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        (study(*ROWS, seeds=NOISE[:2]), "A finding takes 3 seeds; these records hold 2."),
+        (study(FREE, EWC), "**Task unknown.** The records hold no learnt masks beside opponents"),
+        (study(FREE, EWC), "**Task known.** The records hold no learnt masks beside rivals"),
+        (study(FREE, EWC), "**Learnt against unlearnt masks.** The records do not hold both."),
+        (study(FREE, LEARNT), "**Learnt against unlearnt masks.** The records do not hold both."),
+        (study(*ROWS).drop(columns="stored_bits"), "**Task known.** The records hold no learnt masks beside rivals"),
+    ],
+)
+def test_what_the_records_lack_is_said(records, said):
+    assert said in findings(records)
