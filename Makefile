@@ -44,7 +44,7 @@ docs: $(READY) ## build the site from docstrings, documents and committed notebo
 bench: $(READY) ## measure what masks and protection cost
 	$(BIN)/maskutils bench
 
-readme: $(READY) ## write the numbers of the committed records into README.md
+readme: $(READY) ## write the numbers of the committed records into README.md and docs/results.md
 	$(BIN)/maskutils readme
 
 clean: ## remove environment, caches and single runs; committed results stay

@@ -4,6 +4,7 @@ Sphinx reads one folder, so everything is first laid into `_build/source`, as th
 `make docs`.
 """
 
+import posixpath
 import re
 import shutil
 import sys
@@ -12,31 +13,43 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT, SOURCE = HERE.parent, HERE / "_build" / "source"
 sys.path.insert(0, str(ROOT))  # the docstrings are those of this checkout
-PAGES = {"README": "index", "CONTRIBUTING": "contributing", "CHANGELOG": "changelog"}
-ON_SITE = (
-    r"https?:|#|figures/|notebooks/.*\.ipynb|\w+\.(?:md|ipynb)"  # where a link may lead; of others the text remains
-)
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
 
 def lay_out() -> None:
     """Put documents, figures and notebooks where Sphinx reads them."""
     shutil.copytree(ROOT / "figures", SOURCE / "figures", dirs_exist_ok=True)
-    shutil.copytree(
-        HERE, SOURCE, dirs_exist_ok=True, ignore=lambda folder, names: [n for n in names if n[-3:] != ".md"]
-    )
-    (SOURCE / "notebooks").mkdir(exist_ok=True)
-    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
-        write(SOURCE / "notebooks" / notebook.name, notebook.read_text(encoding="utf-8"))
-    for name, target in PAGES.items():
-        text = (ROOT / f"{name}.md").read_text(encoding="utf-8").replace("](docs/", "](")
-        for document, shown in PAGES.items():
-            text = text.replace(f"]({document}.md)", f"]({shown}.md)")
-        write(SOURCE / f"{target}.md", text + (CONTENTS if name == "README" else ""))
+    for path in (p for pattern in ("*.md", "docs/**/*.md", "notebooks/*.ipynb") for p in ROOT.glob(pattern)):
+        file = path.relative_to(ROOT).as_posix()
+        if page := place(file):
+            text = relinked(path.read_text(encoding="utf-8"), file)
+            write(SOURCE / page, text + (CONTENTS if file == "README.md" else ""))
+
+
+def place(file: str) -> str:
+    """Where a file of the repository stands on the site, each by its path in them; empty if it does not."""
+    if file in PAGES or re.fullmatch(r"notebooks/[^/]+\.ipynb|figures/.+", file):
+        return PAGES.get(file, file)
+    return file.removeprefix("docs/") if re.fullmatch(r"docs/(?!_build/).+\.md", file) else ""
+
+
+def relinked(text: str, file: str) -> str:
+    """`text` of `file` with its links as they lead on the site; where one leads to no page, its words remain."""
+
+    def link(found: re.Match[str]) -> str:
+        words, target, part = found.groups(default="")
+        if not target or target.startswith("http"):
+            return found[0]
+        page = place(posixpath.normpath(posixpath.join(posixpath.dirname(file), target)))
+        here = posixpath.dirname(place(file)) or "."
+        return f"[{words}]({posixpath.relpath(page, here)}{part})" if page else words
+
+    return re.sub(r"\[([^\]\n]*)\]\(([^)#\n]*)(#[^)\n]*)?\)", link, text)
 
 
 def write(path: Path, text: str) -> None:
-    """Write a page whose links stay on the site; one that has not changed keeps its time, so that Sphinx leaves it alone."""
-    text = re.sub(rf"(?<!!)\[([^\]\n]*)\]\((?!(?:{ON_SITE})[^)\n]*\))[^)\n]*\)", r"\1", text)
+    """Write a page; one that has not changed keeps its time, so that Sphinx leaves it alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
@@ -61,9 +74,19 @@ def setup(app) -> None:
 CONTENTS = """
 ```{toctree}
 :hidden:
+:caption: Results
+
+results
+limits
+```
+
+```{toctree}
+:hidden:
 :caption: Guides
+:glob:
 
 install
+guides/*
 contributing
 changelog
 api
@@ -84,6 +107,7 @@ from maskutils import __version__  # noqa: E402
 project, author, release = "maskutils", "The maskutils authors", __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 nb_execution_mode = "off"
+myst_heading_anchors = 3  # links to a heading, as GitHub has them
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 autodoc_typehints = "description"
 html_theme = "furo"

@@ -5,7 +5,9 @@ agree.
 import ast
 import importlib
 import itertools
+import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -205,7 +207,15 @@ def test_every_requirement_is_used():
     assert not [name for name in names if not re.search(rf"(import|from) {imported.get(name, name)}\b", sources)]
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")), ids=lambda p: p.name)
+DOCUMENTS = sorted(
+    file.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/**/*.md")
+    for file in ROOT.glob(pattern)
+    if "_build" not in file.parts
+)
+
+
+@pytest.mark.parametrize("document", [ROOT / name for name in DOCUMENTS], ids=DOCUMENTS)
 def test_links_of_documents_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
         assert target.startswith("http") or (document.parent / target).exists(), target
@@ -220,10 +230,53 @@ def test_figures_of_the_readme_are_committed():
     assert not [f for f in shown if not (ROOT / f).exists() or (listed and f not in listed.splitlines())]
 
 
-@pytest.mark.slow
-def test_numbers_of_the_readme_are_those_of_the_committed_records():
+def test_the_readme_is_one_page():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.fill_readme(text, readme.readme_blocks()) == text, "run: maskutils readme"
+    assert len(text.split()) <= 1200
+    code = "\n".join(re.findall(r"```\w+\n(.+?)```", text, re.DOTALL))
+    assert code
+    assert not [line for line in code.splitlines() if len(line) > 80]
+    assert "Only the paper's abstract is public to us, so no number here is the paper's" in text
+
+
+def test_the_readme_lists_every_notebook_with_its_run_time():
+    rows = re.findall(r"\| \[(\w+)\]\(notebooks/\1\.ipynb\) \|.+\| (.+) \|", (ROOT / "README.md").read_text("utf-8"))
+    notebooks = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in ROOT.glob("notebooks/*.ipynb")}
+    assert [name for name, _ in rows] == sorted(notebooks)
+    first = {name: "".join(notebook["cells"][0]["source"]) for name, notebook in notebooks.items()}
+    assert not [name for name, time in rows if not re.search(rf"\*\*Run time\*\*: (about )?{time}\b", first[name])]
+
+
+def test_every_block_has_its_markers_and_every_marker_its_block():
+    text = "".join(file.read_text(encoding="utf-8") for file in readme.FILES)
+    begun, ended = (sorted(re.findall(rf"<!-- {slash}(\w+) -->", text)) for slash in ("", "/"))
+    assert begun == ended == sorted(set(begun))
+
+
+@pytest.mark.slow
+def test_numbers_of_the_readme_and_the_results_are_those_of_the_committed_records():
+    blocks = readme.readme_blocks()
+    texts = readme.fill_files(readme.FILES, blocks)
+    assert {file: file.read_text(encoding="utf-8") for file in texts} == texts, "run: maskutils readme"
+    assert set(re.findall(r"<!-- (\w+) -->", "".join(texts.values()))) == set(blocks)
+
+
+@pytest.mark.slow
+def test_links_lead_to_the_same_documents_on_the_site(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    site = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    links = {
+        ("README.md", "[a](docs/guides/batch.md)"): "[a](guides/batch.md)",
+        ("README.md", "[a](docs/results.md#claims) ![b](figures/a.png)"): "[a](results.md#claims) ![b](figures/a.png)",
+        ("docs/guides/batch.md", "[a](../results.md), [b](hosts.md)"): "[a](../results.md), [b](hosts.md)",
+        ("docs/guides/batch.md", "[a](../../README.md)"): "[a](../index.md)",
+        ("docs/guides/batch.md", "[a](../../notebooks/a.ipynb)"): "[a](../notebooks/a.ipynb)",
+        ("docs/results.md", "[a](../CONTRIBUTING.md), [b](../tools/x.py)"): "[a](contributing.md), b",
+        ("notebooks/a.ipynb", "[a](b.ipynb), [b](../README.md), [c](#d)"): "[a](b.ipynb), [b](../index.md), [c](#d)",
+        ("CONTRIBUTING.md", "[a](https://a.org/b.md), [b](maskutils/core)"): "[a](https://a.org/b.md), b",
+    }
+    assert {(file, text): site["relinked"](text, file) for file, text in links} == links
+    assert not site["place"]("docs/_build/source/index.md")
 
 
 def yaml_of(path):

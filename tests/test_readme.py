@@ -1,4 +1,4 @@
-"""The README: its numbers are those of the records."""
+"""The README and the results: their numbers are those of the records."""
 
 import pytest
 from rows import at, make, mask
@@ -23,6 +23,24 @@ def test_blocks_are_filled_between_their_markers_and_nowhere_else():
 def test_a_missing_marker_is_refused(text):
     with pytest.raises(ValueError, match=r"no <!-- a --> \.\.\. <!-- /a -->"):
         readme.fill_readme(text, {"a": "x"})
+
+
+def test_blocks_are_filled_in_the_file_that_holds_them(tmp_path):
+    first, second = tmp_path / "first.md", tmp_path / "second.md"
+    first.write_text(TEXT, encoding="utf-8")
+    second.write_text("<!-- c --><!-- /c -->", encoding="utf-8")
+    texts = readme.fill_files([first, second], {"a": "new", "c": "x"})
+    assert texts == {first: readme.fill_readme(TEXT, {"a": "new"}), second: "<!-- c -->\nx\n<!-- /c -->"}
+    assert first.read_text(encoding="utf-8") == TEXT
+
+
+@pytest.mark.parametrize("other", ["", TEXT, TEXT + TEXT])
+def test_a_block_stands_once_in_all_files(tmp_path, other):
+    files = [tmp_path / "first.md", tmp_path / "second.md"]
+    for file, text in zip(files, ["", other] if other != TEXT else [TEXT, TEXT], strict=True):
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"<!-- a --> stands in .+; write it once, in one of .+first.md, .+second.md"):
+        readme.fill_files(files, {"a": "x"})
 
 
 MANIFEST = {"profile": "p", "versions": {"python": "3.11.7", "torch": "2.14.1"}, "cores": 2, "kernel_seconds": 90.0}
@@ -60,6 +78,7 @@ def blocks_of(results, *rows: dict) -> dict[str, str]:
 
 NAMES = {
     "findings",
+    "tradeoff",
     "headline",
     "baselines",
     "choices",

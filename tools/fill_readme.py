@@ -1,6 +1,7 @@
-"""Fills the blocks of the README with tables and sentences made from the committed records."""
+"""Fills the blocks of README.md and docs/results.md with tables and sentences made from the committed records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,11 @@ from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
 from maskutils.results import analysis, report
 from maskutils.results.claims import verify
+from maskutils.results.findings import findings
 from maskutils.results.records import load_records
+
+ROOT = paths.PACKAGE.parent
+FILES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 
 
 def fill_readme(text: str, blocks: Mapping[str, str]) -> str:
@@ -26,14 +31,32 @@ def fill_readme(text: str, blocks: Mapping[str, str]) -> str:
     return text
 
 
+def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, str]:
+    """The texts of `files` with `blocks` in place, as `fill_readme` does it. Nothing is written.
+
+    Raises `ValueError` for a block that does not stand exactly once in all files together.
+    """
+    texts = {file: file.read_text(encoding="utf-8") for file in files}
+    for name, block in blocks.items():
+        homes = [file for file, text in texts.items() for _ in range(text.count(f"<!-- {name} -->"))]
+        if len(homes) != 1:
+            where = " and ".join(str(file) for file in homes) or "no file"
+            raise ValueError(
+                f"<!-- {name} --> stands in {where}; write it once, in one of {', '.join(map(str, texts))}"
+            )
+        texts[homes[0]] = fill_readme(texts[homes[0]], {name: block})
+    return texts
+
+
 def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
-    """The README's blocks by name, from the committed records and manifest of `profile`.
+    """The blocks by name, from the committed records and manifest of `profile`.
 
     Each profile in `beside` has a block of its own name with its findings. A block whose records are missing says so.
     """
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
     blocks = {
-        "findings": report.tradeoff_findings(records),
+        "findings": findings(records),
+        "tradeoff": report.tradeoff_findings(records),
         "headline": report.markdown(report.headline(records)),
         "choices": report.markdown(report.choices(records, [0.01, 0.02, 0.05, 0.1])),
         "verdicts": report.verdicts([v for v in verify(records) if v.passed is not None]),
@@ -71,5 +94,5 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    readme = paths.project_root() / "README.md"
-    readme.write_text(fill_readme(readme.read_text(encoding="utf-8"), readme_blocks()), encoding="utf-8")
+    for file, text in fill_files(FILES, readme_blocks()).items():
+        file.write_text(text, encoding="utf-8")
