@@ -3,21 +3,19 @@
 Families and settings are chosen on validation and reported on test, as everywhere in `results`.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from maskutils.core.approaches import every, find, names, the
 from maskutils.core.checks import needs
 from maskutils.core.storage import nothing, whole_network
-from maskutils.results.analysis import CANDIDATE, by_pair, hypervolumes, paired, source_read, trained
+from maskutils.results.analysis import CANDIDATE, hypervolumes, source_read, stored_bits, trained
 from maskutils.results.records import of_masks, on_grid
+from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.wording import interval, points
 
 with needs("study"):
     import pandas as pd
-
-LEAST = 3  # seeds: fewer show no difference
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     learnt = of_masks(rows) & rows["method"].isin(names("mask")) & (rows["alpha"] == 1)
     rival = [k for k, a in about.items() if a.kind in ("baseline", "reference") and a.choosable and not a.learns_mask]
     free, whole = ([a.name for a in every() if a.bits is bits] for bits in (nothing, whole_network))
-    bits = rows.get("stored_bits", pd.Series(math.nan, rows.index)).mask(rows["protocol"].isin(free), 0.0)
+    bits = stored_bits(rows).mask(rows["protocol"].isin(free), 0.0)
     rows = rows.assign(
         bits=bits,
         mask=learnt,
