@@ -107,6 +107,7 @@ from maskutils import __version__  # noqa: E402
 project, author, release = "maskutils", "The maskutils authors", __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 nb_execution_mode = "off"
+suppress_warnings = ["ref.python"]  # a public name has two homes, as maskutils.Mask and maskutils.masks.mask.Mask
 myst_heading_anchors = 3  # links to a heading, as GitHub has them
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 autodoc_typehints = "description"
