@@ -461,6 +461,14 @@ def test_the_seed_decides_the_split_and_nothing_else_does(source, target, monkey
         assert set(a) != set(c)
 
 
+def test_the_test_split_is_the_same_for_every_seed():
+    folder = folders.Folder(Path("f"), "f", ("cat", "dog"), tuple(f"{i}.png" for i in range(80)), (0,) * 40 + (1,) * 40)
+    first, other = (folders._split(folder, seed) for seed in (0, 1))
+    assert [sorted(part.tolist()) for part in first][2] == sorted(other[2].tolist())
+    assert sorted(first[0].tolist()) != sorted(other[0].tolist())
+    assert sorted(torch.cat(other).tolist()) == list(range(80))
+
+
 # Normalisation and memory
 
 
