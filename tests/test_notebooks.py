@@ -82,3 +82,12 @@ def test_cells_are_short_told_and_free_of_logic(path):
         assert not cell.source.rstrip().endswith(";"), "a trailing ; fails under nbval"
         kinds = (ast.FunctionDef, ast.ClassDef, ast.While, ast.Try)
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, kinds)]
+
+
+def test_links_home_and_to_the_notebooks_before_and_after_it(path):
+    order = sorted(p.name for p in path.parent.glob("*.ipynb"))
+    here = order.index(path.name)
+    beside = [*order[max(0, here - 1) : here], *order[here + 1 : here + 2]]
+    last = nbformat.read(path, as_version=4).cells[-1].source
+    assert re.findall(r"\]\((\d\d_\w+\.ipynb)\)", last.rpartition("\n")[2]) == beside
+    assert last.endswith("[All notebooks](../README.md#the-notebooks).")
