@@ -1,6 +1,7 @@
 """Tables beside the comparison of families: every number by hand."""
 
 import pandas as pd
+import pytest
 from rows import at, make, mask
 
 from maskutils.results import comparisons
@@ -53,3 +54,25 @@ def test_the_smallest_difference_that_can_be_shown_is_told_in_points():
     told = comparisons.detectable(volumes, "o")
     assert told.startswith("With 5 seeds a paired t-test at 5 % finds a difference of 1.7 standard deviations")
     assert "For the median family here that is 1.2 points of the box" in told  # 1.682 * 0.00707
+
+
+def test_rewinding_is_set_beside_interpolation_at_the_best_setting_of_each():
+    rows = []
+    for seed, shift in enumerate((0.0, 0.02, 0.04)):
+        rows += [at(0.15, 0.9, seed=seed), at(0.55, 0.5, alpha=0.5, seed=seed)]  # fine-tuning, and interpolated
+        rows += [at(0.75 + shift, 0.8, rewound=True, seed=seed)]
+        rows += [at(0.9, 0.6, "source_only", seed=seed)]
+    table = comparisons.rewinding(make(*rows)).set_index("family")
+    assert list(table.index) == ["wise_ft"]  # what is not rewound is left out
+
+    def harmonic(source, target):
+        kept, gained = (source - 0.1) / 0.85, (target - 0.1) / 0.8
+        return 100 * 2 * kept * gained / (kept + gained)
+
+    row = table.loc["wise_ft"]
+    assert row["ended"] == pytest.approx(harmonic(0.15, 0.9), abs=0.06)
+    assert row["interpolated"] == pytest.approx(harmonic(0.55, 0.5), abs=0.06)
+    assert row["rewound"] == pytest.approx(sum(harmonic(0.75 + s, 0.8) for s in (0, 0.02, 0.04)) / 3, abs=0.06)
+    assert row["rewound - interpolated (points)"].startswith(f"{row['rewound'] - row['interpolated']:+.0f}"[:2])
+    assert row["seeds"] == 3
+    assert comparisons.rewinding(make(at(0.5, 0.9))).empty

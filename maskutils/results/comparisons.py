@@ -1,6 +1,6 @@
 """Tables beside the comparison of families: what it depends on, what it costs, and what it can show."""
 
-from maskutils.core.approaches import the
+from maskutils.core.approaches import REWOUND, the
 from maskutils.core.checks import needs
 from maskutils.results import analysis, statistics
 from maskutils.results.records import on_grid
@@ -61,6 +61,38 @@ def storage(records: pd.DataFrame, front: bool = True) -> pd.DataFrame:
     titles = {"source": "source, task known (%)", "target": "target (%)", "both": "mean of both (%)"}
     columns |= {title: (100 * table[name]).map("{:.1f}".format) for name, title in titles.items()}
     return pd.DataFrame(columns | {"seeds": table["n"].astype(str)}).reset_index(drop=True)
+
+
+def rewinding(records: pd.DataFrame) -> pd.DataFrame:
+    """Three ways to end a training: as it ended, interpolated towards the source, or rewound to the best point on its path.
+
+    For each family the harmonic mean of retention (full network) and adaptation on test, in percent, at the setting that is best on
+    validation in each way; and rewound minus interpolated, in points with the 95 % t interval over seeds. Families are in the
+    order of `interpolated`. Empty if no record is rewound.
+    """
+    rows = analysis.relative(records[records["native_of"].isna()])
+    rewound, ended = rows["rewound"].astype(bool), rows["alpha"] == 1
+    rows = analysis.with_family(rows.assign(approach=rows["approach"].str.removesuffix(REWOUND)))
+    rows = rows[rows["family"].isin(rows["family"][rewound])]
+    picked = {
+        way: _best_on_validation(rows[which.loc[rows.index]]).assign(way=way)
+        for way, which in {"ended": ended & ~rewound, "interpolated": ~rewound, "rewound": rewound}.items()
+    }
+    both, found = pd.concat(picked.values()), {}
+    for family, own in both.groupby("family"):
+        row = statistics.paired(own, "harmonic", ["rewound"], "interpolated", by="way")
+        found[family] = own.groupby("way")["harmonic"].mean().mul(100).round(1).to_dict()
+        found[family] |= {"rewound - interpolated (points)": intervals(row)[0], "seeds": int(row["n"].iloc[0])}
+    table = pd.DataFrame.from_dict(found, orient="index")
+    return table.sort_values("interpolated", ascending=False).reset_index(names="family") if found else table
+
+
+def _best_on_validation(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each family's setting with the highest mean `val_harmonic`."""
+    rows = rows.assign(candidate=rows.groupby(analysis.CANDIDATE, dropna=False).ngroup())
+    means = rows.groupby(["family", "candidate"])["val_harmonic"].mean().dropna().reset_index()
+    best = means.loc[means.groupby("family")["val_harmonic"].idxmax(), "candidate"]
+    return rows[rows["candidate"].isin(best)]
 
 
 def detectable(volumes: pd.DataFrame, opponent: str) -> str:

@@ -171,7 +171,7 @@ def _size(row: pd.Series) -> str:
 def _versus(row: pd.Series, whom: str) -> str:
     """What a row of `paired` says, from the verb on."""
     if (verb := _verb(row)) == "is level":
-        return f"{verb} with {whom} at {interval(row["difference"], row["low"], row["high"], "+")} points"
+        return f"{verb} with {whom} at {interval(row['difference'], row['low'], row['high'], '+')} points"
     return f"{verb} {whom} by {_size(row)} points"
 
 
