@@ -503,7 +503,9 @@ def test_rates_are_tuned_on_validation_alone_and_then_used_by_name(root, calls):
     assert not {"source_only", "target_mask", "protect", "bn_only"} & set(table["approach"])
     ranked = rates.ranked(table)
     assert (ranked.groupby("approach")["area"].diff().dropna() <= 0).all()
-    rates.write_rates(ranked, TINY.pair)
+    rates.write_rates(ranked)
+    rates.write_rates(ranked.assign(pair="folders:/a b:/c"))
+    assert [f.name for f in paths.tuned_rates()] == ["rates-mlp-folders_a_b_c.csv", "rates-mlp-mnist_to_rotated.csv"]
     best = ranked[ranked["approach"] == "ewc"].iloc[0]
     record = experiment.run_grid(TINY.changed(tuned=True), "ewc", 1).iloc[0]
     assert (record["target_lr"], record["target_steps"]) == (best["target_lr"], best["target_steps"])

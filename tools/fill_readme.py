@@ -75,7 +75,9 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) 
 
 def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     """Sentences on what the records took: how many transfers, seconds and minutes, and on what machine."""
-    trained, made, one = records[records["alpha"] == 1], manifest["versions"], records.iloc[0]
+    trained = records[(records["alpha"] == 1) & ~records["rewound"].astype(bool)]
+    made, one, steps = manifest["versions"], records.iloc[0], records["target_steps"].dropna()
+    told = f"{steps.min():g}" + (f" to {steps.max():g}" if steps.nunique() > 1 else "")
     free = len(records) - len(trained)
     also = f" and {free:,} interpolations of them that cost nothing, {len(records):,} records in all," if free else ""
     # a mask that came from the cache took no longer than a transfer without one
@@ -86,7 +88,7 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     return (
         f"The `{manifest['profile']}` profile is {len(trained):,} transfers{also} over {records['pair'].nunique()} pairs and "
         f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, "
-        f"{records['mask_steps'].max():g} for a mask and {one['target_steps']} on the target. "
+        f"{records['mask_steps'].max():g} for a mask and {told} on the target. "
         f"A transfer took {trained['seconds'].median():.1f} s (median){mask}, all notebooks together "
         f"{manifest['kernel_seconds'] / 60:.0f} minutes of one core, on {manifest['cores']} cores with Python "
         f"{made['python']} and torch {made['torch']}."

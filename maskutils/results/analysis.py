@@ -10,6 +10,7 @@ import numpy as np
 
 from maskutils.core.approaches import INTERPOLATED, every, the
 from maskutils.core.checks import known, needs
+from maskutils.core.storage import nothing, whole_network
 from maskutils.results import metrics
 from maskutils.results.records import at_density, on_grid
 
@@ -110,7 +111,7 @@ def hypervolumes(
     `REFERENCES`: accuracy "zero", "chance" of the pair, or "halfway" from chance to 1. Raises `BadSetting` for another.
     """
     corner = REFERENCES[known(reference, REFERENCES, "reference")]
-    rows = with_family(on_grid(records))
+    rows = with_family(on_grid(records if reading != "full" else of_one_network(records)))
     x, val_x = source_read(rows, reading, split), source_read(rows, reading, "val_")
     rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
     rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
@@ -158,17 +159,24 @@ def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     return rows[~layered & rows["protocol"].isin([a.name for a in serves])]
 
 
+def of_one_network(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of approaches that keep no second network, which answers for nothing if the task is unknown."""
+    return records[~records["protocol"].isin([a.name for a in every() if a.bits is whole_network])]
+
+
 def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     """Bits that each row stores for its added task; 0 with the task unknown, where one set of weights serves both tasks.
 
-    A mask through which the source is not read, as after interpolation, is not stored.
+    A mask through which the source is not read, as after interpolation, is not stored, and what is described as storing nothing stores
+    nothing, whatever records of old say.
     """
     if not task_known or "stored_bits" not in records:
         return pd.Series(np.nan if task_known else 0.0, records.index)
     unread = (
         records["protocol"].isin([a.name for a in every() if a.known == "masked"]) & records["source_acc_masked"].isna()
     )
-    return records["stored_bits"].astype(float).mask(unread, 0.0)
+    free = records["protocol"].isin([a.name for a in every() if a.bits is nothing])
+    return records["stored_bits"].astype(float).mask(unread | free, 0.0)
 
 
 def storage_front(records: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskutils.core.checks import known, needs
-from maskutils.results.analysis import CANDIDATE, DIGITS, choosable, source_read, stored_bits, trained
+from maskutils.results.analysis import CANDIDATE, DIGITS, choosable, of_one_network, source_read, stored_bits, trained
 from maskutils.results.records import on_grid
 from maskutils.results.statistics import over_seeds, t_interval
 
@@ -72,7 +72,7 @@ def recommend(
     is out of range, `Unmet` if nothing meets it.
     """
     need = Need(max_source_drop, min_target, max_bits)
-    rows = candidates(records, task_known, [without] if isinstance(without, str) else list(without))
+    rows = candidates(records, task_known, without)
     own = rows[rows["candidate"] == _Menu(rows).choose(need)]
     return pd.concat([own.iloc[0][CANDIDATE], _expectation(own)])
 
@@ -84,9 +84,10 @@ def equivalent(
 
     Told apart is what the 95 % t interval of its paired difference to the best, over seeds on validation, puts behind: in target
     accuracy for `max_source_drop`, in source drop for `min_target`. Columns: `CANDIDATE`, stored_bits, steps (of training), and difference,
-    low and high (in favour of the best, a fraction). Arguments and errors are those of `recommend`.
+    low and high (in favour of the best, a fraction). With fewer than three seeds nothing can be told, and the best stands alone.
+    Arguments and errors are those of `recommend`.
     """
-    rows = candidates(records, task_known, [without] if isinstance(without, str) else list(without))
+    rows = candidates(records, task_known, without)
     table = _Menu(rows).equivalent(Need(**need))
     named = rows.drop_duplicates("candidate").set_index("candidate")[CANDIDATE]
     return named.loc[table.index].join(table).reset_index(drop=True)
@@ -102,7 +103,7 @@ def stability(
     Arguments and errors are those of `recommend`.
     """
     rows, asked = (
-        candidates(records, task_known, [without] if isinstance(without, str) else list(without)),
+        candidates(records, task_known, without),
         Need(**need),
     )
     menu, random = _Menu(rows), np.random.default_rng(0)
@@ -117,11 +118,13 @@ def stability(
     return named.loc[share.index].assign(share=share).reset_index(drop=True)
 
 
-def candidates(records: pd.DataFrame, task_known: bool, without: Sequence[str] = ()) -> pd.DataFrame:
+def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[str] = ()) -> pd.DataFrame:
     """The rows of `records` to choose from, with columns candidate (a number), drop, val_drop (source accuracy lost), bits and steps."""
+    without = [without] if isinstance(without, str) else list(without)
     for name in without:
         known(name, {*records["approach"], *trained(records)}, "approach")
     rows = on_grid(records[records["approach"].isin(choosable(records))])
+    rows = rows if task_known else of_one_network(rows)
     rows = rows[
         ~(trained(rows).isin(without) | rows["approach"].isin(without))
     ]  # interpolation needs what training needs

@@ -70,7 +70,8 @@ def rewinding(records: pd.DataFrame) -> pd.DataFrame:
     validation in each way; and rewound minus interpolated, in points with the 95 % t interval over seeds. Families are in the
     order of `interpolated`. Empty if no record is rewound.
     """
-    rows = analysis.relative(records[records["native_of"].isna()])
+    records = records[records["native_of"].isna()]
+    rows = analysis.relative(records.assign(density=records["density"].astype(float).round(3)))
     rewound, ended = rows["rewound"].astype(bool), rows["alpha"] == 1
     rows = analysis.with_family(rows.assign(approach=rows["approach"].str.removesuffix(REWOUND)))
     rows = rows[rows["family"].isin(rows["family"][rewound])]
@@ -88,9 +89,12 @@ def rewinding(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best_on_validation(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each family's setting with the highest mean `val_harmonic`."""
+    """The rows of each family's setting with the highest mean `val_harmonic`, of those tried on as many pairs as any of it."""
     rows = rows.assign(candidate=rows.groupby(analysis.CANDIDATE, dropna=False).ngroup())
-    means = rows.groupby(["family", "candidate"])["val_harmonic"].mean().dropna().reset_index()
+    groups = rows.groupby(["family", "candidate"])
+    pairs = groups["pair"].nunique()
+    everywhere = pairs == pairs.groupby("family").transform("max")
+    means = groups["val_harmonic"].mean()[everywhere].dropna().reset_index()
     best = means.loc[means.groupby("family")["val_harmonic"].idxmax(), "candidate"]
     return rows[rows["candidate"].isin(best)]
 
@@ -99,6 +103,8 @@ def detectable(volumes: pd.DataFrame, opponent: str) -> str:
     """A sentence on the smallest difference to `opponent` in hypervolume that the seeds of `volumes` can show."""
     others = sorted(set(volumes["family"]) - {opponent})
     rows = statistics.paired(volumes, "hypervolume", others, opponent)
+    if rows["sd"].isna().all():
+        return f"With fewer than {statistics.LEAST} seeds, or {opponent} alone, no difference can be told."
     n, sd = int(rows["n"].max()), rows["sd"].median()
     effect = statistics.smallest_effect(n)
     return (

@@ -3,12 +3,13 @@
 Families and settings are chosen on validation and reported on test, as everywhere in `results`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from maskutils.core.approaches import every, find, names, the
 from maskutils.core.checks import needs
-from maskutils.core.storage import nothing, whole_network
+from maskutils.core.storage import whole_network
 from maskutils.results.analysis import CANDIDATE, hypervolumes, source_read, stored_bits, trained
 from maskutils.results.records import of_masks, on_grid
 from maskutils.results.statistics import LEAST, by_pair, paired
@@ -123,8 +124,7 @@ def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows, about = on_grid(records), {a.label or a.name: a for a in every()}
     learnt = of_masks(rows) & rows["method"].isin(names("mask")) & (rows["alpha"] == 1)
     rival = [k for k, a in about.items() if a.kind in ("baseline", "reference") and a.choosable and not a.learns_mask]
-    free, whole = ([a.name for a in every() if a.bits is bits] for bits in (nothing, whole_network))
-    bits = stored_bits(rows).mask(rows["protocol"].isin(free), 0.0)
+    whole, bits = [a.name for a in every() if a.bits is whole_network], stored_bits(rows)
     rows = rows.assign(
         bits=bits,
         mask=learnt,
@@ -159,6 +159,8 @@ def _kbit(setting: pd.Series) -> str:
 
 
 def _verb(row: pd.Series) -> str:
+    if math.isnan(row["low"]):
+        return "cannot be told"
     return "leads" if row["low"] > 0 else "trails" if row["high"] < 0 else "is level"
 
 
@@ -170,7 +172,9 @@ def _size(row: pd.Series) -> str:
 
 def _versus(row: pd.Series, whom: str) -> str:
     """What a row of `paired` says, from the verb on."""
-    if (verb := _verb(row)) == "is level":
+    if (verb := _verb(row)) == "cannot be told":
+        return f"{verb} from {whom}, for they share fewer than {LEAST} seeds"
+    if verb == "is level":
         return f"{verb} with {whom} at {interval(row['difference'], row['low'], row['high'], '+')} points"
     return f"{verb} {whom} by {_size(row)} points"
 

@@ -1,5 +1,6 @@
 """The learning rate and the number of steps of each approach, tuned on validation: how they are ranked, kept and read."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -39,9 +40,12 @@ def ranked(records: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values(order, ascending=[True, True, True, False, True, True]).reset_index(drop=True)
 
 
-def write_rates(table: pd.DataFrame, pair: str) -> None:
-    """Write a table of `ranked` as results/tuning/rates-<pair>.csv."""
-    write_atomically(_folder() / f"rates-{pair}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+def write_rates(table: pd.DataFrame) -> None:
+    """Write a table of `ranked`, of one pair and model, as results/tuning/rates-<model>-<pair>.csv."""
+    name = "-".join(re.sub(r"[^\w.+-]+", "_", str(table[of].iloc[0])).strip("_") for of in ("model", "pair"))
+    write_atomically(
+        paths.results_dir("tuning") / f"rates-{name}.csv", table.to_csv(index=False, float_format="%.6g").encode()
+    )
 
 
 def chosen(pair: str, model: str, approach: str, steps: int) -> tuple[float, int]:
@@ -55,7 +59,7 @@ def chosen(pair: str, model: str, approach: str, steps: int) -> tuple[float, int
     if own.empty:
         raise BadSetting(
             f"no learning rate was tuned for {approach} with {model} on {pair} and at most {steps} steps; run "
-            "`maskutils reproduce --profile tuning`, or set tuned = False to use target_lr"
+            "`maskutils reproduce --profile tuning` with it, or set tuned = False to use target_lr and target_steps"
         )
     best = own.iloc[0]
     return float(best["target_lr"]), int(best["target_steps"])
@@ -65,7 +69,3 @@ def chosen(pair: str, model: str, approach: str, steps: int) -> tuple[float, int
 def _load(stamped: tuple[tuple[Path, int], ...]) -> pd.DataFrame:
     tables = [pd.read_csv(file) for file, _ in stamped]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=SETTING)
-
-
-def _folder() -> Path:
-    return paths.results_dir("tuning")

@@ -44,7 +44,7 @@ def masks_win_at_equal_bits(records: pd.DataFrame) -> tuple[bool, str]:
 
 def _best_rival(mask: pd.Series, others: pd.DataFrame) -> int | None:
     """The one of `others` with the best target of those that store no more bits than `mask` and lose no more of the source."""
-    met = others[(others["bits"] <= mask["bits"]) & (others["drop"] <= mask["drop"])]
+    met = others[(others["bits"] <= mask["bits"]) & (others["drop"] <= max(mask["drop"], 0.0))]
     return None if met.empty else int(met["target"].idxmax())
 
 
@@ -65,7 +65,7 @@ def masks_reach_two_networks(records: pd.DataFrame) -> tuple[bool, str]:
 def _candidates(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows with the task known, and for each setting tried on every pair its description and validation means."""
     rows = choice.candidates(records, task_known=True)
-    learnt = of_masks(rows) & rows["method"].isin(names("mask"))
+    learnt = of_masks(rows) & rows["method"].isin(names("mask")) & (rows["alpha"] == 1)  # read through the mask
     groups = rows.assign(learnt=learnt).groupby("candidate")
     means = groups[["approach", "protocol", "learnt", *analysis.CANDIDATE[1:]]].first()
     means = means.join(groups.agg(bits=("bits", "mean"), drop=("val_drop", "mean"), target=("val_target_acc", "mean")))

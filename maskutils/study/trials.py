@@ -82,7 +82,13 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
         path, lambda: _measure(setup, trial, seed, splits), lambda rows, p: write_json(p, rows), read_json
     )
     for row in rows:
-        if trial.protocol == the("free") and row["alpha"] == 1 and not setup.tuned and "test" in splits:
+        if (
+            trial.protocol == the("free")
+            and row["alpha"] == 1
+            and not row["rewound"]
+            and not setup.tuned
+            and "test" in splits
+        ):
             _warn_if_guessing(setup, row["val_target_acc"], row["target_classes"])
     return rows
 
@@ -99,7 +105,7 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
     given: dict[str, Any] = dict(trial.knobs)
     begun = time.perf_counter()
     before = source_network(setup, seed)
-    dense = _dense(setup, seed)
+    dense = _dense(setup, seed, tuple(splits))
     about, mask = described(trial.protocol), None
     if "importance" in about.needs:
         given["importance"] = source_importance(setup, trial.protocol, trial.method, seed)
@@ -121,6 +127,7 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
     row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
     row |= _about(setup) | {"stored_bits": about.bits(kept(before, after, mask, **{**about.knobs, **trial.knobs}))}
     row["mask_steps"] = setup.mask_steps if trial.learns_mask else None
+    row["target_steps"] = setup.target_steps if about.trains else None
     rows = []
     for at, model in _ends(setup, before, after, history or [], path):
         readings: dict[str, Any] = {}
@@ -170,10 +177,10 @@ def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:
 
 
 @lru_cache(maxsize=64)
-def _dense(setup: Setup, seed: int) -> dict[str, float]:
-    """Source accuracy of the source network itself, on test and val."""
+def _dense(setup: Setup, seed: int, splits: tuple[str, ...]) -> dict[str, float]:
+    """Source accuracy of the source network itself on each of `splits`."""
     network, source = source_network(setup, seed), source_pair(setup, seed).source
-    return {split: evaluate(network, getattr(source, split)) for split in ("test", "val")}
+    return {split: evaluate(network, getattr(source, split)) for split in splits}
 
 
 def _training(history: list[dict[str, float]]) -> dict[str, Any]:
@@ -184,7 +191,8 @@ def _training(history: list[dict[str, float]]) -> dict[str, Any]:
 
 def _about(setup: Setup) -> dict[str, Any]:
     """Settings, provenance and peak memory (MB of this process, or of its GPU: on Linux since the transfer began, elsewhere so far)."""
-    about = setup.model_dump(mode="json", exclude={"pair", "model", "per_layer", "seeds", "densities", "alphas"})
+    known = {"pair", "model", "per_layer", "seeds", "densities", "alphas", "tuned"}
+    about = setup.model_dump(mode="json", exclude=known)
     about |= {"images": str(setup.images), "compute": str(setup.compute)}
     about |= {"peak_mb": round(peak_bytes() / 2**20), "threads": torch.get_num_threads(), "commit": git_commit()}
     return about | versions()
