@@ -522,7 +522,7 @@ def test_areas_of_rates_as_worked_by_hand():
     about = {"pair": "p", "model": "m", "target_steps": 9, "seed": 0, "val_source_acc_before": 1.0, "alpha": 1.0}
     about |= {"source_classes": 10, "target_classes": 10}
     table = pd.DataFrame(
-        about | {"approach": name, "target_lr": lr, "val_source_acc_full": s, "val_source_acc_masked": None, "val_target_acc": t}
+        about | {"approach": name, "protocol": name, "target_lr": lr, "val_source_acc_full": s, "val_source_acc_masked": None, "val_target_acc": t}
         for name in ("ewc", "two_networks")
         for lr, s, t in rows
     )  # fmt: skip

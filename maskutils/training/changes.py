@@ -185,7 +185,7 @@ def _target_gradient(t: Transfer, loss: Callable[[Tensor, Tensor], Tensor]) -> T
 
 def _shared(model: nn.Module) -> Tensors:
     """The parameters that both tasks use, tied ones once: all, or all but the heads where each task has its own."""
-    heads = tuple(f"{head_name(model)}." for _ in own_head(model))
+    heads = (f"{head_name(model)}.",) if own_head(model) else ()
     return {n: p.detach() for n, p in model.named_parameters() if not n.startswith(heads)}
 
 
