@@ -255,7 +255,10 @@ def test_records_that_do_not_say_what_is_stored_have_no_storage_front():
 
 def test_with_the_task_unknown_nothing_is_stored():
     assert analysis.stored_bits(make({"stored_bits": 7.0}), task_known=False).tolist() == [0]
-    assert math.isnan(analysis.stored_bits(make({})).item())
+    assert math.isnan(analysis.stored_bits(make({"protocol": "two_networks"})).item())
+    assert analysis.stored_bits(make({"stored_bits": 7.0})).tolist() == [
+        0
+    ]  # fine-tuning is one set of weights, whatever it says
 
 
 def test_a_mask_that_is_not_read_is_not_stored():
@@ -282,3 +285,9 @@ def test_settings_are_ranked_by_their_masks_after_those_that_cost_too_much():
     assert ranked["setting"].tolist() == ["c", "b", "a"]
     assert ranked["cost"].tolist() == pytest.approx([0.02, 0.01, 0.05])
     assert ranked["affordable"].tolist() == [True, True, False]
+
+
+def test_a_second_network_answers_for_nothing_with_the_task_unknown():
+    rows = make(at(0.5, 0.9), at(0.5, 0.9, protocol="two_networks"))
+    assert set(analysis.hypervolumes(rows)["family"]) == {"wise_ft"}
+    assert set(analysis.hypervolumes(rows, "known")["family"]) == {"wise_ft", "two_networks"}

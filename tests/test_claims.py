@@ -81,6 +81,7 @@ CASES = [
     ("masks_win_at_equal_bits", [MASK, NONE], True),
     ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"target_acc": 0.89}], True),
     ("masks_win_at_equal_bits", [MASK, NONE, NEAR], False),
+    ("masks_win_at_equal_bits", [MASK | {"source_acc_masked": 0.99}, NONE, NEAR], False),  # to gain on the source is no way out
     ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"stored_bits": 101}], True),  # the rival stores more
     ("masks_win_at_equal_bits", [MASK, NONE, stored(0, at(0.9, 0.95, "ewc", strength=1))], True),  # the rival loses more
     ("masks_win_at_equal_bits", [MASK | {"target_acc": 0.3001}, NONE], False),  # ahead, but not in every seed
@@ -110,6 +111,7 @@ CASES = [
     ("learnt_masks_beat_their_controls_through_the_mask", [mask("gumbel_sigmoid", 0.8, 0.9, 0.401, noise=0.002), *CONTROLS], False),
     ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.8, 0.9), *CONTROLS], True),
     ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.4, 0.9), *CONTROLS], False),
+    ("learnt_masks_beat_magnitude_through_the_mask", [mask("gumbel_sigmoid", 0.5, 0.9, noise=0), LARGEST | {"noise": 0}], True),
     ("learnt_masks_beat_random_with_the_full_network", [mask("gumbel_sigmoid", 0.801, 0.9), *MENDED], False),
     ("learnt_masks_beat_magnitude_through_the_mask", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST], True),
     ("learnt_masks_beat_magnitude_through_the_mask", [mask("gumbel_sigmoid", 0.8, 0.9, 0.3), LARGEST], False),
@@ -277,6 +279,13 @@ def test_a_mask_is_compared_with_its_best_rival_in_numbers():
     assert evidence.startswith("0 of 1 settings of masks lead on validation. The largest lead: ")
     assert "gumbel_sigmoid (density 0.1; 0 kbit, source lost 0.0, target 90.0) against bias_only (0 kbit, " in evidence
     assert "target 95.0): -5.0 [-5.0, -5.0] points on the target (95 % intervals of 3 seeds)" in evidence
+
+
+def test_an_interpolated_mask_is_no_mask_that_is_read():
+    evidence = rivals.masks_win_at_equal_bits(
+        make(MASK, NONE, MASK | {"alpha": 0.5, "source_acc_masked": float("nan")})
+    ).evidence
+    assert evidence.startswith("1 of 1 settings of masks")
 
 
 def test_records_that_do_not_say_what_is_stored_tell_nothing_of_equal_bits():

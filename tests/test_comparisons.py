@@ -76,3 +76,9 @@ def test_rewinding_is_set_beside_interpolation_at_the_best_setting_of_each():
     assert row["rewound - interpolated (points)"].startswith(f"{row['rewound'] - row['interpolated']:+.0f}"[:2])
     assert row["seeds"] == 3
     assert comparisons.rewinding(make(at(0.5, 0.9))).empty
+
+
+def test_where_no_difference_can_be_told_the_sentence_says_so():
+    volumes = pd.DataFrame({"family": ["ewc", "wise_ft"], "pair": "a", "seed": 0, "hypervolume": [0.5, 0.4]})
+    for table in (volumes, volumes[1:]):
+        assert comparisons.detectable(table, "wise_ft").endswith("no difference can be told.")

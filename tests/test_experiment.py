@@ -521,9 +521,10 @@ def test_areas_of_rates_as_worked_by_hand():
     rows = [(0.1, 0.5, 0.9), (0.1, 1.0, 0.4), (0.2, 0.6, 0.6)]  # rate, source and target on validation
     about = {"pair": "p", "model": "m", "target_steps": 9, "seed": 0, "val_source_acc_before": 1.0, "alpha": 1.0}
     about |= {"source_classes": 10, "target_classes": 10}
+    named = [{"approach": name, "protocol": name} for name in ("ewc", "two_networks")]
     table = pd.DataFrame(
-        about | {"approach": name, "protocol": name, "target_lr": lr, "val_source_acc_full": s, "val_source_acc_masked": None, "val_target_acc": t}
-        for name in ("ewc", "two_networks")
+        about | name | {"target_lr": lr, "val_source_acc_full": s, "val_source_acc_masked": None, "val_target_acc": t}
+        for name in named
         for lr, s, t in rows
     )  # fmt: skip
     found = rates.ranked(table).set_index(["approach", "target_lr"])
