@@ -530,5 +530,9 @@ def test_areas_of_rates_as_worked_by_hand():
     found = rates.ranked(table).set_index(["approach", "target_lr"])
     assert found.loc[("ewc", 0.1), "area_unknown"] == pytest.approx((0.9 * 0.3 + 0.4 * 0.5) / 0.81)
     assert found.loc[("ewc", 0.2), "area"] == pytest.approx(0.5 * 0.5 / 0.81, abs=1e-6)
-    assert found.loc[("two_networks", 0.1), "area_known"] == pytest.approx(0.8 / 0.9)  # the source stays as it was
+    assert found.loc[("ewc", 0.1), "area"] == pytest.approx((0.9 * 0.3 + 0.4 * 0.5) / 0.81, abs=1e-6)
+    two = found.loc[("two_networks", 0.1)]
+    assert (
+        two["area"] == pytest.approx(two["area_known"], abs=1e-6) == pytest.approx(0.8 / 0.9)
+    )  # the source stays as it was
     assert list(found.loc["ewc"].index) == [0.1, 0.2]

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from maskutils.core import paths
+from maskutils.core.approaches import every
 from maskutils.core.checks import BadSetting, needs
 from maskutils.core.files import write_atomically
 from maskutils.results.analysis import chance, source_read
@@ -20,9 +21,9 @@ AREAS = {"area_unknown": "full", "area_known": "known"}  # and the readings of t
 def ranked(records: pd.DataFrame) -> pd.DataFrame:
     """Each approach's settings in a table of `experiment.tune_rates`, best first: `SETTING`, area_unknown, area_known, area and n.
 
-    The areas are hypervolumes on validation, in [0, 1], of one value of the knob with its interpolations: with the task unknown,
-    with the task known, and the mean of both, by which settings are ranked. Equal ones are in order of steps, then of the rate.
-    They are means over n seeds.
+    The areas are hypervolumes on validation, in [0, 1], of one value of the knob with its interpolations, means over n seeds: with
+    the task unknown and with the task known. Settings are ranked by `area`, the mean of both. What can be taken off, and two networks,
+    are made for the task known and ranked by that alone. Equal ones are in order of steps, then of the rate.
     """
     rows = records.assign(source=chance(records, "source"), target=chance(records, "target"))
     rows = rows.assign(**{area: source_read(records, reading, "val_") for area, reading in AREAS.items()})
@@ -35,7 +36,9 @@ def ranked(records: pd.DataFrame) -> pd.DataFrame:
     each = rows.groupby([*SETTING, "seed"])[["source", "target", "val_target_acc", *AREAS]].apply(areas)
     by_setting = each.groupby(SETTING)
     found = by_setting.mean().assign(n=by_setting.size()).reset_index()
-    found.insert(found.columns.get_loc("n"), "area", found[list(AREAS)].mean(axis=1).round(6))
+    off = found["approach"].isin([a.name for a in every() if a.known == "intact"])
+    area = found[list(AREAS)].mean(axis=1).mask(off, found["area_known"]).round(6)
+    found.insert(found.columns.get_loc("n"), "area", area)
     order = ["pair", "model", "approach", "area", "target_steps", "target_lr"]
     return found.sort_values(order, ascending=[True, True, True, False, True, True]).reset_index(drop=True)
 

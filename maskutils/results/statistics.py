@@ -130,8 +130,9 @@ def random_effects(
     if len(pairs) < 2:
         return np.nan, np.nan, np.nan
     variance = (pairs["var"] / pairs["count"]).clip(lower=1e-8)  # a hundredth of a point: no pair counts without limit
-    effects = combine_effects(pairs["mean"].to_numpy(), variance.to_numpy(), method_re="chi2", use_t=True)
-    low, high = effects.conf_int(use_t=True)[3]  # of the random-effects mean by Hartung and Knapp
+    with np.errstate(invalid="ignore"):  # the interval is nan where the pairs agree to the last bit
+        effects = combine_effects(pairs["mean"].to_numpy(), variance.to_numpy(), method_re="chi2", use_t=True)
+        low, high = effects.conf_int(use_t=True)[3]  # of the random-effects mean by Hartung and Knapp
     return float(effects.mean_effect_re), float(low), float(high)
 
 
