@@ -84,6 +84,10 @@ NAMES = {
     "choices",
     "families",
     "families_known",
+    "storage",
+    "budgets",
+    "rewinding",
+    "detectable",
     "verdicts",
     "cost",
     "convergence",
@@ -103,5 +107,5 @@ def test_the_readme_has_every_block_for_records_with_baselines(results):
 def test_the_readme_says_what_records_without_baselines_do_not_hold(results):
     blocks = blocks_of(results, *BASE)
     assert set(blocks) == NAMES
-    for name in ("baselines", "families", "families_known"):
-        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `study` do."
+    for name in readme.COMPARED:
+        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `default` do."

@@ -9,13 +9,16 @@ import pandas as pd
 from maskutils.core import paths
 from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
-from maskutils.results import analysis, report
+from maskutils.results import analysis, comparisons, report
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
 from maskutils.results.records import load_records
 
 ROOT = paths.PACKAGE.parent
 FILES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+
+
+COMPARED = ("baselines", "families", "families_known", "storage", "budgets", "rewinding", "detectable")
 
 
 def fill_readme(text: str, blocks: Mapping[str, str]) -> str:
@@ -48,7 +51,7 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
     return texts
 
 
-def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
+def readme_blocks(profile: str = "default", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
     """The blocks by name, from the committed records and manifest of `profile`.
 
     Each profile in `beside` has a block of its own name with its findings. A block whose records are missing says so.
@@ -64,12 +67,15 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) 
         "convergence": report.convergence(records),
     } | {name: report.tradeoff_findings(load_records(name)) for name in beside}
     if the("yardstick") not in set(records["approach"]):
-        none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
-        return blocks | dict.fromkeys(("baselines", "families", "families_known"), none)
+        none = f"The records of `{profile}` hold no baselines with their interpolations; those of `default` do."
+        return blocks | dict.fromkeys(COMPARED, none)
     tables = {"baselines": report.best_settings(records)}
     for name, reading in {"families": "full", "families_known": "known"}.items():
         areas = report.plain(analysis.hypervolumes(records, reading))
         tables[name] = report.against(areas, the("yardstick"))
+    tables |= {"storage": comparisons.storage(records), "budgets": comparisons.budgets(records)}
+    tables["rewinding"] = comparisons.rewinding(records)
+    blocks["detectable"] = comparisons.detectable(analysis.hypervolumes(records), the("yardstick"))
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
 
 
