@@ -59,7 +59,7 @@ def areas(records: pd.DataFrame, reading: str) -> Areas:
 
 
 def task_unknown(full: Areas) -> str:
-    """Which opponents cover more than every mask, and by how much; and the best learnt mask beside the yardstick."""
+    """Which opponents cover more than every mask, or else than the best learnt one, and by how much; and that one beside the yardstick."""
     masks, yardstick = full.there(names("mask", "control")), the("yardstick")
     rivals = full.there([a.name for a in every() if a.opponent and a.kind != "control"])
     if not full.best(names("mask")) or not rivals:
@@ -67,21 +67,24 @@ def task_unknown(full: Areas) -> str:
     mean = full.test.groupby("family")["hypervolume"].mean()
     over = [r for r in sorted(rivals, key=mean.get, reverse=True) if (full.minus(masks, r)["high"] < 0).all()]
     top = mean[masks].idxmax()
-    said = f"**Task unknown: no opponent leads every mask.** Opponents: {_listed(map(_called, rivals))}."
+    said = f"**Task unknown: no opponent leads the masks.** Opponents: {_listed(map(_called, rivals))}."
+    best = full.best(names("mask"))
+    ahead = {r: row for r in rivals if (row := full.minus([r], best).iloc[0])["low"] > 0}
+    if ahead:
+        by = _listed(f"{_called(r)} by {_size(row)} points" for r, row in ahead.items())
+        said = f"**Task unknown: masks trail.** The best learnt mask, {_called(best)}, trails {by}."
     if over:
         by = _listed([_size(full.minus([r], top).iloc[0]) for r in over])
         who = f"{_listed(map(_called, over))} {'lead' if len(over) > 1 else 'leads'} every mask, learnt or not."
         lead = f"The lead over the strongest mask, {_called(top)}, is {by} points."
         said = f"**Task unknown: masks lose.** {who} {lead}"
-    return said + (f" {_beside(full, yardstick)}" if yardstick in rivals else "")
+    who = "It" if ahead and not over else f"The best learnt mask, {_called(best)},"
+    return said + (f" {who} {_beside(full, best, yardstick)}" if yardstick in rivals else "")
 
 
-def _beside(full: Areas, yardstick: str) -> str:
-    """A sentence on the best learnt mask against `yardstick`, and one on the pairs of domains where that comes from."""
-    best = full.best(names("mask"))
-    said = (
-        f"The best learnt mask, {_called(best)}, {_versus(full.minus([best], yardstick).iloc[0], _called(yardstick))}."
-    )
+def _beside(full: Areas, best: str, yardstick: str) -> str:
+    """What is to be said of the mask `best` against `yardstick`, from the verb on, and on which pairs of domains."""
+    said = f"{_versus(full.minus([best], yardstick).iloc[0], _called(yardstick))}."
     on = 100 * by_pair(full.test, "hypervolume", best, yardstick)
     if len(on) < 2:
         return said
