@@ -137,15 +137,16 @@ def storage(records: pd.DataFrame) -> Figure:
 def storage_fronts(table: pd.DataFrame, families: Sequence[str] = ()) -> Figure:
     """Mean accuracy of both tasks, the task known, against bits stored: a curve through the best settings of each family.
 
-    `table` is that of `analysis.storage_front`; without `families`, those with a setting on its front.
+    `table` is that of `analysis.storage_front`; without `families`, those that store something, and the one that does best without.
     """
-    shown = in_order(families or table.loc[table["front"], "family"].unique())
-    figure, axis = plt.subplots(figsize=(7, 4))
-    for name in shown:
-        own = table[table["family"] == name].sort_values("stored_bits")
+    stores = table[table["stored_bits"] > 0]
+    none = table[~table["family"].isin(stores["family"])].sort_values("both").tail(1)
+    figure, axis = plt.subplots(figsize=(7, 4.5))
+    for name in in_order(families or {*stores["family"], *none["family"]}):
+        own = pd.concat([stores, none]).query("family == @name").sort_values("stored_bits")
         axis.plot(own["stored_bits"] / 1e3, 100 * own["both"], label=name, **look(name))
     axis.set(xlabel="stored for the second task (kbit, left is better)", ylabel="mean of both tasks, task known (%)")
-    axis.set_xscale("symlog")
+    axis.set_xscale("symlog", linthresh=5)
     axis.legend(**BESIDE)
     return figure
 

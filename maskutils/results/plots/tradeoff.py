@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maskutils.core.approaches import every, names, the
-from maskutils.results.analysis import CANDIDATE
+from maskutils.results.analysis import CANDIDATE, of_one_network, source_read
 from maskutils.results.metrics import pareto_front
 from maskutils.results.plots.style import PAIR_ORDER, PANELS, in_order, legend, look, ordered, short, styled, within
 from maskutils.results.records import of_masks, on_grid, summarise
@@ -22,7 +22,8 @@ def tradeoff(records: pd.DataFrame, title: str = "") -> Figure:
     """Source accuracy after the transfer against target accuracy, averaged over pairs: the headline, a panel for each reading.
 
     A solid curve is a mask over its densities, with 95 % intervals over seeds. A dotted one is a method without masks over
-    its own knob. Letters are references. The dashed lines cross at the ideal: nothing forgotten, target as with fine-tuning.
+    its own knob. Letters are references; with the task known, a change is taken off and a second network is loaded.
+    The dashed lines cross at the ideal: nothing forgotten, target as with fine-tuning.
     """
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
     for axis, (reading, label) in zip(axes, PANELS.items(), strict=True):
@@ -60,9 +61,12 @@ def _in_tradeoff(records: pd.DataFrame) -> pd.DataFrame:
 def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
     records = _in_tradeoff(records)
     references, free = records[records["approach"].isin(names("reference"))], the("free")
-    summary = summarise(references, ["approach"]).set_index("approach")
+    full = reading == "source_acc_full"
+    references = of_one_network(references) if full else references
+    references = references.assign(source=source_read(references, "full" if full else "known"))
+    summary = summarise(references, ["approach"], ["source", "source_acc_before", "target_acc"]).set_index("approach")
     for name in in_order(summary.index):
-        x, y = 100 * summary.loc[name, ["source_acc_full", "target_acc"]]
+        x, y = 100 * summary.loc[name, ["source", "target_acc"]]
         axis.plot(x, y, **look(name), markersize=9, linestyle="", zorder=4)
     if free in summary.index:
         ideal: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 0.8, "alpha": 0.5}
@@ -73,7 +77,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
         axis.plot(at[reading], at["target_acc"], **style, markersize=5, linewidth=1.5, zorder=3)
         bars = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
         axis.errorbar(at[reading], at["target_acc"], at["target_acc_ci"], at[f"{reading}_ci"], **bars)
-    if reading == "source_acc_full":  # baselines have no mask to be read through
+    if full:  # baselines have no mask to be read through
         for name, curve in _opponents(records):
             style = look(name) | {"linestyle": ":", "markersize": 5}
             axis.plot(100 * curve["source_acc_full"], 100 * curve["target_acc"], **style, zorder=3)
