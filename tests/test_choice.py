@@ -162,6 +162,12 @@ def test_of_equal_bits_the_one_with_fewer_steps_is_taken_and_then_the_better():
     assert choice.recommend(make(*long, *same), **KNOWN)["approach"] == "snip"
 
 
+def test_a_wide_interval_of_few_seeds_excuses_no_large_difference():
+    far = stored(1, [0.95, 0.6, 0.85], "magnitude")  # 0.05 behind on average, in an interval that holds 0
+    table = choice.equivalent(make(*stored(1000, [0.9, 0.8, 0.85]), *far), **KNOWN)
+    assert table["approach"].tolist() == ["snip"]
+
+
 def test_with_one_seed_nothing_is_equivalent_to_the_best():
     rows = stored(1000, [0.9]) + stored(100, [0.9], "magnitude")
     assert len(choice.equivalent(make(*rows), **KNOWN)) == 1

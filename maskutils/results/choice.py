@@ -17,6 +17,8 @@ from maskutils.results.statistics import over_seeds, t_interval
 with needs("study"):
     import pandas as pd
 
+CLOSE = 0.01  # accuracy that a setting may lie behind the best and still be taken for storing less
+
 
 class Unmet(ValueError):
     """No approach meets a reader's need; `nearest` says what comes nearest to it."""
@@ -84,7 +86,8 @@ def equivalent(
 
     Told apart is what the 95 % t interval of its paired difference to the best, over seeds on validation, puts behind: in target
     accuracy for `max_source_drop`, in source drop for `min_target`. Columns: `CANDIDATE`, stored_bits, steps (of training), and difference,
-    low and high (in favour of the best, a fraction). With fewer than three seeds nothing can be told, and the best stands alone.
+    low and high (in favour of the best, a fraction). Of few seeds the interval is wide, so the mean must also lie within `CLOSE` of
+    the best. With fewer than three seeds nothing can be told, and the best stands alone.
     Arguments and errors are those of `recommend`.
     """
     rows = candidates(records, task_known, without)
@@ -164,7 +167,7 @@ class _Menu:
         low, high = (end.round(DIGITS) for end in t_interval(behind.to_numpy()))
         table = pd.DataFrame({"stored_bits": self.bits.loc[ranked], "steps": self.steps.loc[ranked]})
         table = table.assign(difference=behind.mean(axis=1), low=low, high=high)
-        same = table["low"] <= 0
+        same = (table["low"] <= 0) & (table["difference"].round(DIGITS) <= CLOSE)
         same.iloc[0] = True
         about = table["stored_bits"].map(lambda bits: float(f"{bits:.2g}"))
         return table[same].assign(about=about).sort_values(["about", "steps"], kind="stable").drop(columns="about")
