@@ -89,15 +89,17 @@ def weights(t: Transfer) -> list:
     return [layer.weight.tolist() for layer in t.model]
 
 
-def test_sparse_change_retrains_the_largest_changes_from_the_source_and_rounds_them_to_float16():
+def test_sparse_change_goes_on_with_the_largest_changes_alone_and_rounds_them_to_float16():
     by = {name: [[0.1, 0.2], [0.3, 0.4]] for name in TAU}
     t = scripted(TAU, by)
     with pytest.warns(UserWarning, match="held weights were changed"):  # the script moves all
         history = changes.sparse_change(t, density=3 / 8)  # |tau| of 1, 0.5 and 0.5
-    a, b = (float(torch.tensor(v).half()) for v in (0.1, 0.4))
-    expected = [[[1 + a, 2.0], [3.0, 4.0]], [[5 + a, 6.0], [7.0, 8 + b]]]
+    a, b, c = (
+        float(torch.tensor(v).half()) for v in (0.5 + 0.1, -1 + 0.1, -0.5 + 0.4)
+    )  # what was cut to, and the second half
+    expected = [[[1 + a, 2.0], [3.0, 4.0]], [[5 + b, 6.0], [7.0, 8 + c]]]
     assert weights(t) == [torch.tensor(e).tolist() for e in expected]
-    assert torch.tensor(1.1).item() != torch.tensor(1 + a).item()
+    assert torch.tensor(1.6).item() != torch.tensor(1 + a).item()
     assert [s["steps"] for s in t.seen] == [4, 5]
     assert t.seen[1]["seed"] != t.training.seed
     assert [row["step"] for row in history] == [4, 9]

@@ -228,11 +228,11 @@ def test_mixed_precision_learns_and_keeps_scores_and_weights_in_float32():
     assert any((mask.scores[n] != full.scores[n]).any() for n in mask.scores), "nothing was computed in bf16"
 
 
-def test_a_mask_costs_one_bit_a_weight_on_disk(tmp_path):
+def test_a_mask_costs_its_entropy_on_disk(tmp_path):
     model = build_model("resnet18", 10, 3, 32)
     mask = learn_mask(model, data(), "magnitude", density=0.1)
     mask.save(tmp_path / "mask.safetensors")
-    assert (tmp_path / "mask.safetensors").stat().st_size == pytest.approx(mask.size / 8, rel=0.01)
+    assert (tmp_path / "mask.safetensors").stat().st_size < 0.55 * mask.size / 8  # 0.47 bits a weight at density 0.1
 
 
 def test_weights_that_are_sharded_over_processes_are_refused():

@@ -50,6 +50,7 @@ def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") 
     if known(reading, SOURCE_READINGS, "reading") != "known":
         return full if reading == "full" else masked
     intact = records["protocol"].isin([a.name for a in every() if a.known == "intact"])
+    masked = masked.astype(float)  # a column of None alone holds objects
     return masked.fillna(full).mask(intact, records[f"{prefix}source_acc_before"])
 
 
