@@ -22,9 +22,10 @@ from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import DamagedFile, file_digest, write_atomically
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Loading, Pair
+from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
-from maskutils.masks.rankings import RANKINGS, Scores, fisher_information
+from maskutils.masks.rankings import RANKINGS, Scores
 from maskutils.models.networks import build_model, check_head_fits, pretrained_transform
 from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
