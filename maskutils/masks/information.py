@@ -1,7 +1,7 @@
 """The Fisher information of every parameter: image by image in small networks, a batch at a time in large ones."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,8 @@ def _known(layer: nn.Module) -> bool:
 def _inputs(layer: nn.Module, x: Tensor) -> Tensor:
     """What multiplies the gradient of the outputs: (N, groups, inputs, places), the patches of a convolution; or normalised values."""
     if isinstance(layer, nn.Conv2d):
-        x = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        padding = cast(tuple[int, ...], layer.padding)
+        x = F.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
         return x.view(len(x), layer.groups, -1, x.shape[-1])
     if isinstance(layer, nn.Linear):
         return x.reshape(len(x), 1, -1, x.shape[-1]).mT

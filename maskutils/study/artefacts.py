@@ -31,7 +31,7 @@ from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
 from maskutils.study.setup import Setup
-from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
+from maskutils.training.learn import learn_mask, learn_subnetwork, learns_density, mask_batch, unusual
 from maskutils.training.loop import fit
 
 T = TypeVar("T")
@@ -96,8 +96,10 @@ def source_subnetwork(
         return model, source_mask(setup, base, seed, density, **options).shuffled(seed)
     cls = LAYERS.get(method)
     trains_weights = cls is not None and cls.trains_weights
-    if cls is not None and cls.learns_density and density is not None:
+    if cls is not None and density is not None and learns_density(model, method):
         options["density"] = density
+        if setup.per_layer and not cls.learns_density:
+            options["per_layer"] = True
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
     settings = _to_learn(setup, seed) | options
 
