@@ -1,6 +1,7 @@
 """Masks of large networks: from the order of a ranking down to one density, with the smallest layers kept whole."""
 
 import pytest
+import torch
 from networks import easy, with_norm
 from torch import nn
 
@@ -12,21 +13,22 @@ from maskutils.masks.selection import kept_whole
 from maskutils.models import sizes
 from maskutils.models.networks import build_model
 from maskutils.training import annealing
-from maskutils.training.annealing import Annealing, density_at
+from maskutils.training.annealing import Annealing, density_at, learns_density
 from maskutils.training.evaluation import evaluate
-from maskutils.training.learn import learn_mask, learn_subnetwork, learns_density
+from maskutils.training.learn import learn_mask, learn_subnetwork
 from maskutils.training.loop import fit
 
 METHODS = [name for name, cls in LAYERS.items() if not cls.trains_weights]
 
 
 @pytest.fixture
-def _large(monkeypatch):
+def large(monkeypatch):
     monkeypatch.setattr(sizes, "LARGE", 1)
 
 
 @pytest.fixture(scope="module")
 def trained():
+    torch.manual_seed(0)
     model = with_norm()
     fit(model, easy(), steps=60, lr=1e-2, norm="eval")
     return model.eval()
@@ -39,7 +41,8 @@ def test_density_falls_by_a_cubic_and_stays():
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("density", [0.1, 0.3])
-def test_a_mask_begins_in_the_order_of_the_ranking_and_ends_at_the_density(trained, method, density, _large):
+@pytest.mark.usefixtures("large")
+def test_a_mask_begins_in_the_order_of_the_ranking_and_ends_at_the_density(trained, method, density):
     mask = learn_mask(trained, easy(), method, density=density, steps=1)
     assert int(sum(b.sum() for b in mask.bits.values())) == round(density * mask.size)
     began = Mask.from_scores(fisher(trained, easy(), 0), density)
@@ -48,7 +51,8 @@ def test_a_mask_begins_in_the_order_of_the_ranking_and_ends_at_the_density(train
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_learnt_through_training_is_what_is_kept_in_the_end(trained, method, _large):
+@pytest.mark.usefixtures("large")
+def test_what_is_learnt_through_training_is_what_is_kept_in_the_end(trained, method):
     """The selection inside training has the density of the moment, and its mask carries the task better than where it began."""
     mask = learn_mask(trained, easy(), method, density=0.1, steps=100)
     assert [row["density"] for row in mask.history[-4:]] == pytest.approx([0.1] * 4, abs=0.04)
@@ -75,7 +79,7 @@ def test_in_each_layer_the_same_share_if_asked(trained):
     assert list(mask.densities.values()) == pytest.approx([0.25, 0.25], abs=0.02)
 
 
-def test_kept_whole_are_the_smallest_layers_up_to_a_quarter_of_what_is_kept(monkeypatch):
+def test_kept_whole_are_the_smallest_layers_up_to_a_quarter_of_what_is_kept():
     layers = {"deep": 900_000, "depthwise": 9_000, "stem": 800, "wide": 200_000}
     assert kept_whole(layers, 400_000) == {"stem", "depthwise"}
     assert kept_whole(layers, 20_000) == {"stem"}
@@ -83,12 +87,13 @@ def test_kept_whole_are_the_smallest_layers_up_to_a_quarter_of_what_is_kept(monk
     assert kept_whole({"deep": 90_000, "stem": 800}, 50_000) == set()  # a small network
 
 
-def test_a_layer_that_is_kept_whole_counts_and_has_no_scores(monkeypatch, _large):
+@pytest.mark.usefixtures("large")
+def test_a_layer_that_is_kept_whole_counts_and_has_no_scores():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 30), nn.ReLU(), nn.Linear(30, 6))
     mask = learn_mask(model, easy(), density=0.3, steps=10)
     assert mask.densities["0.weight"] == 1
     assert int(sum(b.sum() for b in mask.bits.values())) == round(0.3 * mask.size)
-    assert Mask.from_scores({n: s for n, s in mask.scores.items()}, 0.3, floor=0).densities["0.weight"] == 1
+    assert Mask.from_scores(mask.scores, 0.3, floor=0).densities["0.weight"] == 1
 
 
 def test_scores_move_fifty_times_through_training(monkeypatch):

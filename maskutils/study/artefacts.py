@@ -31,7 +31,8 @@ from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
 from maskutils.study.setup import Setup
-from maskutils.training.learn import learn_mask, learn_subnetwork, learns_density, mask_batch, unusual
+from maskutils.training.annealing import learns_density
+from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.training.loop import fit
 
 T = TypeVar("T")
