@@ -41,18 +41,20 @@ def density_at(progress: float, density: float) -> float:
 class Level:
     """The scores of mask layers where they move as the method itself has it: begun from a constant, and kept above the layer's boundary.
 
-    `names` are the weights that get a layer, all if None; `whole` the bits of those that are kept without one.
+    `names` are the weights that get a layer, all if None; `whole` the bits of those that are kept without one; `options` go to the
+    layers. `optimizer` and `strength` (of the penalty) are what they are learnt with by default.
     """
 
     names: Collection[str] | None = None
 
-    def __init__(self) -> None:
-        self.layers: Mapping[str, MaskLayer] = {}
+    def __init__(self, optimizer: str, strength: float, options: Mapping[str, float]) -> None:
+        self.optimizer, self.strength, self.options = optimizer, strength, options
+        self.layers: dict[str, MaskLayer] = {}
         self.whole: dict[str, Tensor] = {}
 
     def begin(self, layers: Mapping[str, MaskLayer], lr: float) -> None:
         """Take charge of `layers`, by name of weight, before they are learnt at `lr`."""
-        self.layers = layers
+        self.layers.update(layers)
 
     def __call__(self, progress: float) -> None:
         """Tell the layers the `progress` of the training, in [0, 1), before each step."""
@@ -68,6 +70,9 @@ class Level:
         scores = told_apart({name: layer.ranking() for name, layer in self.layers.items()})
         return Mask(self.hard(), scores, tuple(history))
 
+    def check(self, model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:
+        """Warn if `mask` does not carry the task of `model`. Here a low density may be what was asked for, so it does not."""
+
 
 class Annealing(Level):
     """Moves the scores of mask layers through training, so that the fraction kept is that of `density_at`.
@@ -78,7 +83,7 @@ class Annealing(Level):
     """
 
     def __init__(self, ranking: Mapping[str, Tensor], density: float, per_layer: bool = False) -> None:
-        super().__init__()
+        super().__init__("adam", 0.0, {})
         sizes = {name: s.numel() for name, s in ranking.items()}
         self.density, self.per_layer, self.total, self.updated = density, per_layer, sum(sizes.values()), -1
         chosen = set() if per_layer else kept_whole(sizes, round(density * self.total))
@@ -119,6 +124,19 @@ class Annealing(Level):
         found = Mask.from_scores({name: scores[name].detach() for name in scores}, self.density, self.per_layer)
         return Mask(found.bits, found.scores, tuple(history))
 
+    def check(self, model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:
+        """Warn if the network has a much greater loss through `mask`, in the last tenth of its learning, than it has whole."""
+        images, labels = some(data, 100, seed)
+        with torch.no_grad():
+            whole = F.cross_entropy(logits_of(model.eval()(images.to(device_of(model)))).cpu(), labels.cpu()).item()
+        through = mask.history[-1]["loss"]
+        if through > whole + CARRIED:
+            warnings.warn(
+                f"the mask does not carry the task yet: at density {mask.density:.2f} the loss through it is {through:.2f}, of the whole "
+                f"network {whole:.2f}; more steps= than {mask.history[-1]['step']:g} or a higher density= may help",
+                stacklevel=4,
+            )
+
 
 def _ranks(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The place of each score among all of them, in (0, 1): (its rank - 1/2) / n."""
@@ -150,7 +168,8 @@ def level_of(
             f"density = {density}: {method} learns one ranking for all densities; take mask.at_density(density), or learn_mask"
         )
     if (start := _start(model, method, start)) == CONSTANT:
-        return Level()
+        cls = LAYERS[method]
+        return Level(cls.optimizer, cls.strength, {} if density is None else {"density": density})
     return Annealing(told_apart(RANKINGS[start](model, data, seed)), density or NATIVE, per_layer)
 
 
@@ -163,17 +182,3 @@ def told_apart(scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             "forward pass uses them (it may be bound to another network) and that lr is not too small"
         )
     return scores
-
-
-def warn_unless_carried(model: nn.Module, data: Batches, mask: Mask, steps: int, seed: int) -> None:
-    """Warn if the network has a much greater loss through the mask in the last tenth of its learning than it has whole."""
-    images, labels = some(data, 100, seed)
-    with torch.no_grad():
-        whole = F.cross_entropy(logits_of(model.eval()(images.to(device_of(model)))).cpu(), labels.cpu()).item()
-    through = mask.history[-1]["loss"]
-    if through > whole + CARRIED:
-        warnings.warn(
-            f"the mask does not carry the task yet: at density {mask.density:.2f} the loss through it is {through:.2f}, of the whole "
-            f"network {whole:.2f}; more steps= than {steps} or a higher density= may help",
-            stacklevel=4,
-        )

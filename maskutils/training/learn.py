@@ -12,12 +12,12 @@ from maskutils.core.approaches import Approach, describe, names
 from maskutils.core.checks import BadSetting, fraction, known, number, positive
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches
-from maskutils.masks.layers import LAYERS, attach, detach
+from maskutils.masks.layers import LAYERS, MaskLayer, attach, detach
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.parts import check_head, check_prefixes, head_name, maskable
-from maskutils.training.annealing import Annealing, learns_density, level_of, told_apart, warn_unless_carried
+from maskutils.training.annealing import learns_density, level_of, told_apart
 from maskutils.training.loop import Penalty, fit
 
 describe(
@@ -158,26 +158,22 @@ def learn_subnetwork(
     _check(steps, lr, strength, batch_size, seed, density, per_layer)
     model = copied(unwrapped(model)).requires_grad_(False)
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
-    level, lr = level_of(model, data, method, start, density, per_layer, seed), cls.lr if lr is None else lr
-    annealed, head = isinstance(level, Annealing), head_name(model)
-    strength = (0.0 if annealed else cls.strength) if strength is None else strength
-    options |= {"density": density} if density is not None and not annealed else {}
-
+    level = level_of(model, data, method, start, density, per_layer, seed)
+    head, lr = head_name(model), cls.lr if lr is None else lr
+    penalty = _penalty(level.layers, cls.ramp, level.strength if strength is None else strength)
     with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
-        names = maskable(model) if cls.trains_weights else []
-        weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n in names or n.startswith(train)]
-        layers = attach(model, method, level.names, **options)
-        level.begin(layers, lr)
-        params = [*(layer.scores for layer in layers.values()), *nn.ParameterList(weights).requires_grad_()]
+        trained = tuple(maskable(model) if cls.trains_weights else ()) + train
+        weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(trained)]
+        level.begin(attach(model, method, level.names, **level.options, **options), lr)
         history = fit(
-            model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, params=params, norm="eval", precision=precision,
-            optimizer="adam" if annealed else cls.optimizer, penalty=_penalty(layers, cls.ramp, strength), begin_step=level,
+            model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
+            params=[*(layer.scores for layer in level.layers.values()), *nn.ParameterList(weights).requires_grad_()],
+            optimizer=level.optimizer, penalty=penalty, begin_step=level,
             watch=lambda: {"density": Mask(level.hard()).density},
         )  # fmt: skip
     mask = level.mask(history)
     detach(model)
-    if annealed:
-        warn_unless_carried(model, data, mask, steps, seed)
+    level.check(model, data, mask, seed)
     return model.requires_grad_(), mask.learnt_on(model)
 
 
@@ -185,7 +181,8 @@ def _penalty(layers: Mapping[str, MaskLayer], ramp: Callable[[float], float], st
     """The penalties of all `layers`, times `strength` and the `ramp` of the moment; None for a strength of 0."""
 
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
-        return strength * ramp(progress) * reduce(torch.add, [layer.penalty() for layer in layers.values()])
+        total: Tensor = strength * ramp(progress) * reduce(torch.add, [layer.penalty() for layer in layers.values()])
+        return total
 
     return penalty if strength else None
 
