@@ -19,6 +19,7 @@ from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data import FOLDERS, pictures
 from maskutils.data import pair as base
+from maskutils.data.named import as_folders, check_collection, collection_of, folder_of, others
 from maskutils.data.pair import Domain, Loading, Pair, subset
 from maskutils.data.pictures import Recipe, Streamed, how
 
@@ -43,28 +44,39 @@ class Folder:
 
 
 def pair_of(name: str, seed: int, loading: Loading) -> Pair:
-    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class.
+    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class; or "pacs:photo:sketch", which
+    has the domains that take no part as its `others`.
 
-    Images are float32 (C, H, W), normalised with the mean and std of the source's train split. `loading.transform` replaces size,
-    channels and normalisation; images in memory are transformed only once. Each class is split 65 : 10 : 25, with at least one
-    image in each part. Files and folders whose name begins with a dot are left out. A copy of a file under another name is
-    not recognised.
+    Images are float32 (C, H, W), normalised with the mean and std of the source's train split, or as `loading.normalise` says.
+    `loading.transform` replaces size, channels and normalisation; images in memory are transformed only once. Each class is
+    split 65 : 10 : 25, with at least one image in each part. Files and folders whose name begins with a dot are left out. A
+    copy of a file under another name is not recognised.
 
     Raises `BadSetting`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
     both source and target, or of several modes or sizes; and for classes of which only a part is on both sides.
     """
-    sides, headers = _looked_at(sides_of(name, loading.classes), loading.damaged)
+    check_collection(name, loading.root)
+    both = sides_of(as_folders(name, loading.root), loading.classes)
+    sides, headers = _looked_at([*both, *_others(name, loading)], loading.damaged)
     recipe = pictures.recipe_for(headers, loading)
     loaded = [_loaded(side, recipe, loading) for side in sides]
     parts = [_split(side, seed) for side, _ in loaded]
     if loading.transform is None:
-        mean, std = pictures.statistics(loaded[0][1], parts[0][0], seed)
+        mean, std = pictures.IMAGENET
+        if loading.normalise == "source":
+            mean, std = pictures.statistics(loaded[0][1], parts[0][0], seed)
         loaded = [(side, pictures.normalised(data, mean, std)) for side, data in loaded]
     domains = []
     for (side, data), indices in zip(loaded, parts, strict=True):
         train, val, test = (subset(data, i) for i in indices)
         domains.append(Domain(side.name, train, val, test, side.classes))
-    return Pair(name, *domains)
+    return Pair(name, domains[0], domains[1], tuple(domains[2:]))
+
+
+def _others(name: str, loading: Loading) -> list[Folder]:
+    """The domains of the collection of `name` that take no part in it."""
+    collection = collection_of(name)
+    return [_listed(folder_of(collection, d, loading.root), d) for d in others(name)] if collection else []
 
 
 def sides_of(name: str, classes: str = "all") -> list[Folder]:

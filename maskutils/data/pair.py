@@ -32,7 +32,8 @@ class Loading:
 
     `root` holds data sets in torchvision's layout. Images are brought to `size` pixels a side and to 1 or 3 `channels`; 0
     leaves them as they are, if all agree. A `transform` (PIL image -> tensor) replaces both, and the normalisation. Damaged
-    images are an error, or left out if `damaged` is "skip". `classes` is "all", or "common" for those of both sides only.
+    images are an error, or left out if `damaged` is "skip". They are normalised by the mean and std of the "source", or by those of
+    "imagenet", which networks pretrained there expect. `classes` is "all", or "common" for those of both sides only.
     `workers` processes load streamed images.
     """
 
@@ -41,11 +42,17 @@ class Loading:
     channels: int = 0
     transform: Callable[[Any], Tensor] | None = None
     damaged: str = "refuse"
+    normalise: str = "source"
     classes: str = "all"
     workers: int = 0
 
     def __post_init__(self) -> None:
         known(self.damaged, ("refuse", "skip"), "damaged")
+        known(self.normalise, ("source", "imagenet"), "normalise")
+        if self.normalise == "imagenet" and self.channels != 3:
+            raise BadSetting(
+                f"normalise = 'imagenet' is for colour images, and channels = {self.channels}: set channels to 3"
+            )
         known(self.classes, ("all", "common"), "classes")
         if self.channels not in (0, 1, 3):
             raise BadSetting(f"channels = {self.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
@@ -66,11 +73,12 @@ class Domain:
 
 @dataclass(frozen=True)
 class Pair:
-    """A source and a target domain."""
+    """A source and a target domain; and `others` of the same classes that take no part, which show what else a network forgets."""
 
     name: str
     source: Domain
     target: Domain
+    others: tuple[Domain, ...] = ()
 
     @property
     def shared_head(self) -> bool:

@@ -24,8 +24,9 @@ def build_model(
 
     `name` is one of `MODELS`, or any of torchvision's classification networks. Without `weights`, `seed` initialises the network.
     `weights` is the name of torchvision's ("DEFAULT", "IMAGENET1K_V1"), which are downloaded on first use and get a fresh head unless
-    `n_classes` is theirs; or a .safetensors file of a state dict. Raises `BadSetting` for an unknown name, for weights that
-    cannot be read or downloaded, and for those of another network; the message lists the keys that differ.
+    `n_classes` is theirs; or a .safetensors file of a state dict, which gets a fresh head too if it has none. Raises
+    `BadSetting` for an unknown name, for weights that cannot be read or downloaded, and for those of another network; the
+    message lists the keys that differ.
 
     >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 5])
@@ -38,7 +39,7 @@ def build_model(
             model = MODELS[name](n_classes, in_channels, image_size)
         else:
             model = torchvision_model(name, n_classes, in_channels, image_size, "" if is_file(weights) else weights)
-    return load_weights(model, weights) if is_file(weights) else model
+    return load_weights(model, weights, fresh_head=True) if is_file(weights) else model
 
 
 def is_file(weights: str) -> bool:
@@ -187,8 +188,8 @@ def weights_file(path: str | Path) -> Path:
     return path
 
 
-def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
-    """`model` with the state dict of a .safetensors file; mutates `model`.
+def load_weights(model: nn.Module, path: str | Path, fresh_head: bool = False) -> nn.Module:
+    """`model` with the state dict of a .safetensors file; mutates `model`. With `fresh_head` it keeps its own head if the file has none.
 
     Raises `BadSetting` for a pickled checkpoint (nothing is unpickled here), for a missing or damaged file, and for the weights of
     another network; the message lists the names and shapes that differ.
@@ -199,10 +200,13 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     except (SafetensorError, OSError) as error:
         raise BadSetting(f"weights {path} cannot be read ({error})") from None
     mine, theirs = ({n: tuple(v.shape) for n, v in tensors.items()} for tensors in (model.state_dict(), state))
+    head = f"{head_name(model)}."
+    if fresh_head and not any(n.startswith(head) for n in theirs):
+        mine = {n: shape for n, shape in mine.items() if not n.startswith(head)}
     shapes = [f"{n} {theirs[n]} for {shape}" for n, shape in mine.items() if theirs.get(n, shape) != shape]
     faults = {"missing": mine.keys() - theirs, "unexpected": theirs.keys() - mine, "of another shape": shapes}
     if any(faults.values()):
         said = "; ".join(f"{len(v)} {k}: {', '.join(sorted(v)[:5])}" for k, v in faults.items() if v)
         raise BadSetting(f"weights {path} are of another network than {type(model).__name__}: {said}")
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)  # what may be missing was found above
     return model

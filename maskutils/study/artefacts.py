@@ -26,7 +26,7 @@ from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS, Scores
-from maskutils.models.networks import build_model, check_head_fits, pretrained_transform
+from maskutils.models.networks import build_model, check_head_fits, is_file, load_weights, pretrained_transform
 from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
@@ -62,6 +62,8 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     if setup.weights and not setup.source_steps:
         check_head_fits(setup.model, setup.weights, len(pair.source.classes))
+        if is_file(setup.weights):
+            load_weights(model, setup.weights)  # once more, for now a head that is missing is an error
         return model.eval()  # it does the source task already
 
     def make() -> Scores:
@@ -71,7 +73,7 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
             "batch_size": setup.batch_size,
             "seed": seed,
         }
-        settings["precision"] = setup.compute.precision
+        settings |= {"precision": setup.compute.precision, "norm": setup.source_norm}
         fit(model, pair.source.train, **settings)
         return model.state_dict()
 
@@ -195,6 +197,7 @@ def source_key(setup: Setup, seed: int) -> str:
     """Names the content of a source network."""
     stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
     stage |= {name: str(getattr(setup, name)) for name in ("weights", "images", "compute")}
+    stage |= {"source_norm": setup.source_norm} if setup.source_norm != "train" else {}
     machine = [device(setup).type, torch.get_num_threads(), versions()]  # another number of threads, other last bits
     return content_key("source", stage, seed, machine, stamps(setup.pair, setup.weights), STAGES["source"])
 

@@ -14,6 +14,7 @@ from maskutils.core import paths
 from maskutils.core.checks import content_key
 from maskutils.core.files import file_digest
 from maskutils.data import FOLDERS
+from maskutils.data.named import as_folders, is_folders
 from maskutils.study.setup import Images
 
 
@@ -60,8 +61,8 @@ def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
     by the data root.
     """
     found = [file_digest(Path(weights).expanduser())] if _is_file(weights) else []
-    if pair.startswith(FOLDERS):
-        files = [file for folder in _folders(pair) for file in _files(Path(folder).expanduser())]
+    if is_folders(pair):
+        files = [file for folder in _folders(as_folders(pair)) for file in _files(Path(folder).expanduser())]
         found.append(content_key([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]))
     elif pair not in packaged():
         found.append(str(paths.data_root()))

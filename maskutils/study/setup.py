@@ -88,6 +88,7 @@ class Images(Part):
     size: Natural = 0
     channels: int = 0
     damaged: Literal["refuse", "skip"] = "refuse"
+    normalise: Literal["source", "imagenet"] = "source"
     classes: Literal["all", "common"] = "all"
     workers: Natural = 0
 
@@ -123,6 +124,9 @@ class Setup(Settings):
     batch_size: Steps = 32  # images a step
     source_lr: Rate = 2e-3
     target_lr: Rate = 2e-3
+    source_norm: Literal["train", "eval"] = (
+        "train"  # norm layers follow the source, or keep the statistics of `weights`
+    )
     tuned: bool = False  # each approach's own rate, and steps up to `target_steps`, as the profile `tuning` found them
     alphas: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (
         1.0,

@@ -14,7 +14,9 @@ from maskutils.core import paths
 from maskutils.core.approaches import described, the
 from maskutils.core.checks import content_key, known, positive
 from maskutils.core.files import read_json, write_json
+from maskutils.data.pair import Domain
 from maskutils.masks.mask import Mask
+from maskutils.models.parts import for_task
 from maskutils.results import rates
 from maskutils.results.metrics import harmonic_mean
 from maskutils.study.artefacts import (
@@ -134,6 +136,8 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
         for split in splits:
             found = score(before, model, pair, mask if at["alpha"] == 1 else None, split, dense[split])
             readings |= {f"{'val_' * (split == 'val')}{name}": value for name, value in found.items()}
+        if pair.others and "test" in splits:
+            readings |= {"other_acc_before": _on_others(setup, seed), "other_acc": _accuracy(model, pair.others)}
         rows.append(row | at | readings | _training(history or [] if at == END else []))
     return rows
 
@@ -181,6 +185,18 @@ def _dense(setup: Setup, seed: int, splits: tuple[str, ...]) -> dict[str, float]
     """Source accuracy of the source network itself on each of `splits`."""
     network, source = source_network(setup, seed), source_pair(setup, seed).source
     return {split: evaluate(network, getattr(source, split)) for split in splits}
+
+
+@lru_cache(maxsize=64)
+def _on_others(setup: Setup, seed: int) -> float:
+    """Accuracy of the source network on the domains that take no part."""
+    return _accuracy(source_network(setup, seed), source_pair(setup, seed).others)
+
+
+def _accuracy(model: nn.Module, domains: Sequence[Domain]) -> float:
+    """The mean accuracy of `model`, as it answers for the source, on the test splits of `domains`."""
+    answers = for_task(model, "source")
+    return sum(evaluate(answers, domain.test) for domain in domains) / len(domains)
 
 
 def _training(history: list[dict[str, float]]) -> dict[str, Any]:
