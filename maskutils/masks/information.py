@@ -12,7 +12,7 @@ from maskutils.core.progress import bar
 from maskutils.data.batches import some, that_fit
 from maskutils.models.copies import copied
 from maskutils.models.parts import device_of, logits_of
-from maskutils.models.sizes import is_large
+from maskutils.models.sizes import fitting_threads, is_large
 
 LABELS = 50  # of which the expectation is taken at most
 BATCH = 25  # images
@@ -31,8 +31,9 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
     """
     x, _ = some(data, n, seed)
     model = copied(model).eval()
-    found = _by_batch(model, x) if is_large(model) else None
-    return _by_image(model, x) if found is None else found
+    with fitting_threads(model):
+        found = _by_batch(model, x) if is_large(model) else None
+        return _by_image(model, x) if found is None else found
 
 
 def _by_image(model: nn.Module, x: Tensor) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from itertools import zip_longest
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -176,18 +177,29 @@ def known_setting(name: str, names: Collection[str], value: Any, kind: str = "pa
 def from_notebook(namespace: Mapping[str, Any]) -> Setup:
     """The `Setup` of a notebook, from its `globals()`: its parameters cell, and what papermill injected over it.
 
-    Papermill injects a misspelt name in silence and exits 0; here it raises `BadSetting`, before any work.
+    Papermill injects a misspelt name in silence and exits 0, and Python takes one that is typed into the cell; here either raises
+    `BadSetting`, before any work. In a cell that declares parameters with types, a name without one that is nearly a setting's is misspelt.
     """
     declared: set[str] = set()
-    injected: set[str] = set()
+    given: set[str] = set()
     for source in namespace.get("In", ()):
-        (injected if source.lstrip().startswith("# Parameters\n") else declared).update(_assigned(source))
-    for name in sorted(injected):
+        names = dict(_assigned(source))
+        injected = source.lstrip().startswith("# Parameters\n")
+        wrong = {name for name, typed in names.items() if any(names.values()) and not typed and _nearly(name)}
+        (given if injected else declared).update(names.keys() - wrong)
+        given.update(wrong)
+    for name in sorted(given):
         known_setting(name, declared, namespace[name])
     return checked(Setup, {name: namespace[name] for name in Setup.model_fields if name in namespace})
 
 
-def _assigned(source: str) -> Iterator[str]:
+def _nearly(name: str) -> bool:
+    """Whether `name` is not a setting's, but nearly so."""
+    return name not in Setup.model_fields and bool(get_close_matches(name, Setup.model_fields, n=1, cutoff=0.85))
+
+
+def _assigned(source: str) -> Iterator[tuple[str, bool]]:
+    """The names that a cell assigns at its top, and whether with a type."""
     try:
         tree = ast.parse(source)
     except SyntaxError:  # a cell with a magic or a shell command assigns no parameter
@@ -196,4 +208,4 @@ def _assigned(source: str) -> Iterator[str]:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
-        yield from (target.id for target in targets if isinstance(target, ast.Name))
+        yield from ((target.id, isinstance(node, ast.AnnAssign)) for target in targets if isinstance(target, ast.Name))

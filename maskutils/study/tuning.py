@@ -39,8 +39,8 @@ def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
 def tune_rates(
     setup: Setup, lrs: Sequence[float], steps: Sequence[int], approaches: Collection[str] = ()
 ) -> pd.DataFrame:
-    """Records on *validation* of every approach that trains, or of those in `approaches`, for each learning rate, number of steps and seed; of the column
-    `approach` without brackets. No test image is read.
+    """Records on *validation* of every approach that trains, or of those in `approaches`, for each learning rate, number of
+    steps and seed; of the column `approach` without brackets. No test image is read.
 
     Each has the middle value of its grid, masks the first density of `setup`.
     """
