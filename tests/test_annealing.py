@@ -18,6 +18,8 @@ from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import learn_mask, learn_subnetwork
 from maskutils.training.loop import fit
 
+pytestmark = pytest.mark.slow  # masks are learnt, a hundred steps each
+
 METHODS = [name for name, cls in LAYERS.items() if not cls.trains_weights]
 
 
