@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW
 from torch.utils.data import TensorDataset
 
-if importlib.util.find_spec("tqdm") is None:  # a bare machine shows no progress
+try:
+    import tqdm.auto  # noqa: F401
+except ModuleNotFoundError:  # a bare machine shows no progress
     sys.modules["tqdm"] = sys.modules["tqdm.auto"] = ModuleType("tqdm")
     sys.modules["tqdm"].tqdm = lambda items, **_: items
 
