@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import sys
 from functools import partial
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import pytest
@@ -22,6 +23,7 @@ try:
 except ModuleNotFoundError:  # a bare machine shows no progress
     sys.modules["tqdm"] = sys.modules["tqdm.auto"] = ModuleType("tqdm")
     sys.modules["tqdm"].tqdm = lambda items, **_: items
+    sys.modules["tqdm"].__spec__ = ModuleSpec("tqdm", None)  # which torch.compile looks for
 
 from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
