@@ -193,8 +193,8 @@ class Mask(Interchange):
         sharded = any(hasattr(p, "device_mesh") for p in model.parameters())
         if self.fingerprint and not sharded and self.fingerprint != _fingerprint(self.bits, model):
             warnings.warn(
-                f"the weights that the mask keeps are not those of this {type(model).__name__}: it was fine-tuned "
-                "since, which is fine, or it is another network of the same shapes",
+                f"the mask was learnt on other weights than this {type(model).__name__} has where it keeps them. That is fine if the "
+                "network was fine-tuned since: mask = mask.learnt_on(model) says so, and ends this warning. If not, it is another network",
                 stacklevel=3,
             )
 
