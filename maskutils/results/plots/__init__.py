@@ -15,7 +15,17 @@ with needs("study"):
         storage,
         storage_fronts,
     )
+    from maskutils.results.plots.diagrams import hypervolume_drawn, two_readings
+    from maskutils.results.plots.masks import (
+        accuracy_curves,
+        filters,
+        flipped,
+        idea,
+        layer_images,
+        score_histogram,
+    )
     from maskutils.results.plots.style import in_order, look, save_figure
+    from maskutils.results.plots.talk import talk
     from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
 
 __all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
@@ -30,3 +40,5 @@ __all__ += [
     "tradeoff",
     "tradeoff_by_pair",
 ]
+__all__ += ["accuracy_curves", "filters", "flipped", "hypervolume_drawn", "idea", "layer_images"]
+__all__ += ["score_histogram", "talk", "two_readings"]

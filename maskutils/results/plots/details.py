@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from maskutils.core.approaches import every, find, names
-from maskutils.results.plots.style import BESIDE, in_order, look, styled, within
+from maskutils.results.plots.style import BESIDE, in_order, look, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
@@ -178,14 +178,7 @@ def gallery(images: Mapping[str, Sequence[np.ndarray]], n: int = 10) -> Figure:
     figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for axis, picture in zip(row, pictures, strict=False):
-            axis.imshow(_visible(picture), cmap="gray")
+            axis.imshow(visible(picture), cmap="gray")
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
-
-
-def _visible(picture: np.ndarray) -> np.ndarray:
-    """A normalised image (C, H, W) as (H, W) or (H, W, 3) in [0, 1]."""
-    pixels: np.ndarray = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
-    pixels = (pixels - pixels.min()) / max(np.ptp(pixels), 1e-9)
-    return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
