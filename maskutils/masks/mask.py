@@ -15,11 +15,12 @@ from maskutils.core.seeds import generator
 from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import highest, kept_whole
+from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
-class Mask(Interchange):
+class Mask(Shown, Interchange):
     """Name of parameter -> bool tensor of its shape; True is kept by the source task, hence to be protected.
 
     `scores` (same names, float; higher is kept sooner) rank the weights where a method learnt them; `history` is how it
