@@ -130,7 +130,7 @@ def test_the_answers_of_the_exercises_are_right():
     assert f"{sigma(2):.2f}" in exercise("02")
     assert f"{math.log(0.1 / 0.9):.1f}" in exercise("02")
     assert f"{2 / 3 * math.log(0.1 / 1.1):.1f}" in exercise("03")
-    assert f"{0.05 * 200:.0f} weights, {0.05 * 200 / 8:.2f} a filter" in exercise("04")
+    assert f"= {0.05 * 200:.0f}$ weights, {0.05 * 200 / 8:.2f} a filter" in exercise("04")
     layer = LAYERS["piggyback"]
     assert math.ceil((layer.start - 5e-3) / layer.lr) == 3
     assert "third step" in exercise("05")

@@ -90,10 +90,10 @@ def score_histogram(scores: np.ndarray, threshold: float) -> Figure:
     edges = np.linspace(min(low, threshold), max(high, threshold), 60)
     figure, axis = plt.subplots(figsize=(6.5, 2.8))
     kept = scores >= threshold
-    axis.hist([scores[~kept], scores[kept]], bins=edges, stacked=True, color=["#b0b0b0", KEPT])
+    axis.hist([scores[~kept], scores[kept]], bins=edges.tolist(), stacked=True, color=["#b0b0b0", KEPT])
     axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
     axis.set(xlabel="score after learning", ylabel="weights")
-    where = {"xycoords": "axes fraction", "fontsize": 9}
+    where: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 9}
     axis.annotate(f"dropped {1 - kept.mean():.0%}", (0.3, 0.9), color="#666666", **where)
     axis.annotate(f"kept {kept.mean():.0%}", (0.98, 0.9), color=KEPT, ha="right", **where)
     return figure

@@ -32,7 +32,8 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     the source as before the transfer, the target as after free fine-tuning.
     """
     figure = plt.figure(figsize=(10, 4.4))
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.9))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.9))
+    left, right = parts
     draw_filters([*left.subplots(4, 2).flat], filters)
     left.suptitle(f"first layer: {filters[1].mean():.0%} kept, grey is dropped", fontsize=10)
     axis = right.subplots()
