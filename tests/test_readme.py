@@ -108,7 +108,7 @@ def test_the_readme_says_what_records_without_baselines_do_not_hold(results):
     blocks = blocks_of(results, *BASE)
     assert set(blocks) == NAMES
     for name in readme.COMPARED:
-        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `default` do."
+        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `study` do."
 
 
 def test_the_audit_on_the_site_is_that_of_the_committed_notebook(tmp_path):

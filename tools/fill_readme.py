@@ -63,7 +63,7 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
     return texts
 
 
-def readme_blocks(profile: str = "default", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
+def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
     """The blocks by name, from the committed records and manifest of `profile`.
 
     Each profile in `beside` has a block of its own name with its findings. A block whose records are missing says so.
@@ -79,7 +79,7 @@ def readme_blocks(profile: str = "default", beside: Sequence[str] = ("fashion",)
         "convergence": report.convergence(records),
     } | {name: report.tradeoff_findings(load_records(name)) for name in beside}
     if the("yardstick") not in set(records["approach"]):
-        none = f"The records of `{profile}` hold no baselines with their interpolations; those of `default` do."
+        none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
         return blocks | dict.fromkeys(COMPARED, none)
     tables = {"baselines": report.best_settings(records)}
     for name, reading in {"families": "full", "families_known": "known"}.items():
