@@ -5,7 +5,7 @@ not millions: the noise of a mask that drops weights at random everywhere breaks
 """
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,12 @@ class Level:
     def hard(self) -> dict[str, Tensor]:
         """The bits of the moment."""
         return {name: layer.harden() for name, layer in self.layers.items()} | self.whole
+
+    def noted(self, watch: Callable[[Mask], object]) -> dict[str, float]:
+        """What the history says of the mask of the moment, which `watch` is given."""
+        moment = Mask({name: b.clone() for name, b in self.hard().items()})
+        watch(moment)
+        return {"density": moment.density}
 
     def mask(self, history: Iterable[dict[str, float]] = ()) -> Mask:
         """The mask that was learnt, with its scores. Raises `ValueError` if all are equal."""

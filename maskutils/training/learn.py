@@ -164,11 +164,6 @@ def learn_subnetwork(
     head, lr = head_name(model), cls.lr if lr is None else lr
     penalty = _penalty(level.layers, cls.ramp, level.strength if strength is None else strength)
 
-    def noted() -> dict[str, float]:
-        moment = Mask({name: b.clone() for name, b in level.hard().items()})
-        watch(moment)
-        return {"density": moment.density}
-
     with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
         trained = tuple(maskable(model) if cls.trains_weights else ()) + train
         weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(trained)]
@@ -176,8 +171,7 @@ def learn_subnetwork(
         history = fit(
             model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
             params=[*(layer.scores for layer in level.layers.values()), *nn.ParameterList(weights).requires_grad_()],
-            optimizer=level.optimizer, penalty=penalty, begin_step=level,
-            watch=noted,
+            optimizer=level.optimizer, penalty=penalty, begin_step=level, watch=lambda: level.noted(watch),
         )  # fmt: skip
     mask = level.mask(history)
     detach(model)
