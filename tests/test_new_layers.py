@@ -129,7 +129,7 @@ def test_other_masks_leave_the_weights_of_their_subnetwork():
     assert changed == {"4.weight", "4.bias"}
 
 
-@pytest.mark.filterwarnings("ignore:the weights that the mask keeps")
+@pytest.mark.filterwarnings("ignore:the mask was learnt on other weights")
 def test_training_a_winning_subnetwork_lowers_its_loss():
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(3))
     data, model = TensorDataset(x, x[:, :3].argmax(1)), network()

@@ -210,7 +210,7 @@ def test_a_saved_mask_with_state_switches_back_to_the_source_bit_for_bit(tmp_pat
     assert mask.apply(model).eval()(x).shape == (16, 7), "a mask alone has no head to put back"
 
 
-@pytest.mark.filterwarnings("ignore:the weights that the mask keeps")
+@pytest.mark.filterwarnings("ignore:the mask was learnt on other weights")
 def test_state_of_another_network_is_refused():
     model = small()
     state = learn_mask(model, data(), "magnitude", density=0.5).with_state(model)
