@@ -48,7 +48,7 @@ readme: $(READY) ## write the numbers of the committed records into README.md an
 	$(BIN)/maskutils readme
 
 clean: ## remove environment, caches and single runs; committed results stay
-	rm -rf $(VENV) docs/_build results/.cache results/*/runs
+	rm -rf $(VENV) docs/_build results/.cache results/*/runs results/*/report
 
 # Exact versions from constraints.txt, so that the same seed gives the same record; rebuilt when what it depends on changes.
 $(READY): pyproject.toml constraints.txt

@@ -85,11 +85,10 @@ FIGURES |= {
     "score_histogram": lambda: plots.score_histogram(np.array([-1.0, 0.5, 2.0, 3.0]), 0.5),
     "accuracy_curves": lambda: plots.accuracy_curves(CURVES, 0.96),
     "flipped": lambda: plots.flipped(FLIPS, ["a", "b"]),
-    "talk": lambda: plots.talk(FILTERS, RECORDS, "mnist_to_digits"),
     "two_readings": plots.two_readings,
     "hypervolume_drawn": plots.hypervolume_drawn,
 }
-UNLABELLED = {"matrix", "gallery", "filters", "flipped", "two_readings", "talk"}  # their labels are ticks and row names
+UNLABELLED = {"matrix", "gallery", "filters", "flipped", "two_readings"}  # their labels are ticks and row names
 NAMED = {"forgetting_split", "differences", "leaks"}  # their names are ticks
 
 
@@ -193,11 +192,6 @@ def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_gr
     axes = FIGURES["by_density"]().axes
     assert [axis.get_title() for axis in axes] == [METHOD, "random", "", ""]
     assert all([to_hex(line.get_color()) for line in axis.get_lines()].count("#cccccc") == 1 for axis in axes)
-
-
-def test_the_talk_names_its_curves_and_its_ideal():
-    texts = {t.get_text() for axis in FIGURES["talk"]().axes for t in axis.texts}
-    assert {"learnt mask, task known", "learnt mask, task unknown", "weight averaging", "ideal"} <= texts
 
 
 def test_no_two_methods_look_alike():

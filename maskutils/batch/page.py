@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from maskutils.batch import plan
-from maskutils.batch.status import explain, statuses
+from maskutils.batch.status import parameters_of, statuses
 from maskutils.core import paths
 from maskutils.core.checks import needs
-from maskutils.core.files import write_atomically
+from maskutils.core.files import read_json, write_atomically
 from maskutils.core.progress import bar
 
 with needs("study"):
@@ -55,7 +55,7 @@ def write_page(profile: str) -> Path:
         executed = paths.runs_dir(profile) / f"{run.id}.ipynb"
         rows[run.id] = found[run.id] | {
             "page": _notebook(executed, folder / "notebooks" / f"{run.id}.html") if executed.is_file() else "",
-            "parameters": json.dumps(explain(profile, run)["parameters"], indent=1),
+            "parameters": json.dumps(parameters_of(profile, run), indent=1),
         }
     values = {"profile": profile, "description": plan.load_profile(profile).description, "runs": rows}
     values |= {"made": _made(profile), "figures": _figures(profile), "tables": _tables(profile)}
@@ -77,7 +77,7 @@ def _made(profile: str) -> dict[str, Any]:
     file = paths.results_dir(profile) / "manifest.json"
     if not file.is_file():
         return {"results": "none are collected yet"}
-    manifest = json.loads(file.read_text(encoding="utf-8"))
+    manifest = read_json(file)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
     hours = f"{manifest.get('kernel_seconds', 0) / 3600:.1f} h"
     return {

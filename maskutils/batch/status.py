@@ -73,7 +73,7 @@ def explain(profile: str, run: Run) -> dict[str, Any]:
     return {
         "run": run.id,
         "notebook": str(run.notebook),
-        "parameters": parts.get("parameters", run.parts["parameters"]),
+        "parameters": parameters_of(profile, run),
         **{
             name: state[name]
             for name in ("status", "seconds", "commit", "machine", "error", "outputs")
@@ -84,6 +84,12 @@ def explain(profile: str, run: Run) -> dict[str, Any]:
         "would run again": plan.why(profile, run) or "no",
         "changes": changes(profile, run) if state else [],
     }
+
+
+def parameters_of(profile: str, run: Run) -> dict[str, Any]:
+    """The parameters that the result of `run` was made with; where there is none, those that it would be made with."""
+    made: dict[str, Any] = last_state(profile, run).get("parts", {}).get("parameters", run.parts["parameters"])
+    return made
 
 
 def is_running(profile: str, run: Run) -> bool:

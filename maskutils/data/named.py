@@ -77,10 +77,10 @@ def others(pair: str) -> list[str]:
 
 
 def check_collection(pair: str, root: Path | None = None) -> None:
-    """Raise `BadSetting` unless the images of both domains are all there and no others, by number and by name."""
-    collection = collection_of(pair)
-    for domain in (*pair.split(":")[1:], *others(pair)) if collection else ():
-        _check_domain(collection, known(domain, collection.domains, "domain"), root)  # type: ignore[arg-type,union-attr]
+    """Raise `BadSetting` unless the images of all domains are there and no others, by number and by name."""
+    if collection := collection_of(pair):
+        for domain in (*pair.split(":")[1:], *others(pair)):
+            _check_domain(collection, known(domain, collection.domains, "domain"), root)
 
 
 def _check_domain(collection: Collection, domain: str, root: Path | None) -> None:

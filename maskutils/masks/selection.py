@@ -44,6 +44,14 @@ def kth(flat: Tensor, k: int) -> Any:
     return np.partition(flat.numpy(), -k)[-k] if flat.device.type == "cpu" else flat.topk(k).values[-1]
 
 
+def places(flat: Tensor) -> Tensor:
+    """The place of each of the values in `flat` (n,) from the lowest, 0, to the highest, n - 1; of equal ones the first is lower."""
+    order = flat.argsort(stable=True)
+    found = torch.empty_like(order)
+    found[order] = torch.arange(len(flat), device=flat.device)
+    return found
+
+
 def kept_whole(sizes: Mapping[str, int], total: int) -> set[str]:
     """The layers of a large network that are kept whole: the smallest ones that together hold a quarter of the `total` to keep, at most.
 

@@ -18,15 +18,16 @@ MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}
 
 
 def build_model(
-    name: str = "cnn", n_classes: int = 10, in_channels: int = 1, image_size: int = 28, seed: int = 0, weights: str = ""
-) -> nn.Module:
+    name: str = "cnn", n_classes: int = 10, in_channels: int = 1, image_size: int = 28, seed: int = 0, weights: str = "",
+    fresh_head: bool = True,
+) -> nn.Module:  # fmt: skip
     """The network `name` for images (N, in_channels, image_size, image_size); its logits are (N, n_classes).
 
     `name` is one of `MODELS`, or any of torchvision's classification networks. Without `weights`, `seed` initialises the network.
     `weights` is the name of torchvision's ("DEFAULT", "IMAGENET1K_V1"), which are downloaded on first use and get a fresh head unless
-    `n_classes` is theirs; or a .safetensors file of a state dict, which gets a fresh head too if it has none. Raises
-    `BadSetting` for an unknown name, for weights that cannot be read or downloaded, and for those of another network; the
-    message lists the keys that differ.
+    `n_classes` is theirs; or a .safetensors file of a state dict, which gets a fresh head too if it has none and
+    `fresh_head` allows it. Raises `BadSetting` for an unknown name, for weights that cannot be read or downloaded, and for
+    those of another network; the message lists the keys that differ.
 
     >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 5])
@@ -39,7 +40,7 @@ def build_model(
             model = MODELS[name](n_classes, in_channels, image_size)
         else:
             model = torchvision_model(name, n_classes, in_channels, image_size, "" if is_file(weights) else weights)
-    return load_weights(model, weights, fresh_head=True) if is_file(weights) else model
+    return load_weights(model, weights, fresh_head) if is_file(weights) else model
 
 
 def is_file(weights: str) -> bool:

@@ -26,7 +26,7 @@ from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS, Scores
-from maskutils.models.networks import build_model, check_head_fits, is_file, load_weights, pretrained_transform
+from maskutils.models.networks import build_model, check_head_fits, pretrained_transform
 from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
@@ -57,13 +57,13 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
     """The network trained on the source of `setup.pair` from `seed`; cached. With `weights` and no `source_steps`, as it comes."""
     pair = source_pair(setup, seed)
     channels, size, _ = pair.image_shape
-    model = build_model(setup.model, len(pair.source.classes), channels, size, seed, setup.weights).to(device(setup))
+    trained = bool(setup.source_steps)  # otherwise the head must come with the weights
+    model = build_model(setup.model, len(pair.source.classes), channels, size, seed, setup.weights, trained)
+    model = model.to(device(setup))
     if setup.compute.channels_last or device(setup).type == "cpu":  # there a small convolution takes a fifth less
         model = model.to(memory_format=torch.channels_last)
-    if setup.weights and not setup.source_steps:
+    if setup.weights and not trained:
         check_head_fits(setup.model, setup.weights, len(pair.source.classes))
-        if is_file(setup.weights):
-            load_weights(model, setup.weights)  # once more, for now a head that is missing is an error
         return model.eval()  # it does the source task already
 
     def make() -> Scores:

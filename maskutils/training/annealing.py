@@ -16,7 +16,7 @@ from maskutils.data.batches import Batches, some
 from maskutils.masks.layers import LAYERS, MaskLayer
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
-from maskutils.masks.selection import kept_whole, kth
+from maskutils.masks.selection import kept_whole, kth, places
 from maskutils.models.parts import device_of, logits_of
 from maskutils.models.sizes import is_large
 
@@ -147,9 +147,7 @@ class Annealing(Level):
 def _ranks(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The place of each score among all of them, in (0, 1): (its rank - 1/2) / n."""
     flat = torch.cat([s.detach().flatten() for s in scores.values()])
-    ranks = torch.empty(len(flat), device=flat.device)
-    ranks[flat.argsort(stable=True)] = (torch.arange(len(flat), device=flat.device) + 0.5) / len(flat)
-    parts = ranks.split([s.numel() for s in scores.values()])
+    parts = ((places(flat) + 0.5) / len(flat)).split([s.numel() for s in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from maskutils.core.checks import fraction, known
 from maskutils.masks.layers.base import layer, top_fraction
 from maskutils.masks.layers.drawn import Drawn
+from maskutils.masks.selection import places
 
 
 @layer("edge_popup", place=3, colour="#029e73", marker="^")
@@ -67,7 +68,5 @@ class EdgePopup(Drawn):
         """
         if self.ordered:
             return self.scores.detach().abs()
-        order = self.scores.detach().abs().flatten().argsort(stable=True)
-        ranks = torch.empty_like(order, dtype=torch.float)
-        ranks[order] = torch.arange(1, order.numel() + 1, device=order.device) / order.numel()
+        ranks = (places(self.scores.detach().abs().flatten()) + 1) / self.scores.numel()
         return ranks.view_as(self.scores)

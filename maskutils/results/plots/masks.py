@@ -27,12 +27,12 @@ def filters(rows: Mapping[str, Filters]) -> Figure:
     n = max(len(weights) for weights, _ in rows.values())
     figure, axes = plt.subplots(len(rows), n, figsize=(0.75 * n + 2.4, 0.8 * len(rows)), squeeze=False)
     for row, (name, own) in zip(axes, rows.items(), strict=True):
-        draw_filters(row, own)
+        _draw(row, own)
         row[0].set_ylabel(f"{name}\n{own[1].mean():.0%} kept", rotation=0, ha="right", va="center", fontsize=9)
     return figure
 
 
-def draw_filters(axes: Sequence[Axes], filters: Filters) -> None:
+def _draw(axes: Sequence[Axes], filters: Filters) -> None:
     """One filter on each of `axes`, all in one scale of colours; axes that are left over are empty."""
     weights, kept = filters
     top, colours = np.abs(weights).max() or 1.0, plt.get_cmap("RdBu_r").with_extremes(bad=DROPPED)
@@ -130,20 +130,19 @@ def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
     axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
     axis.minorticks_off()
     axis.set_xlim(left=table.index[0] / 2.6)  # room for the names
-    name_ends(axis, ends, "left")
+    _name_ends(axis, ends)
     return figure
 
 
-def name_ends(axis: Axes, ends: Mapping[str, tuple[float, float, Any]], side: str = "right", gap: float = 0.06) -> None:
-    """Write each name beside the end of its line: `ends` is name -> (x, y, colour). Names stay `gap` of the axis' height apart."""
+def _name_ends(axis: Axes, ends: Mapping[str, tuple[float, float, Any]]) -> None:
+    """Write each name left of the end of its line: `ends` is name -> (x, y, colour). Names stay 6 % of the axis' height apart."""
     low, high = axis.get_ylim()
-    least, at = gap * (high - low), -np.inf
-    sign, align = (1, "left") if side == "right" else (-1, "right")
+    least, at = 0.06 * (high - low), -np.inf
     for name, (x, y, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
         at = max(y, at + least)
         moved = 72 * (at - y) / (high - low) * axis.get_window_extent().height / axis.figure.dpi
         axis.annotate(
-            name, (x, y), xytext=(8 * sign, moved), textcoords="offset points", color=colour, ha=align, va="center", fontsize=9
+            name, (x, y), xytext=(-8, moved), textcoords="offset points", color=colour, ha="right", va="center", fontsize=9
         )  # fmt: skip
 
 
