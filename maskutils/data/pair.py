@@ -1,7 +1,7 @@
 """What a pair of domains is, how the images of a domain are split, and the registry of pairs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,9 +13,11 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from maskutils.core.checks import BadSetting, known, needs
 from maskutils.core.seeds import stream
+from maskutils.data.pixels import Pixels
 
 FIXED = 0  # the seed of what is the same for every seed: the test splits
-IN_MEMORY = 2**30  # a domain with more bytes of float32 images than this is streamed
+IN_MEMORY = 2**30  # a domain with more bytes of images than this is streamed; 8-bit images count a byte a value
+PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std of ImageNet's channels
 
 
 class Examples(Protocol):
@@ -33,7 +35,8 @@ class Loading:
     `root` holds data sets in torchvision's layout. Images are brought to `size` pixels a side and to 1 or 3 `channels`; 0
     leaves them as they are, if all agree. A `transform` (PIL image -> tensor) replaces both, and the normalisation. Damaged
     images are an error, or left out if `damaged` is "skip". `classes` is "all", or "common" for those of both sides only.
-    `workers` processes load streamed images.
+    `workers` processes load streamed images. `statistics` that normalise folders are those of the "source", or of "imagenet" for
+    pretrained networks. With `others`, the domains of a named collection that take no part are read too.
     """
 
     root: Path | None = None
@@ -43,10 +46,13 @@ class Loading:
     damaged: str = "refuse"
     classes: str = "all"
     workers: int = 0
+    statistics: str = "source"
+    others: bool = False
 
     def __post_init__(self) -> None:
         known(self.damaged, ("refuse", "skip"), "damaged")
         known(self.classes, ("all", "common"), "classes")
+        known(self.statistics, ("source", "imagenet"), "statistics")
         if self.channels not in (0, 1, 3):
             raise BadSetting(f"channels = {self.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
         if self.size < 0:
@@ -66,11 +72,12 @@ class Domain:
 
 @dataclass(frozen=True)
 class Pair:
-    """A source and a target domain."""
+    """A source and a target domain, and `others` that the network is only read on."""
 
     name: str
     source: Domain
     target: Domain
+    others: tuple[Domain, ...] = ()
 
     @property
     def shared_head(self) -> bool:
@@ -107,9 +114,35 @@ class Part(Subset[Any]):
 def subset(data: Examples, indices: ArrayLike) -> Examples:
     """The items of `data` at `indices` (N,); in memory if `data` is, else a `Part`."""
     picked = torch.as_tensor(indices, device="cpu")
+    if isinstance(data, Pixels):
+        return data.part(picked)
     if isinstance(data, TensorDataset):
         return TensorDataset(*data[picked])
     return Part(cast(Dataset[Any], data), picked.tolist())  # torch's annotation asks for more than `Subset` needs
+
+
+def on(pair: Pair, device: torch.device) -> Pair:
+    """`pair` with its images in the memory of a GPU, if they are in memory at all and fit into half of what is free there."""
+    domains = (pair.source, pair.target, *pair.others)
+    whole: dict[int, Tensor] = {}
+    for data in (split for d in domains for split in (d.train, d.val, d.test)):
+        images = (
+            data.images if isinstance(data, Pixels) else data.tensors[0] if isinstance(data, TensorDataset) else None
+        )
+        whole |= {} if images is None else {id(images): images}
+    if device.type != "cuda" or 2 * sum(t.nbytes for t in whole.values()) > torch.cuda.mem_get_info(device)[0]:
+        return pair
+    there = {key: t.to(device) for key, t in whole.items()}
+
+    def moved(data: Examples) -> Examples:
+        if isinstance(data, Pixels):
+            return data.on(device, there[id(data.images)])
+        if isinstance(data, TensorDataset):
+            return TensorDataset(there[id(data.tensors[0])], *(t.to(device) for t in data.tensors[1:]))
+        return data
+
+    source, target, *others = (replace(d, train=moved(d.train), val=moved(d.val), test=moved(d.test)) for d in domains)
+    return replace(pair, source=source, target=target, others=tuple(others))
 
 
 def split(labels: ArrayLike, seed: int, name: str, test: float = 0.25, val: float = 0.1) -> tuple[np.ndarray, ...]:

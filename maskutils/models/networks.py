@@ -1,12 +1,13 @@
 """Networks by name: two of our own and torchvision's classification networks; and weights from safetensors files."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,8 +25,9 @@ def build_model(
 
     `name` is one of `MODELS`, or any of torchvision's classification networks. Without `weights`, `seed` initialises the network.
     `weights` is the name of torchvision's ("DEFAULT", "IMAGENET1K_V1"), which are downloaded on first use and get a fresh head unless
-    `n_classes` is theirs; or a .safetensors file of a state dict. Raises `BadSetting` for an unknown name, for weights that
-    cannot be read or downloaded, and for those of another network; the message lists the keys that differ.
+    `n_classes` is theirs; or a .safetensors file of a state dict. A file without the head is taken too, and `seed` draws one. Raises
+    `BadSetting` for an unknown name, for weights that cannot be read or downloaded, and for those of another network; the message
+    lists the keys that differ.
 
     >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 5])
@@ -130,8 +132,14 @@ def _weights_of(name: str, weights: str) -> Any:
 
 
 def check_head_fits(name: str, weights: str, n_classes: int) -> None:
-    """Raise `BadSetting` if torchvision's `weights` of `name` have a head for another number of classes."""
-    if not is_file(weights) and len(_weights_of(name, weights).meta["categories"]) != n_classes:
+    """Raise `BadSetting` if `weights` of `name` have no head, or torchvision's have one for another number of classes."""
+    if is_file(weights):
+        model = on_meta(name, n_classes)
+        if not any(key.startswith(f"{head_name(model)}.") for key in shapes_in(weights_file(weights))):
+            raise BadSetting(
+                f"source_steps = 0, but the weights {weights} have no head for the source task; set source_steps to train one"
+            )
+    elif len(_weights_of(name, weights).meta["categories"]) != n_classes:
         raise BadSetting(
             f"source_steps = 0, but the weights {weights!r} of {name} have no head for the {n_classes} classes of the source; set "
             "source_steps to train one, or give a .safetensors file of a network that does the source task already"
@@ -188,21 +196,60 @@ def weights_file(path: str | Path) -> Path:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
-    """`model` with the state dict of a .safetensors file; mutates `model`.
+    """`model` with the state dict of a .safetensors file; mutates `model`. If the file has no head, `model` keeps its own, with a warning.
 
     Raises `BadSetting` for a pickled checkpoint (nothing is unpickled here), for a missing or damaged file, and for the weights of
     another network; the message lists the names and shapes that differ.
     """
     path = weights_file(path)
+    theirs, head = shapes_in(path), f"{head_name(model)}."
+    headless = not any(name.startswith(head) for name in theirs)
+    mine = {n: tuple(v.shape) for n, v in model.state_dict().items() if not (headless and n.startswith(head))}
+    _check_same(path, type(model).__name__, mine, theirs)
+    if headless:
+        warnings.warn(f"weights {path} have no head: a fresh one is drawn from the seed", stacklevel=2)
+    model.load_state_dict(load_file(path), strict=not headless)
+    return model
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a .safetensors file, whose values are not read. Raises `BadSetting` if it is damaged."""
     try:
-        state = load_file(path)
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as error:
         raise BadSetting(f"weights {path} cannot be read ({error})") from None
-    mine, theirs = ({n: tuple(v.shape) for n, v in tensors.items()} for tensors in (model.state_dict(), state))
+
+
+def _check_same(
+    path: Path, network: str, mine: Mapping[str, tuple[int, ...]], theirs: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise `BadSetting` if the names or shapes of a file's tensors, `theirs`, are not those of the `network`."""
     shapes = [f"{n} {theirs[n]} for {shape}" for n, shape in mine.items() if theirs.get(n, shape) != shape]
     faults = {"missing": mine.keys() - theirs, "unexpected": theirs.keys() - mine, "of another shape": shapes}
     if any(faults.values()):
         said = "; ".join(f"{len(v)} {k}: {', '.join(sorted(v)[:5])}" for k, v in faults.items() if v)
-        raise BadSetting(f"weights {path} are of another network than {type(model).__name__}: {said}")
-    model.load_state_dict(state)
-    return model
+        raise BadSetting(f"weights {path} are of another network than {network}: {said}")
+
+
+def on_meta(name: str, n_classes: int = 10) -> nn.Module:
+    """The network `name` for colour images of 224 pixels, without values."""
+    with torch.device("meta"):
+        return build_model(name, n_classes, 3, 224)
+
+
+def check_weights(name: str, path: str | Path) -> None:
+    """Raise `BadSetting` if the .safetensors file at `path` is missing, damaged or of another network than `name`.
+
+    No value is read. The head, and what depends on the images (the shape of a first convolution, and those of our own small networks),
+    is left to `load_weights`.
+    """
+    path, model = weights_file(path), on_meta(name)
+    theirs, head = shapes_in(path), head_name(model)
+    mine = {n: tuple(v.shape) for n, v in model.state_dict().items()}
+    first = next(iter(mine))
+    free = [n for n in theirs if n in mine and (n.startswith(f"{head}.") or n == first or name in MODELS)]
+    theirs |= {n: mine[n] for n in free}
+    if not any(n.startswith(f"{head}.") for n in theirs):
+        mine = {n: shape for n, shape in mine.items() if not n.startswith(f"{head}.")}
+    _check_same(path, name, mine, theirs)

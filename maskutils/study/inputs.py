@@ -13,7 +13,7 @@ from typing import Any
 from maskutils.core import paths
 from maskutils.core.checks import content_key
 from maskutils.core.files import file_digest
-from maskutils.data import FOLDERS
+from maskutils.data import FOLDERS, named
 from maskutils.study.setup import Images
 
 
@@ -35,14 +35,14 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
     Raises `BadSetting` for what is missing or has the wrong form.
     """
     from maskutils.data.load import check_there
-    from maskutils.models.networks import build_model, weights_file
+    from maskutils.models.networks import build_model, check_weights
 
     classes = [Images(**p.get("images", {})).classes for p in notebooks]
     for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
         check_there(pair, shared)
     for model, weights in {(p.get("model", ""), p["weights"]): None for p in notebooks if p.get("weights")}:
         if _is_file(weights):
-            weights_file(weights)
+            check_weights(model, weights)
         else:
             build_model(model, in_channels=3, image_size=224, weights=weights)
 
@@ -60,7 +60,7 @@ def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
     by the data root.
     """
     found = [file_digest(Path(weights).expanduser())] if _is_file(weights) else []
-    if pair.startswith(FOLDERS):
+    if named.of_folders(pair):
         files = [file for folder in _folders(pair) for file in _files(Path(folder).expanduser())]
         found.append(content_key([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]))
     elif pair not in packaged():
@@ -89,7 +89,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _folders(pair: str) -> list[str]:
-    return pair.removeprefix(FOLDERS).split(":")
+    if pair.startswith(FOLDERS):
+        return pair.removeprefix(FOLDERS).split(":")
+    return [str(root) for root, _ in named.roots(pair)]
 
 
 def _whole(path: str) -> str:

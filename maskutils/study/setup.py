@@ -90,6 +90,7 @@ class Images(Part):
     damaged: Literal["refuse", "skip"] = "refuse"
     classes: Literal["all", "common"] = "all"
     workers: Natural = 0
+    statistics: Literal["source", "imagenet"] = "source"
 
     @field_validator("channels")
     @classmethod
@@ -128,7 +129,11 @@ class Setup(Settings):
         1.0,
     )  # share of the way from source to target
     per_layer: bool = False  # equal density in each layer instead of over all
-    weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file
+    weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file, with or without a head
+    source_norm: Literal["train", "eval"] = (
+        "train"  # "eval": norm layers keep the statistics of `weights` on the source
+    )
+    others: bool = False  # read each network also on the domains of a collection that take no part
     images: Images = Images()
     compute: Compute = Compute()
 
@@ -144,6 +149,17 @@ class Setup(Settings):
         if not (self.source_steps or self.weights):
             raise ValueError("source_steps = 0 trains no source network; give weights= that do the source task already")
         return self
+
+
+LATER: tuple[str, ...] = (
+    "source_norm",
+    "others",
+)  # settings that names of what is cached, and records, hold only where they are changed
+
+
+def later(setup: Setup) -> dict[str, Any]:
+    """The settings of `LATER` that are not at their default."""
+    return {name: value for name, value in setup.model_dump(exclude_defaults=True).items() if name in LATER}
 
 
 def checked(model: type[M], values: Mapping[str, Any]) -> M:
