@@ -21,8 +21,8 @@ if str(root := Path(__file__).parents[1]) not in sys.path:  # as a script
 
 from benchmarks import layers, processes
 from benchmarks.timing import COLUMNS, best_of, row
+from maskutils.masks.information import fisher_information
 from maskutils.masks.mask import Mask
-from maskutils.masks.rankings import fisher_information
 from maskutils.masks.selection import highest
 from maskutils.models.networks import build_model
 from maskutils.models.parts import maskable

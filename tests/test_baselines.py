@@ -12,8 +12,9 @@ from maskutils.core.approaches import described
 from maskutils.data.batches import batches
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Domain, Pair
+from maskutils.masks.information import fisher_information
 from maskutils.masks.mask import Mask
-from maskutils.masks.rankings import fisher, fisher_information, snip
+from maskutils.masks.rankings import fisher, snip
 from maskutils.models.networks import build_model
 from maskutils.models.parts import for_task, maskable
 from maskutils.training import baselines

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from maskutils import evaluate, fit, learn_mask
-from maskutils.masks.rankings import RANKINGS, fisher, fisher_information, snip
+from maskutils.masks.information import fisher_information
+from maskutils.masks.rankings import RANKINGS, fisher, snip
 
 IMAGES, CLASSES = easy(48).tensors
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from maskutils.batch import cli, plan
 from maskutils.batch import run as batch
-from maskutils.core import files
+from maskutils.core import files, paths
 
 
 def call(*arguments):
@@ -18,7 +18,9 @@ def call(*arguments):
 def test_an_unknown_profile_exits_2_and_lists_the_known(command):
     code, output = call(command, "--profile", "smok")
     assert code == 2
-    assert "unknown profile 'smok'; known: default, fashion, paper, smoke, study, tuning" in output.replace("\n", " ")
+    assert "unknown profile 'smok'; known: default, fashion, paper, photos, smoke, study, tuning" in output.replace(
+        "\n", " "
+    )
     assert "Traceback" not in output
 
 
@@ -89,3 +91,27 @@ def test_a_batch_that_is_stopped_says_how_to_go_on(root, monkeypatch):  # noqa: 
     code, output = call("reproduce", "--profile", write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
     assert code == 130
     assert "the same command goes on from there" in output
+
+
+def test_a_report_is_one_page_that_opens_offline(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second"}])
+    runs, results = paths.runs_dir(profile), paths.results_dir(profile)
+    runs.mkdir(parents=True)
+    (runs / "first.ipynb").write_bytes((paths.notebooks_dir() / "first.ipynb").read_bytes())
+    (results / "headline.md").write_text("| approach | source |\n|---|---|\n| <b>held</b> | 93 |\n")
+    (results / "manifest.json").write_text(
+        '{"commit": "abc123", "versions": {"torch": "2"}, "cores": 2, "kernel_seconds": 7200}'
+    )
+    code, output = call("report", "--profile", profile)
+    assert code == 0
+    assert str(results / "report" / "index.html") in output.replace("\n", "")
+    page = (results / "report" / "index.html").read_text()
+    assert "<td>abc123</td>" in page
+    assert "torch 2" in page
+    assert "2.0 h" in page
+    assert "<table" in page.partition("<h3>headline</h3>")[2]
+    assert '<a href="notebooks/first.html">first</a>' in page
+    assert '">second</a>' not in page
+    assert "never run" in page or "missing" in page
+    assert (results / "report" / "notebooks" / "first.html").read_text().startswith("<!DOCTYPE html>")
+    assert 'src="http' not in page + (results / "report" / "notebooks" / "first.html").read_text()

@@ -11,8 +11,9 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.data.pair import Loading
 from maskutils.masks import rankings
+from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
-from maskutils.masks.rankings import RANKINGS, fisher_information
+from maskutils.masks.rankings import RANKINGS
 from maskutils.results import rates
 from maskutils.results.records import COLUMNS, READINGS
 from maskutils.study import artefacts, experiment, trials

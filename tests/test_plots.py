@@ -67,6 +67,12 @@ FIGURES = {
     "storage": lambda: plots.storage(analysis.for_storage(RECORDS)),
     "storage_fronts": lambda: plots.storage_fronts(analysis.storage_front(RECORDS), [METHOD, "wise_ft"]),
     "lines": lambda: plots.lines(pd.DataFrame({"a": [0.1, 0.2], METHOD: [0.5, 0.9]}, [0.1, 0.4]), "x", "y"),
+    "filters": lambda: plots.filters(
+        np.array([[[[1.0, -2.0]]], [[[0.5, 0.0]]]]), {"learnt": np.array([[[[True, False]]], [[[False, False]]]])}
+    ),
+    "brought_back": lambda: plots.brought_back(
+        [[[[0.0, 1.0]]]] * 3, [0, 1, 2], {"fine-tuned": [1, 1, 0], "masked": [0, 1, 1]}, ["zero", "one", "two"]
+    ),
     "gallery": lambda: plots.gallery({"mnist": [[[[0.0, 1.0]]], [[[1.0, 0.0]]]], "digits": [[[[0.5, 0.0]]]]}, n=2),
 }
 PAIRED = [(METHOD, 0.2, 0.1, 0.25), ("random", -0.05, -0.06, -0.01)]
@@ -74,7 +80,7 @@ PAIRED = pd.DataFrame(PAIRED, columns=["family", "difference", "low", "high"])
 AUDIT = pd.DataFrame({"recipe": ["zeroed", "held", "none"], "change": [1e-3, 0.0, 0.1], "leak_cost": [0.0, 0.0, 0.2]})
 FIGURES["leaks"] = lambda: plots.leaks(AUDIT)
 FIGURES["differences"] = lambda: plots.differences({"full": PAIRED, "known": PAIRED[:1]}, "points", margin=0.02)
-UNLABELLED = {"matrix", "gallery"}  # their labels are ticks and row names
+UNLABELLED = {"matrix", "gallery", "filters", "brought_back"}  # their labels are ticks and row names
 NAMED = {"forgetting_split", "differences", "leaks"}  # their names are ticks
 
 
@@ -102,6 +108,25 @@ def test_a_matrix_shows_its_names_numbers_and_label():
     assert [t.get_text() for t in heat.texts] == ["1.00", "0.25", "0.25", "1.00"]
     assert [t.get_text() for t in heat.get_xticklabels()] == ["a", "b"]
     assert bar.get_ylabel() == "overlap"
+
+
+def test_filters_show_what_is_kept_in_colour_and_the_rest_grey():
+    first, second = FIGURES["filters"]().axes
+    grey, coloured = first.get_images()
+    assert grey.get_array().tolist() == [[0.0, 1.0]]
+    assert coloured.get_array().mask.tolist() == [[False, True]]
+    assert coloured.get_array().data[0, 0] == 1
+    assert coloured.get_clim() == (-2, 2)
+    assert second.get_images()[1].get_array().mask.all()
+    assert first.get_ylabel() == "learnt\n25% kept"
+
+
+def test_images_that_are_brought_back_were_wrong_and_are_right():
+    figure = FIGURES["brought_back"]()
+    assert [axis.get_title() for axis in figure.axes] == ["one → zero"]
+    assert figure.get_suptitle() == "1 of 3 images: fine-tuned → masked"
+    none = plots.brought_back([[[[0.0, 1.0]]]], [0], {"a": [0], "b": [0]}, ["zero"])
+    assert none.get_suptitle() == "0 of 1 images: a → b"
 
 
 def test_a_gallery_has_a_named_row_for_each_domain():

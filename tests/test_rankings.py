@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from maskutils.data.batches import some
-from maskutils.masks import rankings
-from maskutils.masks.rankings import RANKINGS, fisher, fisher_information, magnitude, random, snip
+from maskutils.masks import information, rankings
+from maskutils.masks.information import fisher_information
+from maskutils.masks.rankings import RANKINGS, fisher, magnitude, random, snip
 from maskutils.models.networks import build_model
 from maskutils.models.parts import maskable
 
@@ -101,7 +102,7 @@ def test_fisher_information_is_the_expected_square_over_the_networks_own_labels(
 
 def test_of_many_classes_the_likeliest_are_taken(net, monkeypatch):
     whole = fisher_information(net, DATA)
-    monkeypatch.setattr(rankings, "LABELS", 2)
+    monkeypatch.setattr(information, "LABELS", 2)
     part, expected = fisher_information(net, DATA), {n: torch.zeros_like(p) for n, p in net.eval().named_parameters()}
     for image in DATA.tensors[0].split(1):
         log_p = F.log_softmax(net(image)[0], 0)

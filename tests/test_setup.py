@@ -330,3 +330,11 @@ def test_a_change_is_checked_as_new_settings_are(change, update, message):
 def test_a_change_of_a_part_is_checked_too():
     with pytest.raises(BadSetting, match="parameter device = 'gpu'"):
         Compute().model_copy(update={"device": "gpu"})
+
+
+def test_a_misspelt_name_in_the_parameters_cell_is_refused():
+    with pytest.raises(BadSetting, match=r"unknown parameter 'mask_step'.*Did you mean 'mask_steps'"):
+        from_notebook(ran(PARAMETERS + "\nmask_step = 7"))
+    assert from_notebook(ran(PARAMETERS, "mask_step = 7")) == from_notebook(
+        ran(PARAMETERS)
+    )  # another cell's name is its own

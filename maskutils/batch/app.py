@@ -96,10 +96,12 @@ def run_script(script: str) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context) -> None:
-    """Open JupyterLab on the notebooks. Further options are JupyterLab's: --no-browser, --port 9000."""
+    """Open JupyterLab on the first notebook, with results beside. Further options are JupyterLab's: --no-browser, --port 9000."""
     with faults(), needs("study", "jupyterlab"):
         from maskutils.batch.notebooks import notebooks_folder
 
-        command = [sys.executable, "-m", "jupyterlab", str(notebooks_folder()), *context.args]
+        first = min(notebooks_folder().glob("*.ipynb"))
+        root = [f"--ServerApp.root_dir={paths.project_root()}", str(first)]
+        command = [sys.executable, "-m", "jupyterlab", *root, *context.args]
     os.environ.update(paths.environment())  # its kernels start in folders of their own
     os.execv(command[0], command)

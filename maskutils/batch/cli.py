@@ -153,6 +153,15 @@ def verify(profile: ProfileName = "default") -> None:
     raise typer.Exit(1 if any(v.passed is False for v in found) else 0)
 
 
+@app.command()
+def report(profile: ProfileName = "default") -> None:
+    """Write one page about a profile for a reviewer, to open offline: figures, tables, every executed notebook, how it was made."""
+    with faults():
+        from maskutils.batch.page import write_page
+
+        console.print(f"written: {write_page(profile)}", soft_wrap=True)
+
+
 def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
     """Print for each run why it runs (or nothing), its status and its expected seconds, and their sum."""
     table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")

@@ -14,7 +14,14 @@ T = TypeVar("T")
 
 
 class BadSetting(ValueError):
-    """A setting that is unknown, of the wrong type or out of range. The message names it, what is allowed and the way out."""
+    """A setting that is unknown, of the wrong type or out of range. The message names it, what is allowed and the way out.
+
+    In a notebook it is shown as that message alone: where in this package a setting was checked helps nobody.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython shows instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class MissingPackage(ImportError):

@@ -6,30 +6,22 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.utils.data import TensorDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 from torchvision.transforms.functional import to_pil_image
 
-from maskutils.core import paths
-from maskutils.core.caches import cached
-from maskutils.core.checks import BadSetting, content_key
-from maskutils.core.files import DamagedFile, write_atomically
-from maskutils.core.progress import bar
+from maskutils.core.checks import BadSetting
 from maskutils.core.seeds import generator
-from maskutils.data import named, pictures
+from maskutils.data import FOLDERS, pictures, stored
 from maskutils.data import pair as base
+from maskutils.data.named import as_folders, check_collection, collection_of, folder_of, others
 from maskutils.data.pair import Domain, Loading, Pair, subset
 from maskutils.data.pictures import Recipe, Streamed, how
 from maskutils.data.pixels import Pixels
-
-WORTH_STORING = 1000  # a domain of so many images is decoded once for all processes
 
 
 @dataclass(frozen=True)
@@ -52,53 +44,59 @@ class Folder:
 
 
 def pair_of(name: str, seed: int, loading: Loading) -> Pair:
-    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class, or a named one ("pacs:photo:sketch").
+    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class; or "pacs:photo:sketch", which
+    has the domains that take no part as its `others`.
 
-    Images are float32 (C, H, W), normalised with the mean and std of the source's train split, or ImageNet's (`loading.statistics`).
-    `loading.transform` replaces size, channels and normalisation; images in memory are decoded and transformed only once, and kept
-    as 8-bit values where they have no more. Each class is split 65 : 10 : 25, with at least one
-    image in each part. Files and folders whose name begins with a dot are left out. A copy of a file under another name is
-    not recognised.
+    Images are float32 (C, H, W), normalised with the mean and std of the source's train split, or as `loading.normalise` says.
+    `loading.transform` replaces size, channels and normalisation. Images in memory are decoded and transformed once, and kept as
+    8-bit values where they have no more. Each class is split 65 : 10 : 25, with at least one image in each part. Files and
+    folders whose name begins with a dot are left out. A copy of a file under another name is not recognised.
 
     Raises `BadSetting`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
     both source and target, or of several modes or sizes; and for classes of which only a part is on both sides.
     """
-    sides, headers = _looked_at(
-        [*sides_of(name, loading.classes, loading.root), *_others(name, loading)], loading.damaged
-    )
+    check_collection(name, loading.root)
+    both = sides_of(as_folders(name, loading.root), loading.classes)
+    sides, headers = _looked_at([*both, *_others(name, loading)], loading.damaged)
     recipe = pictures.recipe_for(headers, loading)
     loaded = [_loaded(side, recipe, loading) for side in sides]
     parts = [_split(side, seed) for side, _ in loaded]
     if loading.transform is None:
-        mean, std = pictures.statistics_for(loading.statistics, loaded[0][1], parts[0][0], seed)
+        mean, std = pictures.IMAGENET
+        if loading.normalise == "source":
+            mean, std = pictures.statistics(loaded[0][1], parts[0][0], seed)
         loaded = [(side, pictures.normalised(data, mean, std)) for side, data in loaded]
     domains = []
     for (side, data), indices in zip(loaded, parts, strict=True):
         train, val, test = (subset(data, i) for i in indices)
         domains.append(Domain(side.name, train, val, test, side.classes))
-    source, target, *others = domains
-    return Pair(name, source, target, tuple(others))
+    return Pair(name, domains[0], domains[1], tuple(domains[2:]))
 
 
-def sides_of(name: str, classes: str = "all", data_root: Path | None = None) -> list[Folder]:
-    """Both folders of a pair, with no image opened. Raises `BadSetting` if they are missing, do not match, or lack what their name says."""
-    source, target = (_domain(name, root, short) for root, short in named.roots(name, data_root))
+def _others(name: str, loading: Loading) -> list[Folder]:
+    """The domains of the collection of `name` that take no part in it."""
+    collection = collection_of(name)
+    return [_listed(folder_of(collection, d, loading.root), d) for d in others(name)] if collection else []
+
+
+def sides_of(name: str, classes: str = "all") -> list[Folder]:
+    """Both folders of "folders:SOURCE:TARGET", with no image opened. Raises `BadSetting` if they are missing or do not match."""
+    source, target = (_listed(root, short) for root, short in _roots(name))
     _apart(source, target)
     return [_enough(side) for side in _aligned(source, target, classes)]
 
 
-def _others(name: str, loading: Loading) -> list[Folder]:
-    """The domains of a named pair that take no part, where they are asked for."""
-    return [_domain(name, root, short) for root, short in named.others(name, loading.root)] if loading.others else []
-
-
-def _domain(name: str, root: Path, short: str) -> Folder:
-    """The domain of the pair `name` at `root`, checked if it has a name of its own."""
-    if not root.is_dir():
-        named.check_whole(name, short, root, ())
-    folder = _listed(root, short)
-    named.check_whole(name, short, root, folder.files)
-    return folder
+def _roots(name: str) -> list[tuple[Path, str]]:
+    """The two folders of `name`, each with the shortest name that tells them apart."""
+    parts = name.removeprefix(FOLDERS).split(":")
+    if len(parts) != 2 or not all(parts):
+        raise BadSetting(f"{name!r} is not of the form '{FOLDERS}SOURCE:TARGET', two folders whose paths have no ':'")
+    roots = [Path(os.path.abspath(Path(part).expanduser())) for part in parts]
+    for depth in range(1, max(len(root.parts) for root in roots) + 1):
+        names = ["/".join(root.parts[-depth:]) for root in roots]
+        if names[0] != names[1]:
+            break
+    return list(zip(roots, names, strict=True))
 
 
 def _listed(root: Path, name: str) -> Folder:
@@ -165,19 +163,13 @@ def _first(names: Sequence[str], n: int = 20) -> str:
 def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[pictures.Header]]:
     """The sides without damaged images, if the policy `damaged` allows to leave them out, and the headers of the rest."""
     files = [file for side in sides for file in side.files]
-    headers = _headers(tuple(files), _stamp(files))
+    headers = stored.headers(tuple(files), stored.stamp_of(files))
     _leave_out([file for file in files if file not in headers], len(files), damaged)
     sides = [_enough(side.only(headers)) for side in sides]
     unknown = Counter(mode for mode, _ in headers.values() if mode not in pictures.READABLE)
     if unknown:
         raise BadSetting(f"values of mode {pictures.counted(unknown)} have no fixed range; save with 8 or 16 bits")
     return sides, list(headers.values())
-
-
-@lru_cache(maxsize=8)
-def _headers(files: tuple[str, ...], stamp: str) -> dict[str, pictures.Header]:
-    """The headers of the `files` that are not damaged, read once a process."""
-    return {file: seen for file in bar(files, "check images", "image") if (seen := pictures.header(file))}
 
 
 def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
@@ -195,58 +187,13 @@ def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, T
     if math.prod(shape) * (1 if recipe.eight_bits else 4) > base.IN_MEMORY:
         return folder, Streamed(folder.files, folder.labels, recipe, loading.workers)
     if recipe.eight_bits:
-        x, kept = _pixels(folder.files, _stamp(folder.files), recipe.size, recipe.channels, recipe.shape)
+        x, kept = stored.pixels(folder.files, stored.stamp_of(folder.files), recipe.size, recipe.channels, recipe.shape)
     else:
-        x, kept = _decoded(folder.files, recipe)
+        x, kept = stored.decoded(folder.files, recipe)
     _leave_out(sorted(set(folder.files) - set(kept)), len(folder.files), loading.damaged)
     folder = _enough(folder.only(kept))
     labels = torch.tensor(folder.labels)
     return folder, Pixels(x, torch.arange(len(x)), labels) if recipe.eight_bits else TensorDataset(x, labels)
-
-
-def _decoded(files: Sequence[str], recipe: Recipe) -> tuple[Tensor, list[str]]:
-    """The images (N, C, H, W) in `files`, uint8 or float32 as `recipe` has it, and the N files that are not damaged."""
-    x, kept = torch.empty(len(files), *recipe.shape, dtype=recipe.dtype), list[str]()
-    for file in bar(files, f"read {Path(files[0]).parent.parent.name}", "image"):
-        try:
-            image = pictures.decoded(file)
-        except OSError:
-            continue
-        x[len(kept)] = recipe.pixels(image) if recipe.eight_bits else recipe(image)
-        kept.append(file)
-    return x[: len(kept)], kept
-
-
-def _stamp(files: Sequence[str]) -> str:
-    """Names the content of `files`, by their names, sizes and times of change."""
-    seen = ((file, os.stat(file)) for file in files)
-    return content_key([(file, s.st_size, s.st_mtime_ns) for file, s in seen])
-
-
-@lru_cache(maxsize=8)
-def _pixels(
-    files: tuple[str, ...], stamp: str, size: int, channels: int, shape: tuple[int, ...]
-) -> tuple[Tensor, list[str]]:
-    """`_decoded` as uint8, once a process; of many images once for all processes, from a file in the cache of results."""
-    recipe = Recipe(size, channels, None, shape, eight_bits=True)
-    if len(files) < WORTH_STORING:
-        return _decoded(files, recipe)
-    place = {file: i for i, file in enumerate(files)}
-
-    def make() -> dict[str, Tensor]:
-        x, kept = _decoded(files, recipe)
-        return {"images": x, "kept": torch.tensor([place[file] for file in kept])}
-
-    path = paths.cache_dir("pixels") / f"{content_key(stamp, size, channels, shape)}.safetensors"
-    found = cached(path, make, lambda made, p: write_atomically(p, save(made)), _stored)
-    return found["images"], [files[i] for i in found["kept"].tolist()]
-
-
-def _stored(path: Path) -> dict[str, Tensor]:
-    try:
-        return load(path.read_bytes())
-    except SafetensorError as error:
-        raise DamagedFile(f"{path} is damaged ({error}); delete it and run again") from None
 
 
 def _split(folder: Folder, seed: int) -> list[Tensor]:

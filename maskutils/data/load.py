@@ -5,7 +5,8 @@ from dataclasses import fields
 import torch
 
 from maskutils.core.checks import BadSetting, known, needs
-from maskutils.data import embedded, named, vision  # noqa: F401  (their import files the pairs)
+from maskutils.data import embedded, vision  # noqa: F401  (their import files the pairs)
+from maskutils.data.named import as_folders, check_collection, is_folders
 from maskutils.data.pair import PAIRS, Loading, Pair
 
 AS_THEY_ARE = Loading()
@@ -14,8 +15,8 @@ AS_THEY_ARE = Loading()
 def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     """The pair `name`; `seed` draws train and val, the test split is fixed. Images are float32 (C, H, W), normalised.
 
-    `name` is one of `PAIRS`, "folders:SOURCE:TARGET" for two folders of class folders, or two domains of a collection, as
-    "pacs:photo:sketch" or "cifar20:first:second", which lie under `loading.root`. The pair "mnist_to_digits" is packaged.
+    `name` is one of `PAIRS`, "folders:SOURCE:TARGET" for two folders of class folders, or "pacs:photo:sketch" for two domains of PACS,
+    in `loading.root`/pacs (see `data.named`). The pair "mnist_to_digits" is packaged.
     torchvision's, as "cifar10_to_stl10", are read from `loading.root`, or downloaded on first use. Splits are torch datasets:
     `TensorDataset` if the images are in memory. Raises `BadSetting` for an unknown name, for images that cannot be read,
     and for missing data; the message says which files to put where.
@@ -25,7 +26,7 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     (True, 3250, (1, 28, 28))
     """
     with torch.device("cpu"):  # whatever the user's default device is
-        if not named.of_folders(name):
+        if not is_folders(name):
             check_loading(check_pair(name), loading)
             return PAIRS[name].make(seed, loading)
         with needs("study"):
@@ -36,10 +37,8 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
 
 def check_pair(name: str) -> str:
     """`name` itself if a pair has it, or if it is of image folders. Raises `BadSetting` if not."""
-    if not named.of_folders(name):
-        return known(name, PAIRS, "pair")
-    named.roots(name)
-    return name
+    as_folders(name)
+    return name if is_folders(name) else known(name, PAIRS, "pair")
 
 
 def check_loading(name: str, loading: Loading) -> None:
@@ -58,7 +57,8 @@ def check_loading(name: str, loading: Loading) -> None:
 
 def check_there(name: str, classes: str = "all") -> None:
     """Raise `BadSetting` if `name` is of image folders that are missing or do not match; other pairs need no check."""
-    if named.of_folders(name):
+    if is_folders(name):
         with needs("study"):
             from maskutils.data import folders
-        folders.sides_of(name, classes)
+        check_collection(name)
+        folders.sides_of(as_folders(name), classes)

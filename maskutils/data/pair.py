@@ -16,8 +16,7 @@ from maskutils.core.seeds import stream
 from maskutils.data.pixels import Pixels
 
 FIXED = 0  # the seed of what is the same for every seed: the test splits
-IN_MEMORY = 2**30  # a domain with more bytes of images than this is streamed; 8-bit images count a byte a value
-PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std of ImageNet's channels
+IN_MEMORY = 2**30  # a domain with more bytes of images than this is streamed; 8-bit images take a byte a value
 
 
 class Examples(Protocol):
@@ -34,9 +33,9 @@ class Loading:
 
     `root` holds data sets in torchvision's layout. Images are brought to `size` pixels a side and to 1 or 3 `channels`; 0
     leaves them as they are, if all agree. A `transform` (PIL image -> tensor) replaces both, and the normalisation. Damaged
-    images are an error, or left out if `damaged` is "skip". `classes` is "all", or "common" for those of both sides only.
-    `workers` processes load streamed images. `statistics` that normalise folders are those of the "source", or of "imagenet" for
-    pretrained networks. With `others`, the domains of a named collection that take no part are read too.
+    images are an error, or left out if `damaged` is "skip". They are normalised by the mean and std of the "source", or by those of
+    "imagenet", which networks pretrained there expect. `classes` is "all", or "common" for those of both sides only.
+    `workers` processes load streamed images.
     """
 
     root: Path | None = None
@@ -44,15 +43,18 @@ class Loading:
     channels: int = 0
     transform: Callable[[Any], Tensor] | None = None
     damaged: str = "refuse"
+    normalise: str = "source"
     classes: str = "all"
     workers: int = 0
-    statistics: str = "source"
-    others: bool = False
 
     def __post_init__(self) -> None:
         known(self.damaged, ("refuse", "skip"), "damaged")
+        known(self.normalise, ("source", "imagenet"), "normalise")
+        if self.normalise == "imagenet" and self.channels != 3:
+            raise BadSetting(
+                f"normalise = 'imagenet' is for colour images, and channels = {self.channels}: set channels to 3"
+            )
         known(self.classes, ("all", "common"), "classes")
-        known(self.statistics, ("source", "imagenet"), "statistics")
         if self.channels not in (0, 1, 3):
             raise BadSetting(f"channels = {self.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
         if self.size < 0:
@@ -72,7 +74,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class Pair:
-    """A source and a target domain, and `others` that the network is only read on."""
+    """A source and a target domain; and `others` of the same classes that take no part, which show what else a network forgets."""
 
     name: str
     source: Domain

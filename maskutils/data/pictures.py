@@ -16,7 +16,7 @@ from torchvision.transforms import functional as F
 from maskutils.core.checks import BadSetting
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
-from maskutils.data.pair import PRETRAINED, Examples, Loading
+from maskutils.data.pair import Examples, Loading
 from maskutils.data.pixels import Pixels
 
 Size = tuple[int, int]  # width and height in pixels
@@ -26,6 +26,10 @@ SIXTEEN = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY = {"1", "L"} | SIXTEEN
 READABLE = GREY | {"RGB", "RGBA", "RGBX", "LA", "P", "PA", "CMYK", "YCbCr"}  # other modes have no fixed range of values
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # PIL raises these
+IMAGENET = (
+    torch.tensor([0.485, 0.456, 0.406])[:, None, None],
+    torch.tensor([0.229, 0.224, 0.225])[:, None, None],
+)  # torchvision's
 SAMPLE = 1000  # at most so many images give the statistics of a streamed domain
 
 
@@ -181,18 +185,6 @@ def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor
         found = f"std of the source's train split is {std.tolist()} by channel, so images cannot be normalised"
         raise BadSetting(f"{found}; check them, or set channels 1 {how('channels', 1)}")
     return mean.float()[:, None, None], std.float()[:, None, None]
-
-
-def statistics_for(kind: str, data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Mean and std (C, 1, 1) that normalise images: those of ImageNet if `kind` is "imagenet", else the source's (`statistics`)."""
-    if kind != "imagenet":
-        return statistics(data, train, seed)
-    if (channels := data[0][0].shape[0]) != 3:
-        raise BadSetting(
-            f"ImageNet's statistics are for 3 channels, the images have {channels}; set channels 3 {how('channels', 3)}"
-        )
-    mean, std = torch.tensor(PRETRAINED)[..., None, None]
-    return mean, std
 
 
 def normalised(data: TensorDataset | Streamed, mean: Tensor, std: Tensor) -> TensorDataset | Streamed:

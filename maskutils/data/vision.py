@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, enter, needs
 from maskutils.data.embedded import DIGITS, domain, mnist_5k, packaged_domain
-from maskutils.data.pair import PAIRS, PRETRAINED, Domain, Loading, Maker, Pair, split, subset
+from maskutils.data.pair import PAIRS, Domain, Loading, Maker, Pair, split, subset
 
 IDX = "{0}/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 CIFAR10_STL10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "horse", "ship", "truck")  # in both sets
@@ -38,6 +38,7 @@ TORCHVISION: dict[str, tuple[Opener, str]] = {  # and the files of the set
     "eurosat": (lambda tv, r, t, d: tv.EuroSAT(r, download=d), "eurosat/ (EuroSAT.zip)"),
 }  # fmt: skip
 UNSPLIT = ("imagenet", "eurosat")  # have no test half
+PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std of ImageNet's channels
 
 
 def open_set(name: str, train: bool, loading: Loading) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from maskutils.core.seeds import generator
 from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
-from maskutils.masks.selection import highest
+from maskutils.masks.selection import highest, kept_whole
 from maskutils.models.copies import copied, unwrapped
 
 
@@ -55,8 +55,9 @@ class Mask(Interchange):
         """The mask of exactly round(density * n) highest scores, over all layers or (`per_layer`) in each.
 
         Over all layers each one keeps at least a share `floor` of its weights, so that none is cut off; never more than `density`,
-        so up to that density every layer keeps the same share. Equal scores are kept in order of position. Raises `ValueError`
-        for a density outside (0, 1] or scores that are nan.
+        so up to that density every layer keeps the same share. In large networks the smallest layers are kept whole besides (see
+        `masks.selection.kept_whole`), unless `floor` is 0. Equal scores are kept in order of position. Raises `ValueError` for a density
+        outside (0, 1] or scores that are nan.
         """
         if not 0 < density <= 1:
             raise ValueError(f"density {density} is outside (0, 1]: it is the fraction of weights kept")
@@ -72,6 +73,9 @@ class Mask(Interchange):
         counts = {name: max(1, round(share * s.numel())) for name, s in flat.items()}
         if not per_layer and sum(counts.values()) > total:  # rounding up each floor would go beyond the density
             counts = {name: max(1, int(share * s.numel())) for name, s in flat.items()}
+        if floor and not per_layer:
+            sizes = {name: s.numel() for name, s in flat.items()}
+            counts |= {name: sizes[name] for name in kept_whole(sizes, total)}
         bits = {name: highest(s, counts[name]) for name, s in flat.items()}
         if not per_layer:
             bits = _fill(flat, bits, total)

@@ -13,16 +13,15 @@ from torch.nn import functional as F
 
 from maskutils.core.approaches import Approach, describe
 from maskutils.core.checks import register
-from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
+from maskutils.masks.information import fisher_information
 from maskutils.models.copies import copied
 from maskutils.models.parts import device_of, logits_of, maskable
 
 Scores = dict[str, Tensor]
 Ranking = Callable[[nn.Module, Any, int], Scores]
 RANKINGS: dict[str, Ranking] = {}
-LABELS = 50  # of which the expectation of the Fisher information is taken at most
 
 
 def ranking(**about: Any) -> Callable[[Ranking], Ranking]:
@@ -105,24 +104,3 @@ def fisher(model: nn.Module, data: Any, seed: int) -> Scores:
     """
     information = fisher_information(model, data, seed=seed)
     return {n: information[n] * model.get_parameter(n).detach().square() / 2 for n in maskable(model)}
-
-
-def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0) -> Scores:
-    """The diagonal of the Fisher information of every parameter, over `n` images drawn from `data` by `seed`.
-
-    F_i = mean over x of sum_y p(y|x) (d log p(y|x) / d theta_i)^2: the expectation over the network's own labels is taken
-    in full, not sampled and not replaced by the true label, by a backward pass for each image and class; of more than 50 classes,
-    over the 50 likeliest for each image. Source: Kirkpatrick et al. 2017 (arXiv 1612.00796).
-    """
-    x, _ = some(data, n, seed)
-    model = copied(model).eval().requires_grad_(True)
-    parameters, device = dict(model.named_parameters()), next(model.parameters()).device
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    for image in bar(x.to(device).split(1), "Fisher information", "image"):
-        logs = F.log_softmax(logits_of(model(image)), dim=1)[0]
-        for y in logs.topk(min(LABELS, len(logs))).indices.sort().values.tolist():
-            log, p = logs[y], logs[y].exp().item()
-            gradients = torch.autograd.grad(log, list(parameters.values()), retain_graph=True, materialize_grads=True)
-            for t, g in zip(total.values(), gradients, strict=True):
-                t.addcmul_(g, g, value=p)
-    return {name: t / len(x) for name, t in total.items()}

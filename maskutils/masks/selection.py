@@ -3,12 +3,14 @@
 Layers and masks select by the same function, which is exact where values are equal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from maskutils.models.sizes import many
 
 
 def highest(values: Tensor, k: int) -> Tensor:
@@ -24,9 +26,7 @@ def highest(values: Tensor, k: int) -> Tensor:
     count: Callable[[Any], Any] = torch.count_nonzero
     if flat.device.type == "cpu":
         array, count = flat.numpy(), np.count_nonzero
-        least = np.partition(array, -k)[-k]
-    else:
-        least = flat.topk(k).values[-1]
+    least = kth(flat, k)
     kept = array >= least
     surplus = int(count(kept)) - k
     if surplus > 0:  # equal to the least, and too many: the last of them are dropped
@@ -37,3 +37,21 @@ def highest(values: Tensor, k: int) -> Tensor:
             first, end, surplus = (middle, end, surplus) if behind >= surplus else (first, middle, surplus - behind)
         kept[first:] = array[first:] > least
     return torch.as_tensor(kept, device=values.device).view_as(values)
+
+
+def kth(flat: Tensor, k: int) -> Any:
+    """The `k`-th highest of the values in `flat` (n,), for k in [1, n]: a number of numpy's on a CPU, else a tensor."""
+    return np.partition(flat.numpy(), -k)[-k] if flat.device.type == "cpu" else flat.topk(k).values[-1]
+
+
+def kept_whole(sizes: Mapping[str, int], total: int) -> set[str]:
+    """The layers of a large network that are kept whole: the smallest ones that together hold a quarter of the `total` to keep, at most.
+
+    They are depthwise and first convolutions. A few of their weights are worth more than many of another layer's, and each output
+    depends on few. None in networks of fewer than a million weights.
+    """
+    whole, budget = set(), total / 4 if many(sizes.values()) else 0
+    for name in sorted(sizes, key=lambda n: sizes[n]):
+        if (budget := budget - sizes[name]) >= 0:
+            whole.add(name)
+    return whole

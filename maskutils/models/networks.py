@@ -1,7 +1,6 @@
 """Networks by name: two of our own and torchvision's classification networks; and weights from safetensors files."""
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from maskutils.core.checks import BadSetting, known, needs, register
 from maskutils.core.seeds import seeded
 from maskutils.models.parts import head_name, set_submodule
 
+Shapes = dict[str, tuple[int, ...]]
 MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}
 
 
@@ -25,9 +25,9 @@ def build_model(
 
     `name` is one of `MODELS`, or any of torchvision's classification networks. Without `weights`, `seed` initialises the network.
     `weights` is the name of torchvision's ("DEFAULT", "IMAGENET1K_V1"), which are downloaded on first use and get a fresh head unless
-    `n_classes` is theirs; or a .safetensors file of a state dict. A file without the head is taken too, and `seed` draws one. Raises
-    `BadSetting` for an unknown name, for weights that cannot be read or downloaded, and for those of another network; the message
-    lists the keys that differ.
+    `n_classes` is theirs; or a .safetensors file of a state dict, which gets a fresh head too if it has none. Raises
+    `BadSetting` for an unknown name, for weights that cannot be read or downloaded, and for those of another network; the
+    message lists the keys that differ.
 
     >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 5])
@@ -40,7 +40,7 @@ def build_model(
             model = MODELS[name](n_classes, in_channels, image_size)
         else:
             model = torchvision_model(name, n_classes, in_channels, image_size, "" if is_file(weights) else weights)
-    return load_weights(model, weights) if is_file(weights) else model
+    return load_weights(model, weights, fresh_head=True) if is_file(weights) else model
 
 
 def is_file(weights: str) -> bool:
@@ -132,14 +132,8 @@ def _weights_of(name: str, weights: str) -> Any:
 
 
 def check_head_fits(name: str, weights: str, n_classes: int) -> None:
-    """Raise `BadSetting` if `weights` of `name` have no head, or torchvision's have one for another number of classes."""
-    if is_file(weights):
-        model = on_meta(name, n_classes)
-        if not any(key.startswith(f"{head_name(model)}.") for key in shapes_in(weights_file(weights))):
-            raise BadSetting(
-                f"source_steps = 0, but the weights {weights} have no head for the source task; set source_steps to train one"
-            )
-    elif len(_weights_of(name, weights).meta["categories"]) != n_classes:
+    """Raise `BadSetting` if torchvision's `weights` of `name` have a head for another number of classes."""
+    if not is_file(weights) and len(_weights_of(name, weights).meta["categories"]) != n_classes:
         raise BadSetting(
             f"source_steps = 0, but the weights {weights!r} of {name} have no head for the {n_classes} classes of the source; set "
             "source_steps to train one, or give a .safetensors file of a network that does the source task already"
@@ -195,61 +189,51 @@ def weights_file(path: str | Path) -> Path:
     return path
 
 
-def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
-    """`model` with the state dict of a .safetensors file; mutates `model`. If the file has no head, `model` keeps its own, with a warning.
+def load_weights(model: nn.Module, path: str | Path, fresh_head: bool = False) -> nn.Module:
+    """`model` with the state dict of a .safetensors file; mutates `model`. With `fresh_head` it keeps its own head if the file has none.
 
     Raises `BadSetting` for a pickled checkpoint (nothing is unpickled here), for a missing or damaged file, and for the weights of
     another network; the message lists the names and shapes that differ.
     """
     path = weights_file(path)
-    theirs, head = shapes_in(path), f"{head_name(model)}."
-    headless = not any(name.startswith(head) for name in theirs)
-    mine = {n: tuple(v.shape) for n, v in model.state_dict().items() if not (headless and n.startswith(head))}
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadSetting(f"weights {path} cannot be read ({error})") from None
+    mine, theirs = ({n: tuple(v.shape) for n, v in tensors.items()} for tensors in (model.state_dict(), state))
+    head = f"{head_name(model)}."
+    if fresh_head and not any(n.startswith(head) for n in theirs):
+        mine = {n: shape for n, shape in mine.items() if not n.startswith(head)}
     _check_same(path, type(model).__name__, mine, theirs)
-    if headless:
-        warnings.warn(f"weights {path} have no head: a fresh one is drawn from the seed", stacklevel=2)
-    model.load_state_dict(load_file(path), strict=not headless)
+    model.load_state_dict(state, strict=False)  # what may be missing was found above
     return model
 
 
-def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a .safetensors file, whose values are not read. Raises `BadSetting` if it is damaged."""
+def check_weights(name: str, path: str | Path) -> None:
+    """Raise `BadSetting` if the .safetensors file at `path` is missing, damaged or of another network than `name`. No value is read.
+
+    What depends on the images is left to `load_weights`: the head, the shape of a first convolution, and all shapes of our own networks.
+    """
+    path = weights_file(path)
+    with torch.device("meta"):
+        model = build_model(name, 10, 3, 224)
     try:
         with safe_open(path, "pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
+            theirs = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError) as error:
         raise BadSetting(f"weights {path} cannot be read ({error})") from None
+    mine, head = {n: tuple(v.shape) for n, v in model.state_dict().items()}, f"{head_name(model)}."
+    first = next(iter(mine))
+    theirs |= {n: mine[n] for n in theirs if n in mine and (n == first or n.startswith(head) or name in MODELS)}
+    if not any(n.startswith(head) for n in theirs):
+        mine = {n: shape for n, shape in mine.items() if not n.startswith(head)}
+    _check_same(path, name, mine, theirs)
 
 
-def _check_same(
-    path: Path, network: str, mine: Mapping[str, tuple[int, ...]], theirs: Mapping[str, tuple[int, ...]]
-) -> None:
+def _check_same(path: Path, network: str, mine: Shapes, theirs: Shapes) -> None:
     """Raise `BadSetting` if the names or shapes of a file's tensors, `theirs`, are not those of the `network`."""
     shapes = [f"{n} {theirs[n]} for {shape}" for n, shape in mine.items() if theirs.get(n, shape) != shape]
     faults = {"missing": mine.keys() - theirs, "unexpected": theirs.keys() - mine, "of another shape": shapes}
     if any(faults.values()):
         said = "; ".join(f"{len(v)} {k}: {', '.join(sorted(v)[:5])}" for k, v in faults.items() if v)
         raise BadSetting(f"weights {path} are of another network than {network}: {said}")
-
-
-def on_meta(name: str, n_classes: int = 10) -> nn.Module:
-    """The network `name` for colour images of 224 pixels, without values."""
-    with torch.device("meta"):
-        return build_model(name, n_classes, 3, 224)
-
-
-def check_weights(name: str, path: str | Path) -> None:
-    """Raise `BadSetting` if the .safetensors file at `path` is missing, damaged or of another network than `name`.
-
-    No value is read. The head, and what depends on the images (the shape of a first convolution, and those of our own small networks),
-    is left to `load_weights`.
-    """
-    path, model = weights_file(path), on_meta(name)
-    theirs, head = shapes_in(path), head_name(model)
-    mine = {n: tuple(v.shape) for n, v in model.state_dict().items()}
-    first = next(iter(mine))
-    free = [n for n in theirs if n in mine and (n.startswith(f"{head}.") or n == first or name in MODELS)]
-    theirs |= {n: mine[n] for n in free}
-    if not any(n.startswith(f"{head}.") for n in theirs):
-        mine = {n: shape for n, shape in mine.items() if not n.startswith(f"{head}.")}
-    _check_same(path, name, mine, theirs)

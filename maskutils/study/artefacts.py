@@ -22,14 +22,16 @@ from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import DamagedFile, write_atomically
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Loading, Pair, on
+from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
-from maskutils.masks.rankings import RANKINGS, Scores, fisher_information
-from maskutils.models.networks import build_model, check_head_fits, pretrained_transform
+from maskutils.masks.rankings import RANKINGS, Scores
+from maskutils.models.networks import build_model, check_head_fits, is_file, load_weights, pretrained_transform
 from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
-from maskutils.study.setup import Setup, later
+from maskutils.study.setup import Setup
+from maskutils.training.annealing import learns_density
 from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.training.loop import fit
 
@@ -49,8 +51,7 @@ def source_pair(setup: Setup, seed: int) -> Pair:
 
 def loading(setup: Setup) -> Loading:
     """How the images of `setup` are read: its `images`, and the transforms of its pretrained weights."""
-    transform = pretrained_transform(setup.model, setup.weights)
-    return Loading(transform=transform, others=setup.others, **dict(setup.images))
+    return Loading(transform=pretrained_transform(setup.model, setup.weights), **dict(setup.images))
 
 
 def source_network(setup: Setup, seed: int) -> nn.Module:
@@ -62,6 +63,8 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     if setup.weights and not setup.source_steps:
         check_head_fits(setup.model, setup.weights, len(pair.source.classes))
+        if is_file(setup.weights):
+            load_weights(model, setup.weights)  # once more, for now a head that is missing is an error
         return model.eval()  # it does the source task already
 
     def make() -> Scores:
@@ -97,8 +100,10 @@ def source_subnetwork(
         return model, source_mask(setup, base, seed, density, **options).shuffled(seed)
     cls = LAYERS.get(method)
     trains_weights = cls is not None and cls.trains_weights
-    if cls is not None and cls.learns_density and density is not None:
+    if cls is not None and density is not None and learns_density(model, method):
         options["density"] = density
+        if setup.per_layer and not cls.learns_density:
+            options["per_layer"] = True
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
     settings = _to_learn(setup, seed) | options
 
@@ -193,7 +198,7 @@ def source_key(setup: Setup, seed: int) -> str:
     """Names the content of a source network."""
     stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
     stage |= {name: str(getattr(setup, name)) for name in ("weights", "images", "compute")}
-    stage |= {name: value for name, value in later(setup).items() if name == "source_norm"}
+    stage |= {"source_norm": setup.source_norm} if setup.source_norm != "train" else {}
     machine = [device(setup).type, torch.get_num_threads(), versions()]  # another number of threads, other last bits
     return content_key("source", stage, seed, machine, stamps(setup.pair, setup.weights), STAGES["source"])
 

@@ -13,7 +13,8 @@ from typing import Any
 from maskutils.core import paths
 from maskutils.core.checks import content_key
 from maskutils.core.files import file_digest
-from maskutils.data import FOLDERS, named
+from maskutils.data import FOLDERS
+from maskutils.data.named import as_folders, is_folders
 from maskutils.study.setup import Images
 
 
@@ -60,8 +61,8 @@ def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
     by the data root.
     """
     found = [file_digest(Path(weights).expanduser())] if _is_file(weights) else []
-    if named.of_folders(pair):
-        files = [file for folder in _folders(pair) for file in _files(Path(folder).expanduser())]
+    if is_folders(pair):
+        files = [file for folder in _folders(as_folders(pair)) for file in _files(Path(folder).expanduser())]
         found.append(content_key([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]))
     elif pair not in packaged():
         found.append(str(paths.data_root()))
@@ -89,9 +90,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _folders(pair: str) -> list[str]:
-    if pair.startswith(FOLDERS):
-        return pair.removeprefix(FOLDERS).split(":")
-    return [str(root) for root, _ in named.roots(pair)]
+    return pair.removeprefix(FOLDERS).split(":")
 
 
 def _whole(path: str) -> str:

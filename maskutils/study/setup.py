@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from itertools import zip_longest
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -88,9 +89,9 @@ class Images(Part):
     size: Natural = 0
     channels: int = 0
     damaged: Literal["refuse", "skip"] = "refuse"
+    normalise: Literal["source", "imagenet"] = "source"
     classes: Literal["all", "common"] = "all"
     workers: Natural = 0
-    statistics: Literal["source", "imagenet"] = "source"
 
     @field_validator("channels")
     @classmethod
@@ -124,16 +125,15 @@ class Setup(Settings):
     batch_size: Steps = 32  # images a step
     source_lr: Rate = 2e-3
     target_lr: Rate = 2e-3
+    source_norm: Literal["train", "eval"] = (
+        "train"  # norm layers follow the source, or keep the statistics of `weights`
+    )
     tuned: bool = False  # each approach's own rate, and steps up to `target_steps`, as the profile `tuning` found them
     alphas: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (
         1.0,
     )  # share of the way from source to target
     per_layer: bool = False  # equal density in each layer instead of over all
-    weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file, with or without a head
-    source_norm: Literal["train", "eval"] = (
-        "train"  # "eval": norm layers keep the statistics of `weights` on the source
-    )
-    others: bool = False  # read each network also on the domains of a collection that take no part
+    weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file
     images: Images = Images()
     compute: Compute = Compute()
 
@@ -149,17 +149,6 @@ class Setup(Settings):
         if not (self.source_steps or self.weights):
             raise ValueError("source_steps = 0 trains no source network; give weights= that do the source task already")
         return self
-
-
-LATER: tuple[str, ...] = (
-    "source_norm",
-    "others",
-)  # settings that names of what is cached, and records, hold only where they are changed
-
-
-def later(setup: Setup) -> dict[str, Any]:
-    """The settings of `LATER` that are not at their default."""
-    return {name: value for name, value in setup.model_dump(exclude_defaults=True).items() if name in LATER}
 
 
 def checked(model: type[M], values: Mapping[str, Any]) -> M:
@@ -188,18 +177,29 @@ def known_setting(name: str, names: Collection[str], value: Any, kind: str = "pa
 def from_notebook(namespace: Mapping[str, Any]) -> Setup:
     """The `Setup` of a notebook, from its `globals()`: its parameters cell, and what papermill injected over it.
 
-    Papermill injects a misspelt name in silence and exits 0; here it raises `BadSetting`, before any work.
+    Papermill injects a misspelt name in silence and exits 0, and Python takes one that is typed into the cell; here either raises
+    `BadSetting`, before any work. In a cell that declares parameters with types, a name without one that is nearly a setting's is misspelt.
     """
     declared: set[str] = set()
-    injected: set[str] = set()
+    given: set[str] = set()
     for source in namespace.get("In", ()):
-        (injected if source.lstrip().startswith("# Parameters\n") else declared).update(_assigned(source))
-    for name in sorted(injected):
+        names = dict(_assigned(source))
+        injected = source.lstrip().startswith("# Parameters\n")
+        wrong = {name for name, typed in names.items() if any(names.values()) and not typed and _nearly(name)}
+        (given if injected else declared).update(names.keys() - wrong)
+        given.update(wrong)
+    for name in sorted(given):
         known_setting(name, declared, namespace[name])
     return checked(Setup, {name: namespace[name] for name in Setup.model_fields if name in namespace})
 
 
-def _assigned(source: str) -> Iterator[str]:
+def _nearly(name: str) -> bool:
+    """Whether `name` is not a setting's, but nearly so."""
+    return name not in Setup.model_fields and bool(get_close_matches(name, Setup.model_fields, n=1, cutoff=0.85))
+
+
+def _assigned(source: str) -> Iterator[tuple[str, bool]]:
+    """The names that a cell assigns at its top, and whether with a type."""
     try:
         tree = ast.parse(source)
     except SyntaxError:  # a cell with a magic or a shell command assigns no parameter
@@ -208,4 +208,4 @@ def _assigned(source: str) -> Iterator[str]:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
-        yield from (target.id for target in targets if isinstance(target, ast.Name))
+        yield from ((target.id, isinstance(node, ast.AnnAssign)) for target in targets if isinstance(target, ast.Name))

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from statistics import mean
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from maskutils.core.approaches import described, the
 from maskutils.core.caches import cached
 from maskutils.core.checks import content_key, known, positive
 from maskutils.core.files import read_json, write_json
+from maskutils.data.pair import Domain
 from maskutils.masks.mask import Mask
 from maskutils.models.parts import for_task
 from maskutils.results import rates
@@ -30,7 +30,7 @@ from maskutils.study.artefacts import (
     source_subnetwork,
 )
 from maskutils.study.provenance import begin_peak, git_commit, own_code, peak_bytes, versions
-from maskutils.study.setup import LATER, Setup, later
+from maskutils.study.setup import Setup
 from maskutils.training.base import PROTOCOLS, History
 from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import unusual
@@ -75,7 +75,7 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     if trial.method is not None:
         upstream = mask_key(setup, trial.method, seed, trial.options)
     depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
-    stage = {name: getattr(setup, name) for name in depends} | {"splits": splits} | later(setup)
+    stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
     key = content_key(
         upstream, asdict(trial), stage, STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol])
     )
@@ -135,8 +135,9 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
         readings: dict[str, Any] = {}
         for split in splits:
             found = score(before, model, pair, mask if at["alpha"] == 1 else None, split, dense[split])
-            found |= _elsewhere(setup, model, seed, split)
             readings |= {f"{'val_' * (split == 'val')}{name}": value for name, value in found.items()}
+        if pair.others and "test" in splits:
+            readings |= {"other_acc_before": _on_others(setup, seed), "other_acc": _accuracy(model, pair.others)}
         rows.append(row | at | readings | _training(history or [] if at == END else []))
     return rows
 
@@ -179,34 +180,23 @@ def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:
         )
 
 
-def _elsewhere(setup: Setup, model: nn.Module, seed: int, split: str) -> dict[str, float]:
-    """Mean accuracy of the adapted `model` on the domains that took no part, and that of the source network; empty without any.
-
-    As in LDIFS (arXiv 2308.13320) and PAINT (arXiv 2208.05592), what is retained is more than the source.
-    """
-    if not source_pair(setup, seed).others:
-        return {}
-    return {
-        "other_acc_before": _elsewhere_before(setup, seed, split),
-        "other_acc": _on_others(setup, model, seed, split),
-    }
-
-
-def _on_others(setup: Setup, model: nn.Module, seed: int, split: str) -> float:
-    network = for_task(model, "source")
-    return mean(evaluate(network, getattr(domain, split)) for domain in source_pair(setup, seed).others)
-
-
-@lru_cache(maxsize=64)
-def _elsewhere_before(setup: Setup, seed: int, split: str) -> float:
-    return _on_others(setup, source_network(setup, seed), seed, split)
-
-
 @lru_cache(maxsize=64)
 def _dense(setup: Setup, seed: int, splits: tuple[str, ...]) -> dict[str, float]:
     """Source accuracy of the source network itself on each of `splits`."""
     network, source = source_network(setup, seed), source_pair(setup, seed).source
     return {split: evaluate(network, getattr(source, split)) for split in splits}
+
+
+@lru_cache(maxsize=64)
+def _on_others(setup: Setup, seed: int) -> float:
+    """Accuracy of the source network on the domains that take no part."""
+    return _accuracy(source_network(setup, seed), source_pair(setup, seed).others)
+
+
+def _accuracy(model: nn.Module, domains: Sequence[Domain]) -> float:
+    """The mean accuracy of `model`, as it answers for the source, on the test splits of `domains`."""
+    answers = for_task(model, "source")
+    return sum(evaluate(answers, domain.test) for domain in domains) / len(domains)
 
 
 def _training(history: list[dict[str, float]]) -> dict[str, Any]:
@@ -217,8 +207,8 @@ def _training(history: list[dict[str, float]]) -> dict[str, Any]:
 
 def _about(setup: Setup) -> dict[str, Any]:
     """Settings, provenance and peak memory (MB of this process, or of its GPU: on Linux since the transfer began, elsewhere so far)."""
-    known = {"pair", "model", "per_layer", "seeds", "densities", "alphas", "tuned", *LATER}
-    about = setup.model_dump(mode="json", exclude=known) | later(setup)
+    known = {"pair", "model", "per_layer", "seeds", "densities", "alphas", "tuned"}
+    about = setup.model_dump(mode="json", exclude=known)
     about |= {"images": str(setup.images), "compute": str(setup.compute)}
     about |= {"peak_mb": round(peak_bytes() / 2**20), "threads": torch.get_num_threads(), "commit": git_commit()}
     return about | versions()

@@ -1,6 +1,6 @@
 """Settings tried on validation alone: of the mask layers, and the learning rate and steps of every approach."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -36,13 +36,21 @@ def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tune_rates(setup: Setup, lrs: Sequence[float], steps: Sequence[int]) -> pd.DataFrame:
-    """Records on *validation* of every approach that trains, for each learning rate, number of steps and seed; of the column
-    `approach` without brackets. No test image is read.
+def tune_rates(
+    setup: Setup, lrs: Sequence[float], steps: Sequence[int], approaches: Collection[str] = ()
+) -> pd.DataFrame:
+    """Records on *validation* of every approach that trains, or of those in `approaches`, for each learning rate, number of
+    steps and seed; of the column `approach` without brackets. No test image is read.
 
     Each has the middle value of its grid, masks the first density of `setup`.
     """
-    grid = [(trial, lr, n, seed) for trial in _trained(setup) for lr in lrs for n in steps for seed in setup.seeds]
+    grid = [
+        (trial, lr, n, seed)
+        for trial in _trained(setup, approaches)
+        for lr in lrs
+        for n in steps
+        for seed in setup.seeds
+    ]
     rows: list[dict[str, Any]] = []
     for trial, lr, n, seed in bar(grid, f"tuning on {setup.pair}", unit="transfer", delay=2):
         own = setup.changed(target_lr=lr, target_steps=n, per_layer=described(trial.protocol).per_layer, tuned=False)
@@ -50,10 +58,12 @@ def tune_rates(setup: Setup, lrs: Sequence[float], steps: Sequence[int]) -> pd.D
     return pd.DataFrame(rows)
 
 
-def _trained(setup: Setup) -> Iterator[Trial]:
+def _trained(setup: Setup, approaches: Collection[str]) -> Iterator[Trial]:
     """One trial of each approach whose rate matters, at the middle value of its knob."""
     norms = bool(list(norm_layers(source_network(setup, setup.seeds[0]))))
-    for about in every():
+    for name in approaches:
+        described(name)
+    for about in (a for a in every() if not approaches or a.name in approaches):
         if about.kind in ("mask", "control"):
             yield Trial("protect", about.name, setup.densities[0])
         elif about.name in PROTOCOLS and about.trains and not (about.named_by_mask or about.variant_of):

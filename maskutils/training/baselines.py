@@ -69,7 +69,7 @@ def l2_sp(t: Transfer, strength: float) -> History:
 def ewc(t: Transfer, importance: Scores, strength: float) -> History:
     """Loss + strength / 2 * sum_i F_i (theta_i - theta_0,i)^2. Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), eq. 3.
 
-    `importance` is the exact Fisher diagonal F of the source network (`rankings.fisher_information`).
+    `importance` is the exact Fisher diagonal F of the source network (`masks.information`).
     """
     return t.fit(penalty=anchor(t.model, strength / 2, importance))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from maskutils.core.progress import bar
 from maskutils.data.batches import Batches, images_and_labels, in_order, that_fit
 from maskutils.models.parts import device_of, logits_of
+from maskutils.models.sizes import fitting_threads
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) and labels (N,) of the whole of `data` in evaluation mode, on the CPU; `model` is left as it was."""
     device, results = device_of(model), []
-    with evaluating(model):
+    with evaluating(model), fitting_threads(model):
         for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
             results.append(
                 (torch.cat([logits_of(model(part.to(device))).cpu() for part in x.split(that_fit(x))]), y.cpu())

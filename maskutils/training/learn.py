@@ -1,8 +1,8 @@
 """Learning a mask: which weights does a network do its task with? Every network that is given is left as it was."""
 
 import inspect
-from collections.abc import Iterable, Mapping
-from functools import partial, reduce
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.parts import check_head, check_prefixes, head_name, maskable
-from maskutils.training.loop import fit
+from maskutils.training.annealing import learns_density, level_of, told_apart
+from maskutils.training.loop import Penalty, fit
 
 describe(
     Approach("shuffled", "control", place=13, colour="#999999", marker="X", method="gumbel_sigmoid", learns_mask=True)
@@ -37,6 +38,7 @@ def learn_mask(
     batch_size: int = 64,
     seed: int = 0,
     precision: str = "float32",
+    start: str | None = None,
     **options: float | str,
 ) -> Mask:
     """The mask of the weights with which `model` does its task on `data`; `model` is left as it was.
@@ -46,6 +48,11 @@ def learn_mask(
     `density` in (0, 1] is the fraction kept, chosen by the method's ranking (`edge_popup` learns for that density);
     None gives the method's native mask, which a ranking has not. `lr`, `strength` (of the density penalty) and
     `options` default to those of the layer. The mask carries its scores and its history.
+
+    `start` is what scores begin from: "constant", as in the papers, or the name of a ranking, whose order they begin in.
+    Then the density falls from 1 to `density` (None: 0.5) while the scores are learnt, by Adam and without a penalty. By
+    default networks of a million weights or more begin from "fisher" (but for `winning_subnetwork`), smaller ones from
+    "constant".
 
     Raises `BadSetting` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
     training diverges. In distributed training, let one process learn it and all load it: each would find another.
@@ -57,7 +64,7 @@ def learn_mask(
     known(method, names("mask", "control"), "method")
     _check(steps, lr, strength, batch_size, seed, density, per_layer)
     settings: dict[str, Any] = {"steps": steps, "lr": lr, "strength": strength, "batch_size": batch_size, "seed": seed}
-    settings |= {"precision": precision} | options
+    settings |= {"precision": precision, "start": start} | options
     if method == "shuffled":
         base = str(settings.pop("of", "gumbel_sigmoid"))
         return (
@@ -71,8 +78,8 @@ def learn_mask(
         raise BadSetting(
             f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"
         )
-    if LAYERS[method].learns_density and density is not None:
-        settings["density"] = density
+    if learns_density(model, method, start):
+        settings |= {"density": density, "per_layer": per_layer}
     native = learn_subnetwork(model, data, method, **settings)[1]
     return (native if density is None else native.at_density(density, per_layer)).learnt_on(model)
 
@@ -120,7 +127,7 @@ def _ranked(
         raise ValueError(
             f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
         )
-    scores = _told_apart(RANKINGS[method](unwrapped(model), data, seed))
+    scores = told_apart(RANKINGS[method](unwrapped(model), data, seed))
     return Mask.from_scores(scores, density, per_layer).learnt_on(model)
 
 
@@ -129,12 +136,15 @@ def learn_subnetwork(
     data: Batches,
     method: str,
     *,
+    density: float | None = None,
+    per_layer: bool = False,
     steps: int = 300,
     lr: float | None = None,
     strength: float | None = None,
     batch_size: int = 64,
     seed: int = 0,
     precision: str = "float32",
+    start: str | None = None,
     train: Iterable[str] = (),
     **options: float | str,
 ) -> tuple[nn.Module, Mask]:
@@ -142,30 +152,39 @@ def learn_subnetwork(
 
     The copy is frozen but for parameters whose names begin with one of `train` (a fresh head), and the weights themselves
     where the method learns them together with the scores (`winning_subnetwork`). Dropout stays on, where Csordas et al. switch it
-    off. See `learn_mask` for the rest.
+    off. `density` is only for methods that learn for one (`learns_density`). See `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
-    _check(steps, lr, strength, batch_size, seed)
+    _check(steps, lr, strength, batch_size, seed, density, per_layer)
     model = copied(unwrapped(model)).requires_grad_(False)
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
-    strength, head = cls.strength if strength is None else strength, head_name(model)
+    level = level_of(model, data, method, start, density, per_layer, seed)
+    head, lr = head_name(model), cls.lr if lr is None else lr
+    penalty = _penalty(level.layers, cls.ramp, level.strength if strength is None else strength)
+    with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
+        trained = tuple(maskable(model) if cls.trains_weights else ()) + train
+        weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(trained)]
+        level.begin(attach(model, method, level.names, **level.options, **options), lr)
+        history = fit(
+            model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
+            params=[*(layer.scores for layer in level.layers.values()), *nn.ParameterList(weights).requires_grad_()],
+            optimizer=level.optimizer, penalty=penalty, begin_step=level,
+            watch=lambda: {"density": Mask(level.hard()).density},
+        )  # fmt: skip
+    mask = level.mask(history)
+    detach(model)
+    level.check(model, data, mask, seed)
+    return model.requires_grad_(), mask.learnt_on(model)
+
+
+def _penalty(layers: Mapping[str, MaskLayer], ramp: Callable[[float], float], strength: float) -> Penalty | None:
+    """The penalties of all `layers`, times `strength` and the `ramp` of the moment; None for a strength of 0."""
 
     def penalty(x: Tensor, logits: Tensor, progress: float) -> Tensor:
-        return strength * cls.ramp(progress) * reduce(torch.add, [layer.penalty() for layer in layers.values()])
+        total: Tensor = strength * ramp(progress) * reduce(torch.add, [layer.penalty() for layer in layers.values()])
+        return total
 
-    with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
-        names = maskable(model) if cls.trains_weights else []
-        weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n in names or n.startswith(train)]
-        layers = attach(model, method, **options)
-        params = [*(layer.scores for layer in layers.values()), *nn.ParameterList(weights).requires_grad_()]
-        history = fit(
-            model, data, steps=steps, lr=cls.lr if lr is None else lr, batch_size=batch_size, seed=seed, optimizer=cls.optimizer,
-            params=params, penalty=penalty if strength else None, begin_step=partial(_advance, layers), norm="eval", precision=precision,
-            watch=lambda: {"density": Mask(_hard(layers)).density},
-        )  # fmt: skip
-    mask = Mask(_hard(layers), _told_apart({n: layer.ranking() for n, layer in layers.items()}), tuple(history))
-    detach(model)
-    return model.requires_grad_(), mask.learnt_on(model)
+    return penalty if strength else None
 
 
 def _check(
@@ -189,23 +208,3 @@ def _check(
         fraction("density", number("density", density))
     if not isinstance(per_layer, bool):
         raise BadSetting(f"per_layer = {per_layer!r} must be True or False")
-
-
-def _told_apart(scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """`scores` themselves. Raises `ValueError` if all are equal, as where the answer does not depend on the weights that are masked."""
-    ends = [end for s in scores.values() for end in (s.min(), s.max())]
-    if all(end == ends[0] for end in ends):
-        raise ValueError(
-            f"all scores are equal ({float(ends[0]):g}), so they rank no weight: no gradient reached the masked weights; check that the "
-            "forward pass uses them (it may be bound to another network) and that lr is not too small"
-        )
-    return scores
-
-
-def _advance(layers: Mapping[str, MaskLayer], progress: float) -> None:
-    for layer in layers.values():
-        layer.progress = progress
-
-
-def _hard(layers: Mapping[str, MaskLayer]) -> dict[str, Tensor]:
-    return {name: layer.harden() for name, layer in layers.items()}

@@ -13,6 +13,7 @@ from maskutils.core.progress import bar
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches, batches, images_and_labels
 from maskutils.models.parts import device_of, logits_of, norm_layers
+from maskutils.models.sizes import fitting_threads
 
 Penalty = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -60,7 +61,7 @@ def fit(
     training_mode(model, norm)
     history, total, last = [], torch.zeros((), device=device_of(model)), 0
     stream = batches(data, batch_size, seed)
-    with seeded(seed, "fit"), _only(model, chosen):  # the seed is for dropout and the noise of mask layers
+    with seeded(seed, "fit"), _only(model, chosen), fitting_threads(model):  # the seed is for dropout and noise
         for step in bar(range(1, steps + 1), "fit"):
             progress = (step - 1) / steps
             if begin_step is not None:

@@ -5,7 +5,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -59,10 +59,11 @@ def replicated(rank: int) -> None:
 
 def sharded(rank: int) -> None:
     mesh, before = init_device_mesh("cpu", (2,)), network().state_dict()
-    for accumulate in (False, True):
+    mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for accumulate, policy in ((False, None), (True, None), (False, mixed)):
         model = network()
         for part in (model[0], model[2], model):
-            fully_shard(part, mesh=mesh)
+            fully_shard(part, mesh=mesh, **({"mp_policy": policy} if policy else {}))
         optimizer = torch.optim.AdamW(model.parameters(), 0.05, weight_decay=0.5)
         with protect(model, a_mask(), train=["4."]):
             train(model, optimizer, rank, accumulate)

@@ -6,6 +6,7 @@ puts the layers of a method on a network, `detach` takes them off.
 
 import inspect
 import pkgutil
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
@@ -22,9 +23,11 @@ for _file in pkgutil.iter_modules(__path__):
     import_module(f"{__name__}.{_file.name}")
 
 
-def attach(model: nn.Module, method: str, **options: float | str) -> dict[str, MaskLayer]:
-    """Put a mask layer of `method` on every maskable weight of `model`; returns them by parameter name. Mutates
-    `model`.
+def attach(
+    model: nn.Module, method: str, names: Collection[str] | None = None, **options: float | str
+) -> dict[str, MaskLayer]:
+    """Put a mask layer of `method` on every maskable weight of `model`, or on those in `names`; returns them by parameter
+    name. Mutates `model`.
 
     `options` go to the layer (`tau`, `density`, ...). While attached, the keys of `state_dict` differ: detach before
     saving. Raises `BadSetting` for an unknown method, option or value.
@@ -37,7 +40,9 @@ def attach(model: nn.Module, method: str, **options: float | str) -> dict[str, M
             raise BadSetting(
                 f"option {option} of {method} = {value!r} is not {'a name' if kind is str else 'a number'}"
             )
-    layers = {name: cls(model.get_parameter(name), **options) for name in maskable(model)}
+    layers = {
+        name: cls(model.get_parameter(name), **options) for name in maskable(model) if names is None or name in names
+    }
     shared = {id(model.get_parameter(name)): layer for name, layer in layers.items()}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):  # a tied weight, wherever it is used
         if id(parameter) in shared:

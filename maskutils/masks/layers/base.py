@@ -54,6 +54,7 @@ class MaskLayer(nn.Module):
 
     optimizer, lr, strength, start = "adam", 0.1, 0.0, 0.0
     learns_density = False
+    boundary = 0.0  # a weight is kept if its score is above
     trains_weights = False  # whether the weights are learnt together with the scores
     progress = 0.0  # of the training, in [0, 1); set by the learner at every step
 
@@ -92,6 +93,16 @@ class MaskLayer(nn.Module):
         ranks = torch.empty(scores.numel(), device=scores.device)
         ranks[scores.flatten().argsort(stable=True)] = torch.linspace(0, 1, scores.numel(), device=scores.device)
         return ranks.view_as(scores)
+
+    @torch.no_grad()
+    def begin(self, ranks: Tensor, lr: float) -> None:
+        """Begin in the order of `ranks`, in (0, 1): s = boundary + 10 lr logit(rank), 10 lr being what some ten to thirty steps move."""
+        self.scores.copy_(self.boundary + 10 * lr * torch.logit(ranks.clamp(1e-4, 1 - 1e-4)))
+
+    @torch.no_grad()
+    def lift(self, dropped: float) -> None:
+        """Keep what has a `ranking` above `dropped`: move all scores by as much."""
+        self.scores.sub_(dropped - self.boundary)
 
     @staticmethod
     def ramp(progress: float) -> float:

@@ -23,6 +23,7 @@ class EdgePopup(Drawn):
 
     optimizer, lr = "sgd", 3.0
     learns_density = True
+    ordered = False  # whether the scores of all layers began on one scale
 
     def __init__(self, weight: Tensor, density: float = 0.5, init: str = "weight") -> None:
         self.density = fraction("density", density)
@@ -45,14 +46,27 @@ class EdgePopup(Drawn):
         """The identity, times sign(s)."""
         return gradient.mul_(kept.sign())
 
+    @torch.no_grad()
+    def begin(self, ranks: Tensor, lr: float) -> None:
+        """As other layers begin, but above 0; the selection is over all layers then."""
+        super().begin(ranks, lr)
+        self.scores.sub_(10 * lr * math.log(1e-4))
+        self.ordered = True
+
+    def lift(self, dropped: float) -> None:
+        """Keep as many weights of this layer as have |s| above `dropped`."""
+        self.density = max(1, int((self.scores.detach().abs() > dropped).sum())) / self.scores.numel()
+
     def harden(self) -> Tensor:
         """The round(density n) highest |s| of the layer, found by selection instead of the paper's full sort."""
         return top_fraction(self.scores.detach().abs(), self.density)
 
     def ranking(self) -> Tensor:
         """Rank of |s| within its layer, in (0, 1]: the method has no scale in common between layers, so equal shares of
-        each are kept.
+        each are kept. Where `begin` gave them one scale, it is |s|.
         """
+        if self.ordered:
+            return self.scores.detach().abs()
         order = self.scores.detach().abs().flatten().argsort(stable=True)
         ranks = torch.empty_like(order, dtype=torch.float)
         ranks[order] = torch.arange(1, order.numel() + 1, device=order.device) / order.numel()

@@ -19,7 +19,7 @@ class Piggyback(Drawn):
     lr, start = 2e-3, 1e-2
 
     def __init__(self, weight: Tensor, threshold: float = 5e-3, init: float | None = None) -> None:
-        self.threshold = threshold
+        self.threshold = self.boundary = threshold
         super().__init__(weight, init)
 
     def draw(self, scores: Tensor) -> tuple[Tensor, None]:

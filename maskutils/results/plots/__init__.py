@@ -4,7 +4,9 @@ from maskutils.core.checks import needs
 
 with needs("study"):
     from maskutils.results.plots.details import (
+        brought_back,
         differences,
+        filters,
         forgetting_split,
         gallery,
         layer_densities,
@@ -18,8 +20,10 @@ with needs("study"):
     from maskutils.results.plots.style import in_order, look, save_figure
     from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
 
-__all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
+__all__ = ["brought_back", "by_density", "differences", "filters", "forgetting_split", "fronts", "gallery", "in_order"]
 __all__ += [
+    "layer_densities",
+    "leaks",
     "learning",
     "lines",
     "look",
@@ -27,6 +31,5 @@ __all__ += [
     "save_figure",
     "storage",
     "storage_fronts",
-    "tradeoff",
-    "tradeoff_by_pair",
 ]
+__all__ += ["tradeoff", "tradeoff_by_pair"]

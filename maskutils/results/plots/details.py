@@ -50,6 +50,52 @@ def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 @styled()
+def filters(weight: np.ndarray, masks: Mapping[str, np.ndarray], n: int = 8) -> Figure:
+    """The first `n` filters of a convolution, a row for each of `masks` (name -> bool): kept weights coloured, dropped ones grey.
+
+    `weight` is (O, I, H, W), of which the mean over I is coloured, by sign and size; a place counts as kept if any of its I weights is.
+    Each mask is of the same shape.
+    """
+    shown, size = np.asarray(weight)[:n], len(weight[:n])
+    limit = np.abs(shown.mean(1)).max()
+    figure, axes = plt.subplots(len(masks), size, figsize=(0.9 * size + 1.2, 0.95 * len(masks) + 0.2), squeeze=False)
+    for row, (name, bits) in zip(axes, masks.items(), strict=True):
+        for axis, one, kept in zip(row, shown.mean(1), np.asarray(bits)[:n].any(1), strict=True):
+            axis.imshow(np.where(kept, 0.0, 1.0), cmap="Greys", vmin=0, vmax=4)
+            axis.imshow(np.ma.masked_where(~kept, one), cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+        row[0].set_ylabel(f"{name}\n{np.asarray(bits).mean():.0%} kept", rotation=0, ha="right", va="center")
+    return figure
+
+
+@styled()
+def brought_back(
+    images: Sequence[np.ndarray],
+    labels: Sequence[int],
+    answers: Mapping[str, Sequence[int]],
+    classes: Sequence[str],
+    n: int = 8,
+) -> Figure:
+    """The first `n` of `images` (C, H, W) that the first of `answers` (name -> classes predicted) gets wrong and the last one right.
+
+    Above each stand its label and both answers. Without any such image the figure says so.
+    """
+    (first, wrong), *_, (last, right) = answers.items()
+    found = [i for i, label in enumerate(labels) if wrong[i] != label == right[i]]
+    figure, axes = plt.subplots(
+        1, max(1, min(n, len(found))), figsize=(1.15 * max(3, min(n, len(found))), 1.9), squeeze=False
+    )
+    for axis in axes[0]:
+        axis.axis("off")
+    for axis, i in zip(axes[0], found, strict=False):
+        axis.imshow(_visible(images[i]), cmap="gray")
+        axis.set_title(f"{classes[wrong[i]]} → {classes[right[i]]}", fontsize=9)
+    figure.suptitle(f"{len(found)} of {len(labels)} images: {first} → {last}", fontsize=10)
+    return figure
+
+
+@styled()
 def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
     """Source accuracy lost by each mask of `density`: its masking cost and drift, and the forgetting of the full network."""
     rows, protections = at_density(records, density), [a.name for a in every() if a.named_by_mask or a.variant_of]

@@ -1,0 +1,138 @@
+"""The Fisher information of every parameter: image by image in small networks, a batch at a time in large ones."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from maskutils.core.progress import bar
+from maskutils.data.batches import some, that_fit
+from maskutils.models.copies import copied
+from maskutils.models.parts import device_of, logits_of
+from maskutils.models.sizes import fitting_threads, is_large
+
+LABELS = 50  # of which the expectation is taken at most
+BATCH = 25  # images
+
+
+def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0) -> dict[str, Tensor]:
+    """The diagonal of the Fisher information of every parameter, over `n` images drawn from `data` by `seed`.
+
+    F_i = mean over x of sum_y p(y|x) (d log p(y|x) / d theta_i)^2: the expectation over the network's own labels is taken
+    in full, not sampled and not replaced by the true label; of more than 50 classes, over the 50 likeliest for each image. Source:
+    Kirkpatrick et al. 2017 (arXiv 1612.00796).
+
+    It takes a backward pass for each image and label. In a large network (see `models.sizes`) it takes one for each batch and label,
+    quicker and equal up to rounding, if all parameters belong to convolutions, linear and norm layers that are
+    called once.
+    """
+    x, _ = some(data, n, seed)
+    model = copied(model).eval()
+    with fitting_threads(model):
+        found = _by_batch(model, x) if is_large(model) else None
+        return _by_image(model, x) if found is None else found
+
+
+def _by_image(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    parameters = dict(model.requires_grad_(True).named_parameters())
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for image in bar(x.to(device_of(model)).split(1), "Fisher information", "image"):
+        logs = F.log_softmax(logits_of(model(image)), dim=1)[0]
+        for y in logs.topk(min(LABELS, len(logs))).indices.sort().values.tolist():
+            log, p = logs[y], logs[y].exp().item()
+            gradients = torch.autograd.grad(log, list(parameters.values()), retain_graph=True, materialize_grads=True)
+            for t, g in zip(total.values(), gradients, strict=True):
+                t.addcmul_(g, g, value=p)
+    return {name: t / len(x) for name, t in total.items()}
+
+
+def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
+    """As `_by_image`, from the inputs of all layers and the gradients of their outputs; None if a parameter is in no such layer.
+
+    The root of p(y|x) multiplies log p(y|x), so that p(y|x) multiplies the square of its gradient.
+    """
+    layers = {name: m for name, m in model.named_modules() if [*m.parameters(recurse=False)]}
+    total = {name: torch.zeros_like(p) for name, p in model.requires_grad_(False).named_parameters()}
+    own = {f"{name}.{leaf}".lstrip(".") for name, m in layers.items() for leaf, _ in m.named_parameters(recurse=False)}
+    if own != total.keys() or not all(_known(m) for m in layers.values()):  # tied weights have two owners
+        return None
+    seen: dict[str, int] = {}
+
+    def note(name: str, inputs: Tensor, output: Tensor) -> None:
+        seen[name] = seen.get(name, 0) + 1
+        taken = _inputs(layers[name], inputs)  # once for all labels
+        output.register_hook(lambda g: _add(total, name, layers[name], taken, g))
+
+    hooks = [
+        m.register_forward_hook(lambda m, i, o, name=name: note(name, i[0].detach(), o)) for name, m in layers.items()
+    ]
+    try:
+        for images in bar(x.to(device_of(model)).split(min(BATCH, that_fit(x))), "Fisher information", "batch"):
+            seen.clear()
+            logs = F.log_softmax(logits_of(model(images.requires_grad_())), dim=1)
+            if any(seen.get(name) != 1 for name in layers):
+                return None
+            values = logs.topk(min(LABELS, logs.shape[1])).values
+            terms = (values.detach() / 2).exp() * values
+            for term in terms.sum(0):
+                torch.autograd.grad(term, images, retain_graph=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: t / len(x) for name, t in total.items()}
+
+
+def _add(total: Mapping[str, Tensor], name: str, layer: nn.Module, x: Tensor, g: Tensor) -> None:
+    """Add the squared gradients of each image to `total`, for the parameters of `layer`; `x` is of `_inputs`."""
+    for leaf, p in layer.named_parameters(recurse=False):
+        if leaf == "bias":
+            found = _summed(layer, g).square_().sum(0)
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
+            found = (_by_place(layer, g) @ x.mT).square_().sum(0)
+        else:
+            found = _summed(layer, g * x).square_().sum(0)
+        total[f"{name}.{leaf}".lstrip(".")] += found.view_as(p)
+
+
+def _by_place(layer: nn.Module, g: Tensor) -> Tensor:
+    """Gradients of the outputs of a convolution or a linear layer: (N, groups, outputs, places)."""
+    if isinstance(layer, nn.Conv2d):
+        return g.reshape(len(g), layer.groups, layer.out_channels // layer.groups, -1)
+    return g.reshape(len(g), 1, -1, g.shape[-1]).mT
+
+
+def _known(layer: nn.Module) -> bool:
+    leaves = {name for name, _ in layer.named_parameters(recurse=False)}
+    plain = not isinstance(layer, nn.Conv2d) or (layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
+    return leaves <= {"weight", "bias"} and plain and isinstance(layer, KNOWN)
+
+
+def _inputs(layer: nn.Module, x: Tensor) -> Tensor:
+    """What multiplies the gradient of the outputs: (N, groups, inputs, places), the patches of a convolution; or normalised values."""
+    if isinstance(layer, nn.Conv2d):
+        padding = cast(tuple[int, ...], layer.padding)
+        x = F.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
+        return x.view(len(x), layer.groups, -1, x.shape[-1])
+    if isinstance(layer, nn.Linear):
+        return x.reshape(len(x), 1, -1, x.shape[-1]).mT
+    if isinstance(layer, _BatchNorm):
+        return F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
+    if isinstance(layer, nn.GroupNorm):
+        return F.group_norm(x, layer.num_groups, eps=layer.eps)
+    assert isinstance(layer, nn.LayerNorm), "`_known` lets no other pass"
+    return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+
+
+def _summed(layer: nn.Module, g: Tensor) -> Tensor:
+    """`g` summed over all but images and channels; the channels are last in linear layers and layer norm."""
+    if isinstance(layer, nn.Linear):
+        return g.reshape(len(g), -1, g.shape[-1]).sum(1)
+    if isinstance(layer, nn.LayerNorm):
+        return g.reshape(len(g), -1, layer.weight.numel()).sum(1)
+    return g.reshape(len(g), g.shape[1], -1).sum(2)
+
+
+KNOWN = (nn.Conv2d, nn.Linear, _BatchNorm, nn.GroupNorm, nn.LayerNorm)

@@ -1,0 +1,80 @@
+"""The Fisher information by batches is that of one image at a time, whatever layers a network is made of."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from maskutils.masks import information
+from maskutils.masks.information import fisher_information
+from maskutils.models import sizes
+
+
+class Tokens(nn.Module):
+    """Linear layers and layer norm over tokens, beside a stream that goes past them."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.mix, self.head = nn.Linear(8, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        tokens = self.embed(x.flatten(1, 2))
+        return self.head((tokens + self.mix(self.norm(tokens)).relu()).mean(1))
+
+
+def convolutions():
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU6(inplace=True),
+        nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=6), nn.GroupNorm(3, 6), nn.ReLU(inplace=True),
+        nn.Conv2d(6, 4, 1, groups=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
+def data(n=12):
+    g = torch.Generator().manual_seed(0)
+    return TensorDataset(torch.randn(n, 2, 8, 8, generator=g), torch.zeros(n).long())
+
+
+@pytest.fixture(autouse=True)
+def _large(monkeypatch):
+    monkeypatch.setattr(sizes, "LARGE", 1)
+
+
+@pytest.mark.parametrize("network", [convolutions, Tokens])
+def test_by_batches_it_is_that_of_one_image_at_a_time(network, monkeypatch):
+    torch.manual_seed(0)
+    model = network()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics and scales of a network that was trained
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2), module.weight.data.normal_()
+    expected = information._by_image(model.eval(), data().tensors[0])
+    monkeypatch.setattr(information, "_by_image", None)
+    found = fisher_information(model, data(), len(data()))
+    assert found.keys() == expected.keys()
+    for name, t in expected.items():
+        order = torch.equal(found[name] > 0, t > 0)
+        assert order, name
+        torch.testing.assert_close(found[name], t, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Flatten(), *[nn.Linear(128, 128)] * 2, nn.Linear(128, 3)),  # one layer, called twice
+        nn.Sequential(nn.Conv2d(2, 2, 3, padding_mode="reflect", padding=1), nn.Flatten(), nn.Linear(128, 3)),
+        nn.Sequential(nn.Flatten(1, 2), nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), nn.Flatten(), nn.Linear(128, 3)),
+    ],
+    ids=["called twice", "reflected", "attention"],
+)  # fmt: skip
+def test_other_networks_are_taken_image_by_image(network):
+    expected = information._by_image(network.eval(), data(4).tensors[0])
+    for name, t in fisher_information(network, data(4), 4).items():
+        torch.testing.assert_close(t, expected[name])
+
+
+def test_the_network_is_left_as_it_was():
+    model = convolutions().requires_grad_(False)
+    fisher_information(model, data(), 4)
+    assert model.training
+    assert not any(m._forward_hooks for m in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())
