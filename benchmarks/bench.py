@@ -1,6 +1,6 @@
 """What our own code costs, each measurement against its own reference within one run; `maskutils bench` runs this.
 
-Times are processor time of one thread. Beside a ratio stands its target, where there is one.
+Times are processor time of one thread. Beside a ratio stands its target, where there is one, and whether it was met.
 """
 
 import sys
@@ -92,7 +92,25 @@ def main() -> None:
     )
     for line in frame.itertuples(index=False):
         table.add_row(*map(str, line))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    for reason in reasons(frame):
+        console.print(reason)
+
+
+def reasons(frame: pd.DataFrame) -> list[str]:
+    """Why layers with noise miss their target: what the draw of their random numbers takes alone, at each size."""
+    noise = frame[frame["what"].str.startswith("noise alone")]
+    missed = frame.loc[frame["met"].eq("no"), "what"]
+    return [
+        f"Not met by {', '.join(names)}: they need a random number for each weight, and {what} takes {ratio} passes already."
+        for what, ratio in zip(noise["what"], noise["ratio"], strict=True)
+        if (
+            names := [
+                n for n in missed if n.endswith(what.rpartition(", ")[2] + " weights") and n.startswith(layers.NOISY)
+            ]
+        )
+    ]
 
 
 if __name__ == "__main__":

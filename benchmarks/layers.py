@@ -1,4 +1,7 @@
-"""What a mask layer costs: against a threshold pass and its textbook formula, and in a training step."""
+"""What a mask layer costs: against a threshold pass and its textbook formula, and in a training step.
+
+`python -m benchmarks.layers` measures the steps of a deep network alone, masked and protected, against a dense one.
+"""
 
 import copy
 from collections.abc import Callable
@@ -24,6 +27,7 @@ NETWORKS = {  # whose weights are masked: arguments of `build_model`, rounds, ca
 }
 DEEP, BATCH = ("resnet18", 10, 3, 32), 64
 COSTLIEST = ("gumbel_sigmoid", "hard_concrete", "edge_popup")
+NOISY = ("bernoulli", "gumbel_sigmoid", "hard_concrete")
 TARGETS = {"edge_popup": 3.0, "winning_subnetwork": 3.0}  # 2 for all others
 EPS = 1e-10
 
@@ -189,3 +193,9 @@ def _protected(
         outside = stepper(free, list(free.parameters()), images, labels)
         times = best_of(inside, outside, repeats=repeats, steps=many)
     return row(f"a step under protect, {name}", *times, "a free step", target=1.05)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for line in _deep():
+        print(" | ".join(line))

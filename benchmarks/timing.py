@@ -3,17 +3,19 @@
 import time
 from collections.abc import Callable
 
-COLUMNS = ["what", "ours", "reference", "is", "ratio", "target"]
+COLUMNS = ["what", "ours", "reference", "is", "ratio", "target", "met"]
 REPEATS, STEPS = 5, 20
 
 
 def row(
     what: str, ours: float, reference: float, kind: str, unit: str = "ms", target: float | None = None
 ) -> list[str]:
-    """`ours` and `reference` in seconds or bytes; their ratio is below 1 where ours is cheaper."""
+    """`ours` and `reference` in seconds or bytes; their ratio is below 1 where ours is cheaper, and `met` if at most `target`."""
     factor = {"ms": 1e3, "s": 1.0, "kB": 1e-3, "MB": 1e-6}[unit]
     shown = [f"{factor * value:.3g} {unit}" for value in (ours, reference)]
-    return [what, *shown, kind, f"{ours / reference:.2f}", "" if target is None else f"{target:.2f}"]
+    ratio = ours / reference
+    aim = ["", ""] if target is None else [f"{target:.2f}", "yes" if ratio <= target else "no"]
+    return [what, *shown, kind, f"{ratio:.2f}", *aim]
 
 
 def best_of(*calls: Callable[[], object], repeats: int | None = None, steps: int | None = None) -> list[float]:

@@ -1,5 +1,6 @@
 """The benchmark runs and says what it compares; no test looks at a time."""
 
+import pandas as pd
 import pytest
 import torch
 
@@ -40,6 +41,20 @@ def test_targets_stand_beside_the_ratios_they_are_for(table):
     assert table.loc["a step under protect, resnet18", "target"] == "1.05"
     assert table.loc["a step of hard_concrete, resnet18", "target"] == "1.10"
     assert table.loc[processes.IMPORTS["ours"], "target"] == "1.15"
+    aimed = table[table["target"] != ""]
+    assert (aimed["met"] == "yes").equals(aimed["ratio"].astype(float) <= aimed["target"].astype(float))
+    assert table.loc[table["target"] == "", "met"].eq("").all()
+
+
+def test_a_layer_with_noise_that_misses_its_target_is_explained():
+    rows = [
+        ["bernoulli, 11 M weights", "", "", "", "2.50", "2.00", "no"],
+        ["piggyback, 11 M weights", "", "", "", "2.50", "2.00", "no"],
+        ["noise alone (draw, logit, sigmoid), 11 M", "", "", "", "1.90", "", ""],
+    ]
+    (reason,) = bench.reasons(pd.DataFrame(rows, columns=timing.COLUMNS))
+    assert reason.startswith("Not met by bernoulli, 11 M weights: they need a random number for each weight")
+    assert "11 M takes 1.90 passes already" in reason
 
 
 def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table, monkeypatch):

@@ -1,6 +1,7 @@
 """Masks as values: set algebra, making from scores, files."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -324,7 +325,7 @@ def test_another_network_of_the_same_shapes_is_noticed_and_a_protected_one_is_no
     mask.save(tmp_path / "m")
     loaded = Mask.load(tmp_path / "m")
     for use in (lambda: loaded.apply(nets[1]), lambda: protect(nets[1], loaded).__enter__()):
-        with pytest.warns(UserWarning, match="the weights that the mask keeps are not those of this Sequential"):
+        with pytest.warns(UserWarning, match="learnt on other weights than this Sequential has"):
             use()
     optimizer = torch.optim.AdamW(nets[0].parameters(), 0.1)
     with protect(nets[0], loaded):
@@ -332,3 +333,19 @@ def test_another_network_of_the_same_shapes_is_noticed_and_a_protected_one_is_no
         optimizer.step()
     loaded.apply(nets[0])
     (loaded & loaded).apply(nets[1])
+
+
+def test_a_fine_tuned_copy_is_told_once_in_a_loop_and_not_at_all_once_it_is_the_masks_own():
+    net = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 2))
+    mask = Mask({"0.weight": torch.rand(30, 40) < 0.3}).learnt_on(net)
+    with torch.no_grad():
+        net[0].weight += 0.1  # fine-tuned
+    with warnings.catch_warnings(record=True, action="default") as said:
+        for _ in range(5):
+            mask.apply(net)
+            net[0].weight.data += 0.1
+    assert len(said) == 1
+    assert "mask = mask.learnt_on(model)" in str(said[0].message)
+    mask = mask.learnt_on(net)
+    with warnings.catch_warnings(action="error"), protect(net, mask):
+        mask.apply(net)

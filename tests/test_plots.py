@@ -67,12 +67,6 @@ FIGURES = {
     "storage": lambda: plots.storage(analysis.for_storage(RECORDS)),
     "storage_fronts": lambda: plots.storage_fronts(analysis.storage_front(RECORDS), [METHOD, "wise_ft"]),
     "lines": lambda: plots.lines(pd.DataFrame({"a": [0.1, 0.2], METHOD: [0.5, 0.9]}, [0.1, 0.4]), "x", "y"),
-    "filters": lambda: plots.filters(
-        np.array([[[[1.0, -2.0]]], [[[0.5, 0.0]]]]), {"learnt": np.array([[[[True, False]]], [[[False, False]]]])}
-    ),
-    "brought_back": lambda: plots.brought_back(
-        [[[[0.0, 1.0]]]] * 3, [0, 1, 2], {"fine-tuned": [1, 1, 0], "masked": [0, 1, 1]}, ["zero", "one", "two"]
-    ),
     "gallery": lambda: plots.gallery({"mnist": [[[[0.0, 1.0]]], [[[1.0, 0.0]]]], "digits": [[[[0.5, 0.0]]]]}, n=2),
 }
 PAIRED = [(METHOD, 0.2, 0.1, 0.25), ("random", -0.05, -0.06, -0.01)]
@@ -80,7 +74,22 @@ PAIRED = pd.DataFrame(PAIRED, columns=["family", "difference", "low", "high"])
 AUDIT = pd.DataFrame({"recipe": ["zeroed", "held", "none"], "change": [1e-3, 0.0, 0.1], "leak_cost": [0.0, 0.0, 0.2]})
 FIGURES["leaks"] = lambda: plots.leaks(AUDIT)
 FIGURES["differences"] = lambda: plots.differences({"full": PAIRED, "known": PAIRED[:1]}, "points", margin=0.02)
-UNLABELLED = {"matrix", "gallery", "filters", "brought_back"}  # their labels are ticks and row names
+FILTERS = (np.array([[[0.5, -0.2]], [[0.1, 0.3]]]), np.array([[[True, False]], [[False, False]]]))
+FLIPS = {"images": [np.zeros((1, 2, 2))], "truth": [1], "said": {"tuned": [0], "masked": [1]}, "count": 7}
+CURVES = pd.DataFrame({METHOD: [0.9, 0.95], "random": [0.1, 0.6]}, [0.1, 0.5])
+MADE = {"training": np.array([0.2, 0.8]), "end": np.array([0.0, 1.0]), "gradient": np.array([0.1, 0.1])}
+FIGURES |= {
+    "filters": lambda: plots.filters({METHOD: FILTERS}),
+    "layer_images": lambda: plots.layer_images({"native": np.eye(4, dtype=bool)}),
+    "idea": lambda: plots.idea({"": MADE}, np.array([-1.0, 1.0])),
+    "score_histogram": lambda: plots.score_histogram(np.array([-1.0, 0.5, 2.0, 3.0]), 0.5),
+    "accuracy_curves": lambda: plots.accuracy_curves(CURVES, 0.96),
+    "flipped": lambda: plots.flipped(FLIPS, ["a", "b"]),
+    "talk": lambda: plots.talk(FILTERS, RECORDS, "mnist_to_digits"),
+    "two_readings": plots.two_readings,
+    "hypervolume_drawn": plots.hypervolume_drawn,
+}
+UNLABELLED = {"matrix", "gallery", "filters", "flipped", "two_readings", "talk"}  # their labels are ticks and row names
 NAMED = {"forgetting_split", "differences", "leaks"}  # their names are ticks
 
 
@@ -97,7 +106,7 @@ def test_a_figure_has_axes_with_labels(name):
     figure = FIGURES[name]()
     assert isinstance(figure, Figure)
     assert figure.axes
-    assert all(axis.has_data() for axis in figure.axes if name != "gallery")
+    assert all(axis.has_data() for axis in figure.axes if name not in UNLABELLED)
     if name not in UNLABELLED:
         assert all(axis.get_xlabel() for axis in figure.axes)
         assert any(axis.get_ylabel() for axis in figure.axes) or name in NAMED
@@ -108,25 +117,6 @@ def test_a_matrix_shows_its_names_numbers_and_label():
     assert [t.get_text() for t in heat.texts] == ["1.00", "0.25", "0.25", "1.00"]
     assert [t.get_text() for t in heat.get_xticklabels()] == ["a", "b"]
     assert bar.get_ylabel() == "overlap"
-
-
-def test_filters_show_what_is_kept_in_colour_and_the_rest_grey():
-    first, second = FIGURES["filters"]().axes
-    grey, coloured = first.get_images()
-    assert grey.get_array().tolist() == [[0.0, 1.0]]
-    assert coloured.get_array().mask.tolist() == [[False, True]]
-    assert coloured.get_array().data[0, 0] == 1
-    assert coloured.get_clim() == (-2, 2)
-    assert second.get_images()[1].get_array().mask.all()
-    assert first.get_ylabel() == "learnt\n25% kept"
-
-
-def test_images_that_are_brought_back_were_wrong_and_are_right():
-    figure = FIGURES["brought_back"]()
-    assert [axis.get_title() for axis in figure.axes] == ["one → zero"]
-    assert figure.get_suptitle() == "1 of 3 images: fine-tuned → masked"
-    none = plots.brought_back([[[[0.0, 1.0]]]], [0], {"a": [0], "b": [0]}, ["zero"])
-    assert none.get_suptitle() == "0 of 1 images: a → b"
 
 
 def test_a_gallery_has_a_named_row_for_each_domain():
@@ -174,6 +164,40 @@ def test_bars_have_the_colours_of_their_methods():
     assert to_hex(handles["b"].get_facecolor()) == to_hex(plots.look("random")["color"])
     heights = [[bar.get_height() for bar in container] for container in axis.containers]
     assert heights == [[0.5, 0.2], [0.1, 0.1]]
+
+
+def test_dropped_weights_are_left_out_of_the_colours_of_filters():
+    first, second = (axis.get_images()[0].get_array() for axis in FIGURES["filters"]().axes)
+    assert first.mask.tolist() == [[False, True]]
+    assert first[0, 0] == 0.5
+    assert second.mask.all()
+
+
+def test_a_histogram_of_scores_says_how_many_are_kept():
+    assert {t.get_text() for t in FIGURES["score_histogram"]().axes[0].texts} == {"dropped 25%", "kept 75%"}
+
+
+def test_flipped_images_have_the_answers_of_both_networks_above_them():
+    texts = [t.get_text() for t in FIGURES["flipped"]().axes[0].texts]
+    assert texts == ["a ✗", "b ✓", "tuned", "masked"]
+
+
+def test_curves_against_density_are_named_and_controls_grey():
+    axis = FIGURES["accuracy_curves"]().axes[0]
+    assert {METHOD, "random", "whole network"} == {t.get_text() for t in axis.texts}
+    colours = [to_hex(line.get_color()) for line in axis.get_lines()[:2]]
+    assert colours == [to_hex(plots.look(METHOD)["color"]), "#8c8c8c"]
+
+
+def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_grey():
+    axes = FIGURES["by_density"]().axes
+    assert [axis.get_title() for axis in axes] == [METHOD, "random", "", ""]
+    assert all([to_hex(line.get_color()) for line in axis.get_lines()].count("#cccccc") == 1 for axis in axes)
+
+
+def test_the_talk_names_its_curves_and_its_ideal():
+    texts = {t.get_text() for axis in FIGURES["talk"]().axes for t in axis.texts}
+    assert {"learnt mask, task known", "learnt mask, task unknown", "weight averaging", "ideal"} <= texts
 
 
 def test_no_two_methods_look_alike():

@@ -108,4 +108,16 @@ def test_the_readme_says_what_records_without_baselines_do_not_hold(results):
     blocks = blocks_of(results, *BASE)
     assert set(blocks) == NAMES
     for name in readme.COMPARED:
-        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `default` do."
+        assert blocks[name] == "The records of `p` hold no baselines with their interpolations; those of `study` do."
+
+
+def test_the_audit_on_the_site_is_that_of_the_committed_notebook(tmp_path):
+    table = readme.audit_table()
+    assert table in (readme.ROOT / "docs" / "guides" / "leaks.md").read_text(encoding="utf-8")
+    rows = dict(line.strip("| ").split(" | ", 1) for line in table.splitlines())
+    assert rows["recipe"].startswith("held (of all parameters) | largest change of a held weight")
+    assert rows["protect, re-used Adam"].endswith("exact")
+    assert rows["zeroed gradients, re-used Adam"].endswith("leaks")
+    (tmp_path / "empty.ipynb").write_text('{"cells": [{"source": []}]}', encoding="utf-8")
+    with pytest.raises(ValueError, match="shows no audit"):
+        readme.audit_table(tmp_path / "empty.ipynb")

@@ -1,5 +1,8 @@
-"""Fills the blocks of README.md and docs/results.md with tables and sentences made from the committed records."""
+"""Fills the blocks of README.md, docs/results.md and docs/guides/leaks.md with tables and sentences made from the committed records."""
 
+import html
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,16 @@ from maskutils.results.findings import findings
 from maskutils.results.records import load_records
 
 ROOT = paths.PACKAGE.parent
-FILES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+FILES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "guides" / "leaks.md")
+NOTEBOOK = ROOT / "notebooks" / "17_leaks.ipynb"
+HEADINGS = {
+    "held": "held (of all parameters)",
+    "change": "largest change of a held weight",
+    "leak_cost": "source accuracy that the leak costs",
+    "source_acc": "source accuracy",
+    "target_acc": "target accuracy",
+    "ms": "ms a step",
+}
 
 
 COMPARED = ("baselines", "families", "families_known", "storage", "budgets", "rewinding", "detectable")
@@ -51,7 +63,7 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
     return texts
 
 
-def readme_blocks(profile: str = "default", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
+def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
     """The blocks by name, from the committed records and manifest of `profile`.
 
     Each profile in `beside` has a block of its own name with its findings. A block whose records are missing says so.
@@ -67,7 +79,7 @@ def readme_blocks(profile: str = "default", beside: Sequence[str] = ("fashion",)
         "convergence": report.convergence(records),
     } | {name: report.tradeoff_findings(load_records(name)) for name in beside}
     if the("yardstick") not in set(records["approach"]):
-        none = f"The records of `{profile}` hold no baselines with their interpolations; those of `default` do."
+        none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
         return blocks | dict.fromkeys(COMPARED, none)
     tables = {"baselines": report.best_settings(records)}
     for name, reading in {"families": "full", "families_known": "known"}.items():
@@ -101,6 +113,20 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     )
 
 
+def audit_table(notebook: Path = NOTEBOOK) -> str:
+    """The audit that stands in the committed notebook, a row for each recipe. Raises `ValueError` if it holds no such table."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    shown = ["".join(o.get("data", {}).get("text/html", "")) for c in cells for o in c.get("outputs", [])]
+    table = next((t for t in shown if ">leak_cost<" in t), None)
+    if table is None:
+        raise ValueError(f"{notebook} shows no audit; execute it with: make notebooks")
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    rows = [[html.unescape(cell).strip() for cell in row] for row in rows]
+    head = [HEADINGS.get(cell, cell) for cell in rows[0]]
+    lines = [head, ["---"] * len(head), *rows[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 if __name__ == "__main__":
-    for file, text in fill_files(FILES, readme_blocks()).items():
+    for file, text in fill_files(FILES, readme_blocks() | {"leaks": audit_table()}).items():
         file.write_text(text, encoding="utf-8")

@@ -73,7 +73,7 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder, or one to co
 
 @app.command()
 def readme() -> None:
-    """Write the numbers of the committed records (`study`, `fashion`) into README.md and docs/results.md."""
+    """Write the numbers of the committed records and of notebook 17 into README.md and docs."""
     run_script("tools/fill_readme.py")
 
 

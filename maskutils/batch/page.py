@@ -66,7 +66,8 @@ def write_page(profile: str) -> Path:
 
 def _notebook(executed: Path, page: Path) -> str:
     """Write an executed notebook as a page, which fetches nothing, so that formulas stay TeX; returns its address beside the report."""
-    html, _ = HTMLExporter(require_js_url="", mathjax_url="").from_notebook_node(nbformat.read(executed, as_version=4))
+    exporter: Any = HTMLExporter
+    html, _ = exporter(require_js_url="", mathjax_url="").from_notebook_node(nbformat.read(executed, as_version=4))
     write_atomically(page, html.encode())
     return f"{page.parent.name}/{page.name}"
 

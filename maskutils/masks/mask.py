@@ -15,11 +15,12 @@ from maskutils.core.seeds import generator
 from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import highest, kept_whole
+from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
-class Mask(Interchange):
+class Mask(Shown, Interchange):
     """Name of parameter -> bool tensor of its shape; True is kept by the source task, hence to be protected.
 
     `scores` (same names, float; higher is kept sooner) rank the weights where a method learnt them; `history` is how it
@@ -193,8 +194,8 @@ class Mask(Interchange):
         sharded = any(hasattr(p, "device_mesh") for p in model.parameters())
         if self.fingerprint and not sharded and self.fingerprint != _fingerprint(self.bits, model):
             warnings.warn(
-                f"the weights that the mask keeps are not those of this {type(model).__name__}: it was fine-tuned "
-                "since, which is fine, or it is another network of the same shapes",
+                f"the mask was learnt on other weights than this {type(model).__name__} has where it keeps them. That is fine if the "
+                "network was fine-tuned since: mask = mask.learnt_on(model) says so, and ends this warning. If not, it is another network",
                 stacklevel=3,
             )
 

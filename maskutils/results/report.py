@@ -69,6 +69,22 @@ def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def control_findings(table: pd.DataFrame, method: str) -> str:
+    """Markdown sentences on the curves of `table` (accuracies as fractions, rows densities): what learning added to the best control.
+
+    It is told at the density where `method` gains most, and at the lowest.
+    """
+    gains = table[method] - table.drop(columns=method).max(axis=1)
+    best = table.drop(columns=method).idxmax(axis=1)
+    told = [
+        f"At density {d:g} the source keeps {points(table.loc[d, method])} through **{method}** and "
+        f"{points(table.loc[d, best[d]])} through `{best[d]}`, the best control: {100 * gains[d]:+.1f} points."
+        for d in dict.fromkeys([gains.idxmax(), gains.index[0]])
+    ]
+    near = [f"{d:g}" for d, gain in gains.items() if abs(gain) < 0.01]
+    return " ".join(told) + (f" At {', '.join(near)} they are less than one point apart." if near else "")
+
+
 def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     """Markdown lines on the whole study, with masks at `density`: what they retain in each reading, and how they adapt."""
     rows = on_grid(records).query("alpha == 1")

@@ -105,7 +105,7 @@ def source_subnetwork(
         if setup.per_layer and not cls.learns_density:
             options["per_layer"] = True
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
-    settings = _to_learn(setup, seed) | options
+    settings = mask_settings(setup, seed) | options
 
     def make() -> Mask:
         if cls is None:  # a ranking: any density will do
@@ -130,14 +130,14 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
     model = model if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
 
     def make() -> Mask:
-        settings = _to_learn(setup, seed)
+        settings = mask_settings(setup, seed)
         return learn_subnetwork(model, pair.target.train, method, train=own_head(model), **settings)[1]
 
     path = _path("mask", mask_key(setup, method, seed, {"task": "target"}))
     return _cached_mask(path, make).at_density(density, setup.per_layer)
 
 
-def _to_learn(setup: Setup, seed: int) -> dict[str, Any]:
+def mask_settings(setup: Setup, seed: int) -> dict[str, Any]:
     """How a mask is learnt in the study."""
     size = mask_batch(setup.batch_size)
     return {"steps": setup.mask_steps, "seed": seed, "precision": setup.compute.precision, "batch_size": size}

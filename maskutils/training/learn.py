@@ -146,13 +146,15 @@ def learn_subnetwork(
     precision: str = "float32",
     start: str | None = None,
     train: Iterable[str] = (),
+    watch: Callable[[Mask], object] = lambda mask: None,
     **options: float | str,
 ) -> tuple[nn.Module, Mask]:
     """A copy of `model` and the native mask of the mask layer `method`, learnt on it; `model` is left as it was.
 
     The copy is frozen but for parameters whose names begin with one of `train` (a fresh head), and the weights themselves
     where the method learns them together with the scores (`winning_subnetwork`). Dropout stays on, where Csordas et al. switch it
-    off. `density` is only for methods that learn for one (`learns_density`). See `learn_mask` for the rest.
+    off. `density` is only for methods that learn for one (`learns_density`). `watch` is given the mask of the moment ten times. See
+    `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
     _check(steps, lr, strength, batch_size, seed, density, per_layer)
@@ -161,6 +163,12 @@ def learn_subnetwork(
     level = level_of(model, data, method, start, density, per_layer, seed)
     head, lr = head_name(model), cls.lr if lr is None else lr
     penalty = _penalty(level.layers, cls.ramp, level.strength if strength is None else strength)
+
+    def noted() -> dict[str, float]:
+        moment = Mask({name: b.clone() for name, b in level.hard().items()})
+        watch(moment)
+        return {"density": moment.density}
+
     with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
         trained = tuple(maskable(model) if cls.trains_weights else ()) + train
         weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(trained)]
@@ -169,7 +177,7 @@ def learn_subnetwork(
             model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
             params=[*(layer.scores for layer in level.layers.values()), *nn.ParameterList(weights).requires_grad_()],
             optimizer=level.optimizer, penalty=penalty, begin_step=level,
-            watch=lambda: {"density": Mask(level.hard()).density},
+            watch=noted,
         )  # fmt: skip
     mask = level.mask(history)
     detach(model)

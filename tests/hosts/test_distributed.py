@@ -5,7 +5,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -59,11 +59,10 @@ def replicated(rank: int) -> None:
 
 def sharded(rank: int) -> None:
     mesh, before = init_device_mesh("cpu", (2,)), network().state_dict()
-    mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for accumulate, policy in ((False, None), (True, None), (False, mixed)):
+    for accumulate in (False, True):
         model = network()
         for part in (model[0], model[2], model):
-            fully_shard(part, mesh=mesh, **({"mp_policy": policy} if policy else {}))
+            fully_shard(part, mesh=mesh)
         optimizer = torch.optim.AdamW(model.parameters(), 0.05, weight_decay=0.5)
         with protect(model, a_mask(), train=["4."]):
             train(model, optimizer, rank, accumulate)
@@ -73,6 +72,42 @@ def sharded(rank: int) -> None:
     for refused in (lambda: learn_mask(model, [(X, Y)], "magnitude", density=0.5), lambda: a_mask().apply(model)):
         with pytest.raises(ValueError, match="sharded over processes"):
             refused()
+
+
+def sharded_in_mixed_precision_and_off_loaded(rank: int) -> None:
+    mesh, before = init_device_mesh("cpu", (2,)), network().state_dict()
+    ways = [
+        {"mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)},
+        {"mp_policy": MixedPrecisionPolicy(param_dtype=torch.float16), "reshard_after_forward": False},
+        {"offload_policy": CPUOffloadPolicy(pin_memory=False)},
+    ]
+    for way in ways:
+        model = network()
+        for part in (model[0], model[2], model):
+            fully_shard(part, mesh=mesh, **way)
+        optimizer = torch.optim.AdamW(model.parameters(), 0.05, weight_decay=0.5)
+        with protect(model, a_mask(), train=["4."], optimizer=optimizer):
+            train(model, optimizer, rank)
+        check({n: p.full_tensor().detach() for n, p in model.named_parameters()}, before, ("4.",))
+
+
+def mixed_precision(rank: int) -> None:
+    net, before = network(), network().state_dict()
+    model = DistributedDataParallel(net)
+    with protect(model, a_mask(), train=["4."]), torch.autocast("cpu", torch.bfloat16):
+        train(model, torch.optim.SGD(model.parameters(), 0.5, momentum=0.9, weight_decay=0.1), rank, accumulate=True)
+    check(net.state_dict(), before, ("4.",))
+
+
+def learnt_on_every_rank(rank: int) -> None:
+    net = network()
+    model = DistributedDataParallel(net)
+    own = learn_mask(model, [(X[rank::2], Y[rank::2])], "gumbel_sigmoid", density=0.4, steps=3)
+    with pytest.raises(ValueError, match="processes have different masks"), protect(model, own):
+        pass
+    same = learn_mask(model, [(X, Y)], "gumbel_sigmoid", density=0.4, steps=3)
+    with protect(model, same):
+        pass
 
 
 def different_masks(rank: int) -> None:
@@ -101,5 +136,7 @@ def in_a_process(rank: int, folder: str, work: list) -> None:
 
 
 def test_two_processes(tmp_path):
-    work = [replicated, sharded, different_masks, flattened]  # in one start of the processes, which takes the most time
+    # in one start of the processes, which takes the most time
+    work = [replicated, mixed_precision, sharded, sharded_in_mixed_precision_and_off_loaded]
+    work += [different_masks, learnt_on_every_rank, flattened]
     multiprocessing.spawn(in_a_process, (str(tmp_path), work), nprocs=2)

@@ -1,75 +1,125 @@
-"""Optimisers that keep their state in 8 bits, and the training loop of fastai: what is held has the same bits after each of them.
+"""Optimisers of others, and every way in which torch's own step: held bits stay, free weights move."""
 
-bitsandbytes and fastai are large and are not part of the group hosts. Where they are installed, they are tested.
-"""
-
+import copy
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
 
-from maskutils import Mask, protect
+from maskutils import protect
+from maskutils.masks.mask import Mask
 
-pytestmark = [
-    pytest.mark.slow,  # torchao compiles its step
-    pytest.mark.filterwarnings("ignore"),  # of these libraries
-]
-
-X, Y = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
+X, Y = torch.randn(64, 6, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
+WAYS = [{"foreach": True}, {"foreach": False}, {"fused": True}]
+FUSED = (Adam, AdamW, SGD, Adagrad)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # some of these libraries warn of their own
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 3))
+    return nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 128), nn.Linear(128, 3))
 
 
-def a_mask() -> Mask:
-    draw = torch.Generator().manual_seed(1)
-    return Mask(
-        {n: torch.rand(network().get_parameter(n).shape, generator=draw) < 0.4 for n in ("0.weight", "2.weight")}
-    )
-
-
-def check(model: nn.Module) -> None:
-    before = network()
-    for name, bits in a_mask().bits.items():
-        assert torch.equal(model.get_parameter(name)[bits], before.get_parameter(name)[bits])
-        assert (model.get_parameter(name) != before.get_parameter(name))[~bits].float().mean() > 0.9
-
-
-@pytest.mark.parametrize(("library", "name"), [("torchao.optim", "AdamW8bit"), ("bitsandbytes.optim", "AdamW8bit")])
-def test_optimisers_of_8_bits(library, name):
-    make = getattr(pytest.importorskip(library), name)
-    model = network()
-    optimizer = make(model.parameters(), lr=1e-2)
-    with protect(model, a_mask(), train=["4."]):
-        for x, y in zip(X.split(16), Y.split(16), strict=True):
+def held(make, dtype: torch.dtype | None = None, scaler=None, net: nn.Module | None = None, steps: int = 8) -> None:
+    """Train a network inside `protect`, and compare bits after each step."""
+    net = network() if net is None else net
+    mask = Mask({n: torch.rand(net.get_parameter(n).shape) < 0.5 for n in ("0.weight", "2.weight")})
+    before, optimizer = copy.deepcopy(net.state_dict()), make(net.parameters())
+    with protect(net, mask, train=["3."]):
+        for step in range(steps):
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                loss = F.cross_entropy(net(X).float(), Y)
+            if scaler is None:
+                loss.backward()
+                optimizer.step()
+            else:
+                scaler.scale(loss * (torch.inf if step == 2 else 1)).backward()  # one step is left out
+                scaler.step(optimizer)
+                scaler.update()
             optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
-    check(model)
+            after = net.state_dict()
+            assert all(torch.equal(after[n][b], before[n][b]) for n, b in mask.bits.items())
+            assert all(torch.equal(after[n], before[n]) for n in ("0.bias", "2.bias"))
+    assert all((after[n] != before[n])[~b].float().mean() > 0.8 for n, b in mask.bits.items())
+    assert not torch.equal(after["3.weight"], before["3.weight"])
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_fastai(own):
-    """Its own optimisers are none of torch's: a callback restores after each step. Wrapped ones of torch need nothing."""
-    learner = pytest.importorskip("fastai.learner")
-    from fastai.callback.core import Callback
-    from fastai.callback.progress import ProgressCallback
-    from fastai.data.core import DataLoaders
-    from fastai.optimizer import OptimWrapper
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("kind", [Adam, AdamW, SGD, Adagrad, Adamax, NAdam, RAdam, RMSprop])
+def test_every_way_of_an_optimizer_of_torch(kind, way):
+    if "fused" in way and kind not in FUSED:
+        pytest.skip("torch has no fused one")
+    options = {"momentum": 0.9} if kind is SGD else {}
+    held(partial(kind, lr=0.01, weight_decay=0.1, **options, **way))
 
-    class Hold(Callback):
-        def after_step(self) -> None:
-            restore()
 
-    model, loader = network(), DataLoader(TensorDataset(X, Y), 16)
-    options = {} if own else {"opt_func": partial(OptimWrapper, opt=torch.optim.AdamW)}
-    learn = learner.Learner(DataLoaders(loader, loader), model, loss_func=F.cross_entropy, **options)
-    learn.remove_cbs([c for c in learn.cbs if isinstance(c, ProgressCallback)])
-    with protect(model, a_mask(), train=["4."]) as restore:
-        learn.fit(1, 0.05, cbs=[Hold()] if own else [])
-    check(model)
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_grad_scaler_on_a_cpu(dtype, fused):
+    held(partial(AdamW, lr=0.01, weight_decay=0.1, fused=fused), dtype, torch.amp.GradScaler("cpu"))
+
+
+def test_adafactor_and_muon_of_torch():
+    held(partial(torch.optim.Adafactor, lr=0.05, weight_decay=0.1))
+    if hasattr(torch.optim, "Muon"):  # since torch 2.9
+        held(lambda params: torch.optim.Muon([p for p in params if p.ndim == 2], lr=0.01, weight_decay=0.1))
+
+
+NAMES = [
+    "Lion",
+    "Adan",
+    "Prodigy",
+    "AdaBelief",
+    "Lamb",
+    "LARS",
+    "SOAP",
+    "Tiger",
+    "AdamP",
+    "StableAdamW",
+    "ADOPT",
+    "CAME",
+    "Kate",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_optimizers_of_pytorch_optimizer(name):
+    library = pytest.importorskip("pytorch_optimizer")
+    held(partial(library.load_optimizer(name), lr=1.0 if name == "Prodigy" else 0.01, weight_decay=0.1))
+
+
+def test_an_optimizer_around_another_one():
+    library = pytest.importorskip("pytorch_optimizer")
+    held(lambda params: library.Lookahead(AdamW(params, 0.01, weight_decay=0.1), k=2))
+
+
+def test_sharpness_aware_steps():
+    library = pytest.importorskip("pytorch_optimizer")
+
+    class InTwo(library.SAM):
+        """The usual loop of it: two passes for each step."""
+
+        def step(self) -> None:
+            self.first_step(zero_grad=True)
+            F.cross_entropy(self.net(X), Y).backward()
+            self.second_step()
+
+    net = network()
+    InTwo.net = net
+    held(partial(InTwo, base_optimizer=AdamW, lr=0.01, weight_decay=0.1), net=net)
+
+
+@pytest.mark.parametrize("name", ["AdamW8bit", "AdamW4bit"])
+def test_low_bit_optimizers_of_torchao(name):
+    optim = pytest.importorskip("torchao.optim")
+    held(partial(getattr(optim, name), lr=0.01, weight_decay=0.1))
+
+
+@pytest.mark.parametrize("name", ["AdamW8bit", "Lion8bit", "SGD8bit", "AdamW"])
+def test_8_bit_optimizers_of_bitsandbytes(name):
+    optim = pytest.importorskip("bitsandbytes").optim
+    options = {"momentum": 0.9} if name == "SGD8bit" else {}
+    held(partial(getattr(optim, name), lr=0.01, weight_decay=0.1, **options))

@@ -4,9 +4,7 @@ from maskutils.core.checks import needs
 
 with needs("study"):
     from maskutils.results.plots.details import (
-        brought_back,
         differences,
-        filters,
         forgetting_split,
         gallery,
         layer_densities,
@@ -17,13 +15,21 @@ with needs("study"):
         storage,
         storage_fronts,
     )
+    from maskutils.results.plots.diagrams import hypervolume_drawn, two_readings
+    from maskutils.results.plots.masks import (
+        accuracy_curves,
+        filters,
+        flipped,
+        idea,
+        layer_images,
+        score_histogram,
+    )
     from maskutils.results.plots.style import in_order, look, save_figure
+    from maskutils.results.plots.talk import talk
     from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
 
-__all__ = ["brought_back", "by_density", "differences", "filters", "forgetting_split", "fronts", "gallery", "in_order"]
+__all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
 __all__ += [
-    "layer_densities",
-    "leaks",
     "learning",
     "lines",
     "look",
@@ -31,5 +37,8 @@ __all__ += [
     "save_figure",
     "storage",
     "storage_fronts",
+    "tradeoff",
+    "tradeoff_by_pair",
 ]
-__all__ += ["tradeoff", "tradeoff_by_pair"]
+__all__ += ["accuracy_curves", "filters", "flipped", "hypervolume_drawn", "idea", "layer_images"]
+__all__ += ["score_histogram", "talk", "two_readings"]

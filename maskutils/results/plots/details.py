@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from maskutils.core.approaches import every, find, names
-from maskutils.results.plots.style import BESIDE, in_order, look, styled, within
+from maskutils.results.plots.style import BESIDE, in_order, look, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
@@ -46,52 +46,6 @@ def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
     sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
     axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
     axis.legend(title=None, **BESIDE)
-    return figure
-
-
-@styled()
-def filters(weight: np.ndarray, masks: Mapping[str, np.ndarray], n: int = 8) -> Figure:
-    """The first `n` filters of a convolution, a row for each of `masks` (name -> bool): kept weights coloured, dropped ones grey.
-
-    `weight` is (O, I, H, W), of which the mean over I is coloured, by sign and size; a place counts as kept if any of its I weights is.
-    Each mask is of the same shape.
-    """
-    shown, size = np.asarray(weight)[:n], len(weight[:n])
-    limit = np.abs(shown.mean(1)).max()
-    figure, axes = plt.subplots(len(masks), size, figsize=(0.9 * size + 1.2, 0.95 * len(masks) + 0.2), squeeze=False)
-    for row, (name, bits) in zip(axes, masks.items(), strict=True):
-        for axis, one, kept in zip(row, shown.mean(1), np.asarray(bits)[:n].any(1), strict=True):
-            axis.imshow(np.where(kept, 0.0, 1.0), cmap="Greys", vmin=0, vmax=4)
-            axis.imshow(np.ma.masked_where(~kept, one), cmap="RdBu_r", vmin=-limit, vmax=limit)
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-        row[0].set_ylabel(f"{name}\n{np.asarray(bits).mean():.0%} kept", rotation=0, ha="right", va="center")
-    return figure
-
-
-@styled()
-def brought_back(
-    images: Sequence[np.ndarray],
-    labels: Sequence[int],
-    answers: Mapping[str, Sequence[int]],
-    classes: Sequence[str],
-    n: int = 8,
-) -> Figure:
-    """The first `n` of `images` (C, H, W) that the first of `answers` (name -> classes predicted) gets wrong and the last one right.
-
-    Above each stand its label and both answers. Without any such image the figure says so.
-    """
-    (first, wrong), *_, (last, right) = answers.items()
-    found = [i for i, label in enumerate(labels) if wrong[i] != label == right[i]]
-    figure, axes = plt.subplots(
-        1, max(1, min(n, len(found))), figsize=(1.15 * max(3, min(n, len(found))), 1.9), squeeze=False
-    )
-    for axis in axes[0]:
-        axis.axis("off")
-    for axis, i in zip(axes[0], found, strict=False):
-        axis.imshow(_visible(images[i]), cmap="gray")
-        axis.set_title(f"{classes[wrong[i]]} → {classes[right[i]]}", fontsize=9)
-    figure.suptitle(f"{len(found)} of {len(labels)} images: {first} → {last}", fontsize=10)
     return figure
 
 
@@ -224,14 +178,7 @@ def gallery(images: Mapping[str, Sequence[np.ndarray]], n: int = 10) -> Figure:
     figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for axis, picture in zip(row, pictures, strict=False):
-            axis.imshow(_visible(picture), cmap="gray")
+            axis.imshow(visible(picture), cmap="gray")
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
-
-
-def _visible(picture: np.ndarray) -> np.ndarray:
-    """A normalised image (C, H, W) as (H, W) or (H, W, 3) in [0, 1]."""
-    pixels: np.ndarray = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
-    pixels = (pixels - pixels.min()) / max(np.ptp(pixels), 1e-9)
-    return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels

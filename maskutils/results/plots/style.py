@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -101,3 +102,10 @@ def within(axis: Axes, along: str, least: float = 10) -> None:
     low, high = getattr(axis, f"get_{along}lim")()
     room = max(least - (high - low), 0) / 2
     getattr(axis, f"set_{along}lim")(max(low - room, -3), min(high + room, 103))
+
+
+def visible(picture: np.ndarray) -> np.ndarray:
+    """A normalised image (C, H, W) as (H, W) or (H, W, 3) in [0, 1]."""
+    pixels: np.ndarray = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
+    pixels = (pixels - pixels.min()) / max(np.ptp(pixels), 1e-9)
+    return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels

@@ -102,22 +102,41 @@ def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 @styled()
 def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
-    """Each of `values` (column -> label) against density, a panel each: a curve per mask, with 95 % intervals over seeds."""
+    """Each of `values` (column -> label) against density, with 95 % intervals over seeds: a panel for each mask, the others grey behind.
+
+    Values are rows and masks columns; values of a single mask stand side by side.
+    """
     rows = on_grid(records).query("alpha == 1")
-    masks = rows[of_masks(rows)]
-    points = summarise(masks, ["approach", "density"])
-    figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.6), squeeze=False)
-    size: dict[str, Any] = {"markersize": 5, "capsize": 2, "linewidth": 1.5}
-    for axis, (column, label) in zip(axes[0], values.items(), strict=True):
-        for name, curve in points.groupby("approach"):
-            axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size)
-        axis.set(xlabel="density (fraction of weights kept)", ylabel=f"{label} (%)", xscale="log")
-        within(axis, "y")
-        axis.set_xticks(sorted(points["density"].unique()), minor=False)
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter("")
-    legend(figure, masks)
+    points = summarise(rows[of_masks(rows)], ["approach", "density"])
+    shown = in_order(points["approach"].unique())
+    alone = len(shown) == 1
+    height, width = (1, len(values)) if alone else (len(values), len(shown))
+    size = (4.2 * width, 3.3) if alone else (max(1.55 * width, 4) + 0.8, 1.7 * height + 0.4)
+    figure, axes = plt.subplots(height, width, figsize=size, sharey=False if alone else "row", squeeze=False)
+    panels = [(axes[0, i] if alone else axes[i, j], v, n) for i, v in enumerate(values) for j, n in enumerate(shown)]
+    for axis, column, name in panels:
+        for other in shown:
+            curve = points[points["approach"] == other].sort_values("density")
+            if other != name:
+                axis.plot(curve["density"], 100 * curve[column], color="#cccccc", linewidth=0.8, zorder=1)
+                continue
+            size_of: dict[str, Any] = {"markersize": 5, "capsize": 2, "linewidth": 1.5, "zorder": 3}
+            axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size_of)
+        _density_axis(axis, sorted(points["density"].unique()), "density" if not alone else "density (fraction kept)")
+        first = axis.get_subplotspec()
+        axis.set_ylabel(f"{values[column]} (%)" if alone or first.is_first_col() else "")
+        if first.is_first_row():
+            axis.set_title(name, fontsize=9, color=look(name)["color"])
     return figure
+
+
+def _density_axis(axis: Axes, densities: Sequence[float], label: str) -> None:
+    """A logarithmic axis of densities, with a tick at each, and the first and last of many named."""
+    axis.set(xlabel=label, xscale="log")
+    within(axis, "y")
+    named = densities if len(densities) < 3 else [densities[0], densities[len(densities) // 2], densities[-1]]
+    axis.set_xticks(densities, [f"{d:g}" if d in named else "" for d in densities])
+    axis.minorticks_off()
 
 
 @styled()

@@ -1,0 +1,171 @@
+"""Pictures of masks, and of what they do: filters, layers, scores, accuracy through masks, images that flip."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from maskutils.core.approaches import find
+from maskutils.results.plots.style import look, styled, visible
+
+DROPPED = "#d9d9d9"
+KEPT = "#0173b2"
+Filters = tuple[np.ndarray, np.ndarray]  # weights (n, h, w), and which of them are kept
+
+
+@styled()
+def filters(rows: Mapping[str, Filters]) -> Figure:
+    """Filters of a convolution, a row for each of `rows` (name -> weights and which are kept): kept weights coloured, dropped ones grey.
+
+    Red is above zero, blue below.
+    """
+    n = max(len(weights) for weights, _ in rows.values())
+    figure, axes = plt.subplots(len(rows), n, figsize=(0.75 * n + 2.4, 0.8 * len(rows)), squeeze=False)
+    for row, (name, own) in zip(axes, rows.items(), strict=True):
+        draw_filters(row, own)
+        row[0].set_ylabel(f"{name}\n{own[1].mean():.0%} kept", rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def draw_filters(axes: Sequence[Axes], filters: Filters) -> None:
+    """One filter on each of `axes`, all in one scale of colours; axes that are left over are empty."""
+    weights, kept = filters
+    top, colours = np.abs(weights).max() or 1.0, plt.get_cmap("RdBu_r").with_extremes(bad=DROPPED)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    for axis, weight, own in zip(axes, weights, kept, strict=False):
+        axis.imshow(np.ma.masked_array(weight, ~own), cmap=colours, vmin=-top, vmax=top)
+        axis.spines[:].set(visible=True, color="#666666", linewidth=0.6)
+    for axis in axes[len(weights) :]:
+        axis.axis("off")
+
+
+@styled()
+def layer_images(images: Mapping[str, np.ndarray]) -> Figure:
+    """The mask of a linear layer for each of `images` (name -> bool (outputs, inputs)): blue is kept, white dropped."""
+    figure, axes = plt.subplots(
+        1, len(images), figsize=(3.2 * len(images), 2.4), squeeze=False, sharex=True, sharey=True
+    )
+    for axis, (name, kept) in zip(axes[0], images.items(), strict=True):
+        axis.imshow(
+            kept, cmap=ListedColormap(["white", KEPT]), vmin=0, vmax=1, aspect="auto", interpolation="antialiased"
+        )
+        axis.set(title=f"{name}, {kept.mean():.1%} kept", xlabel="input")
+        axis.grid(False)
+    axes[0][0].set_ylabel("output")
+    return figure
+
+
+@styled()
+def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) -> Figure:
+    """What a score does, for each of `responses` (name -> `masks.shown.response` of `scores`): what is kept, and what it learns."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.1))
+    shades = [KEPT] if len(responses) == 1 else ["#9ecae1", "#4292c6", "#08306b"]
+    for colour, (name, made) in zip(shades, responses.items(), strict=False):
+        after = f", {name}" if name else ""
+        axes[0].plot(scores, made["training"], color=colour, label=f"in training (mean){after}")
+        axes[1].plot(scores, made["gradient"], color=colour, label=name)
+    axes[0].plot(
+        scores, [*responses.values()][-1]["end"], color="black", linestyle="--", linewidth=1, label="in the end"
+    )
+    axes[0].set(xlabel="score of a weight", ylabel="part of the weight that is used", title="what is kept")
+    axes[1].set(
+        xlabel="score of a weight", ylabel="gradient of the score", title="what a score learns from a gradient of 1"
+    )
+    axes[1].set_ylim(bottom=min(0.0, axes[1].get_ylim()[0]))
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+@styled()
+def score_histogram(scores: np.ndarray, threshold: float) -> Figure:
+    """How many weights have which score (array (N,)): those kept, from `threshold` up, in blue, and the rest in grey."""
+    low, high = np.quantile(scores, [0.001, 0.999])
+    edges = np.linspace(min(low, threshold), max(high, threshold), 60)
+    figure, axis = plt.subplots(figsize=(6.5, 2.8))
+    kept = scores >= threshold
+    axis.hist([scores[~kept], scores[kept]], bins=edges.tolist(), stacked=True, color=["#b0b0b0", KEPT])
+    axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
+    axis.set(xlabel="score after learning", ylabel="weights")
+    where: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 9}
+    axis.annotate(f"dropped {1 - kept.mean():.0%}", (0.3, 0.9), color="#666666", **where)
+    axis.annotate(f"kept {kept.mean():.0%}", (0.98, 0.9), color=KEPT, ha="right", **where)
+    return figure
+
+
+@styled()
+def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
+    """Source accuracy through masks against density, a curve for each column of `table` (fractions); masks that learnt nothing are grey.
+
+    The dotted line is the `whole` network. Curves are named at their left ends.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    greys, ends = iter(["-", "--", ":", "-."] * 3), {}
+    for name in table:
+        about = find(name)
+        style = look(name) if about and about.kind == "mask" else {"color": "#8c8c8c", "linestyle": next(greys)}
+        axis.plot(table.index, 100 * table[name], **style)
+        ends[name] = (table.index[0], 100 * table[name].iloc[0], style["color"])
+    axis.axhline(100 * whole, color="black", linewidth=0.8, linestyle=":")
+    axis.annotate(
+        "whole network",
+        (table.index[-1], 100 * whole),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+    )
+    axis.set(
+        xscale="log",
+        xlabel="density (fraction of weights kept)",
+        ylabel="source accuracy\nthrough the mask (%)",
+        ylim=(0, 106),
+    )
+    axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
+    axis.minorticks_off()
+    axis.set_xlim(left=table.index[0] / 2.6)  # room for the names
+    name_ends(axis, ends, "left")
+    return figure
+
+
+def name_ends(axis: Axes, ends: Mapping[str, tuple[float, float, Any]], side: str = "right", gap: float = 0.06) -> None:
+    """Write each name beside the end of its line: `ends` is name -> (x, y, colour). Names stay `gap` of the axis' height apart."""
+    low, high = axis.get_ylim()
+    least, at = gap * (high - low), -np.inf
+    sign, align = (1, "left") if side == "right" else (-1, "right")
+    for name, (x, y, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
+        at = max(y, at + least)
+        moved = 72 * (at - y) / (high - low) * axis.get_window_extent().height / axis.figure.dpi
+        axis.annotate(
+            name, (x, y), xytext=(8 * sign, moved), textcoords="offset points", color=colour, ha=align, va="center", fontsize=9
+        )  # fmt: skip
+
+
+@styled()
+def flipped(flips: Mapping[str, Any], classes: Sequence[str]) -> Figure:
+    """Images on which two networks differ (`anatomy.flips`): each network's answer above, in red if it is wrong."""
+    n, names = max(1, len(flips["images"])), list(flips["said"])
+    figure, axes = plt.subplots(1, n, figsize=(1.25 * n + 0.4, 1.95), squeeze=False)
+    for i, (axis, picture) in enumerate(zip(axes[0], flips["images"], strict=False)):
+        axis.imshow(visible(picture), cmap="gray")
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        for line, name in enumerate(names):
+            said = flips["said"][name][i]
+            colour = "#029e73" if said == flips["truth"][i] else "#c0392b"
+            mark = "✓" if said == flips["truth"][i] else "✗"
+            where = (0.5, 1.05 + 0.17 * (len(names) - 1 - line))
+            axis.annotate(
+                f"{classes[said]} {mark}", where, xycoords="axes fraction", ha="center", color=colour, fontsize=9
+            )
+    for line, name in enumerate(names):
+        where = (-0.15, 1.05 + 0.17 * (len(names) - 1 - line))
+        axes[0][0].annotate(name, where, xycoords="axes fraction", ha="right", fontsize=9)
+    axes[0][0].set_xlabel(f"{flips['count']} such images", fontsize=9)
+    return figure

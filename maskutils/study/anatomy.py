@@ -1,0 +1,53 @@
+"""What notebooks show of masks and of networks: a mask as it fills in, accuracy through masks, images that flip."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from maskutils.data.pair import Examples
+from maskutils.masks.mask import Mask
+from maskutils.study.artefacts import mask_settings, source_network, source_pair, source_subnetwork
+from maskutils.study.setup import Setup
+from maskutils.training.evaluation import evaluate, predict
+from maskutils.training.learn import learn_subnetwork
+
+
+def filling(setup: Setup, method: str, seed: int, **options: Any) -> dict[str, Mask]:
+    """The mask of `method` at three moments of its learning, and in the end: name -> mask. It is learnt once more; nothing is cached."""
+    seen: list[Mask] = []
+    settings = mask_settings(setup, seed) | options
+    learn_subnetwork(
+        source_network(setup, seed), source_pair(setup, seed).source.train, method, watch=seen.append, **settings
+    )
+    return {f"{(i + 1) * 100 // len(seen)} % of training": seen[i] for i in sorted({0, len(seen) // 3, len(seen) - 1})}
+
+
+def through_masks(setup: Setup, methods: Sequence[str], densities: Sequence[float], seed: int) -> pd.DataFrame:
+    """Source test accuracy through the mask of each of `methods` (columns) at each of `densities` (rows), before any transfer."""
+    test, table = source_pair(setup, seed).source.test, {}
+    for method in methods:
+        read = {d: source_subnetwork(setup, method, seed, d) for d in densities}
+        table[method] = {d: evaluate(mask.apply(network), test) for d, (network, mask) in read.items()}
+    return pd.DataFrame(table).rename_axis("density")
+
+
+def flips(networks: Mapping[str, nn.Module], data: Examples, wrong: str, right: str, n: int = 8) -> dict[str, Any]:
+    """The first `n` images of `data` that the network `wrong` gets wrong and `right` gets right, one of each class in turn.
+
+    Returns `images` (arrays (C, H, W)), `truth` and, by name of network, `said` (class numbers), and `count` of all such images.
+    """
+    said = {name: predict(networks[name], data) for name in (wrong, right)}
+    truth = said[wrong][1].numpy()
+    guess = {name: logits.argmax(1).numpy() for name, (logits, _) in said.items()}
+    found = np.flatnonzero((guess[wrong] != truth) & (guess[right] == truth))
+    rank = pd.Series(truth[found]).groupby(truth[found]).cumcount().to_numpy()  # first of its class, second, ...
+    chosen = found[np.lexsort((truth[found], rank))][:n]
+    return {
+        "images": [data[int(i)][0].numpy() for i in chosen],
+        "truth": truth[chosen],
+        "said": {name: answers[chosen] for name, answers in guess.items()},
+        "count": len(found),
+    }
