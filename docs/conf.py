@@ -78,6 +78,7 @@ CONTENTS = """
 
 results
 limits
+glossary
 ```
 
 ```{toctree}
