@@ -13,7 +13,7 @@ def row(
     """`ours` and `reference` in seconds or bytes; their ratio is below 1 where ours is cheaper, and `met` if at most `target`."""
     factor = {"ms": 1e3, "s": 1.0, "kB": 1e-3, "MB": 1e-6}[unit]
     shown = [f"{factor * value:.3g} {unit}" for value in (ours, reference)]
-    ratio = ours / reference
+    ratio = round(ours / reference, 2)
     aim = ["", ""] if target is None else [f"{target:.2f}", "yes" if ratio <= target else "no"]
     return [what, *shown, kind, f"{ratio:.2f}", *aim]
 

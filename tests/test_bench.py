@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import bench, layers, processes, timing
+from benchmarks import bench, layers, photographs, processes, timing
 from maskutils.masks.layers import LAYERS
 
 pytestmark = pytest.mark.slow
@@ -19,6 +19,8 @@ def table():
         patch.setattr(layers, "NETWORKS", {"small": (("cnn",), 1, 1, True), "plain": (("cnn",), 1, 1, False)})
         patch.setattr(layers, "DEEP", ("resnet18", 10, 3, 8))
         patch.setattr(layers, "BATCH", 2)
+        patch.setattr(photographs, "STEPS", 1)
+        patch.setattr(photographs, "BATCH", 4)
         patch.setattr(processes, "ROUNDS", 1)
         patch.setattr(processes, "IMAGES", (2, 8))
         return bench.measure().set_index("what")
@@ -41,6 +43,7 @@ def test_targets_stand_beside_the_ratios_they_are_for(table):
     assert table.loc["a step under protect, resnet18", "target"] == "1.05"
     assert table.loc["a step of hard_concrete, resnet18", "target"] == "1.10"
     assert table.loc[processes.IMPORTS["ours"], "target"] == "1.15"
+    assert table.loc["a transfer of 1 steps, mobilenet_v2, 64 px", "target"] == "1.15"
     aimed = table[table["target"] != ""]
     assert (aimed["met"] == "yes").equals(aimed["ratio"].astype(float) <= aimed["target"].astype(float))
     assert table.loc[table["target"] == "", "met"].eq("").all()

@@ -120,7 +120,7 @@ def test_three_images_a_class_are_enough_for_one_in_each_split(tmp_path):
 def test_a_tilde_is_the_home_folder(source, target, monkeypatch):
     monkeypatch.setenv("HOME", str(source.parent))
     pair = load_pair(f"folders:~/photos:{target}")
-    assert torch.equal(pair.source.train.tensors[0], load(source, target).source.train.tensors[0])
+    assert torch.equal(pair.source.train[:][0], load(source, target).source.train[:][0])
 
 
 def test_domains_are_named_for_the_folders_and_the_pair_as_it_was_asked_for(source, target):
@@ -478,13 +478,13 @@ def test_source_train_has_mean_0_and_std_1_by_channel_and_the_target_the_same_nu
         red, green, blue = Image.open(file).split()
         Image.merge("RGB", (red, green.point(lambda v: v // 2), blue)).save(file)
     pair = load(source, target)
-    x = pair.source.train.tensors[0]
+    x = pair.source.train[:][0]
     assert torch.allclose(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(x.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
     halves = torch.stack([transforms.ToTensor()(Image.open(f)).mean((1, 2)) for f in sorted(target.rglob("*.png"))])
-    own = torch.cat([getattr(pair.target, split).tensors[0] for split in SPLITS])
+    own = torch.cat([getattr(pair.target, split)[:][0] for split in SPLITS])
     read = torch.stack([transforms.ToTensor()(Image.open(f)) for f in sorted(source.rglob("*.png"))])
-    ours = torch.cat([getattr(pair.source, split).tensors[0] for split in SPLITS])
+    ours = torch.cat([getattr(pair.source, split)[:][0] for split in SPLITS])
     slope = ours.mean((2, 3)).std(0) / read.mean((2, 3)).std(0)  # 1 / std, from the means of all images
     shift = ours.mean((0, 2, 3)) - slope * read.mean((0, 2, 3))  # -mean / std
     assert torch.allclose(own.mean((0, 2, 3)), slope * halves.mean(0) + shift, atol=1e-3)
@@ -502,13 +502,13 @@ def test_streamed_images_equal_those_in_memory(source, target, monkeypatch, size
             assert isinstance(a, TensorDataset)
             assert not isinstance(b, TensorDataset)
             assert isinstance(b[0][1], int)
-            assert torch.equal(torch.stack([x for x, _ in items(b)]), a.tensors[0])
+            assert torch.equal(torch.stack([x for x, _ in items(b)]), a[:][0])
             assert [y for _, y in items(b)] == a.tensors[1].tolist()
     assert kept.image_shape == streamed.image_shape
 
 
 def test_each_side_is_streamed_only_if_it_is_too_large(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "IN_MEMORY", 16 * 3 * 32 * 32 * 4)
+    monkeypatch.setattr(base, "IN_MEMORY", 16 * 3 * 32 * 32)
     pair = load(source, fill(tmp_path / "b", n=9, first=50))
     assert isinstance(pair.source.train, TensorDataset)
     assert not isinstance(pair.target.train, TensorDataset)

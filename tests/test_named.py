@@ -44,7 +44,7 @@ def test_a_pair_of_a_collection_is_that_of_its_folders_and_has_the_other_domains
     assert plain.others == ()
     assert pair.shared_head
     for a, b in ((pair.source, plain.source), (pair.target, plain.target)):
-        assert torch.equal(a.train.tensors[0], b.train.tensors[0])
+        assert torch.equal(a.train[:][0], b.train[:][0])
 
 
 def test_images_are_normalised_as_imagenet_was(tiny):

@@ -24,7 +24,8 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
         n = len(data)
         size = min(batch_size, n)
         while n:
-            for picked in torch.randperm(n, generator=order, device="cpu")[: n - n % size].split(size):
+            mixed = torch.randperm(n, generator=order, device="cpu")[: n - n % size].to(data.tensors[0].device)
+            for picked in mixed.split(size):
                 yield data[picked]
     else:
         epoch = in_order(data, batch_size)
@@ -43,7 +44,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
 def in_order(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
     """Batches of all `data`, once, in its own order."""
     if isinstance(data, TensorDataset):
-        return zip(*(t.split(batch_size) for t in data.tensors), strict=True)
+        return (data[i : i + batch_size] for i in range(0, len(data), batch_size))
     return data if isinstance(data, Iterable) and not isinstance(data, Dataset) else loader(data, batch_size)
 
 

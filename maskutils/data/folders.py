@@ -15,13 +15,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extensi
 from torchvision.transforms.functional import to_pil_image
 
 from maskutils.core.checks import BadSetting
-from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
-from maskutils.data import FOLDERS, pictures
+from maskutils.data import FOLDERS, pictures, stored
 from maskutils.data import pair as base
 from maskutils.data.named import as_folders, check_collection, collection_of, folder_of, others
 from maskutils.data.pair import Domain, Loading, Pair, subset
 from maskutils.data.pictures import Recipe, Streamed, how
+from maskutils.data.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     has the domains that take no part as its `others`.
 
     Images are float32 (C, H, W), normalised with the mean and std of the source's train split, or as `loading.normalise` says.
-    `loading.transform` replaces size, channels and normalisation; images in memory are transformed only once. Each class is
-    split 65 : 10 : 25, with at least one image in each part. Files and folders whose name begins with a dot are left out. A
-    copy of a file under another name is not recognised.
+    `loading.transform` replaces size, channels and normalisation. Images in memory are decoded and transformed once, and kept as
+    8-bit values where they have no more. Each class is split 65 : 10 : 25, with at least one image in each part. Files and
+    folders whose name begins with a dot are left out. A copy of a file under another name is not recognised.
 
     Raises `BadSetting`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
     both source and target, or of several modes or sizes; and for classes of which only a part is on both sides.
@@ -163,7 +163,7 @@ def _first(names: Sequence[str], n: int = 20) -> str:
 def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[pictures.Header]]:
     """The sides without damaged images, if the policy `damaged` allows to leave them out, and the headers of the rest."""
     files = [file for side in sides for file in side.files]
-    headers = {file: seen for file in bar(files, "check images", "image") if (seen := pictures.header(file))}
+    headers = stored.headers(tuple(files), stored.stamp_of(files))
     _leave_out([file for file in files if file not in headers], len(files), damaged)
     sides = [_enough(side.only(headers)) for side in sides]
     unknown = Counter(mode for mode, _ in headers.values() if mode not in pictures.READABLE)
@@ -184,19 +184,16 @@ def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
 def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, TensorDataset | Streamed]:
     """`folder` without the images that prove damaged when decoded, and its images, in memory if they fit."""
     shape = (len(folder.files), *recipe.shape)
-    if 4 * math.prod(shape) > base.IN_MEMORY:
+    if math.prod(shape) * (1 if recipe.eight_bits else 4) > base.IN_MEMORY:
         return folder, Streamed(folder.files, folder.labels, recipe, loading.workers)
-    x, kept = torch.empty(shape), list[str]()
-    for file in bar(folder.files, f"read {folder.name}", "image"):
-        try:
-            image = pictures.decoded(file)
-        except OSError:
-            continue
-        x[len(kept)] = recipe(image)
-        kept.append(file)
+    if recipe.eight_bits:
+        x, kept = stored.pixels(folder.files, stored.stamp_of(folder.files), recipe.size, recipe.channels, recipe.shape)
+    else:
+        x, kept = stored.decoded(folder.files, recipe)
     _leave_out(sorted(set(folder.files) - set(kept)), len(folder.files), loading.damaged)
     folder = _enough(folder.only(kept))
-    return folder, TensorDataset(x[: len(kept)], torch.tensor(folder.labels))
+    labels = torch.tensor(folder.labels)
+    return folder, Pixels(x, torch.arange(len(x)), labels) if recipe.eight_bits else TensorDataset(x, labels)
 
 
 def _split(folder: Folder, seed: int) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """What a pair of domains is, how the images of a domain are split, and the registry of pairs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,9 +13,10 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from maskutils.core.checks import BadSetting, known, needs
 from maskutils.core.seeds import stream
+from maskutils.data.pixels import Pixels
 
 FIXED = 0  # the seed of what is the same for every seed: the test splits
-IN_MEMORY = 2**30  # a domain with more bytes of float32 images than this is streamed
+IN_MEMORY = 2**30  # a domain with more bytes of images than this is streamed; 8-bit images take a byte a value
 
 
 class Examples(Protocol):
@@ -115,9 +116,35 @@ class Part(Subset[Any]):
 def subset(data: Examples, indices: ArrayLike) -> Examples:
     """The items of `data` at `indices` (N,); in memory if `data` is, else a `Part`."""
     picked = torch.as_tensor(indices, device="cpu")
+    if isinstance(data, Pixels):
+        return data.part(picked)
     if isinstance(data, TensorDataset):
         return TensorDataset(*data[picked])
     return Part(cast(Dataset[Any], data), picked.tolist())  # torch's annotation asks for more than `Subset` needs
+
+
+def on(pair: Pair, device: torch.device) -> Pair:
+    """`pair` with its images in the memory of a GPU, if they are in memory at all and fit into half of what is free there."""
+    domains = (pair.source, pair.target, *pair.others)
+    whole: dict[int, Tensor] = {}
+    for data in (split for d in domains for split in (d.train, d.val, d.test)):
+        images = (
+            data.images if isinstance(data, Pixels) else data.tensors[0] if isinstance(data, TensorDataset) else None
+        )
+        whole |= {} if images is None else {id(images): images}
+    if device.type != "cuda" or 2 * sum(t.nbytes for t in whole.values()) > torch.cuda.mem_get_info(device)[0]:
+        return pair
+    there = {key: t.to(device) for key, t in whole.items()}
+
+    def moved(data: Examples) -> Examples:
+        if isinstance(data, Pixels):
+            return data.on(device, there[id(data.images)])
+        if isinstance(data, TensorDataset):
+            return TensorDataset(there[id(data.tensors[0])], *(t.to(device) for t in data.tensors[1:]))
+        return data
+
+    source, target, *others = (replace(d, train=moved(d.train), val=moved(d.val), test=moved(d.test)) for d in domains)
+    return replace(pair, source=source, target=target, others=tuple(others))
 
 
 def split(labels: ArrayLike, seed: int, name: str, test: float = 0.25, val: float = 0.1) -> tuple[np.ndarray, ...]:

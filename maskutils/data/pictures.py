@@ -17,6 +17,7 @@ from maskutils.core.checks import BadSetting
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
 from maskutils.data.pair import Examples, Loading
+from maskutils.data.pixels import Pixels
 
 Size = tuple[int, int]  # width and height in pixels
 Header = tuple[str, Size]  # PIL's mode, and the size
@@ -45,6 +46,17 @@ class Recipe:
     channels: int
     transform: Callable[[Any], Tensor] | None
     shape: tuple[int, ...]
+    eight_bits: bool = False  # whether 8 bits a value are all that an image has
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What images in memory are kept as."""
+        return torch.uint8 if self.eight_bits else torch.float32
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """The values of `image` (C, H, W) as uint8, without a `transform`."""
+        values = np.asarray(self._framed(_as(image, "L" if self.channels == 1 else "RGB")))
+        return torch.tensor(values).view(*values.shape[:2], -1).permute(2, 0, 1)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The tensor of `image`, float32. Raises `BadSetting` if `transform` does not give `shape`."""
@@ -59,10 +71,11 @@ class Recipe:
             image = Image.fromarray(np.asarray(image, np.float32) / 65535)
         else:
             image = _as(image, "L" if self.channels == 1 else "RGB")
-        if self.size:
-            image = F.center_crop(F.resize(image, [self.size]), [self.size])
-        x: Tensor = F.to_tensor(image)
+        x: Tensor = F.to_tensor(self._framed(image))
         return x.expand(self.channels, -1, -1)
+
+    def _framed(self, image: Image.Image) -> Image.Image:
+        return F.center_crop(F.resize(image, [self.size]), [self.size]) if self.size else image
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +101,8 @@ def recipe_for(headers: Sequence[Header], loading: Loading) -> Recipe:
     if loading.transform is None:
         channels = loading.channels or _channels(Counter(mode for mode, _ in headers))
         side = loading.size or _side(Counter(size for _, size in headers))
-        return Recipe(loading.size, channels, None, (channels, side, side))
+        deep = any(mode in SIXTEEN for mode, _ in headers)
+        return Recipe(loading.size, channels, None, (channels, side, side), eight_bits=not deep)
     x = loading.transform(Image.new("RGB", headers[0][1]))
     if not isinstance(x, Tensor) or x.ndim != 3 or not x.is_floating_point():
         found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -174,9 +188,11 @@ def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor
 
 
 def normalised(data: TensorDataset | Streamed, mean: Tensor, std: Tensor) -> TensorDataset | Streamed:
-    """`data` as (x - mean) / std. Changes the images in place if they are in memory."""
+    """`data` as (x - mean) / std. Changes the images in place if they are floats in memory."""
     if isinstance(data, Streamed):
         return replace(data, mean=mean, std=std)
+    if isinstance(data, Pixels):
+        return data.normalised(mean, std)
     data.tensors[0].sub_(mean).div_(std)
     return data
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from maskutils.core.checks import BadSetting, known, needs, register
 from maskutils.core.seeds import seeded
 from maskutils.models.parts import head_name, set_submodule
 
+Shapes = dict[str, tuple[int, ...]]
 MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}
 
 
@@ -204,10 +205,36 @@ def load_weights(model: nn.Module, path: str | Path, fresh_head: bool = False) -
     head = f"{head_name(model)}."
     if fresh_head and not any(n.startswith(head) for n in theirs):
         mine = {n: shape for n, shape in mine.items() if not n.startswith(head)}
+    _check_same(path, type(model).__name__, mine, theirs)
+    model.load_state_dict(state, strict=False)  # what may be missing was found above
+    return model
+
+
+def check_weights(name: str, path: str | Path) -> None:
+    """Raise `BadSetting` if the .safetensors file at `path` is missing, damaged or of another network than `name`. No value is read.
+
+    What depends on the images is left to `load_weights`: the head, the shape of a first convolution, and all shapes of our own networks.
+    """
+    path = weights_file(path)
+    with torch.device("meta"):
+        model = build_model(name, 10, 3, 224)
+    try:
+        with safe_open(path, "pt") as file:
+            theirs = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, OSError) as error:
+        raise BadSetting(f"weights {path} cannot be read ({error})") from None
+    mine, head = {n: tuple(v.shape) for n, v in model.state_dict().items()}, f"{head_name(model)}."
+    first = next(iter(mine))
+    theirs |= {n: mine[n] for n in theirs if n in mine and (n == first or n.startswith(head) or name in MODELS)}
+    if not any(n.startswith(head) for n in theirs):
+        mine = {n: shape for n, shape in mine.items() if not n.startswith(head)}
+    _check_same(path, name, mine, theirs)
+
+
+def _check_same(path: Path, network: str, mine: Shapes, theirs: Shapes) -> None:
+    """Raise `BadSetting` if the names or shapes of a file's tensors, `theirs`, are not those of the `network`."""
     shapes = [f"{n} {theirs[n]} for {shape}" for n, shape in mine.items() if theirs.get(n, shape) != shape]
     faults = {"missing": mine.keys() - theirs, "unexpected": theirs.keys() - mine, "of another shape": shapes}
     if any(faults.values()):
         said = "; ".join(f"{len(v)} {k}: {', '.join(sorted(v)[:5])}" for k, v in faults.items() if v)
-        raise BadSetting(f"weights {path} are of another network than {type(model).__name__}: {said}")
-    model.load_state_dict(state, strict=False)  # what may be missing was found above
-    return model
+        raise BadSetting(f"weights {path} are of another network than {network}: {said}")

@@ -4,12 +4,11 @@ A cached file is named by a hash of all that it depends on: settings, library ve
 the approach itself, and the names of what it was made from.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,10 +17,11 @@ from torch import Tensor, nn
 
 from maskutils.core import paths
 from maskutils.core.approaches import Approach, described, names
+from maskutils.core.caches import cached
 from maskutils.core.checks import BadSetting, content_key, known
-from maskutils.core.files import DamagedFile, file_digest, write_atomically
+from maskutils.core.files import DamagedFile, write_atomically
 from maskutils.data.load import load_pair
-from maskutils.data.pair import Loading, Pair
+from maskutils.data.pair import Loading, Pair, on
 from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
@@ -35,17 +35,18 @@ from maskutils.training.annealing import learns_density
 from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.training.loop import fit
 
-T = TypeVar("T")
-
 # Part of the names of what is cached. Raise one by hand when the numbers of its stage change: tests/test_golden.py tells.
 STAGES = {"source": 2, "fisher": 1, "mask": 1, "transfer": 1, "score": 1}
 
-_pair = lru_cache(maxsize=3)(load_pair)  # a large one takes gigabytes, a small one a tenth of a second
+
+@lru_cache(maxsize=3)  # a large one takes gigabytes, a small one a tenth of a second
+def _pair(name: str, seed: int, how: Loading, at: torch.device) -> Pair:
+    return on(load_pair(name, seed, how), at)
 
 
 def source_pair(setup: Setup, seed: int) -> Pair:
-    """The pair of `setup`, split by `seed`; the last few stay in memory."""
-    return _pair(setup.pair, seed, loading(setup))
+    """The pair of `setup`, split by `seed`, on the GPU if there is one and it fits; the last few stay in memory."""
+    return _pair(setup.pair, seed, loading(setup), device(setup))
 
 
 def loading(setup: Setup) -> Loading:
@@ -210,25 +211,6 @@ def mask_key(setup: Setup, method: str, seed: int, options: Mapping[str, Any]) -
     return content_key(
         "mask", source_key(setup, seed), method, setup.mask_steps, unusual(method, options), STAGES["mask"], own
     )
-
-
-def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None], load_from: Callable[[Path], T]) -> T:
-    """What lies at `path`, or else what `make` makes, stored there with a checksum. A damaged file is named in a warning, and made
-    again.
-    """
-    checksum = paths.cache_dir("checksum") / f"{path.parent.name}-{path.name}"
-    if path.exists() and checksum.exists():
-        try:
-            value = load_from(path)
-            if checksum.read_text(encoding="utf-8") != file_digest(path):
-                raise DamagedFile(f"{path} is damaged (it has another checksum); delete it and run again")
-            return value
-        except DamagedFile as error:
-            warnings.warn(f"cache: {error}", stacklevel=2)
-    value = make()
-    save_to(value, path)
-    write_atomically(checksum, file_digest(path).encode())
-    return value
 
 
 def _cached_mask(path: Path, make: Callable[[], Mask]) -> Mask:

@@ -36,14 +36,14 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
     Raises `BadSetting` for what is missing or has the wrong form.
     """
     from maskutils.data.load import check_there
-    from maskutils.models.networks import build_model, weights_file
+    from maskutils.models.networks import build_model, check_weights
 
     classes = [Images(**p.get("images", {})).classes for p in notebooks]
     for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
         check_there(pair, shared)
     for model, weights in {(p.get("model", ""), p["weights"]): None for p in notebooks if p.get("weights")}:
         if _is_file(weights):
-            weights_file(weights)
+            check_weights(model, weights)
         else:
             build_model(model, in_channels=3, image_size=224, weights=weights)
 

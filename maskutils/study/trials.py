@@ -12,6 +12,7 @@ from torch import nn
 
 from maskutils.core import paths
 from maskutils.core.approaches import described, the
+from maskutils.core.caches import cached
 from maskutils.core.checks import content_key, known, positive
 from maskutils.core.files import read_json, write_json
 from maskutils.data.pair import Domain
@@ -21,7 +22,6 @@ from maskutils.results import rates
 from maskutils.results.metrics import harmonic_mean
 from maskutils.study.artefacts import (
     STAGES,
-    cached,
     mask_key,
     source_importance,
     source_key,

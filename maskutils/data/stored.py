@@ -1,0 +1,72 @@
+"""Image files that are read once a process, and many of them once for all processes."""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from maskutils.core import paths
+from maskutils.core.caches import cached
+from maskutils.core.checks import content_key
+from maskutils.core.files import DamagedFile, write_atomically
+from maskutils.core.progress import bar
+from maskutils.data import pictures
+from maskutils.data.pictures import Recipe
+
+WORTH_STORING = 1000  # a domain of so many images is decoded once for all processes
+
+
+@lru_cache(maxsize=8)
+def headers(files: tuple[str, ...], stamp: str) -> dict[str, pictures.Header]:
+    """The headers of the `files` that are not damaged, read once a process."""
+    return {file: seen for file in bar(files, "check images", "image") if (seen := pictures.header(file))}
+
+
+def decoded(files: Sequence[str], recipe: Recipe) -> tuple[Tensor, list[str]]:
+    """The images (N, C, H, W) in `files`, uint8 or float32 as `recipe` has it, and the N files that are not damaged."""
+    x, kept = torch.empty(len(files), *recipe.shape, dtype=recipe.dtype), list[str]()
+    for file in bar(files, f"read {Path(files[0]).parent.parent.name}", "image"):
+        try:
+            image = pictures.decoded(file)
+        except OSError:
+            continue
+        x[len(kept)] = recipe.pixels(image) if recipe.eight_bits else recipe(image)
+        kept.append(file)
+    return x[: len(kept)], kept
+
+
+def stamp_of(files: Sequence[str]) -> str:
+    """Names the content of `files`, by their names, sizes and times of change."""
+    seen = ((file, os.stat(file)) for file in files)
+    return content_key([(file, s.st_size, s.st_mtime_ns) for file, s in seen])
+
+
+@lru_cache(maxsize=8)
+def pixels(
+    files: tuple[str, ...], stamp: str, size: int, channels: int, shape: tuple[int, ...]
+) -> tuple[Tensor, list[str]]:
+    """`decoded` as uint8, once a process; of many images once for all processes, from a file in the cache of results."""
+    recipe = Recipe(size, channels, None, shape, eight_bits=True)
+    if len(files) < WORTH_STORING:
+        return decoded(files, recipe)
+    place = {file: i for i, file in enumerate(files)}
+
+    def make() -> dict[str, Tensor]:
+        x, kept = decoded(files, recipe)
+        return {"images": x, "kept": torch.tensor([place[file] for file in kept])}
+
+    path = paths.cache_dir("pixels") / f"{content_key(stamp, size, channels, shape)}.safetensors"
+    found = cached(path, make, lambda made, p: write_atomically(p, save(made)), _stored)
+    return found["images"], [files[i] for i in found["kept"].tolist()]
+
+
+def _stored(path: Path) -> dict[str, Tensor]:
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise DamagedFile(f"{path} is damaged ({error}); delete it and run again") from None
