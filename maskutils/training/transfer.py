@@ -45,7 +45,8 @@ def transfer(
     was.
 
     Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name
-    -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`. Without `lr` it is `usual_lr(model)`.
+    -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
+    Without `lr` it is `usual_lr(model)`.
     `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
     them. `history`, if given, is filled with the accuracy on both validation sets through training, and `path` with a copy of
     the network at each row of it.
