@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from maskutils.core import paths
 from maskutils.core.approaches import every, find
+from maskutils.results.records import provenance
 
 PANELS = {  # the two readings of the source
     "source_acc_masked": "through the source mask (task known)",
@@ -78,10 +79,15 @@ def short(pair: str) -> str:
 
 
 def save_figure(figure: Figure, name: str, profile: str = "default", folder: Path | None = None) -> list[Path]:
-    """Write `figure` as PNG and PDF, the same bytes for the same figure; returns the paths."""
+    """Write `figure` as PNG and PDF, the same bytes for the same figure and records; returns the paths.
+
+    Both tell the profile and what made the records, as their description or subject. No date, and nothing of this run.
+    """
     folder = folder or paths.figures_dir(profile)
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
+    made = "; ".join(filter(None, [f"profile {Path(profile).stem}", provenance()]))
+    metadata: dict[str, dict[str, str | None]] = {"png": {"Title": name, "Description": made, "Software": None}}
+    metadata["pdf"] = {"Title": name, "Subject": made, "Creator": None, "Producer": None, "CreationDate": None}
     stem = re.sub(r"[^\w.+-]+", "_", name)  # a pair of image folders is named by their paths
     files = [folder / f"{stem}.{kind}" for kind in metadata]
     with styled():
