@@ -1,6 +1,6 @@
 """What the explorer shows: the trade-off and the choice of a profile as plain data, and a page that needs no server.
 
-The front end is `explorer.js`, the same in JupyterLab (`study.explorer`) and on the page.
+Its front end is `explorer.js`, the same in JupyterLab (`study.explorer`) and on the page.
 """
 
 import json
@@ -11,47 +11,51 @@ from typing import Any
 from maskutils.core import paths
 from maskutils.core.approaches import the
 from maskutils.core.checks import needs
+from maskutils.core.files import read_json
 from maskutils.results import analysis, choice
-from maskutils.results.plots.style import in_order, look
-from maskutils.results.records import on_grid, summarise
+from maskutils.results.metrics import pareto_front
+from maskutils.results.plots.style import PAIR_ORDER, in_order, look, ordered, short
+from maskutils.results.records import load_records, on_grid, summarise
 from maskutils.results.wording import interval, settings
 
 with needs("study"):
     import numpy as np
     import pandas as pd
+    from matplotlib.colors import to_hex
     from matplotlib.markers import MarkerStyle
 
-SCRIPT, STYLE = (paths.PACKAGE / "results" / f"explorer.{kind}" for kind in ("js", "css"))
-DROPS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)  # positions of the slider
-ALL = "all pairs"
-READINGS = ("full", "known")  # the task unknown, and known
+SCRIPT, STYLE = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+DROPS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the slider
+READINGS = ("full", "known")  # with the task unknown, and with the task known
+VALUES = [*READINGS, "target_acc"]
 
 
 def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict[str, Any]:
-    """All that the explorer shows of `records`, ready for JSON; accuracies are fractions in [0, 1], on test.
+    """All that the explorer shows of `records`, ready for JSON. Accuracies are fractions in [0, 1], on test images.
 
-    `settings` are described once; `pairs` holds for each pair, and for all together, a point a setting: means, half-widths
-    of 95 % intervals, seeds, and on which fronts it lies. A front is chosen on validation. `choices` holds for each reading
-    and each of `drops` what `choice.recommend` takes, and why.
+    `settings` describes each setting once; all others name one by its place there. `pairs` has the points of each pair, and first
+    those of the mean over pairs: see `_points`. `choices` has, for each reading of the source, the validation drop of each setting on its
+    `worst` pair, and what `choice.recommend` takes for each of `drops`.
     """
-    rows = _read(records)
-    everywhere = rows.groupby(analysis.CANDIDATE, dropna=False)["pair"].transform("nunique") == rows["pair"].nunique()
-    tables = {ALL: rows[everywhere]} if rows["pair"].nunique() > 1 else {}
-    tables |= dict(iter(rows.groupby("pair")))
-    menu = rows.drop_duplicates(["approach", "text"]).sort_values(["family", "approach", "text"])
-    number = {(a, t): i for i, (a, t) in enumerate(zip(menu["approach"], menu["text"], strict=True))}
-    choosable = set(analysis.choosable(records))
+    rows = _read(records.reset_index(drop=True))
+    pairs, on = ordered(rows["pair"].unique(), PAIR_ORDER), rows.groupby("setting")["pair"].transform("nunique")
+    tables = {f"mean of {len(pairs)} pairs": rows[on == len(pairs)]} if len(pairs) > 1 else {}
+    tables |= {short(pair): rows[rows["pair"] == pair] for pair in pairs}
+    menu = rows.drop_duplicates("setting").sort_values("setting")
+    described = [
+        {"approach": row["approach"], "family": row["family"], "text": settings(row)} for _, row in menu.iterrows()
+    ]
     return {
-        "settings": menu[["approach", "family", "text"]].to_dict("records"),
+        "settings": described,
         "looks": {name: _look(name) for name in in_order(menu["family"].unique())},
-        "pairs": {name: _panel(name, table, number, choosable) for name, table in tables.items()},
+        "pairs": {name: {"ideal": _ideal(table), "points": _points(table)} for name, table in tables.items()},
         "drops": list(drops),
-        "choices": {reading: [_choice(records, d, reading, number) for d in drops] for reading in READINGS},
+        "choices": {reading: _choices(rows, drops, reading == "known") for reading in READINGS},
     }
 
 
 def _read(records: pd.DataFrame) -> pd.DataFrame:
-    """Rows on the grid with family, the words of their settings, and both readings of the source, on test and validation."""
+    """The rows on the grid, with family, the number of the setting, and both readings of the source on test and (`val_`) validation."""
     rows = analysis.with_family(on_grid(records))
     one = rows.index.isin(
         analysis.of_one_network(rows).index
@@ -59,98 +63,116 @@ def _read(records: pd.DataFrame) -> pd.DataFrame:
     for prefix in ("", "val_"):
         rows[f"{prefix}full"] = analysis.source_read(rows, "full", prefix).astype(float).where(one)
         rows[f"{prefix}known"] = analysis.source_read(rows, "known", prefix).astype(float)
-    words = {i: settings(row) for i, row in rows.drop_duplicates(["approach", *analysis.CANDIDATE]).iterrows()}
-    texts = rows.loc[list(words), analysis.CANDIDATE].assign(text=list(words.values()))
-    return rows.merge(texts, on=analysis.CANDIDATE, how="left")
+    return rows.assign(setting=rows.groupby(analysis.CANDIDATE, dropna=False).ngroup())
 
 
 def _look(family: str) -> dict[str, Any]:
-    """Colour and marker of a family as an SVG path of about 2 units across."""
+    """Colour of a family in all figures, and its marker as an SVG path of at most 1 from its middle."""
     style = look(family)
     marker = MarkerStyle(style["marker"])
-    outlines = marker.get_path().transformed(marker.get_transform()).to_polygons(closed_only=False)
-    largest = max(float(np.abs(o).max()) for o in outlines)
-    paths_ = ["M" + "L".join(f"{x / largest:.2f} {-y / largest:.2f}" for x, y in o) for o in outlines]
-    closed = "Z" if marker.is_filled() else ""
+    path = marker.get_path().transformed(marker.get_transform())
+    outlines = [np.asarray(line, dtype=float).tolist() for line in path.to_polygons(closed_only=False)]
+    largest = max(float(np.abs(line).max()) for line in outlines)
+    lines = ["M" + "L".join(f"{x / largest:.2f} {-y / largest:.2f}" for x, y in line) for line in outlines]
     return {
-        "colour": style["color"],
-        "path": closed.join([*paths_, ""]) or paths_[0],
+        "colour": to_hex(style["color"]),
+        "path": "".join(line + "Z" * marker.is_filled() for line in lines),
         "hollow": "markerfacecolor" in style,
     }
 
 
-def _panel(name: str, rows: pd.DataFrame, number: Mapping[tuple[str, str], int], choosable: set[str]) -> dict[str, Any]:
-    """The points of one pair, or of the mean over pairs, and the ideal: nothing lost, the target as after free fine-tuning."""
-    values = ["full", "known", "target_acc"]
-    means = summarise(rows, ["approach", "text"], [*values, "val_full", "val_known", "val_target_acc"])
-    seeds = rows.groupby(["approach", "text", "seed"])[values].mean()
-    fronts = {r: _front(means[means["approach"].isin(choosable)], r) for r in READINGS}
-    points = [
-        {
-            "setting": number[row["approach"], row["text"]],
-            "n": int(row["n"]),
-            "target": _number(row["target_acc"]),
-            "target_ci": _number(row["target_acc_ci"]),
-            **{f"{r}{kind}": _number(row[f"{r}{kind}"]) for r in READINGS for kind in ("", "_ci")},
-            "front": [r for r in READINGS if i in fronts[r]],
-            "seeds": [
-                {"full": _number(f), "known": _number(k), "target": _number(t)}
-                for f, k, t in seeds.loc[row["approach"], row["text"]].itertuples(index=False)
-            ],
-        }
-        for i, row in means.iterrows()
-    ]
+def _ideal(rows: pd.DataFrame) -> list[float | None]:
+    """Nothing lost on the source, and the target as after free fine-tuning, or else the best."""
     free = rows.loc[rows["approach"] == the("free"), "target_acc"].mean()
-    best = free if not math.isnan(free) else rows["target_acc"].max()
-    return {"name": name, "points": points, "ideal": [_number(rows["source_acc_before"].mean()), _number(best)]}
+    target = rows["target_acc"].max() if math.isnan(free) else free
+    return [_number(rows["source_acc_before"].mean()), _number(target)]
 
 
-def _front(means: pd.DataFrame, reading: str) -> set[int]:
-    """The rows that no other beats on both tasks, on validation."""
-    ranked = means.dropna(subset=[f"val_{reading}"]).sort_values([f"val_{reading}", "val_target_acc"], ascending=False)
-    best = ranked["val_target_acc"].cummax().shift(fill_value=-1.0)
-    return set(ranked.index[ranked["val_target_acc"] > best])
+def _points(rows: pd.DataFrame) -> dict[str, list[Any]]:
+    """A list a column, with an entry a setting: its number, means, half-widths of 95 % intervals (`_ci`), seeds (n, and values of each).
+
+    `front_<reading>`: whether no other that may be chosen beats it on both tasks, on validation.
+    """
+    means = summarise(rows, ["setting"], [*VALUES, *(f"val_{value}" for value in VALUES)])
+    seeds = rows.groupby(["setting", "seed"])[VALUES].mean()
+    of_each = seeds.groupby("setting").apply(lambda one: [list(map(_number, values)) for values in one.to_numpy()])
+    out = {"setting": means["setting"].tolist(), "n": means["n"].tolist(), "seeds": of_each[means["setting"]].tolist()}
+    out |= {c: [_number(x) for x in means[c]] for value in VALUES for c in (value, f"{value}_ci")}
+    choosable = set(analysis.choosable(rows))
+    may = means["setting"].isin(rows.loc[rows["approach"].isin(choosable), "setting"])
+    for reading in READINGS:
+        values = means[[f"val_{reading}", "val_target_acc"]].round(analysis.DIGITS).where(may)
+        points = list(values.itertuples(index=False, name=None))
+        front = set(pareto_front([p for p in points if not math.isnan(sum(p))]))
+        out[f"front_{reading}"] = [point in front for point in points]
+    return out
 
 
-def _choice(records: pd.DataFrame, drop: float, reading: str, number: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-    """What `choice.recommend` takes for a drop, as the number of its setting, and a few sentences that say why."""
-    known, points = reading == "known", f"{100 * drop:g} points"
+def _choices(rows: pd.DataFrame, drops: Sequence[float], known: bool) -> dict[str, Any]:
+    """The `worst` drop of each setting (None if it is no candidate), and for each of `drops` what is chosen (`asked`)."""
+    menu = choice.Menu(choice.candidates(rows, known))
+    number = dict(zip(menu.rows["candidate"], rows.loc[menu.rows.index, "setting"], strict=True))
+    worst = menu.worst_drops().rename(number).reindex(range(rows["setting"].max() + 1))
+    return {
+        "worst": [None if math.isnan(drop) else float(drop) for drop in worst],
+        "asked": [_asked(menu, drop, known, number) for drop in drops],
+    }
+
+
+def _asked(menu: choice.Menu, drop: float, known: bool, number: Mapping[int, int]) -> dict[str, Any]:
+    """What is chosen for one drop: its setting, the `same` ones that cannot be told apart, and why in a few sentences."""
+    need, most = choice.Need(max_source_drop=drop), f"{100 * drop:g} points"
     try:
-        best = choice.recommend(records, max_source_drop=drop, task_known=known)
-        others = len(choice.equivalent(records, max_source_drop=drop, task_known=known)) - 1
+        best, same = menu.recommend(need), menu.equivalent(need)
     except choice.Unmet as unmet:
-        return {"setting": None, "text": f"No setting loses at most {points} on every pair: {unmet.nearest}."}
-    words = settings(best)
-    lost, got = (interval(best[c], best[f"{c}_low"], best[f"{c}_high"]) for c in ("source_drop", "target_acc"))
-    same = f"{others} other settings cannot be told apart from the best; this one stores least." if others else ""
-    text = (
-        f"Choose {best['approach']}{f' ({words})' if words else ''}. It loses at most {points} on the validation images of every pair, "
-        f"and no setting that does so is clearly better on the target. {same} Expect on test images: {lost} points of the source lost, "
-        f"target accuracy {got} % (means over pairs and {best['n']:g} seeds, 95 % intervals)."
-    )
-    return {"setting": number[best["approach"], words], "text": " ".join(text.split())}
+        said = f"No setting loses at most {most} on every pair (validation images): {unmet.nearest}."
+        return {"setting": None, "same": [], "text": said}
+    words, met, others = settings(best), int((menu.worst_drops() <= drop).sum()), len(same) - 1
+    lost, reached = (interval(best[c], best[f"{c}_low"], best[f"{c}_high"]) for c in ("source_drop", "target_acc"))
+    by = "stores least" if known else "trains in the fewest steps"
+    rivals = f"{others} other{'s' * (others > 1)}"
+    why = f"It cannot be told apart from {rivals} at the best target accuracy, and {by}." if others else ""
+    text = [
+        f"Choose {best['approach']}{f' ({words})' if words else ''}.",
+        f"{met} of {len(menu.index)} settings lose at most {most} on the validation images of every pair.",
+        why or "Of these it has the best target accuracy.",
+        f"Expect on test images: {lost} points of the source lost, {reached} % on the target",
+        f"(means over pairs, 95 % intervals of {best['n']:g} seeds)." if best["n"] >= 3 else "(means over pairs).",
+        f"It stores {best['stored_bits'] / 1e3:,.0f} kbit for the target." if best["stored_bits"] > 0 else "",
+    ]
+    return {
+        "setting": number[int(same.index[0])],
+        "same": [number[int(c)] for c in same.index[1:]],
+        "text": " ".join(filter(None, text)),
+    }
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), 4)
 
 
-def page(profiles: Mapping[str, Any], masks: Mapping[str, Any]) -> str:
+def page_of(profile: str) -> str:
+    """The `page` of the committed records of a profile, and of the masks that 16_explore wrote for it, if it did."""
+    masks = paths.results_dir(profile) / "masks.json"
+    return page(explorer_data(load_records(profile)), read_json(masks) if masks.exists() else {})
+
+
+def page(tradeoff: Mapping[str, Any], masks: Mapping[str, Any]) -> str:
     """A page of HTML with the explorer and all its data in it: it opens from disk and offline, and asks no server for anything.
 
-    `profiles` holds `explorer_data` by name; `masks` is what `study.explorer.mask_data` wrote, or empty.
+    `tradeoff` is that of `explorer_data`; `masks` is what `study.explorer.mask_states` gives, or empty.
     """
-    data = json.dumps({"profiles": profiles, "masks": masks}, separators=(",", ":")).replace("</", "<\\/")
+    data = json.dumps({"tradeoff": tradeoff, "masks": masks}, separators=(",", ":")).replace("</", "<\\/")
     return f"""<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>maskutils explorer</title>
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>maskutils: explorer</title>
 <link rel="icon" href="data:,">
-<style>:root {{ color-scheme: light dark; }} body {{ margin: 0 auto; max-width: 1100px; }}
-{STYLE.read_text(encoding="utf-8")}</style></head>
-<body><p><a href="index.html">maskutils</a></p><main id="explorer"></main>
+<style>:root {{ color-scheme: light dark; }} body {{ margin: 0 auto; max-width: 1100px; padding: 8px; font-family: system-ui, sans-serif; }}
+{STYLE}</style></head>
+<body><p><a href="index.html">maskutils</a></p><h1>Explorer</h1><main id="explorer"></main>
 <script type="application/json" id="data">{data}</script>
 <script type="module">
-{SCRIPT.read_text(encoding="utf-8")}
+{SCRIPT}
 const data = JSON.parse(document.getElementById("data").textContent);
 render({{ model: {{ get: (name) => data[name], on: () => {{}} }}, el: document.getElementById("explorer") }});
 </script></body></html>
