@@ -1,23 +1,13 @@
 """The explorer's page in a browser: Debian's Chromium, from disk and offline."""
 
-import shutil
-
 import pytest
+from browsers import browser  # noqa: F401
 
+from maskutils.core import paths
+from maskutils.core.files import read_json
 from maskutils.results import explorer
 
 pytestmark = pytest.mark.slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        pytest.skip("there is no Chromium here; on Debian: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +19,7 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser, file):
+def opened(browser, file):  # noqa: F811
     """Opens the page in a colour scheme. Afterwards nothing may have been said on the console, nor asked of another host."""
     faults, contexts = [], []
 
@@ -109,3 +99,17 @@ def test_it_follows_the_colour_scheme(opened):
     ink = "el => getComputedStyle(el).color"
     light, dark = (opened(scheme).locator(".mu").evaluate(ink) for scheme in ("light", "dark"))
     assert (light, dark) == ("rgb(0, 0, 0)", "rgb(255, 255, 255)")
+
+
+def test_a_density_shows_what_was_computed_for_it(opened):
+    page, masks = opened(), read_json(paths.results_dir("study") / "masks.json")
+    picture = "() => document.querySelector('canvas').toDataURL()"
+    told, before = page.locator(".accuracy"), page.evaluate(picture)
+    page.get_by_label("Density").press("Home")
+    page.get_by_label("Mask", exact=True).select_option("magnitude")
+    state = next(s for s in masks["states"] if (s["method"], s["density"]) == ("magnitude", masks["densities"][0]))
+    assert f"source {100 * state['source']:.1f} %" in told.inner_text()
+    shares = page.locator(".layers td:nth-child(2)").all_inner_texts()
+    assert shares == [f"{100 * share:.1f} %" for share in state["layers"]]
+    assert page.evaluate(picture) != before
+    assert "grey" in page.locator("canvas").get_attribute("aria-label")

@@ -221,7 +221,9 @@ class Masks {
     this.amount = make(bar, "output");
     this.read = make(root, "p", { class: "told accuracy", role: "status" });
     const two = make(root, "div", { class: "two" });
-    this.canvas = make(make(two, "div"), "canvas", { role: "img" });
+    const picture = make(two, "div");
+    this.canvas = make(picture, "canvas", { role: "img" });
+    make(picture, "p", { class: "key" }, "Coloured: kept, red above zero and blue below. Grey: dropped. Of large layers a part is drawn.");
     this.table = make(two, "table", { class: "layers", "aria-label": "Fraction kept in each layer" });
     this.waiting = this.again = false;
     if (live) model.on("change:state", () => this.answered());
@@ -257,7 +259,7 @@ class Masks {
     const s = this.state(), { layers, tiles, network, images } = this.about, at = Number(this.layer.value);
     if (!s?.layers) return;
     const took = s.ms === undefined ? "" : ` Computed in ${s.ms} ms.`;
-    this.read.textContent = `Through this mask, before any training on the target: source ${percent(s.source)} %, target ${percent(s.target)} % of the test images (${images.join(" and ")}; whole network: ${percent(network[0])} % and ${percent(network[1])} %).${took}`;
+    this.read.textContent = `Through this mask, before any training on the target: source ${percent(s.source)} % of ${images[0]} test images, target ${percent(s.target)} % of ${images[1]}. The whole network: ${percent(network[0])} % and ${percent(network[1])} %.${took}`;
     const rows = document.createElement("tbody");
     s.layers.forEach((kept, i) => {
       const row = make(rows, "tr");
