@@ -45,7 +45,7 @@ def settings_of(page, kind):
 
 def test_the_slider_moves_the_choice(opened):
     page = opened()
-    slider = page.get_by_label("I can lose at most")
+    slider = page.get_by_label("I can lose at most", exact=True)
     before, first = page.locator(".told").first.inner_text(), settings_of(page, "chosen")
     assert "5 points" in before
     slider.press("Home")
@@ -81,7 +81,7 @@ def test_a_point_is_told_and_pinned_by_mouse_and_by_keyboard(opened):
     page.locator(".point").nth(100).hover(force=True)
     assert "(± 95 % interval)" in about.inner_text()
     page.get_by_label("Near the ideal only").focus()
-    page.get_by_label("I can lose at most").focus()
+    page.get_by_label("I can lose at most", exact=True).focus()
     page.keyboard.press("Tab")  # the plot is one stop
     assert page.evaluate("document.activeElement.classList.contains('chosen')")
     page.keyboard.press("ArrowLeft")
@@ -89,7 +89,7 @@ def test_a_point_is_told_and_pinned_by_mouse_and_by_keyboard(opened):
     assert about.inner_text() == told
     page.keyboard.press("Enter")
     assert page.locator(".ring.pinned").count() == 1
-    page.get_by_label("I can lose at most").press("Home")
+    page.get_by_label("I can lose at most", exact=True).press("Home")
     assert about.inner_text() == f"Pinned: {told}"
     page.locator(".point[aria-pressed=true]").press("Escape")
     assert page.locator(".ring.pinned").count() == 0
@@ -105,7 +105,7 @@ def test_a_density_shows_what_was_computed_for_it(opened):
     page, masks = opened(), read_json(paths.results_dir("study") / "masks.json")
     picture = "() => document.querySelector('canvas').toDataURL()"
     told, before = page.locator(".accuracy"), page.evaluate(picture)
-    page.get_by_label("Density").press("Home")
+    page.get_by_label("Density", exact=True).press("Home")
     page.get_by_label("Mask", exact=True).select_option("magnitude")
     state = next(s for s in masks["states"] if (s["method"], s["density"]) == ("magnitude", masks["densities"][0]))
     assert f"source {100 * state['source']:.1f} %" in told.inner_text()
