@@ -31,7 +31,7 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
     with evaluating(model), fitting_threads(model):
         for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
             results.append(
-                (torch.cat([logits_of(model(part.to(device))).cpu() for part in x.split(that_fit(x))]), y.cpu())
+                (torch.cat([logits_of(model(part.to(device))).cpu() for part in x.split(that_fit(x, device))]), y.cpu())
             )
     if not any(len(y) for _, y in results):
         raise ValueError("there is nothing to evaluate on: the data is empty")
