@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from maskutils.core.checks import fraction, yes_or_no
 from maskutils.core.seeds import generator
 from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
@@ -60,8 +61,10 @@ class Mask(Shown, Interchange):
         `masks.selection.kept_whole`), unless `floor` is 0. Equal scores are kept in order of position. Raises `ValueError` for a density
         outside (0, 1] or scores that are nan.
         """
-        if not 0 < density <= 1:
-            raise ValueError(f"density {density} is outside (0, 1]: it is the fraction of weights kept")
+        fraction("density", density)
+        yes_or_no("per_layer", per_layer)
+        if not scores:
+            raise ValueError("there are no scores to make a mask of")
         flat = {name: s.detach().flatten().float() for name, s in scores.items()}
         if unordered := [name for name, s in flat.items() if s.isnan().any()]:
             raise ValueError(
