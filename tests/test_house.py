@@ -249,16 +249,16 @@ def test_the_readme_lists_every_notebook_with_its_run_time():
 
 def test_every_block_has_its_markers_and_every_marker_its_block():
     text = "".join(file.read_text(encoding="utf-8") for file in readme.FILES)
-    begun, ended = (sorted(re.findall(rf"<!-- {slash}(\w+) -->", text)) for slash in ("", "/"))
+    begun, ended = (sorted(re.findall(rf"<!-- {slash}([\w:]+) -->", text)) for slash in ("", "/"))
     assert begun == ended == sorted(set(begun))
 
 
 @pytest.mark.slow
 def test_numbers_of_the_readme_and_the_results_are_those_of_the_committed_records():
-    blocks = readme.readme_blocks() | {"leaks": readme.audit_table()}
+    blocks = readme.all_blocks()
     texts = readme.fill_files(readme.FILES, blocks)
     assert {file: file.read_text(encoding="utf-8") for file in texts} == texts, "run: maskutils readme"
-    assert set(re.findall(r"<!-- (\w+) -->", "".join(texts.values()))) == set(blocks)
+    assert set(re.findall(r"<!-- ([\w:]+) -->", "".join(texts.values()))) == set(blocks)
 
 
 @pytest.mark.slow

@@ -134,6 +134,20 @@ def test_the_learning_rate_falls_to_zero_along_half_a_cosine(monkeypatch):
     assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * i / 8)) for i in range(8)])
 
 
+@pytest.mark.parametrize(("model", "rate"), [(NETS["mlp"](), 2e-3), (nn.Linear(1024, 1024), 1e-4)])
+def test_a_large_network_has_a_lower_rate_unless_it_is_told_one(model, rate):
+    given = []
+
+    def optimizer(params, lr):
+        given.append(lr)
+        return torch.optim.SGD(params, lr)
+
+    data = easy() if rate == 2e-3 else TensorDataset(torch.rand(4, 1024), torch.arange(4))
+    fit(model, data, steps=1, optimizer=optimizer)
+    fit(model, data, steps=1, optimizer=optimizer, lr=0.5)
+    assert given == [rate, 0.5]
+
+
 @pytest.mark.parametrize(("norm", "kept"), [("eval", True), ("train", False)])
 def test_norm_statistics_move_only_if_asked(norm, kept):
     model = with_norm()
@@ -266,5 +280,5 @@ def test_large_images_go_through_the_network_a_few_at_a_time():
 
     images, labels = torch.rand(30, 3, 224, 224), torch.arange(30) % 2
     logits, _ = predict(net := Net(), TensorDataset(images, labels))
-    assert seen == [27, 3]
+    assert seen == [6, 6, 6, 6, 6], "as many as a processor's caches hold"
     assert torch.allclose(logits, net.head(images.mean((2, 3))), atol=1e-6)

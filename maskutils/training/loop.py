@@ -14,7 +14,7 @@ from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches, batches, images_and_labels
 from maskutils.models.copies import check_values
 from maskutils.models.parts import device_of, logits_of, norm_layers
-from maskutils.models.sizes import fitting_threads
+from maskutils.models.sizes import fitting_threads, usual_lr
 
 Penalty = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -31,7 +31,7 @@ def fit(
     data: Batches,
     *,
     steps: int = 600,
-    lr: float = 2e-3,
+    lr: float | None = None,
     batch_size: int = 32,
     seed: int = 0,
     optimizer: str | Callable[..., Optimizer] = "adamw",
@@ -46,7 +46,7 @@ def fit(
     `model`, and leaves it in evaluation mode.
 
     `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
-    begun again. `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and `lr`.
+    begun again. `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and `lr`. Without `lr` it is `usual_lr(model)`.
     `penalty(images, logits, progress)` is added to the loss, progress in [0, 1);
     `begin_step(progress)` is called before each step. `norm="eval"` leaves the statistics of norm layers alone;
     `precision="bf16"` computes in automatic mixed precision. Returns the history: ten rows of step, mean loss since the
@@ -57,6 +57,7 @@ def fit(
     check_training(steps, lr, batch_size, seed, precision)
     check_values(model)
     chosen = list(model.parameters() if params is None else params)
+    lr = usual_lr(model) if lr is None else lr
     make = optimizer if callable(optimizer) else OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")]
     optim = make(chosen, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
