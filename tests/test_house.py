@@ -132,8 +132,14 @@ def test_the_front_door_names_what_type_checkers_see():
         _ = maskutils.proteckt
 
 
-def test_no_public_name_shadows_a_module():
-    assert not {f"maskutils.{name}" for name in maskutils.__all__} & MODULES.keys()
+@pytest.mark.parametrize("package", [m for m, f in MODULES.items() if f.stem == "__init__"])
+def test_no_public_name_shadows_a_module(package):
+    """`package.name` is one thing, whether it was imported as a module before or not."""
+    tree = tree_of(MODULES[package])
+    imported = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    listed = set(getattr(importlib.import_module(package), "__all__", ()))
+    defined = {n.name for n in tree.body if isinstance(n, FUNCTION | ast.ClassDef)}
+    assert not {f"{package}.{name}" for name in imported | listed | defined} & MODULES.keys()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)

@@ -41,13 +41,11 @@ class Mask(Shown, Interchange):
     fingerprint: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        wrong = [n for n, b in self.bits.items() if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta]
-        if wrong or not self.bits:
-            what = (
-                f"the bits of {wrong[0]} are no bool tensor with values; compare first, as with > 0"
-                if wrong
-                else "there are none"
-            )
+        what = "" if self.bits else "there are none"
+        for name, b in self.bits.items():
+            if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta:
+                what = f"the bits of {name} are no bool tensor with values; compare first, as with > 0"
+        if what:
             raise ValueError(f"a mask needs a bool tensor for each weight it speaks of: {what}")
 
     @classmethod

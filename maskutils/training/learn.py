@@ -62,8 +62,7 @@ def learn_mask(
     Mask(2 layers, 151,040 weights, density 0.100)
     """
     known(method, names("mask", "control"), "method")
-    check_training(steps, lr, batch_size, seed, precision)
-    _check(strength, density, per_layer, start)
+    _check(steps, lr, strength, batch_size, seed, precision, density, per_layer, start)
     settings: dict[str, Any] = {"steps": steps, "lr": lr, "strength": strength, "batch_size": batch_size, "seed": seed}
     settings |= {"precision": precision, "start": start} | options
     if method == "shuffled":
@@ -158,8 +157,7 @@ def learn_subnetwork(
     `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
-    check_training(steps, lr, batch_size, seed, precision)
-    _check(strength, density, per_layer, start)
+    _check(steps, lr, strength, batch_size, seed, precision, density, per_layer, start)
     model = copied(unwrapped(model)).requires_grad_(False)
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
     level = level_of(model, data, method, start, density, per_layer, seed)
@@ -191,8 +189,19 @@ def _penalty(layers: Mapping[str, MaskLayer], ramp: Callable[[float], float], st
     return penalty if strength else None
 
 
-def _check(strength: float | None, density: float | None, per_layer: bool, start: str | None) -> None:
+def _check(
+    steps: int,
+    lr: float | None,
+    strength: float | None,
+    batch_size: int,
+    seed: int,
+    precision: str,
+    density: float | None,
+    per_layer: bool,
+    start: str | None,
+) -> None:
     """Raise `BadSetting` for a setting of the wrong type or out of range, before any work."""
+    check_training(steps, lr, batch_size, seed, precision)
     if strength is not None and not 0 <= number("strength", strength) < float("inf"):
         raise BadSetting(f"strength = {strength!r} must be 0 or greater, and finite")
     if density is not None:

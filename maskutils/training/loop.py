@@ -59,8 +59,7 @@ def fit(
     chosen = list(model.parameters() if params is None else params)
     lr = usual_lr(model) if lr is None else lr
     make = optimizer if callable(optimizer) else OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")]
-    optim = make(chosen, lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim := make(chosen, lr=lr), steps)
     training_mode(model, norm)
     history, total, last = [], torch.zeros((), device=device_of(model)), 0
     stream = batches(data, batch_size, seed)
