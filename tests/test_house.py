@@ -253,6 +253,18 @@ def test_the_readme_lists_every_notebook_with_its_run_time():
     assert not [name for name, time in rows if not re.search(rf"\*\*Run time\*\*: (about )?{time}\b", first[name])]
 
 
+HOSTS = ["timm", "torchvision", "transformers.Trainer", "accelerator", "lightning", "fit_one_cycle", "fully_shard"]
+HOSTS += ["DistributedDataParallel", "torch.compile", "update_parameters", "ShiraConfig", "push_to_hub"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_has_a_recipe_of_ten_lines_at_most(host):
+    text = (ROOT / "docs/guides/hosts.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    assert all(len(recipe.splitlines()) <= 10 for recipe in recipes)
+    assert any(host in recipe for recipe in recipes)
+
+
 def test_every_block_has_its_markers_and_every_marker_its_block():
     text = "".join(file.read_text(encoding="utf-8") for file in readme.FILES)
     begun, ended = (sorted(re.findall(rf"<!-- {slash}([\w:]+) -->", text)) for slash in ("", "/"))
