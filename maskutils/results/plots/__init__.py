@@ -3,6 +3,7 @@
 from maskutils.core.checks import needs
 
 with needs("study"):
+    from maskutils.results.plots.curves import by_density, fronts, tradeoff, tradeoff_by_pair
     from maskutils.results.plots.details import (
         differences,
         forgetting_split,
@@ -25,7 +26,6 @@ with needs("study"):
         score_histogram,
     )
     from maskutils.results.plots.style import in_order, look, save_figure
-    from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
 
 __all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
 __all__ += [
