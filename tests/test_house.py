@@ -132,8 +132,14 @@ def test_the_front_door_names_what_type_checkers_see():
         _ = maskutils.proteckt
 
 
-def test_no_public_name_shadows_a_module():
-    assert not {f"maskutils.{name}" for name in maskutils.__all__} & MODULES.keys()
+@pytest.mark.parametrize("package", [m for m, f in MODULES.items() if f.stem == "__init__"])
+def test_no_public_name_shadows_a_module(package):
+    """`package.name` is one thing, whether it was imported as a module before or not."""
+    tree = tree_of(MODULES[package])
+    imported = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    listed = set(getattr(importlib.import_module(package), "__all__", ()))
+    defined = {n.name for n in tree.body if isinstance(n, FUNCTION | ast.ClassDef)}
+    assert not {f"{package}.{name}" for name in imported | listed | defined} & MODULES.keys()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -246,6 +252,18 @@ def test_the_readme_lists_every_notebook_with_its_run_time():
     assert [name for name, _ in rows] == sorted(notebooks)
     first = {name: "".join(notebook["cells"][0]["source"]) for name, notebook in notebooks.items()}
     assert not [name for name, time in rows if not re.search(rf"\*\*Run time\*\*: (about )?{time}\b", first[name])]
+
+
+HOSTS = ["timm", "torchvision", "transformers.Trainer", "accelerator", "lightning", "fit_one_cycle", "fully_shard"]
+HOSTS += ["DistributedDataParallel", "torch.compile", "update_parameters", "ShiraConfig", "push_to_hub"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_has_a_recipe_of_ten_lines_at_most(host):
+    text = (ROOT / "docs/guides/hosts.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    assert all(len(recipe.splitlines()) <= 10 for recipe in recipes)
+    assert any(host in recipe for recipe in recipes)
 
 
 def test_every_block_has_its_markers_and_every_marker_its_block():

@@ -5,14 +5,13 @@ import math
 import pandas as pd
 import pytest
 
-from maskutils.core.files import DamagedFile, file_digest, read_json, write_json
+from maskutils.core.files import DamagedFile, read_json, write_json
 from maskutils.results.records import (
     COLUMNS,
     IDENTITY,
     LOSSES,
     READINGS,
     at_density,
-    check_records,
     collect,
     load_records,
     on_grid,
@@ -329,19 +328,3 @@ def test_approaches_of_one_profile_may_have_steps_and_rates_of_their_own(tmp_pat
     save_records(table({"target_lr": 1e-3, "target_steps": 300}), tmp_path / "a.csv")
     save_records(table(FREE | {"target_lr": 5e-4, "target_steps": 900}), tmp_path / "b.csv")
     assert len(collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")) == 2
-
-
-def test_records_that_are_not_those_of_their_manifest_are_noticed(results):
-    file, manifest = (results / "p" / name for name in ("records.csv", "manifest.json"))
-    save_records(table({}), file)
-    check_records("p")  # without a manifest nothing is known
-    write_json(manifest, {"records": file_digest(file)})
-    check_records("p")
-    file.write_bytes(file.read_bytes().replace(b"magnitude", b"magnitudf"))
-    with pytest.raises(DamagedFile, match=r"records.csv is not the file .+ restore it with git.+--profile p --force"):
-        check_records("p")
-
-
-@pytest.mark.parametrize("profile", ["default", "study", "fashion"])
-def test_committed_records_are_those_of_their_manifest(profile):
-    check_records(profile)

@@ -89,7 +89,7 @@ def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
 def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
     """Images, float (N, ...), and labels of a batch: a pair, or a mapping with pixel_values and labels (or label), as transformers has it.
 
-    Labels are (N,), or class probabilities (N, classes), which can be trained on. Raises `ValueError` that says what the batch is and
+    Labels are int64 (N,), or class probabilities (N, classes), which can be trained on. Raises `ValueError` that says what the batch is and
     what to do.
     """
     found: list[Any] = list(batch) if isinstance(batch, (tuple, list)) else []
@@ -111,7 +111,7 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
             f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images; they must be whole numbers ({len(images)},), the "
             "class of each: use labels.squeeze(1), labels.argmax(1) or labels.long()"
         )
-    return images, labels
+    return images, labels if probabilities else labels.long()
 
 
 def that_fit(images: Tensor, device: torch.device) -> int:

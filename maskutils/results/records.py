@@ -8,7 +8,7 @@ from pathlib import Path
 from maskutils.core import paths
 from maskutils.core.approaches import INTERPOLATED, REWOUND, Approach, every, find
 from maskutils.core.checks import needs
-from maskutils.core.files import DamagedFile, file_digest, read_json, write_atomically
+from maskutils.core.files import DamagedFile, write_atomically
 
 with needs("study"):
     import pandas as pd
@@ -71,14 +71,6 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
     if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
         raise _damaged(path, f"holds text where numbers belong, in {', '.join(words)}")
     return with_approach(records)
-
-
-def check_records(profile: str) -> None:
-    """Raises `DamagedFile` if the records of `profile` are not those that its batch wrote, by the checksum in the manifest."""
-    table, manifest = (paths.results_dir(profile) / name for name in ("records.csv", "manifest.json"))
-    if manifest.is_file() and read_json(manifest).get("records") not in (None, file_digest(table)):
-        again = f"restore it with git, or make it again: maskutils reproduce --profile {profile} --force"
-        raise DamagedFile(f"{table} is not the file that {manifest.name} was written for; {again}")
 
 
 def _damaged(path: Path, how: str) -> DamagedFile:

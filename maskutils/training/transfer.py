@@ -61,11 +61,11 @@ def transfer(
         if (name in about.needs) != (value is not None):
             needs = f"needs {name}=" if value is None else f"takes no {name}"
             raise ValueError(f"protocol {protocol!r} {needs}")
+    training = Training(steps, usual_lr(model) if lr is None else lr, batch_size, seed, norm, precision, mask_steps)
     _check_fit(model, mask, importance)
     for knob in knobs:
         known(knob, about.knobs, f"knob of {protocol}")
     model = copied(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
-    training = Training(steps, usual_lr(model) if lr is None else lr, batch_size, seed, norm, precision, mask_steps)
     watch = functools.partial(_watch, model, pair, path) if history is not None else None
     needed = {name: given[name] for name in about.needs}
     rows = PROTOCOLS[protocol](Transfer(model, pair, training, watch), **needed, **{**about.knobs, **knobs})

@@ -1,0 +1,187 @@
+"""Figures of source accuracy kept against target accuracy reached."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from maskutils.core.approaches import every, the
+from maskutils.results.analysis import CANDIDATE, storage_front
+from maskutils.results.metrics import pareto_front
+from maskutils.results.plots.details import storage_panel
+from maskutils.results.plots.labels import GREY, name_curves
+from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
+from maskutils.results.records import of_masks, on_grid, summarise
+
+TARGET = "target accuracy (%)"
+HIGHLIGHTED = [
+    "gumbel_sigmoid",
+    "random",
+    "wise_ft",
+    "ewc",
+    "replay",
+    "elastic_mask",
+]  # with the task unknown; all others are grey
+NEAR = 47  # points around the ideal that the panel of the unknown task shows
+
+
+@styled()
+def tradeoff(records: pd.DataFrame) -> Figure:
+    """The headline: what is reached on both tasks, averaged over pairs, a panel for each reading of the source.
+
+    Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
+    accuracy of the full network against target accuracy. There a solid curve is a mask over its densities, with 95 % intervals over
+    seeds, and a dotted one a method without masks over its own knob. The star is the ideal: nothing forgotten, target as with
+    fine-tuning. The axes begin `NEAR` points before it. Other approaches are grey.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), squeeze=False)
+    _both_readings(axes, {"": records})
+    return figure
+
+
+@styled()
+def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
+    """`tradeoff` for each pair of domains, a row per pair."""
+    pairs = {pair: records[records["pair"] == pair] for pair in ordered(records["pair"].unique(), PAIR_ORDER)}
+    figure, axes = plt.subplots(len(pairs), 2, figsize=(10, 3.8 * len(pairs)), squeeze=False)
+    _both_readings(axes, pairs)
+    return figure
+
+
+def _both_readings(axes: np.ndarray, records: Mapping[str, pd.DataFrame]) -> None:
+    """A row of `axes` for each of `records` (pair -> rows): task known, and task unknown. Names come last, when the layout stands."""
+    named: dict[Axes, dict[str, Line2D]] = {}
+    for (known, unknown), (pair, rows) in zip(axes, records.items(), strict=True):
+        named |= {known: storage_panel(known, storage_front(rows)), unknown: _tradeoff_panel(unknown, rows)}
+        where = f"{short(pair)}, " if pair else ""
+        known.set_title(f"{where}task known: accuracy for what is stored", fontsize=10)
+        unknown.set_title(f"{where}task unknown: one network for both", fontsize=10)
+    name_curves(named)
+
+
+def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
+    """The task unknown, in percent; returns the lines to be named: the curves of `HIGHLIGHTED`, two references and the ideal."""
+    rows, lines = on_grid(records).query("alpha == 1"), {}
+    masks = summarise(rows[of_masks(rows)], ["approach", "density"]).sort_values("density").groupby("approach")
+    for name, curve in [*masks, *_opponents(on_grid(records))]:
+        x, y = 100 * curve["source_acc_full"], 100 * curve["target_acc"]
+        if name not in HIGHLIGHTED:
+            axis.plot(x, y, color=GREY, linewidth=1, zorder=1)
+            continue
+        style: dict[str, Any] = look(name) | {"linestyle": line_of(name), "markersize": 5, "zorder": 3}
+        (lines[name],) = axis.plot(x, y, **style)
+        if name in masks.groups:
+            bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
+            axis.errorbar(x, y, 100 * curve["target_acc_ci"], 100 * curve["source_acc_full_ci"], **bars)
+    lines |= _references(axis, summarise(rows, ["approach"]).set_index("approach"))
+    axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
+    if "ideal" in lines:
+        for along, (at,) in zip("xy", lines["ideal"].get_data(), strict=True):
+            getattr(axis, f"set_{along}lim")(max(at - NEAR, -3), min(at + 8, 103))
+    return lines
+
+
+def _references(axis: Axes, means: pd.DataFrame) -> dict[str, Line2D]:
+    """Points in `axis`: the ideal as a star, free fine-tuning and joint training as dots. Returns them by name."""
+    free, lines = the("free"), {}
+    dot: dict[str, Any] = {"color": "black", "linestyle": "", "zorder": 4}
+    if free in means.index:
+        ideal = 100 * means.loc[free, ["source_acc_before", "target_acc"]]
+        (lines["ideal"],) = axis.plot(*ideal.to_numpy()[:, None], marker="*", markersize=13, **dot)
+    for name in [free, "joint"]:
+        if name in means.index:
+            at = 100 * means.loc[name, ["source_acc_full", "target_acc"]]
+            (lines[name],) = axis.plot(*at.to_numpy()[:, None], marker=".", markersize=9, **dot)
+    return lines
+
+
+def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each headline opponent that `records` hold, and its means along its knob.
+
+    An interpolation runs from the source network to free fine-tuning.
+    """
+    untrained, free = the("untrained"), the("free")
+    drawn = sorted((a for a in every() if a.headline), key=lambda a: a.headline)
+    for about in (a for a in drawn if a.name in set(records["approach"])):
+        ends = [untrained, free] if about.knob == "alpha" else []
+        rows = records[records["approach"].isin([about.name, *ends])]
+        rows = rows.assign(alpha=rows["alpha"].where(rows["approach"] != untrained, 0.0))
+        yield about.name, summarise(rows, [about.knob]).sort_values(about.knob)
+
+
+@styled()
+def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
+    """Each of `values` (column -> label) against density, with 95 % intervals over seeds: a panel for each mask, the others grey behind.
+
+    Values are rows and masks columns; values of a single mask stand side by side.
+    """
+    rows = on_grid(records).query("alpha == 1")
+    points = summarise(rows[of_masks(rows)], ["approach", "density"])
+    shown = in_order(points["approach"].unique())
+    alone = len(shown) == 1
+    height, width = (1, len(values)) if alone else (len(values), len(shown))
+    size = (4.2 * width, 3.3) if alone else (max(1.55 * width, 4) + 0.8, 1.7 * height + 0.4)
+    figure, axes = plt.subplots(height, width, figsize=size, sharey=False if alone else "row", squeeze=False)
+    panels = [(axes[0, i] if alone else axes[i, j], v, n) for i, v in enumerate(values) for j, n in enumerate(shown)]
+    for axis, column, name in panels:
+        for other in shown:
+            curve = points[points["approach"] == other].sort_values("density")
+            if other != name:
+                axis.plot(curve["density"], 100 * curve[column], color="#cccccc", linewidth=0.8, zorder=1)
+                continue
+            size_of: dict[str, Any] = {"markersize": 5, "capsize": 2, "linewidth": 1.5, "zorder": 3}
+            axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size_of)
+        _density_axis(axis, sorted(points["density"].unique()), "density" if not alone else "density (fraction kept)")
+        first = axis.get_subplotspec()
+        axis.set_ylabel(f"{values[column]} (%)" if alone or first.is_first_col() else "")
+        if first.is_first_row():
+            axis.set_title(name, fontsize=9, color=look(name)["color"])
+    return figure
+
+
+def _density_axis(axis: Axes, densities: Sequence[float], label: str) -> None:
+    """A logarithmic axis of densities, with a tick at each, and the first and last of many named."""
+    axis.set(xlabel=label, xscale="log")
+    within(axis, "y")
+    named = densities if len(densities) < 3 else [densities[0], densities[len(densities) // 2], densities[-1]]
+    axis.set_xticks(densities, [f"{d:g}" if d in named else "" for d in densities])
+    axis.minorticks_off()
+
+
+@styled()
+def fronts(records: pd.DataFrame, families: Sequence[str]) -> Figure:
+    """What each of `families` reaches on the target beyond WiSE-FT at equal source accuracy (full network), a panel for each pair.
+
+    `records` need the column `family`. A curve joins the settings that no other setting of the family beats in both means. WiSE-FT is
+    the line at 0; between its settings, which lie on one path, it is interpolated.
+    """
+    pairs, rule = ordered(records["pair"].unique(), PAIR_ORDER), the("yardstick")
+    wide = min(len(pairs), 2)
+    figure, axes = plt.subplots(-(-len(pairs) // 2), wide, figsize=(5 * wide, 3.7 * -(-len(pairs) // 2)), squeeze=False)
+    named: dict[Axes, dict[str, Line2D]] = {}
+    for axis, pair in zip(axes.flat, pairs, strict=False):
+        own = records[records["pair"] == pair]
+        yardstick, lines = _front(own[own["family"] == rule]).sort_values("source_acc_full"), {}
+        for family in (name for name in families if name != rule):
+            front = _front(own[own["family"] == family])
+            beyond = front["target_acc"] - np.interp(front["source_acc_full"], *yardstick.to_numpy().T)
+            (lines[family],) = axis.plot(front["source_acc_full"], beyond, **look(family) | {"markersize": 5})
+        axis.axhline(0, color="#666666", linewidth=1, zorder=1)
+        axis.set(title=short(pair), xlabel="source accuracy, full network (%)", ylabel="target, minus WiSE-FT (points)")
+        named[axis] = lines
+    for axis in axes.flat[len(pairs) :]:
+        axis.axis("off")
+    name_curves(named)
+    return figure
+
+
+def _front(rows: pd.DataFrame) -> pd.DataFrame:
+    """The best means of `rows` in percent, from the highest source to the lowest: columns source_acc_full and target_acc."""
+    values = ["source_acc_full", "target_acc"]
+    means = summarise(rows, CANDIDATE, values)[values].dropna()
+    return 100 * pd.DataFrame(pareto_front([*means.itertuples(index=False, name=None)]), columns=values)
