@@ -9,10 +9,25 @@ from torch import nn
 
 from maskutils.data.pair import Examples
 from maskutils.masks.mask import Mask
-from maskutils.study.artefacts import mask_settings, source_network, source_pair, source_subnetwork
+from maskutils.study.artefacts import mask_settings, source_mask, source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
 from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.learn import learn_subnetwork
+
+
+def recorded_filters(
+    records: pd.DataFrame, pair: str, method: str = "gumbel_sigmoid", density: float = 0.1
+) -> tuple[np.ndarray, np.ndarray]:
+    """`Mask.first_filters` of the network and mask that `records` of `pair` tell of, at their first seed.
+
+    Both are trained once more where no cache has them. The settings are those of the packaged pairs: of images and compute the records
+    hold only a description.
+    """
+    own = records[(records["pair"] == pair) & (records["method"] == method)].iloc[0]
+    steps = {name: int(own[name]) for name in ("source_steps", "mask_steps", "batch_size")}
+    setup = Setup(pair=pair, model=own["model"], source_lr=float(own["source_lr"]), **steps)
+    seed = int(own["seed"])
+    return source_mask(setup, method, seed, density).first_filters(source_network(setup, seed))
 
 
 def filling(setup: Setup, method: str, seed: int, **options: Any) -> dict[str, Mask]:

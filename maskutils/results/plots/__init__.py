@@ -25,6 +25,7 @@ with needs("study"):
         layer_images,
         score_histogram,
     )
+    from maskutils.results.plots.slide import talk
     from maskutils.results.plots.style import in_order, look, save_figure
 
 __all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
@@ -40,4 +41,4 @@ __all__ += [
     "tradeoff_by_pair",
 ]
 __all__ += ["accuracy_curves", "filters", "flipped", "hypervolume_drawn", "idea", "layer_images"]
-__all__ += ["score_histogram", "two_readings"]
+__all__ += ["score_histogram", "talk", "two_readings"]

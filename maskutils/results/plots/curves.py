@@ -4,86 +4,100 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from maskutils.core.approaches import every, names, the
-from maskutils.results.analysis import CANDIDATE, of_one_network, source_read
+from maskutils.core.approaches import every, the
+from maskutils.results.analysis import CANDIDATE, storage_front
 from maskutils.results.metrics import pareto_front
-from maskutils.results.plots.style import PAIR_ORDER, PANELS, in_order, legend, look, ordered, short, styled, within
+from maskutils.results.plots.details import storage_panel
+from maskutils.results.plots.labels import GREY, name_curves
+from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
 from maskutils.results.records import of_masks, on_grid, summarise
 
 TARGET = "target accuracy (%)"
+HIGHLIGHTED = [
+    "gumbel_sigmoid",
+    "random",
+    "wise_ft",
+    "ewc",
+    "replay",
+    "elastic_mask",
+]  # with the task unknown; all others are grey
+NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
 @styled()
-def tradeoff(records: pd.DataFrame, title: str = "") -> Figure:
-    """Source accuracy after the transfer against target accuracy, averaged over pairs: the headline, a panel for each reading.
+def tradeoff(records: pd.DataFrame) -> Figure:
+    """The headline: what is reached on both tasks, averaged over pairs, a panel for each reading of the source.
 
-    A solid curve is a mask over its densities, with 95 % intervals over seeds. A dotted one is a method without masks over
-    its own knob. Letters are references; with the task known, a change is taken off and a second network is loaded.
-    The dashed lines cross at the ideal: nothing forgotten, target as with fine-tuning.
+    Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
+    accuracy of the full network against target accuracy. There a solid curve is a mask over its densities, with 95 % intervals over
+    seeds, and a dotted one a method without masks over its own knob. The star is the ideal: nothing forgotten, target as with
+    fine-tuning. The axes begin `NEAR` points before it. Other approaches are grey.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
-    for axis, (reading, label) in zip(axes, PANELS.items(), strict=True):
-        _tradeoff_panel(axis, records, reading)
-        axis.set(title=label, xlabel="source accuracy after transfer (%, right is better)")
-    axes[0].set_ylabel("target accuracy (%, up is better)")
-    legend(figure, _in_tradeoff(records))
-    if title:
-        figure.suptitle(title)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), squeeze=False)
+    _both_readings(axes, {"": records})
     return figure
 
 
 @styled()
 def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
-    """`tradeoff` for each pair of domains: a column per pair, a row per reading."""
-    pairs = ordered(records["pair"].unique(), PAIR_ORDER)
-    figure, axes = plt.subplots(2, len(pairs), figsize=(3.6 * len(pairs) + 1.5, 7.4), squeeze=False)
-    for row, (reading, label) in zip(axes, PANELS.items(), strict=True):
-        for axis, pair in zip(row, pairs, strict=True):
-            _tradeoff_panel(axis, records[records["pair"] == pair], reading)
-            title = short(pair) if axis.get_subplotspec().is_first_row() else ""
-            axis.set(title=title, xlabel="source accuracy after transfer (%)")
-        row[0].set_ylabel(f"{label}\n{TARGET}")
-    legend(figure, _in_tradeoff(records))
+    """`tradeoff` for each pair of domains, a row per pair."""
+    pairs = {pair: records[records["pair"] == pair] for pair in ordered(records["pair"].unique(), PAIR_ORDER)}
+    figure, axes = plt.subplots(len(pairs), 2, figsize=(10, 3.8 * len(pairs)), squeeze=False)
+    _both_readings(axes, pairs)
     return figure
 
 
-def _in_tradeoff(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a trade-off figure shows: references, masks at equal density over all layers, and headline opponents."""
-    rows = on_grid(records)
-    masks = of_masks(rows) & (rows["alpha"] == 1)
-    return rows[masks | rows["approach"].isin([a.name for a in every() if a.kind == "reference" or a.headline])]
+def _both_readings(axes: np.ndarray, records: Mapping[str, pd.DataFrame]) -> None:
+    """A row of `axes` for each of `records` (pair -> rows): task known, and task unknown. Names come last, when the layout stands."""
+    named: dict[Axes, dict[str, Line2D]] = {}
+    for (known, unknown), (pair, rows) in zip(axes, records.items(), strict=True):
+        named |= {known: storage_panel(known, storage_front(rows)), unknown: _tradeoff_panel(unknown, rows)}
+        where = f"{short(pair)}, " if pair else ""
+        known.set_title(f"{where}task known: accuracy for what is stored", fontsize=10)
+        unknown.set_title(f"{where}task unknown: one network for both", fontsize=10)
+    name_curves(named)
 
 
-def _tradeoff_panel(axis: Axes, records: pd.DataFrame, reading: str) -> None:
-    records = _in_tradeoff(records)
-    references, free = records[records["approach"].isin(names("reference"))], the("free")
-    full = reading == "source_acc_full"
-    references = of_one_network(references) if full else references
-    references = references.assign(source=source_read(references, "full" if full else "known"))
-    summary = summarise(references, ["approach"], ["source", "source_acc_before", "target_acc"]).set_index("approach")
-    for name in in_order(summary.index):
-        x, y = 100 * summary.loc[name, ["source", "target_acc"]]
-        axis.plot(x, y, **look(name), markersize=9, linestyle="", zorder=4)
-    if free in summary.index:
-        ideal: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 0.8, "alpha": 0.5}
-        axis.axvline(100 * summary.loc[free, "source_acc_before"], **ideal)
-        axis.axhline(100 * summary.loc[free, "target_acc"], **ideal)
-    for name, curve in summarise(records[of_masks(records)], ["approach", "density"]).groupby("approach"):
-        at, style = 100 * curve.sort_values("density").set_index("approach"), look(name)
-        axis.plot(at[reading], at["target_acc"], **style, markersize=5, linewidth=1.5, zorder=3)
-        bars = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
-        axis.errorbar(at[reading], at["target_acc"], at["target_acc_ci"], at[f"{reading}_ci"], **bars)
-    if full:  # baselines have no mask to be read through
-        for name, curve in _opponents(records):
-            style = look(name) | {"linestyle": ":", "markersize": 5}
-            axis.plot(100 * curve["source_acc_full"], 100 * curve["target_acc"], **style, zorder=3)
-    axis.margins(0.06)
-    within(axis, "x")
-    within(axis, "y")
+def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
+    """The task unknown, in percent; returns the lines to be named: the curves of `HIGHLIGHTED`, two references and the ideal."""
+    rows, lines = on_grid(records).query("alpha == 1"), {}
+    masks = summarise(rows[of_masks(rows)], ["approach", "density"]).sort_values("density").groupby("approach")
+    for name, curve in [*masks, *_opponents(on_grid(records))]:
+        x, y = 100 * curve["source_acc_full"], 100 * curve["target_acc"]
+        if name not in HIGHLIGHTED:
+            axis.plot(x, y, color=GREY, linewidth=1, zorder=1)
+            continue
+        style: dict[str, Any] = look(name) | {"linestyle": line_of(name), "markersize": 5, "zorder": 3}
+        (lines[name],) = axis.plot(x, y, **style)
+        if name in masks.groups:
+            bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
+            axis.errorbar(x, y, 100 * curve["target_acc_ci"], 100 * curve["source_acc_full_ci"], **bars)
+    lines |= _references(axis, summarise(rows, ["approach"]).set_index("approach"))
+    axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
+    if "ideal" in lines:
+        for along, (at,) in zip("xy", lines["ideal"].get_data(), strict=True):
+            getattr(axis, f"set_{along}lim")(max(at - NEAR, -3), min(at + 8, 103))
+    return lines
+
+
+def _references(axis: Axes, means: pd.DataFrame) -> dict[str, Line2D]:
+    """Points in `axis`: the ideal as a star, free fine-tuning and joint training as dots. Returns them by name."""
+    free, lines = the("free"), {}
+    dot: dict[str, Any] = {"color": "black", "linestyle": "", "zorder": 4}
+    if free in means.index:
+        ideal = 100 * means.loc[free, ["source_acc_before", "target_acc"]]
+        (lines["ideal"],) = axis.plot(*ideal.to_numpy()[:, None], marker="*", markersize=13, **dot)
+    for name in [free, "joint"]:
+        if name in means.index:
+            at = 100 * means.loc[name, ["source_acc_full", "target_acc"]]
+            (lines[name],) = axis.plot(*at.to_numpy()[:, None], marker=".", markersize=9, **dot)
+    return lines
 
 
 def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -140,23 +154,34 @@ def _density_axis(axis: Axes, densities: Sequence[float], label: str) -> None:
 
 
 @styled()
-def fronts(records: pd.DataFrame, families: Sequence[str], title: str = "") -> Figure:
-    """Full-network source accuracy against target accuracy, a panel for each pair: one front for each of `families`.
+def fronts(records: pd.DataFrame, families: Sequence[str]) -> Figure:
+    """What each of `families` reaches on the target beyond WiSE-FT at equal source accuracy (full network), a panel for each pair.
 
-    `records` need the column `family`. A front joins the settings that no other setting of the family beats in both means.
+    `records` need the column `family`. A curve joins the settings that no other setting of the family beats in both means. WiSE-FT is
+    the line at 0; between its settings, which lie on one path, it is interpolated.
     """
-    values, pairs = ["source_acc_full", "target_acc"], ordered(records["pair"].unique(), PAIR_ORDER)
-    figure, axes = plt.subplots(1, len(pairs), figsize=(3.6 * len(pairs) + 1.8, 3.8), squeeze=False)
-    for axis, pair in zip(axes[0], pairs, strict=True):
-        for family in families:
-            rows = records[(records["family"] == family) & (records["pair"] == pair)]
-            means = summarise(rows, CANDIDATE, values)[values]
-            front = pd.DataFrame(pareto_front([*means.itertuples(index=False, name=None)]), columns=values)
-            style = look(family) | {"markersize": 5}
-            axis.plot(100 * front["source_acc_full"], 100 * front["target_acc"], label=family, **style)
-        axis.set(title=short(pair), xlabel="source accuracy, full network (%)")
-    axes[0][0].set_ylabel(TARGET)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
-    if title:
-        figure.suptitle(title)
+    pairs, rule = ordered(records["pair"].unique(), PAIR_ORDER), the("yardstick")
+    wide = min(len(pairs), 2)
+    figure, axes = plt.subplots(-(-len(pairs) // 2), wide, figsize=(5 * wide, 3.7 * -(-len(pairs) // 2)), squeeze=False)
+    named: dict[Axes, dict[str, Line2D]] = {}
+    for axis, pair in zip(axes.flat, pairs, strict=False):
+        own = records[records["pair"] == pair]
+        yardstick, lines = _front(own[own["family"] == rule]).sort_values("source_acc_full"), {}
+        for family in (name for name in families if name != rule):
+            front = _front(own[own["family"] == family])
+            beyond = front["target_acc"] - np.interp(front["source_acc_full"], *yardstick.to_numpy().T)
+            (lines[family],) = axis.plot(front["source_acc_full"], beyond, **look(family) | {"markersize": 5})
+        axis.axhline(0, color="#666666", linewidth=1, zorder=1)
+        axis.set(title=short(pair), xlabel="source accuracy, full network (%)", ylabel="target, minus WiSE-FT (points)")
+        named[axis] = lines
+    for axis in axes.flat[len(pairs) :]:
+        axis.axis("off")
+    name_curves(named)
     return figure
+
+
+def _front(rows: pd.DataFrame) -> pd.DataFrame:
+    """The best means of `rows` in percent, from the highest source to the lowest: columns source_acc_full and target_acc."""
+    values = ["source_acc_full", "target_acc"]
+    means = summarise(rows, CANDIDATE, values)[values].dropna()
+    return 100 * pd.DataFrame(pareto_front([*means.itertuples(index=False, name=None)]), columns=values)

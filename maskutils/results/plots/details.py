@@ -6,23 +6,40 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
-from maskutils.results.plots.style import BESIDE, in_order, look, styled, visible, within
+from maskutils.results.plots.labels import GREY, name_curves
+from maskutils.results.plots.style import BESIDE, in_order, look, ordered, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
+STORING = [
+    "gumbel_sigmoid",
+    "random",
+    "two_networks",
+    "replay",
+    "oft",
+    "sparse_change",
+    "ewc",
+    "lora",
+]  # named first, with the task known
+DEEP = 0.08  # below the best, of the mean of both tasks, the storage figures begin
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
 
 @styled()
-def learning(histories: Mapping[str, History], values: Mapping[str, str], percent: bool = True) -> Figure:
+def learning(
+    histories: Mapping[str, History], values: Mapping[str, str], percent: bool = True, title: str = ""
+) -> Figure:
     """Each of `values` (column -> label) through training, a panel each, a line for each of `histories` (name -> rows).
 
     `percent` says that the values are fractions, to be shown in percent.
     """
     factor, unit = (100, " (%)") if percent else (1, "")
     figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.4), squeeze=False)
+    figure.suptitle(title)
     for axis, (column, label) in zip(axes[0], values.items(), strict=True):
         for name, rows in histories.items():
             curve, about = pd.DataFrame(list(rows)), find(name)
@@ -37,25 +54,28 @@ def learning(histories: Mapping[str, History], values: Mapping[str, str], percen
 
 
 @styled()
-def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
+def layer_densities(masks: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
     """Fraction of weights kept in each layer, a bar for each of `masks` (name -> layer -> density)."""
     rows = [{"mask": name, "layer": layer, "density": d} for name, own in masks.items() for layer, d in own.items()]
     figure, axis = plt.subplots(figsize=(7, 3.2))
     own, spare = {a.name: a.colour for a in every() if a.colour}, sns.color_palette("deep", len(masks))
     palette = [own.get(name, colour) for name, colour in zip(masks, spare, strict=True)]
     sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
-    axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
+    axis.set(title=title, xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
     axis.legend(title=None, **BESIDE)
     return figure
 
 
 @styled()
 def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
-    """Source accuracy lost by each mask of `density`: its masking cost and drift, and the forgetting of the full network."""
+    """Source accuracy lost by each mask of `density`: its masking cost and drift, and the forgetting of the full network.
+
+    The mask that costs least stands first.
+    """
     rows, protections = at_density(records, density), [a.name for a in every() if a.named_by_mask or a.variant_of]
     rows = rows[rows["protocol"].isin(protections) & (rows["alpha"] == 1)]
     means = summarise(rows, ["approach"]).set_index("approach")
-    means = 100 * means.loc[in_order(means.index)]
+    means = 100 * means.sort_values("masking_cost")
     figure, axis = plt.subplots(figsize=(8, 0.36 * len(means) + 1.4))
     axis.barh(means.index, means["masking_cost"], color="#4c72b0", label="masking cost (through the mask)")
     axis.barh(
@@ -72,9 +92,11 @@ def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
 def differences(tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float | None = None) -> Figure:
     """Paired differences in points with their 95 % intervals, a panel for each of `tables` (title -> `analysis.paired`).
 
-    The first column of a table names its rows. The grey line is zero, the dotted one minus `margin` (a fraction).
+    The first column of a table names its rows, the largest difference of the first table on top.
+    The grey line is zero, the dotted one minus `margin` (a fraction).
     """
-    rows = in_order({name for table in tables.values() for name in table.iloc[:, 0]})
+    found = [table.sort_values("difference", ascending=False).iloc[:, 0] for table in tables.values()]
+    rows = list(dict.fromkeys(pd.concat(found)))
     size = (4.2 * len(tables) + 1.5, 0.32 * len(rows) + 1.3)
     figure, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
@@ -106,11 +128,11 @@ def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
 
 
 @styled()
-def matrix(table: pd.DataFrame, label: str) -> Figure:
+def matrix(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     """A square `table` (names by names, values in [0, 1]) as a heat map with its numbers."""
     figure, axis = plt.subplots(figsize=(0.75 * len(table) + 2.2, 0.6 * len(table) + 1.4))
     sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, cbar_kws={"label": label}, ax=axis)
-    axis.set(xlabel="", ylabel="")
+    axis.set(title=title, xlabel="", ylabel="")
     axis.grid(False)
     axis.set_xticks(axis.get_xticks(), table.columns, rotation=40, ha="right", rotation_mode="anchor")
     return figure
@@ -118,37 +140,56 @@ def matrix(table: pd.DataFrame, label: str) -> Figure:
 
 @styled()
 def storage(records: pd.DataFrame) -> Figure:
-    """Bits stored for the second task against the mean accuracy of both tasks when the task is known.
+    """What each approach stores for the second task, as sorted bars, beside the mean accuracy of both tasks when the task is known.
 
     `records` are those of `analysis.for_storage`.
     """
     means = summarise(records, ["approach"], ["stored_bits", "source", "target_acc"]).set_index("approach")
-    figure, axis = plt.subplots(figsize=(7, 4))
-    for name in in_order(means.index):
-        both = 50 * (means.loc[name, "source"] + means.loc[name, "target_acc"])
-        axis.plot(means.loc[name, "stored_bits"] / 8e3, both, linestyle="", markersize=8, label=name, **look(name))
-    axis.set(xlabel="stored for the second task (kB, left is better)", ylabel="mean of both tasks, task known (%)")
-    axis.set_xscale("symlog")
-    axis.legend(**BESIDE)
+    means = means.assign(both=50 * (means["source"] + means["target_acc"]), kbit=means["stored_bits"] / 1e3)
+    means = means.sort_values(["kbit", "both"], ascending=[True, False])
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.27 * len(means) + 1.2), sharey=True)
+    bars = axes[0].barh(means.index, means["kbit"], color="#8da9c4", height=0.65)
+    axes[0].bar_label(bars, [f"{kbit:,.0f}" for kbit in means["kbit"]], padding=3, fontsize=8)
+    for name, both in means["both"].items():
+        axes[1].plot([both], [name], markersize=7, linestyle="", **look(str(name)))
+    axes[0].set_xscale("symlog", linthresh=10)
+    axes[0].set(xlabel="stored for the second task (kbit, left is better)", xlim=(0, 5 * means["kbit"].max() + 1))
+    axes[1].set(xlabel="mean of both tasks, task known (%, right is better)")
+    axes[0].invert_yaxis()
     return figure
 
 
 @styled()
-def storage_fronts(table: pd.DataFrame, families: Sequence[str] = ()) -> Figure:
+def storage_fronts(table: pd.DataFrame) -> Figure:
     """Mean accuracy of both tasks, the task known, against bits stored: a curve through the best settings of each family.
 
-    `table` is that of `analysis.storage_front`; without `families`, those that store something, and the one that does best without.
+    `table` is that of `analysis.storage_front`. Six families have names, those of `STORING` first. The others are grey. Of the families
+    that store nothing the best stands at 0. The axis begins at most `DEEP` below the best.
     """
+    figure, axis = plt.subplots(figsize=(7, 4.5))
+    name_curves({axis: storage_panel(axis, table)})
+    return figure
+
+
+def storage_panel(axis: Axes, table: pd.DataFrame) -> dict[str, Line2D]:
+    """`storage_fronts` in `axis`, without the names; returns the lines to be named."""
     stores = table[table["stored_bits"] > 0]
     none = table[~table["family"].isin(stores["family"])].sort_values("both").tail(1)
-    figure, axis = plt.subplots(figsize=(7, 4.5))
-    for name in in_order(families or {*stores["family"], *none["family"]}):
-        own = pd.concat([stores, none]).query("family == @name").sort_values("stored_bits")
-        axis.plot(own["stored_bits"] / 1e3, 100 * own["both"], label=name, **look(name))
-    axis.set(xlabel="stored for the second task (kbit, left is better)", ylabel="mean of both tasks, task known (%)")
-    axis.set_xscale("symlog", linthresh=5)
-    axis.legend(**BESIDE)
-    return figure
+    shown, lines = pd.concat([stores, none]), {}
+    named = ordered(in_order({*shown["family"]}), STORING)[:6]
+    for name, own in shown.sort_values("stored_bits").groupby("family"):
+        x, y = own["stored_bits"] / 1e3, 100 * own["both"]
+        if name in named:
+            (lines[name],) = axis.plot(x, y, markersize=5, label=name, **look(name))
+        else:
+            axis.plot(x, y, color=GREY, linewidth=1, zorder=1)
+    axis.set(xlabel="stored for the second task (kbit, left is better)", ylabel="mean of both tasks (%, up is better)")
+    axis.set_xscale("symlog", linthresh=10)
+    axis.set_xticks([0, 10, 100, 1000], ["0", "10", "100", "1,000"])
+    axis.set_xlim(-2, 1.6 * shown["stored_bits"].max() / 1e3)
+    least, most = (extreme(shown.loc[shown["family"].isin(named), "both"]) for extreme in (min, max))
+    axis.set_ylim(100 * max(least, most - DEEP) - 0.5, 100 * most + 0.7)
+    return lines
 
 
 @styled()

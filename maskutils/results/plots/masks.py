@@ -11,6 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from maskutils.core.approaches import find
+from maskutils.results.plots.labels import name_curves
 from maskutils.results.plots.style import look, styled, visible
 
 DROPPED = "#d9d9d9"
@@ -27,12 +28,12 @@ def filters(rows: Mapping[str, Filters]) -> Figure:
     n = max(len(weights) for weights, _ in rows.values())
     figure, axes = plt.subplots(len(rows), n, figsize=(0.75 * n + 2.4, 0.8 * len(rows)), squeeze=False)
     for row, (name, own) in zip(axes, rows.items(), strict=True):
-        _draw(row, own)
+        draw_filters(row, own)
         row[0].set_ylabel(f"{name}\n{own[1].mean():.0%} kept", rotation=0, ha="right", va="center", fontsize=9)
     return figure
 
 
-def _draw(axes: Sequence[Axes], filters: Filters) -> None:
+def draw_filters(axes: Sequence[Axes], filters: Filters) -> None:
     """One filter on each of `axes`, all in one scale of colours; axes that are left over are empty."""
     weights, kept = filters
     top, colours = np.abs(weights).max() or 1.0, plt.get_cmap("RdBu_r").with_extremes(bad=DROPPED)
@@ -103,15 +104,14 @@ def score_histogram(scores: np.ndarray, threshold: float) -> Figure:
 def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
     """Source accuracy through masks against density, a curve for each column of `table` (fractions); masks that learnt nothing are grey.
 
-    The dotted line is the `whole` network. Curves are named at their left ends.
+    The dotted line is the `whole` network.
     """
     figure, axis = plt.subplots(figsize=(7, 3.4))
-    greys, ends = iter(["-", "--", ":", "-."] * 3), {}
+    greys, named = iter(["-", "--", ":", "-."] * 3), {}
     for name in table:
         about = find(name)
         style = look(name) if about and about.kind == "mask" else {"color": "#8c8c8c", "linestyle": next(greys)}
-        axis.plot(table.index, 100 * table[name], **style)
-        ends[name] = (table.index[0], 100 * table[name].iloc[0], style["color"])
+        (named[name],) = axis.plot(table.index[::-1], 100 * table[name].iloc[::-1], **style)
     axis.axhline(100 * whole, color="black", linewidth=0.8, linestyle=":")
     axis.annotate(
         "whole network",
@@ -129,21 +129,9 @@ def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
     )
     axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
     axis.minorticks_off()
-    axis.set_xlim(left=table.index[0] / 2.6)  # room for the names
-    _name_ends(axis, ends)
+    axis.set_xlim(left=table.index[0] / 1.6)
+    name_curves({axis: named})
     return figure
-
-
-def _name_ends(axis: Axes, ends: Mapping[str, tuple[float, float, Any]]) -> None:
-    """Write each name left of the end of its line: `ends` is name -> (x, y, colour). Names stay 6 % of the axis' height apart."""
-    low, high = axis.get_ylim()
-    least, at = 0.06 * (high - low), -np.inf
-    for name, (x, y, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
-        at = max(y, at + least)
-        moved = 72 * (at - y) / (high - low) * axis.get_window_extent().height / axis.figure.dpi
-        axis.annotate(
-            name, (x, y), xytext=(-8, moved), textcoords="offset points", color=colour, ha="right", va="center", fontsize=9
-        )  # fmt: skip
 
 
 @styled()

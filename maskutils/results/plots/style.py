@@ -10,19 +10,13 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from maskutils.core import paths
 from maskutils.core.approaches import every, find
 
-PANELS = {  # the two readings of the source
-    "source_acc_masked": "through the source mask (task known)",
-    "source_acc_full": "full network (task not known)",
-}
 PAIR_ORDER = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
 BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # where the legend of a single panel stands
 STYLE: dict[Any, Any] = {"figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "font.size": 10}
@@ -88,13 +82,6 @@ def save_figure(figure: Figure, name: str, profile: str = "default", folder: Pat
         for file in files:
             figure.savefig(file, metadata=metadata[file.suffix[1:]])
     return files
-
-
-def legend(figure: Figure, records: pd.DataFrame) -> None:
-    """One legend for all panels, beside them: the approaches of `records`."""
-    shown = in_order(records["approach"].unique())
-    handles = [Line2D([], [], linestyle=line_of(n), label=n, **look(n)) for n in shown]
-    figure.legend(handles=handles, loc="outside right center")
 
 
 def within(axis: Axes, along: str, least: float = 10) -> None:

@@ -1,0 +1,110 @@
+"""Names beside curves instead of a legend, each where it covers least."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
+
+GREY = "#c8c8c8"  # of what stands behind, without a name
+REACH = (6, 15, 26, 40, 60, 90)  # points from a curve to its name; the far ones get a thin line
+SIDES = [(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
+ALIGNED = ({1: "left", -1: "right", 0: "center"}, {1: "bottom", -1: "top", 0: "center"})
+Place = tuple[tuple[float, float], int, tuple[int, int]]  # a point of the line in data, the reach, and the side
+
+
+def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], size: float = 9) -> None:
+    """Write the name of each line (axes -> name -> line) in its colour beside one of its points, at an end if there is room.
+
+    A name covers no other name, and as little as can be of what is drawn, and stays within its axes. Call this last: limits, titles
+    and labels must stand, for room is measured in pixels.
+    """
+    for figure in {axis.get_figure(root=True) for axis in panels}:
+        assert figure is not None
+        figure.draw_without_rendering()
+    for axis, lines in panels.items():
+        drawn, taken = _pixels(axis, set(lines.values())), list[Bbox]()
+        for name, line in lines.items():
+            text = _written(axis, name, line, size)
+            found, room = [], Text.get_window_extent(text)  # without its line
+            for dear, place in _places(axis, line):
+                box = _box(axis, room, place)
+                if _inside(box, axis.get_window_extent()) and not any(map(box.overlaps, taken)):
+                    found.append((dear + _covered(box, drawn), place))
+            if not found:  # all of its points are outside the axes
+                text.remove()
+                continue
+            place = min(found, key=lambda f: f[0])[1]
+            _put(text, place)
+            taken.append(_box(axis, room, place))
+
+
+def _written(axis: Axes, name: str, line: Line2D, size: float) -> Annotation:
+    """The name, darker than its line so that light colours can be read, not at its place yet."""
+    colour = tuple(0.75 * part for part in to_rgb(line.get_color()))
+    leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
+    text = axis.annotate(
+        name, (0, 0), (0, 0), textcoords="offset points", color=colour, fontsize=size, arrowprops=leader, zorder=6
+    )
+    text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    text.set_in_layout(False)
+    assert text.arrow_patch is not None
+    text.arrow_patch.set_visible(False)
+    return text
+
+
+def _offset(reach: int, side: tuple[int, int]) -> np.ndarray:
+    """From the point of a line to its name, in points of 1/72 inch."""
+    return reach * np.array(side) / np.hypot(*side)
+
+
+def _put(text: Annotation, place: Place) -> None:
+    text.xy, reach, side = place
+    text.set_position(tuple(_offset(reach, side)))
+    text.set(ha=ALIGNED[0][side[0]], va=ALIGNED[1][side[1]])
+    assert text.arrow_patch is not None
+    text.arrow_patch.set_visible(reach > REACH[0])
+
+
+def _box(axis: Axes, room: Bbox, place: Place) -> Bbox:
+    """The pixels that a name of the size `room` takes at `place`."""
+    point, reach, side = place
+    dpi = axis.get_figure(root=True).dpi  # type: ignore[union-attr]
+    x, y = axis.transData.transform(point) + _offset(reach, side) * dpi / 72
+    left, low = x + (side[0] - 1) / 2 * room.width, y + (side[1] - 1) / 2 * room.height
+    return Bbox.from_bounds(left - 2, low, room.width + 4, room.height)
+
+
+def _places(axis: Axes, line: Line2D) -> Iterator[tuple[float, Place]]:
+    """Places for the name of `line` beside its points within `axis`, each with its own cost: the last point and near places cost least."""
+    points = np.asarray(line.get_xydata(), dtype=float)
+    points = points[[axis.bbox.contains(*pixel) for pixel in axis.transData.transform(points)]]
+    for i, (x, y) in enumerate(points):
+        inner = 0 if i == len(points) - 1 else 2 if i == 0 else 3
+        for far, reach in enumerate(REACH):
+            for side in SIDES:
+                yield inner + 4 * far, ((float(x), float(y)), reach, side)
+
+
+def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:
+    """Points along all lines of `axis`, in pixels, with a weight: rows x, y, weight. Lines without a name weigh little."""
+    rows = [np.empty((0, 3))]
+    for line in axis.get_lines():
+        corners = line.get_transform().transform(np.asarray(line.get_xydata(), dtype=float))
+        steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in zip(corners, corners[1:], strict=False)]
+        along = np.concatenate([corners, *steps] if line.get_linestyle() != "None" else [corners])
+        rows.append(np.column_stack([along, np.full(len(along), 1.0 if line in named else 0.1)]))
+    return np.concatenate(rows)
+
+
+def _covered(box: Bbox, drawn: np.ndarray) -> float:
+    x, y, weight = drawn.T
+    return float(weight[(x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)].sum())
+
+
+def _inside(box: Bbox, axes: Bbox) -> bool:
+    return bool(box.x0 >= axes.x0 and box.x1 <= axes.x1 and box.y0 >= axes.y0 and box.y1 <= axes.y1)

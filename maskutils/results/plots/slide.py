@@ -1,0 +1,59 @@
+"""The figure for a talk: what a mask keeps, and what that is worth."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from maskutils.core.approaches import the
+from maskutils.results.analysis import CANDIDATE, source_read, with_family
+from maskutils.results.metrics import pareto_front
+from maskutils.results.plots.labels import name_curves
+from maskutils.results.plots.masks import Filters, draw_filters
+from maskutils.results.plots.style import look, short, styled
+from maskutils.results.records import on_grid, summarise
+
+CURVES = {  # family and reading of the source -> what it is called
+    ("gumbel_sigmoid", "known"): "learnt mask, task known",
+    ("random", "known"): "random mask, task known",
+    ("gumbel_sigmoid", "full"): "learnt mask, task unknown",
+    ("random", "full"): "random mask, task unknown",
+    ("wise_ft", "full"): "weight averaging",
+    ("ewc", "full"): "EWC",
+}
+
+
+@styled()
+def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
+    """Left: filters of the first layer, kept weights coloured. Right: source kept against target reached on `pair`, six named curves.
+
+    Each curve joins the settings of a family that no other of its settings beats, in means over seeds. With the task known curves are
+    solid, else dashed. The star is the ideal point: the source as before the transfer, the target as after free fine-tuning.
+    """
+    figure = plt.figure(figsize=(10, 4.6))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2.1))
+    draw_filters([*parts[0].subplots(4, 2).flat], filters)
+    parts[0].suptitle(f"first layer: {filters[1].mean():.0%} kept, grey is dropped", fontsize=10)
+    axis, lines = parts[1].subplots(), dict[str, Line2D]()
+    rows = with_family(on_grid(records[records["pair"] == pair]))
+    for (family, reading), label in CURVES.items():
+        front = _front(rows[rows["family"] == family], reading)
+        style: dict[str, Any] = look(family) | {"linestyle": "-" if reading == "known" else "--", "markersize": 5}
+        if len(front):
+            (lines[label],) = axis.plot(front["source"], front["target"], **style)
+    free = rows[rows["approach"] == the("free")]
+    ideal = [100 * free["source_acc_before"].mean()], [100 * free["target_acc"].mean()]
+    (lines["ideal"],) = axis.plot(*ideal, "*", color="black", markersize=14, zorder=5)
+    axis.set(title=f"{short(pair)}: up and right is better", xlim=(0, 106), ylim=(0, 106))
+    axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
+    name_curves({axis: lines})
+    return figure
+
+
+def _front(rows: pd.DataFrame, reading: str) -> pd.DataFrame:
+    """The best means of `rows` in percent, columns source and target, from the highest source to the lowest."""
+    means = summarise(rows.assign(source=source_read(rows, reading)), CANDIDATE, ["source", "target_acc"])
+    points = means[["source", "target_acc"]].dropna().itertuples(index=False, name=None)
+    return 100 * pd.DataFrame(pareto_front([*points]), columns=["source", "target"])
