@@ -16,9 +16,9 @@ from maskutils.results.plots.style import look, short, styled
 from maskutils.results.records import on_grid, summarise
 
 CURVES = {  # family and reading of the source -> what it is called
+    ("gumbel_sigmoid", "full"): "learnt mask, task unknown",
     ("gumbel_sigmoid", "known"): "learnt mask, task known",
     ("random", "known"): "random mask, task known",
-    ("gumbel_sigmoid", "full"): "learnt mask, task unknown",
     ("random", "full"): "random mask, task unknown",
     ("wise_ft", "full"): "weight averaging",
     ("ewc", "full"): "EWC",
