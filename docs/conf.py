@@ -69,6 +69,15 @@ def escaped(text: str) -> str:
 def setup(app) -> None:
     """What Sphinx calls first."""
     app.connect("autodoc-process-docstring", as_rst)
+    app.connect("build-finished", add_explorer)
+
+
+def add_explorer(app, error) -> None:
+    """Put the explorer of the committed records beside the pages."""
+    if not error:
+        from maskutils.results.explorer import page_of
+
+        write(Path(app.outdir) / "explorer.html", page_of("study"))
 
 
 CONTENTS = """
@@ -77,6 +86,7 @@ CONTENTS = """
 :caption: Results
 
 results
+explore
 limits
 glossary
 ```

@@ -81,10 +81,12 @@ def test_the_environment_is_left_as_it_was():
 
 def test_records_are_joined_before_the_notebook_that_reads_them(root, scheduler):  # noqa: F811
     read = "import pandas as pd\nfrom maskutils.core import paths\nassert len(pd.read_csv(paths.results_dir(profile) / 'records.csv')) == 4"
-    write_notebook(root / "notebooks" / "reader.ipynb", read, parameters='profile: str = "default"')
+    uses = "import os, pathlib\nassert pathlib.Path(os.environ['MASKUTILS_USES']).read_text() == ''"
+    write_notebook(root / "notebooks" / "reader.ipynb", read, uses, parameters='profile: str = "default"')
     runs = [{"notebook": ["first", "second"]}, {"notebook": "reader", "after": ["first", "second"], "collect": True}]
     states = reproduce(write_profile(root / "tiny.yaml", runs, seeds=[0, 1]), scheduler=scheduler)
     assert states["reader"]["status"] == "done", states["reader"]
+    assert "MASKUTILS_USES" not in os.environ
 
 
 def test_committed_results_are_not_written_by_code_that_is_not_committed(root, scheduler, monkeypatch):  # noqa: F811

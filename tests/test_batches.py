@@ -72,6 +72,8 @@ WRONG = {
         r"labels are \(48, 6\); accuracy needs one class",
     ),
     "floats": (CLASSES.float(), r"labels are torch.float32 \(48,\).*labels.long\(\)"),
+    "from one": (CLASSES + 1, "labels go from 1 to 6, but the network has the classes 0 to 5"),
+    "ignored": (CLASSES - 1, "labels go from -1 to 4"),
 }
 
 
@@ -79,6 +81,15 @@ WRONG = {
 def test_labels_that_would_give_a_wrong_accuracy_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         evaluate(NETS["mlp"](), TensorDataset(IMAGES, labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int16])
+def test_labels_of_any_whole_numbers_are_as_good(dtype):
+    torch.manual_seed(0)
+    model, plain, other = NETS["mlp"](), TensorDataset(IMAGES, CLASSES), TensorDataset(IMAGES, CLASSES.to(dtype))
+    assert evaluate(model, other) == evaluate(model, plain)
+    assert learn_mask(model, other, "snip", density=0.2) == learn_mask(model, plain, "snip", density=0.2)
+    assert learn_mask(model, other, density=0.2, steps=2) == learn_mask(model, plain, density=0.2, steps=2)
 
 
 def test_class_probabilities_can_be_trained_on():

@@ -1,5 +1,6 @@
 """Claims: each passes on records made to satisfy it, fails on records made to violate it, and is skipped where there are none."""
 
+import re
 import subprocess
 import sys
 
@@ -7,9 +8,12 @@ import pandas as pd
 import pytest
 from rows import BLANK
 
+from maskutils.core import paths
 from maskutils.results import claims, rivals
 from maskutils.results.claims import CLAIMS, Verdict, verify
 from maskutils.results.records import READINGS, with_approach
+
+pytestmark = pytest.mark.slow
 
 SEEDS = range(3)
 
@@ -311,3 +315,10 @@ def test_whoever_imports_the_claims_has_all_of_them():
     assert int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) == len(
         CLAIMS
     )
+
+
+def test_the_guide_computes_by_hand_what_the_verdict_says(capsys):
+    guide = (paths.PACKAGE.parent / "docs" / "guides" / "claims.md").read_text(encoding="utf-8")
+    exec(re.search(r"```python\n(.+?)```", guide, re.DOTALL)[1], {})
+    results = (paths.PACKAGE.parent / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f": gumbel_sigmoid - random {capsys.readouterr().out.strip()}," in results

@@ -7,6 +7,7 @@ import pytest
 import torch
 from networks import NETS, easy
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from maskutils import Mask, evaluate, learn_mask
@@ -111,6 +112,18 @@ def test_the_old_weight_norm_is_named():
     nn.utils.weight_norm(net[1])
     with pytest.raises(ValueError, match=r"the weight of '1' is made by the old weight_norm.*remove_weight_norm"):
         learn_mask(net, easy(), "magnitude", density=0.1)
+
+
+def test_a_pruned_network_is_copied_and_masked_below_its_pruning(trained):
+    net = copied(trained)
+    prune.l1_unstructured(net[1], "weight", 0.5)
+    evaluate(net, easy())  # the pruned weight is what autograd made of it
+    mask = learn_mask(net, easy(), density=0.2, steps=20)
+    assert mask.densities.keys() == {"1.weight_orig", "3.weight"}
+    inside = mask.apply(net)
+    assert evaluate(inside, easy()) > 0.3
+    inside(easy().tensors[0])
+    assert torch.equal(inside[1].weight != 0, mask.bits["1.weight_orig"] & net[1].weight_mask.bool())
 
 
 class Checkpointed(nn.Module):

@@ -5,6 +5,8 @@ from rows import at, make, mask
 
 from maskutils.results.findings import findings
 
+pytestmark = pytest.mark.slow
+
 NOISE = (0.0, 0.01, -0.01)  # of three seeds, so that differences have a spread
 PAIRS = ("mnist_to_digits", "mnist_to_inverted")
 

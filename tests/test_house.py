@@ -132,8 +132,14 @@ def test_the_front_door_names_what_type_checkers_see():
         _ = maskutils.proteckt
 
 
-def test_no_public_name_shadows_a_module():
-    assert not {f"maskutils.{name}" for name in maskutils.__all__} & MODULES.keys()
+@pytest.mark.parametrize("package", [m for m, f in MODULES.items() if f.stem == "__init__"])
+def test_no_public_name_shadows_a_module(package):
+    """`package.name` is one thing, whether it was imported as a module before or not."""
+    tree = tree_of(MODULES[package])
+    imported = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    listed = set(getattr(importlib.import_module(package), "__all__", ()))
+    defined = {n.name for n in tree.body if isinstance(n, FUNCTION | ast.ClassDef)}
+    assert not {f"{package}.{name}" for name in imported | listed | defined} & MODULES.keys()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -187,7 +193,8 @@ def requirements(*groups):
 def test_environment_is_that_of_pyproject():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     listed = {d for d in environment["dependencies"] if isinstance(d, str)} - {"python>=3.11", "pip", "make"}
-    assert listed == {re.sub(r"^torch(?=\W)", "pytorch", requirement) for requirement in requirements()}
+    conda = {"torch": "pytorch", "playwright": "playwright-python"}  # the names that differ there
+    assert listed == {re.sub(r"^[\w-]+", lambda name: conda.get(name[0], name[0]), r) for r in requirements()}
 
 
 def test_constraints_pin_every_requirement():
@@ -202,7 +209,7 @@ def test_constraints_pin_every_requirement():
 def test_every_requirement_is_used():
     sources = " ".join(p.read_text(encoding="utf-8") for p in FILES)
     imported = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
-    indirect = {"nbclient", "jupyterlab", "ipykernel", "ipywidgets", "jinja2", "tabulate", "nbstripout", "torchvision"}
+    indirect = {"nbclient", "jupyterlab", "ipykernel", "jinja2", "tabulate", "nbstripout", "torchvision"}
     names = {re.match(r"[\w-]+", r)[0] for r in requirements("study")} - indirect
     assert not [name for name in names if not re.search(rf"(import|from) {imported.get(name, name)}\b", sources)]
 
@@ -249,18 +256,30 @@ def test_the_readme_lists_every_notebook_with_its_run_time():
     assert not [name for name, time in rows if not re.search(rf"\*\*Run time\*\*: (about )?{time}\b", first[name])]
 
 
+HOSTS = ["timm", "torchvision", "transformers.Trainer", "accelerator", "lightning", "fit_one_cycle", "fully_shard"]
+HOSTS += ["DistributedDataParallel", "torch.compile", "update_parameters", "ShiraConfig", "push_to_hub"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_has_a_recipe_of_ten_lines_at_most(host):
+    text = (ROOT / "docs/guides/hosts.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    assert all(len(recipe.splitlines()) <= 10 for recipe in recipes)
+    assert any(host in recipe for recipe in recipes)
+
+
 def test_every_block_has_its_markers_and_every_marker_its_block():
     text = "".join(file.read_text(encoding="utf-8") for file in readme.FILES)
-    begun, ended = (sorted(re.findall(rf"<!-- {slash}(\w+) -->", text)) for slash in ("", "/"))
+    begun, ended = (sorted(re.findall(rf"<!-- {slash}([\w:]+) -->", text)) for slash in ("", "/"))
     assert begun == ended == sorted(set(begun))
 
 
 @pytest.mark.slow
 def test_numbers_of_the_readme_and_the_results_are_those_of_the_committed_records():
-    blocks = readme.readme_blocks() | {"leaks": readme.audit_table()}
+    blocks = readme.all_blocks()
     texts = readme.fill_files(readme.FILES, blocks)
     assert {file: file.read_text(encoding="utf-8") for file in texts} == texts, "run: maskutils readme"
-    assert set(re.findall(r"<!-- (\w+) -->", "".join(texts.values()))) == set(blocks)
+    assert set(re.findall(r"<!-- ([\w:]+) -->", "".join(texts.values()))) == set(blocks)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from maskutils.masks.layers import LAYERS, attach, detach
 from maskutils.masks.layers.base import logistic_noise
 from maskutils.masks.layers.edge_popup import EdgePopup
 from maskutils.masks.layers.gumbel_sigmoid import GumbelSigmoid
-from maskutils.masks.layers.hard_concrete import HardConcrete
+from maskutils.masks.layers.hard_concrete import CLIPPED, HardConcrete
 from maskutils.masks.layers.piggyback import Piggyback
 from maskutils.masks.mask import Mask
 from maskutils.models.networks import build_model
@@ -274,7 +274,7 @@ def test_one_tensor_of_the_size_of_the_weight_is_kept_for_the_backward_pass(laye
 
 
 def test_hard_concrete_knows_to_the_last_bit_where_it_clips():
-    low, high = HardConcrete.clipped()
+    low, high = CLIPPED
     around = torch.tensor([[low], [high]]).view(torch.int32) + torch.arange(-500, 500, dtype=torch.int32)
     y = torch.cat([around.view(torch.float32).flatten(), torch.rand(10_000)])
     z = y * (HardConcrete.zeta - HardConcrete.gamma) + HardConcrete.gamma

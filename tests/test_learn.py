@@ -8,11 +8,13 @@ from torch import nn
 from maskutils.core.checks import BadSetting
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
+from maskutils.masks.protection import protect
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.parts import maskable
 from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import learn_mask, learn_subnetwork
 from maskutils.training.loop import fit
+from maskutils.training.transfer import transfer
 
 pytestmark = pytest.mark.slow  # every method learns
 
@@ -183,6 +185,11 @@ SETTINGS = [
     ({"density": "0.1"}, "density = '0.1' must be a number"),
     ({"density": 1.5}, r"density 1.5 is outside \(0, 1\]"),
     ({"density": True}, "density = True must be a number"),
+    ({"lr": float("inf")}, "lr = inf must be finite"),
+    ({"strength": float("nan")}, "strength = nan must be 0 or greater, and finite"),
+    ({"strength": float("inf")}, "strength = inf must be 0 or greater, and finite"),
+    ({"precision": "fp8"}, "unknown precision 'fp8'; known: bf16, float32"),
+    ({"start": "fischer"}, "unknown start 'fischer'.* Did you mean 'fisher'"),
 ]
 
 
@@ -193,8 +200,37 @@ def test_a_bad_setting_is_refused_before_any_work(method, setting, message):
         learn_mask(NETS["mlp"](), None, method, **{"density": 0.1} | setting)
 
 
-@pytest.mark.parametrize("use", [lambda m: learn_mask(m, easy(), "magnitude", density=0.1), lambda m: Mask.from_scores(
-    {"1.weight": torch.rand(256, 64)}, 0.1).apply(m)])  # fmt: skip
+TRAINING = [s for s in SETTINGS if next(iter(s[0])) in ("steps", "lr", "batch_size", "seed", "precision")]
+CALLS = {
+    "fit": lambda **setting: fit(NETS["mlp"](), None, **setting),
+    "transfer": lambda **setting: transfer(NETS["mlp"](), None, "finetune", **setting),
+    "learn_subnetwork": lambda **setting: learn_subnetwork(NETS["mlp"](), None, "piggyback", **setting),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+@pytest.mark.parametrize(("setting", "message"), TRAINING)
+def test_whatever_trains_refuses_a_bad_setting_before_any_work(call, setting, message):
+    with pytest.raises(BadSetting, match=message):
+        call(**setting)
+
+
+def test_a_transfer_refuses_the_steps_and_norm_of_a_protocol_before_any_work():
+    for setting in ({"mask_steps": 0}, {"norm": "evla"}):
+        with pytest.raises(BadSetting, match=next(iter(setting))):
+            transfer(NETS["mlp"](), None, "finetune", **setting)
+
+
+ON_META = {
+    "learn_mask": lambda m: learn_mask(m, easy(), "magnitude", density=0.1),
+    "apply": lambda m: Mask.from_scores({"1.weight": torch.rand(256, 64)}, 0.1).apply(m),
+    "protect": lambda m: protect(m, Mask.from_scores({"1.weight": torch.rand(256, 64)}, 0.1)).__enter__(),
+    "evaluate": lambda m: evaluate(m, easy()),
+    "fit": lambda m: fit(m, easy(), steps=1),
+}
+
+
+@pytest.mark.parametrize("use", ON_META.values(), ids=ON_META.keys())
 def test_a_network_on_the_meta_device_is_refused(use):
     with pytest.raises(ValueError, match="Sequential are on the meta device, without values"):
         use(NETS["mlp"]().to("meta"))

@@ -131,6 +131,20 @@ def test_densities_outside_zero_to_one_are_refused(make, density):
         make(random_scores(), density)
 
 
+@pytest.mark.parametrize(
+    ("scores", "options", "message"),
+    [
+        ({"w": torch.rand(9)}, {"density": "0.1"}, "density = '0.1' must be a number"),
+        ({"w": torch.rand(9)}, {"density": None}, "density = None must be a number"),
+        ({"w": torch.rand(9)}, {"density": 0.5, "per_layer": "no"}, "per_layer = 'no' must be True or False"),
+        ({}, {"density": 0.5}, "there are no scores"),
+    ],
+)
+def test_what_is_no_density_and_no_scores_is_refused(scores, options, message):
+    with pytest.raises(ValueError, match=message):
+        Mask.from_scores(scores, **options)
+
+
 def test_at_density_keeps_ranking_and_history():
     mask = Mask.from_scores(random_scores(), 0.5)
     mask = Mask(mask.bits, mask.scores, ({"step": 1, "loss": 2.0},)).at_density(0.1, per_layer=True)

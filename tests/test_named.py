@@ -89,3 +89,12 @@ def test_results_are_named_by_the_content_of_the_images(tiny):
 def test_a_source_whose_norm_layers_stay_is_another(tiny):
     setup = Setup(pair="mnist_to_digits")
     assert source_key(setup, 0) != source_key(setup.changed(source_norm="eval"), 0)
+
+
+def test_the_guide_has_the_numbers_and_digests_that_are_checked():
+    guide = (paths.PACKAGE.parent / "docs" / "guides" / "photos.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in guide.splitlines() if line.startswith("| ")]
+    told = {
+        row[0]: (int(row[1].replace(",", "")), row[2]) for row in rows if row[0] in named.COLLECTIONS["pacs"].domains
+    }
+    assert told == {d: (sum(counts), digest) for d, (counts, digest) in named.COLLECTIONS["pacs"].domains.items()}

@@ -235,6 +235,15 @@ def test_a_choice_may_be_limited_in_what_it_stores():
 def test_a_setting_at_an_end_of_its_grid_is_marked():
     rows = [at(0.5, 0.9), *(at(f, 0.9, "l2_sp", strength=k) for k, f in ((1, 0.9), (2, 0.8), (3, 0.7)))]
     assert report.best_settings(make(*rows))["setting"].tolist() == ["strength 1 (end of its grid)", ""]
+    two = report.best_settings(make(*rows[:3]))["setting"].tolist()
+    assert two == ["strength 1", ""], "of two values each is an end"
+
+
+def test_domains_that_took_no_part_have_a_column_where_they_were_read():
+    rows = [at(0.5, 0.9, other_acc=0.25), at(0.9, 0.5, "ewc", strength=1, other_acc=0.75)]
+    table = report.best_settings(make(*rows)).set_index("family")["other domains (%)"]
+    assert table.to_dict() == {"wise_ft": "25.0", "ewc": "75.0"}
+    assert "other domains (%)" not in report.best_settings(make(*rows, at(0.7, 0.7, "l2_sp", strength=1)))
 
 
 def test_choices_over_several_pairs_tell_the_worst():

@@ -1,4 +1,4 @@
-"""Fills the blocks of README.md, docs/results.md and docs/guides/leaks.md with tables and sentences made from the committed records."""
+"""Fills the blocks of README.md and of pages under docs/ with tables and sentences made from the committed records."""
 
 import html
 import json
@@ -18,7 +18,8 @@ from maskutils.results.findings import findings
 from maskutils.results.records import load_records
 
 ROOT = paths.PACKAGE.parent
-FILES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "guides" / "leaks.md")
+PAGES = ("README.md", "docs/photographs.md", "docs/results.md", "docs/guides/leaks.md")
+FILES = tuple(ROOT / page for page in PAGES)
 NOTEBOOK = ROOT / "notebooks" / "17_leaks.ipynb"
 HEADINGS = {
     "held": "held (of all parameters)",
@@ -29,8 +30,8 @@ HEADINGS = {
     "ms": "ms a step",
 }
 
-
 COMPARED = ("baselines", "families", "families_known", "storage", "budgets", "rewinding", "detectable")
+PHOTOS = ("findings", "choices", "headline", "baselines", "families", "families_known", "storage", "verdicts", "cost")
 
 
 def fill_readme(text: str, blocks: Mapping[str, str]) -> str:
@@ -63,16 +64,22 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
     return texts
 
 
-def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",)) -> dict[str, str]:
-    """The blocks by name, from the committed records and manifest of `profile`.
+def all_blocks() -> dict[str, str]:
+    """The blocks of all pages: those of the study on digits, of photographs ("photos:" before their names), and the audit."""
+    photos = readme_blocks("photos", (), 0.5)
+    return readme_blocks() | {f"photos:{name}": photos[name] for name in PHOTOS} | {"leaks": audit_table()}
+
+
+def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), density: float = 0.1) -> dict[str, str]:
+    """The blocks by name, from the committed records and manifest of `profile`; masks stand there with `density`.
 
     Each profile in `beside` has a block of its own name with its findings. A block whose records are missing says so.
     """
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
     blocks = {
         "findings": findings(records),
-        "tradeoff": report.tradeoff_findings(records),
-        "headline": report.markdown(report.headline(records)),
+        "tradeoff": report.tradeoff_findings(records, density),
+        "headline": report.markdown(report.headline(records, density)),
         "choices": report.markdown(report.choices(records, [0.01, 0.02, 0.05, 0.1])),
         "verdicts": report.verdicts([v for v in verify(records) if v.passed is not None]),
         "cost": cost(records, manifest),
@@ -128,5 +135,5 @@ def audit_table(notebook: Path = NOTEBOOK) -> str:
 
 
 if __name__ == "__main__":
-    for file, text in fill_files(FILES, readme_blocks() | {"leaks": audit_table()}).items():
+    for file, text in fill_files(FILES, all_blocks()).items():
         file.write_text(text, encoding="utf-8")

@@ -162,6 +162,25 @@ def report(profile: ProfileName = "default") -> None:
         console.print(f"written: {write_page(profile)}", soft_wrap=True)
 
 
+@app.command()
+def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Remove what no profile refers to any more: old runs, results of profiles that are gone, unused caches. Lists it and asks."""
+    with faults():
+        from maskutils.batch.leftovers import leftovers, remove, size
+
+        found, stays = leftovers()
+        for reason in stays:
+            console.print(f"stays: {escape(reason)}", soft_wrap=True)
+        for name, files in found.items():
+            console.print(f"{size(files) / 1e6:10.2f} MB  {escape(name)}, {len(files)} files", soft_wrap=True)
+        every = [file for files in found.values() for file in files]
+        if not every:
+            console.print("nothing to remove")
+        elif yes or typer.confirm(f"Remove these {len(every)} files, {size(every) / 1e6:.2f} MB?"):
+            remove(every)
+            console.print(f"removed {len(every)} files")
+
+
 def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
     """Print for each run why it runs (or nothing), its status and its expected seconds, and their sum."""
     table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")

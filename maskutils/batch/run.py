@@ -17,7 +17,8 @@ from maskutils.batch.schedule import Schedule
 from maskutils.batch.status import select
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
-from maskutils.core.files import DamagedFile, file_digest, read_json, write_json
+from maskutils.core.files import DamagedFile, read_json, write_json
+from maskutils.results.manifest import checksums
 from maskutils.study.inputs import check_inputs
 from maskutils.study.provenance import cores, git_commit, is_committed, versions
 
@@ -114,13 +115,13 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
         {"id": run.id, "key": run.key, "seconds": states[run.id]["seconds"], "parameters": run.parts["parameters"]}
         for run in runs
     ]
-    table = paths.results_dir(profile) / "records.csv"
+    folder = paths.results_dir(profile)
     manifest = {
         "profile": profile,
         "commit": git_commit(),
         "versions": versions(),
         "cores": cores(),
-        "records": file_digest(table),
+        "checksums": checksums(folder),
     }
     manifest["kernel_seconds"] = round(sum(row["seconds"] for row in rows), 1)
-    write_json(paths.results_dir(profile) / "manifest.json", manifest | {"runs": rows})
+    write_json(folder / "manifest.json", manifest | {"runs": rows})

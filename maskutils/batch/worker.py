@@ -11,8 +11,10 @@ from typing import Any
 import filelock
 
 from maskutils.batch import kernels
+from maskutils.batch.cluster import environment
 from maskutils.batch.plan import Run
 from maskutils.batch.temporary import temporary_folder
+from maskutils.core.caches import USES
 from maskutils.study.provenance import git_commit, machine
 
 LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and of an output that are kept
@@ -35,9 +37,12 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
     with filelock.FileLock(folder / f".{run.id}.lock", poll_interval=0.5), _teller(topic) as tell:
         tell({"event": "started", "run": run.id})
         begun = time.time()
+        uses = folder / f"{run.id}.uses"
+        uses.write_text("")  # this file and the output are of an earlier time
         if output:
-            output.unlink(missing_ok=True)  # it is of an earlier time
-        error = _run(run, partial, timeout, tell)
+            output.unlink(missing_ok=True)
+        with environment({USES: str(uses)}):  # the kernel inherits it
+            error = _run(run, partial, timeout, tell)
         if not error and output and not output.is_file():
             error = f"it did not write {output}; end the notebook with records.save_records(table, output)"
         os.replace(partial, failed if error else final)

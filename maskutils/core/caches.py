@@ -1,5 +1,6 @@
 """Values that are made once and stored in a file with a checksum."""
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,15 @@ from maskutils.core import paths
 from maskutils.core.files import DamagedFile, file_digest, write_atomically
 
 T = TypeVar("T")
+USES = "MASKUTILS_USES"  # names the file in which a kernel of the batch lists what it uses of the cache
 
 
 def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None], load_from: Callable[[Path], T]) -> T:
     """What lies at `path`, or else what `make` makes, stored there with a checksum. A damaged file is named in a warning, and made
     again.
     """
-    checksum = paths.cache_dir("checksum") / f"{path.parent.name}-{path.name}"
+    _note(path)
+    checksum = checksum_of(path)
     if path.exists() and checksum.exists():
         try:
             value = load_from(path)
@@ -28,3 +31,15 @@ def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None]
     save_to(value, path)
     write_atomically(checksum, file_digest(path).encode())
     return value
+
+
+def checksum_of(path: Path) -> Path:
+    """The file that holds the checksum of the cached file at `path`."""
+    return paths.cache_dir("checksum") / f"{path.parent.name}-{path.name}"
+
+
+def _note(path: Path) -> None:
+    """List the cached file at `path` among those that this run uses, if it is a run of the batch."""
+    if uses := os.environ.get(USES):
+        with open(uses, "a", encoding="utf-8") as file:
+            file.write(f"{path.parent.name}/{path.name}\n")

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
@@ -73,15 +74,24 @@ def number(name: str, value: Any, whole: bool = False) -> Any:
 
 
 def positive(name: str, value: float) -> float:
-    """`value` if it is above 0. Raises `BadSetting` if it is not."""
+    """`value` if it is above 0 and finite. Raises `BadSetting` if it is not."""
     if not value > 0:
         raise BadSetting(f"{name} = {value!r} must be greater than 0")
+    if value == math.inf:
+        raise BadSetting(f"{name} = {value!r} must be finite")
+    return value
+
+
+def yes_or_no(name: str, value: Any) -> bool:
+    """`value` if it is True or False; else `BadSetting`."""
+    if not isinstance(value, bool):
+        raise BadSetting(f"{name} = {value!r} must be True or False")
     return value
 
 
 def fraction(name: str, value: float) -> float:
-    """`value` if it is in (0, 1]. Raises `BadSetting` if it is not."""
-    if not 0 < value <= 1:
+    """`value` if it is a number in (0, 1]. Raises `BadSetting` if it is not."""
+    if not 0 < number(name, value) <= 1:
         raise BadSetting(f"{name} {value!r} is outside (0, 1]")
     return value
 

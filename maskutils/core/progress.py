@@ -33,9 +33,13 @@ def _in_notebook() -> bool:
     return hasattr(ipython and ipython.get_ipython(), "kernel")
 
 
+def watched() -> bool:
+    """Whether somebody watches. `$TQDM_DISABLE` says no; the batch, the tests and `make notebooks` set it."""
+    return not os.environ.get("TQDM_DISABLE")
+
+
 def bar(items: Iterable[T], what: str, unit: str = "step", delay: float = 3) -> Iterable[T]:
     """`items`, with a bar that appears after `delay` seconds and disappears at the end. `$TQDM_DISABLE` turns it off."""
-    off = bool(os.environ.get("TQDM_DISABLE"))
     form: dict[str, Any] = {"file": _Line(), "ncols": 90, "mininterval": 0.5} if _in_notebook() else {}
-    shown: Iterable[T] = tqdm(items, desc=what, unit=unit, delay=delay, leave=False, disable=off, **form)
+    shown: Iterable[T] = tqdm(items, desc=what, unit=unit, delay=delay, leave=False, disable=not watched(), **form)
     return shown

@@ -70,7 +70,8 @@ def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
         m.register_forward_hook(lambda m, i, o, name=name: note(name, i[0].detach(), o)) for name, m in layers.items()
     ]
     try:
-        for images in bar(x.to(device_of(model)).split(min(BATCH, that_fit(x))), "Fisher information", "batch"):
+        device = device_of(model)
+        for images in bar(x.to(device).split(min(BATCH, that_fit(x, device))), "Fisher information", "batch"):
             seen.clear()
             logs = F.log_softmax(logits_of(model(images.requires_grad_())), dim=1)
             if any(seen.get(name) != 1 for name in layers):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from maskutils.core.checks import fraction, yes_or_no
 from maskutils.core.seeds import generator
 from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
@@ -40,13 +41,11 @@ class Mask(Shown, Interchange):
     fingerprint: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        wrong = [n for n, b in self.bits.items() if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta]
-        if wrong or not self.bits:
-            what = (
-                f"the bits of {wrong[0]} are no bool tensor with values; compare first, as with > 0"
-                if wrong
-                else "there are none"
-            )
+        what = "" if self.bits else "there are none"
+        for name, b in self.bits.items():
+            if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta:
+                what = f"the bits of {name} are no bool tensor with values; compare first, as with > 0"
+        if what:
             raise ValueError(f"a mask needs a bool tensor for each weight it speaks of: {what}")
 
     @classmethod
@@ -60,8 +59,10 @@ class Mask(Shown, Interchange):
         `masks.selection.kept_whole`), unless `floor` is 0. Equal scores are kept in order of position. Raises `ValueError` for a density
         outside (0, 1] or scores that are nan.
         """
-        if not 0 < density <= 1:
-            raise ValueError(f"density {density} is outside (0, 1]: it is the fraction of weights kept")
+        fraction("density", density)
+        yes_or_no("per_layer", per_layer)
+        if not scores:
+            raise ValueError("there are no scores to make a mask of")
         flat = {name: s.detach().flatten().float() for name, s in scores.items()}
         if unordered := [name for name, s in flat.items() if s.isnan().any()]:
             raise ValueError(

@@ -69,7 +69,8 @@ def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tenso
     model = copied(model).eval().requires_grad_(True)
     weights = {name: model.get_parameter(name) for name in maskable(model)}
     total = {name: torch.zeros_like(w) for name, w in weights.items()}
-    size, device = min(100, that_fit(x)), device_of(model)
+    device = device_of(model)
+    size = min(100, that_fit(x, device))
     for images, labels in zip(x.to(device).split(size), y.to(device).split(size), strict=True):
         mean = loss(logits_of(model(images)), labels) / len(x)
         found = torch.autograd.grad(mean, list(weights.values()), materialize_grads=True)

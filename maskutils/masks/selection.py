@@ -22,6 +22,9 @@ def highest(values: Tensor, k: int) -> Tensor:
     flat = flat.float() if flat.element_size() < 4 else flat  # numpy has no bf16
     if k <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
+    if torch.compiler.is_compiling():  # neither numpy nor a count would stay in one graph
+        kept = torch.zeros_like(flat, dtype=torch.bool)
+        return kept.scatter_(0, flat.argsort(descending=True, stable=True)[:k], True).view_as(values)
     array: Any = flat  # numpy's on a CPU
     count: Callable[[Any], Any] = torch.count_nonzero
     if flat.device.type == "cpu":

@@ -3,7 +3,7 @@
 import copy
 from types import FunctionType
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
@@ -24,10 +24,7 @@ def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
             f"the weights of {type(model).__name__} are sharded over processes (FSDP): only protect works on them; learn and apply the "
             "mask before fully_shard, or on a network that is whole"
         )
-    if any(p.is_meta for p in model.parameters()):
-        raise ValueError(
-            f"the weights of {type(model).__name__} are on the meta device, without values; load them first"
-        )
+    check_values(model)
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
@@ -35,6 +32,14 @@ def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
             model = model.get_submodule("_orig_mod")
         else:
             return model
+
+
+def check_values(model: nn.Module) -> None:
+    """Raise `ValueError` for a network on the meta device."""
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError(
+            f"the weights of {type(model).__name__} are on the meta device, without values; load them first"
+        )
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -59,7 +64,10 @@ def copied(model: nn.Module) -> nn.Module:
                 f"the forward of {name or type(model).__name__!r} was replaced by a function, which a copy would share; make it a "
                 "method of a subclass, or undo it with: del module.forward"
             )
-    memo: dict[int, object] = {}
+    made = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
+    memo: dict[int, object] = {
+        id(t): t.detach().clone() for t in made
+    }  # as a pruned weight, which each forward pass makes again
     other = copy.deepcopy(model, memo)
     for name, forward in replaced.items():
         other.get_submodule(name).forward = copy.deepcopy(forward, memo)  # bound to the copy

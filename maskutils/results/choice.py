@@ -74,9 +74,7 @@ def recommend(
     is out of range, `Unmet` if nothing meets it.
     """
     need = Need(max_source_drop, min_target, max_bits)
-    rows = candidates(records, task_known, without)
-    own = rows[rows["candidate"] == _Menu(rows).choose(need)]
-    return pd.concat([own.iloc[0][CANDIDATE], _expectation(own)])
+    return Menu(candidates(records, task_known, without)).recommend(need)
 
 
 def equivalent(
@@ -91,7 +89,7 @@ def equivalent(
     Arguments and errors are those of `recommend`.
     """
     rows = candidates(records, task_known, without)
-    table = _Menu(rows).equivalent(Need(**need))
+    table = Menu(rows).equivalent(Need(**need))
     named = rows.drop_duplicates("candidate").set_index("candidate")[CANDIDATE]
     return named.loc[table.index].join(table).reset_index(drop=True)
 
@@ -109,7 +107,7 @@ def stability(
         candidates(records, task_known, without),
         Need(**need),
     )
-    menu, random = _Menu(rows), np.random.default_rng(0)
+    menu, random = Menu(rows), np.random.default_rng(0)
     chosen = []
     for _ in range(n):
         try:
@@ -140,10 +138,14 @@ def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[
     )
 
 
-class _Menu:
-    """The candidates in numbers: their validation means as arrays (candidate, pair, seed), so that seeds can be drawn again."""
+class Menu:
+    """The rows of `candidates`, made ready once to be asked for many needs.
+
+    It holds their validation means as arrays (candidate, pair, seed), so that seeds can be drawn again.
+    """
 
     def __init__(self, rows: pd.DataFrame) -> None:
+        self.rows = rows
         pairs, seeds = sorted(rows["pair"].unique()), sorted(rows["seed"].unique())
         self.index, self.seeds = pd.Index(sorted(rows["candidate"].unique())), len(seeds)
         full = pd.MultiIndex.from_product([self.index, pairs, seeds])
@@ -152,6 +154,15 @@ class _Menu:
         self.drop, self.target = (means[name].to_numpy().reshape(shape) for name in ("val_drop", "val_target_acc"))
         self.bits = rows.groupby(["candidate", "pair"])["bits"].mean().groupby("candidate").max()
         self.steps = rows.groupby("candidate")["steps"].mean()
+
+    def recommend(self, need: Need) -> pd.Series:
+        """The result of `recommend`. Raises `Unmet`."""
+        own = self.rows[self.rows["candidate"] == self.choose(need)]
+        return pd.concat([own.iloc[0][CANDIDATE], _expectation(own)])
+
+    def worst_drops(self) -> pd.Series:
+        """Source accuracy that each candidate loses on its worst pair, on validation; `nan` where it was not tried on every pair."""
+        return pd.Series(over_seeds(self.drop).max(axis=1), index=self.index).round(DIGITS)
 
     def choose(self, need: Need, draw: np.ndarray | None = None) -> int:
         """The number of the candidate that `recommend` takes, of all seeds or of those in `draw`. Raises `Unmet`."""
@@ -223,7 +234,7 @@ def check_choice(
     for pair, seed, seen, other in _folds(
         candidates(records, task_known), known(left_out, ("seed", "pair"), "left_out")
     ):
-        menu = _Menu(seen)
+        menu = Menu(seen)
         for allowed in drops:
             best = menu.choose(Need(allowed))
             chosen, found = (rows[rows["candidate"] == best] for rows in (seen, other))

@@ -18,7 +18,7 @@ with needs("study"):
 
 TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
 STORED = "kbit stored"
-TITLES |= {"target_acc": "target (%)", "harmonic": "harmonic mean (%)", "n": "seeds"}
+TITLES |= {"target_acc": "target (%)", "other_acc": "other domains (%)", "harmonic": "harmonic mean (%)", "n": "seeds"}
 
 
 def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
@@ -177,12 +177,13 @@ def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
 def best_settings(records: pd.DataFrame) -> pd.DataFrame:
     """Each family at its best setting for all pairs: its test readings in percent, best first.
 
-    Best is the highest harmonic mean of full retention and adaptation on validation. A setting at an end of its grid is
-    marked, because a wider grid might do better. Variants of a method (in brackets, per layer) are left out.
+    Best is the highest harmonic mean of full retention and adaptation on validation. A setting at an end of three or more is marked,
+    because others might do better. Variants (in brackets, per layer) are left out. Domains that took no part have a column if read.
     """
-    tried = analysis.with_family(on_grid(records)).groupby("family")[list(KNOBS)].agg(["min", "max"])
+    tried = analysis.with_family(on_grid(records)).groupby("family")[list(KNOBS)].agg(["min", "max", "nunique"])
     best = plain(analysis.best_of_family(records, each_pair=False))
-    values = ["source_acc_full", "target_acc", "harmonic"]
+    others = ["other_acc"] if "other_acc" in best and best["other_acc"].notna().all() else []
+    values = ["source_acc_full", "target_acc", *others, "harmonic"]
     table = summarise(best, ["family", *analysis.CANDIDATE], values).sort_values("harmonic", ascending=False)
     chosen = [settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]
     table = percent(table.assign(setting=chosen), values)
@@ -190,9 +191,9 @@ def best_settings(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at_an_end(candidate: pd.Series, tried: pd.Series) -> str:
-    """ " (end of its grid)" if a knob of `candidate` has the least or the greatest of several values tried."""
-    ends = [(candidate[k], tried[k]["min"], tried[k]["max"]) for k in KNOBS]
-    return " (end of its grid)" if any(value in (low, high) and low < high for value, low, high in ends) else ""
+    """ " (end of its grid)" if a knob of `candidate` has the least or the greatest of three or more values tried."""
+    at = [candidate[k] in tuple(tried[k][["min", "max"]]) for k in KNOBS if tried[k]["nunique"] > 2]
+    return " (end of its grid)" if any(at) else ""
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:

@@ -160,6 +160,11 @@ def _start(model: nn.Module, method: str, start: str | None) -> str:
     """What scores of `method` begin from on `model`. Raises `BadSetting` for an unknown `start`."""
     if start is None:
         return "fisher" if is_large(model) and not LAYERS[method].trains_weights else CONSTANT
+    return known_start(start)
+
+
+def known_start(start: str) -> str:
+    """`start` itself. Raises `BadSetting` if scores cannot begin from it."""
     return known(start, (CONSTANT, *RANKINGS), "start")
 
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maskutils.core.approaches import Approach, Kind, describe
-from maskutils.core.checks import register
+from maskutils.core.checks import known, number, positive, register
 from maskutils.data.pair import Pair
 from maskutils.models.parts import TaskHeads, head_name, logits_of
-from maskutils.training.loop import Penalty, fit
+from maskutils.training.loop import NORMS, Penalty, check_training, fit
 
 History = list[dict[str, float]]
 Protocol = Callable[..., History]
@@ -44,6 +44,11 @@ class Training:
     norm: str = "eval"  # norm layers keep the source's statistics; "train": they follow the target
     precision: str = "float32"
     mask_steps: int = 300  # optimiser steps where a mask of the target is learnt
+
+    def __post_init__(self) -> None:
+        check_training(self.steps, self.lr, self.batch_size, self.seed, self.precision)
+        positive("mask_steps", number("mask_steps", self.mask_steps, whole=True))
+        known(self.norm, NORMS, "norm")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from maskutils.core.progress import bar
 from maskutils.data.batches import Batches, images_and_labels, in_order, that_fit
+from maskutils.models.copies import check_values
 from maskutils.models.parts import device_of, logits_of
 from maskutils.models.sizes import fitting_threads
 
@@ -27,11 +28,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Tensor, Tensor]:
     """Logits (N, classes) and labels (N,) of the whole of `data` in evaluation mode, on the CPU; `model` is left as it was."""
+    check_values(model)
     device, results = device_of(model), []
     with evaluating(model), fitting_threads(model):
         for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
             results.append(
-                (torch.cat([logits_of(model(part.to(device))).cpu() for part in x.split(that_fit(x))]), y.cpu())
+                (torch.cat([logits_of(model(part.to(device))).cpu() for part in x.split(that_fit(x, device))]), y.cpu())
             )
     if not any(len(y) for _, y in results):
         raise ValueError("there is nothing to evaluate on: the data is empty")
@@ -47,7 +49,8 @@ def evaluate(model: nn.Module, data: Batches) -> float:
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of the rows of `logits` (N, classes) whose highest entry is at the label (N,), in [0, 1].
 
-    Raises `ValueError` for labels of another shape, as class probabilities, and for logits that are nan.
+    Raises `ValueError` for labels of another shape, as class probabilities, or that are no class of the network, and for logits that
+    are nan.
     """
     if labels.ndim != 1:
         raise ValueError(
@@ -55,4 +58,9 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         )
     if logits.isnan().any():
         raise ValueError("logits are nan: the images or the weights hold nan, or values too large for the network")
+    least, most, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if least < 0 or most >= classes:
+        raise ValueError(
+            f"labels go from {least} to {most}, but the network has the classes 0 to {classes - 1}; number them from 0"
+        )
     return (logits.argmax(1) == labels).float().mean().item()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.approaches import Approach, describe, names
-from maskutils.core.checks import BadSetting, fraction, known, number, positive
+from maskutils.core.checks import BadSetting, fraction, known, number, yes_or_no
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches
 from maskutils.masks.layers import LAYERS, MaskLayer, attach, detach
@@ -17,8 +17,8 @@ from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.parts import check_head, check_prefixes, head_name, maskable
-from maskutils.training.annealing import learns_density, level_of, told_apart
-from maskutils.training.loop import Penalty, fit
+from maskutils.training.annealing import known_start, learns_density, level_of, told_apart
+from maskutils.training.loop import Penalty, check_training, fit
 
 describe(
     Approach("shuffled", "control", place=13, colour="#999999", marker="X", method="gumbel_sigmoid", learns_mask=True)
@@ -62,7 +62,7 @@ def learn_mask(
     Mask(2 layers, 151,040 weights, density 0.100)
     """
     known(method, names("mask", "control"), "method")
-    _check(steps, lr, strength, batch_size, seed, density, per_layer)
+    _check(steps, lr, strength, batch_size, seed, precision, density, per_layer, start)
     settings: dict[str, Any] = {"steps": steps, "lr": lr, "strength": strength, "batch_size": batch_size, "seed": seed}
     settings |= {"precision": precision, "start": start} | options
     if method == "shuffled":
@@ -157,7 +157,7 @@ def learn_subnetwork(
     `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
-    _check(steps, lr, strength, batch_size, seed, density, per_layer)
+    _check(steps, lr, strength, batch_size, seed, precision, density, per_layer, start)
     model = copied(unwrapped(model)).requires_grad_(False)
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
     level = level_of(model, data, method, start, density, per_layer, seed)
@@ -195,18 +195,17 @@ def _check(
     strength: float | None,
     batch_size: int,
     seed: int,
-    density: float | None = None,
-    per_layer: bool = False,
+    precision: str,
+    density: float | None,
+    per_layer: bool,
+    start: str | None,
 ) -> None:
     """Raise `BadSetting` for a setting of the wrong type or out of range, before any work."""
-    for name, value in {"steps": steps, "batch_size": batch_size}.items():
-        positive(name, number(name, value, whole=True))
-    number("seed", seed, whole=True)
-    if lr is not None:
-        positive("lr", number("lr", lr))
-    if strength is not None and number("strength", strength) < 0:
-        raise BadSetting(f"strength = {strength!r} must be 0 or greater")
+    check_training(steps, lr, batch_size, seed, precision)
+    if strength is not None and not 0 <= number("strength", strength) < float("inf"):
+        raise BadSetting(f"strength = {strength!r} must be 0 or greater, and finite")
     if density is not None:
-        fraction("density", number("density", density))
-    if not isinstance(per_layer, bool):
-        raise BadSetting(f"per_layer = {per_layer!r} must be True or False")
+        fraction("density", density)
+    yes_or_no("per_layer", per_layer)
+    if start is not None:
+        known_start(start)

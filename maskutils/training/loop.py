@@ -8,16 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from maskutils.core.checks import known
+from maskutils.core.checks import known, number, positive
 from maskutils.core.progress import bar
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches, batches, images_and_labels
+from maskutils.models.copies import check_values
 from maskutils.models.parts import device_of, logits_of, norm_layers
-from maskutils.models.sizes import fitting_threads
+from maskutils.models.sizes import fitting_threads, usual_lr
 
 Penalty = Callable[[Tensor, Tensor, float], Tensor]
 
-PRECISIONS = ("float32", "bf16")
+PRECISIONS, NORMS = ("float32", "bf16"), ("train", "eval")
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": lambda params, lr: Adam(params, lr, fused=True),
     "adamw": lambda params, lr: AdamW(params, lr, weight_decay=0.01, fused=True),
@@ -30,7 +31,7 @@ def fit(
     data: Batches,
     *,
     steps: int = 600,
-    lr: float = 2e-3,
+    lr: float | None = None,
     batch_size: int = 32,
     seed: int = 0,
     optimizer: str | Callable[..., Optimizer] = "adamw",
@@ -45,19 +46,20 @@ def fit(
     `model`, and leaves it in evaluation mode.
 
     `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
-    begun again. `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and `lr`.
+    begun again. `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and `lr`. Without `lr` it is `usual_lr(model)`.
     `penalty(images, logits, progress)` is added to the loss, progress in [0, 1);
     `begin_step(progress)` is called before each step. `norm="eval"` leaves the statistics of norm layers alone;
     `precision="bf16"` computes in automatic mixed precision. Returns the history: ten rows of step, mean loss since the
     row before, and what `watch()` returns.
 
-    Raises `FloatingPointError` when the loss is not finite, `ValueError` for empty data.
+    Raises `BadSetting` for a setting out of range, `FloatingPointError` when the loss is not finite, `ValueError` for empty data.
     """
-    known(precision, PRECISIONS, "precision")
+    check_training(steps, lr, batch_size, seed, precision)
+    check_values(model)
     chosen = list(model.parameters() if params is None else params)
+    lr = usual_lr(model) if lr is None else lr
     make = optimizer if callable(optimizer) else OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")]
-    optim = make(chosen, lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim := make(chosen, lr=lr), steps)
     training_mode(model, norm)
     history, total, last = [], torch.zeros((), device=device_of(model)), 0
     stream = batches(data, batch_size, seed)
@@ -75,6 +77,16 @@ def fit(
                 total, last = torch.zeros_like(total), step
     model.eval()
     return history
+
+
+def check_training(steps: int, lr: float | None, batch_size: int, seed: int, precision: str) -> None:
+    """Raise `BadSetting` for a setting of the wrong type or out of range, before any work; `lr` may be None."""
+    for name, value in {"steps": steps, "batch_size": batch_size}.items():
+        positive(name, number(name, value, whole=True))
+    number("seed", seed, whole=True)
+    if lr is not None:
+        positive("lr", number("lr", lr))
+    known(precision, PRECISIONS, "precision")
 
 
 @contextlib.contextmanager
@@ -128,6 +140,6 @@ def finite(loss: float, step: int, lr: float) -> float:
 def training_mode(model: nn.Module, norm: str) -> None:
     """Put `model` into training mode, its norm layers too only if `norm` is "train" rather than "eval"."""
     model.train()
-    if known(norm, ("train", "eval"), "norm") == "eval":
+    if known(norm, NORMS, "norm") == "eval":
         for module in norm_layers(model):
             module.eval()

@@ -14,6 +14,7 @@ from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import Scores
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.parts import TaskHeads, for_task, head_name, with_target_head
+from maskutils.models.sizes import usual_lr
 from maskutils.results import metrics
 from maskutils.training import adapters, baselines, changes, penalties, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
@@ -30,7 +31,7 @@ def transfer(
     mask: Mask | None = None,
     importance: Scores | None = None,
     steps: int = 300,
-    lr: float = 2e-3,
+    lr: float | None = None,
     batch_size: int = 32,
     mask_steps: int = 300,
     seed: int = 0,
@@ -45,6 +46,7 @@ def transfer(
 
     Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name
     -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
+    Without `lr` it is `usual_lr(model)`.
     `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
     them. `history`, if given, is filled with the accuracy on both validation sets through training, and `path` with a copy of
     the network at each row of it.
@@ -59,11 +61,11 @@ def transfer(
         if (name in about.needs) != (value is not None):
             needs = f"needs {name}=" if value is None else f"takes no {name}"
             raise ValueError(f"protocol {protocol!r} {needs}")
+    training = Training(steps, usual_lr(model) if lr is None else lr, batch_size, seed, norm, precision, mask_steps)
     _check_fit(model, mask, importance)
     for knob in knobs:
         known(knob, about.knobs, f"knob of {protocol}")
     model = copied(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
-    training = Training(steps, lr, batch_size, seed, norm, precision, mask_steps)
     watch = functools.partial(_watch, model, pair, path) if history is not None else None
     needed = {name: given[name] for name in about.needs}
     rows = PROTOCOLS[protocol](Transfer(model, pair, training, watch), **needed, **{**about.knobs, **knobs})

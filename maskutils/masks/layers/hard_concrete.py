@@ -1,6 +1,5 @@
 """Hard concrete masks."""
 
-import functools
 import math
 
 import numpy as np
@@ -34,19 +33,8 @@ class HardConcrete(Drawn):
 
     def pull(self, gradient: Tensor, kept: Tensor, progress: float) -> Tensor:
         """The pathwise one: none where the mask was clipped."""
-        torch.ops.aten.hardtanh_backward(gradient, kept, *self.clipped(), grad_input=gradient)
+        torch.ops.aten.hardtanh_backward(gradient, kept, *CLIPPED, grad_input=gradient)
         return through_sigmoid(gradient.mul_(self.zeta - self.gamma), kept).div_(self.beta)
-
-    @classmethod
-    @functools.cache
-    def clipped(cls) -> tuple[float, float]:
-        """The largest sigma, of all float32, that is clipped to 0, and the least that is clipped to 1."""
-        ends = np.array([[-cls.gamma], [1 - cls.gamma]]) / (cls.zeta - cls.gamma)
-        y = torch.from_numpy(
-            (ends * (1 + np.arange(-99, 100) * 2.0**-26)).astype(np.float32)
-        )  # every float32 around them
-        m = cls._stretch(y)
-        return y[m == 0].max().item(), y[m == 1].min().item()
 
     def gate(self) -> Tensor:
         """The paper's noiseless gate, clip(zeta' sigma(s) + gamma, 0, 1), in [0, 1]; `harden` is gate > 1/2."""
@@ -73,3 +61,14 @@ class HardConcrete(Drawn):
     @classmethod
     def _stretch(cls, y: Tensor) -> Tensor:
         return (y * (cls.zeta - cls.gamma)).add_(cls.gamma).clamp_(0, 1)
+
+
+def _clipped() -> tuple[float, float]:
+    """The largest sigma, of all float32, that is clipped to 0, and the least that is clipped to 1."""
+    ends = np.array([[-HardConcrete.gamma], [1 - HardConcrete.gamma]]) / (HardConcrete.zeta - HardConcrete.gamma)
+    y = torch.from_numpy((ends * (1 + np.arange(-99, 100) * 2.0**-26)).astype(np.float32))  # every float32 around them
+    m = HardConcrete._stretch(y)
+    return y[m == 0].max().item(), y[m == 1].min().item()
+
+
+CLIPPED = _clipped()

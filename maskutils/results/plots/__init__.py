@@ -3,6 +3,7 @@
 from maskutils.core.checks import needs
 
 with needs("study"):
+    from maskutils.results.plots.curves import by_density, fronts, tradeoff, tradeoff_by_pair
     from maskutils.results.plots.details import (
         differences,
         forgetting_split,
@@ -24,9 +25,8 @@ with needs("study"):
         layer_images,
         score_histogram,
     )
+    from maskutils.results.plots.slide import talk
     from maskutils.results.plots.style import in_order, look, save_figure
-    from maskutils.results.plots.talk import talk
-    from maskutils.results.plots.tradeoff import by_density, fronts, tradeoff, tradeoff_by_pair
 
 __all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
 __all__ += [

@@ -1,0 +1,139 @@
+"""What no profile refers to any more: runs, results of profiles that are gone, and cached artefacts that no run uses.
+
+Only what is surely ours is found: a run by its state file, a result by its digest in the manifest, an artefact by its folder and name.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from maskutils.batch import plan
+from maskutils.core import paths
+from maskutils.core.caches import checksum_of
+from maskutils.core.checks import BadSetting
+from maskutils.core.files import DamagedFile, read_json
+from maskutils.results.manifest import checksums, vouched
+from maskutils.study.provenance import is_committed
+
+KINDS = ("source", "fisher", "mask", "subnetwork", "transfer", "pixels")
+ARTEFACT = re.compile(r"[0-9a-f]{16}\.(safetensors|json)")
+OF_A_RUN = ("{}.json", "{}.csv", "{}.uses", "{}.ipynb", "{}.failed.ipynb", "{}.partial.ipynb", ".{}.lock")
+YOUNG = 3600.0  # seconds; a notebook that is open may be at work with what is younger
+
+
+def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
+    """Files that can go, by what they are, and the reasons why other files stay. Nothing is removed.
+
+    A profile refers to the runs of its plan, and these to the cached artefacts that they used when they last ran. What git follows
+    stays. Raises `BadSetting` while a batch is at work.
+    """
+    found: dict[str, list[Path]] = {}
+    used: set[str] = set()
+    stays = []
+    for folder in paths.all_results():
+        _check_idle(folder)
+        try:
+            wanted: set[str] | None = _wanted(folder)
+        except BadSetting as error:
+            wanted = set(_runs(folder))
+            stays.append(f"{_shown(folder)}: {error}")
+        if wanted is None:  # its profile is gone
+            found[f"{_shown(folder)}, whose profile is gone"] = _results(folder)
+            wanted = set()
+        for run in _runs(folder):
+            if run not in wanted:
+                found[f"{_shown(folder)}: {run}"] = _files(folder, run)
+            elif (uses := folder / "runs" / f"{run}.uses").is_file():
+                used |= set(uses.read_text(encoding="utf-8").split())
+            else:
+                stays.append(f"the cache: {_shown(folder)}: {run} does not say what it uses; run it again")
+    if not any(reason.startswith("the cache") for reason in stays):
+        found |= _unused(used)
+    return {name: files for name, files in found.items() if files}, stays
+
+
+def _check_idle(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            with filelock.FileLock(folder / ".lock", timeout=0):
+                return
+        except filelock.Timeout:
+            raise BadSetting(f"a batch works on {folder}; wait for it, then clean") from None
+
+
+def _wanted(folder: Path) -> set[str] | None:
+    """The ids of the runs of the profile whose results `folder` holds; None if the profile's file is gone.
+
+    Raises `BadSetting` for a profile that cannot be read, or that is not known.
+    """
+    marker = folder / "runs" / ".profile"
+    if not marker.is_file():
+        return {run.id for run in plan.make_plan(folder.name)}
+    file = paths.project_root() / marker.read_text(encoding="utf-8")
+    return {run.id for run in plan.make_plan(str(file))} if file.is_file() else None
+
+
+def _runs(folder: Path) -> list[str]:
+    """The ids of the runs that left a state in `folder`."""
+    return sorted(file.stem for file in (folder / "runs").glob("*.json") if "parts" in _content(file))
+
+
+def _files(folder: Path, run: str) -> list[Path]:
+    files = [folder / "runs" / pattern.format(run) for pattern in OF_A_RUN]
+    return [file for file in [*files, folder / "report" / "notebooks" / f"{run}.html"] if file.is_file()]
+
+
+def _results(folder: Path) -> list[Path]:
+    """The results that are as the manifest in `folder` says, and what marks the folder; nothing of what git follows."""
+    if is_committed(folder):
+        return []
+    found, ours = checksums(folder), []
+    with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):
+        ours = [folder / name for name, digest in vouched(folder).items() if found.get(name) == digest]
+    marks = ("manifest.json", "report/index.html", ".lock", "runs/.profile")
+    return [file for file in [*ours, *(folder / name for name in marks)] if file.is_file()]
+
+
+def _content(file: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, DamagedFile):
+        content = read_json(file)
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _unused(used: set[str]) -> dict[str, list[Path]]:
+    """Cached artefacts that are not among the `used`, by kind, with their checksums."""
+    found: dict[str, list[Path]] = {}
+    for kind in KINDS:
+        for file in sorted(paths.cache_dir(kind).glob("*")):
+            old = time.time() - file.stat().st_mtime > YOUNG
+            if ARTEFACT.fullmatch(file.name) and old and f"{kind}/{file.name}" not in used:
+                found.setdefault(f"cache: {kind}", []).extend([file, checksum_of(file)])
+    return {name: [file for file in files if file.is_file()] for name, files in found.items()}
+
+
+def size(files: list[Path]) -> int:
+    """Bytes of `files` together."""
+    return sum(file.stat().st_size for file in files)
+
+
+def remove(files: Iterable[Path]) -> None:
+    """Remove `files`, and the folders of results that are empty then."""
+    folders = set()
+    for file in files:
+        file.unlink(missing_ok=True)
+        folders |= {file.parent, file.parent.parent}
+    results = paths.project_root() / "results"
+    for folder in sorted(folders, reverse=True):  # a folder comes after what it holds
+        if results in folder.parents:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _shown(folder: Path) -> str:
+    return str(folder.relative_to(paths.project_root()))

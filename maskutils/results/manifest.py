@@ -1,0 +1,38 @@
+"""The checksums by which a manifest vouches for the results beside it: records, tables, rates."""
+
+import hashlib
+from pathlib import Path
+
+from maskutils.core.files import read_json
+
+NAME, KINDS = "manifest.json", (".csv", ".md", ".tex")
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256, as `sha256sum` prints it, of the records and tables in `folder`; a README is neither."""
+    files = sorted(file for file in folder.glob("*") if file.suffix in KINDS and file.stem != "README")
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def damaged(folder: Path) -> list[str]:
+    """A sentence for each file that is not as the manifest in `folder` says.
+
+    Raises `FileNotFoundError` without a manifest, `DamagedFile` for one that cannot be read.
+    """
+    found, told = checksums(folder), []
+    for name, digest in vouched(folder).items():
+        if name not in found:
+            told.append(f"{folder / name} is missing")
+        elif not found[name].startswith(digest):
+            told.append(
+                f"{folder / name} is not what was written: its SHA-256 is {found[name]}, the manifest's {digest}"
+            )
+    return told
+
+
+def vouched(folder: Path) -> dict[str, str]:
+    """File name -> checksum by the manifest in `folder`; one of version 0.1 has the first 16 digits of its records alone."""
+    manifest = read_json(folder / NAME)
+    old = {"records.csv": manifest["records"]} if manifest.get("records") else {}
+    checked: dict[str, str] = manifest.get("checksums", old)
+    return checked

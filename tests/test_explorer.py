@@ -1,0 +1,126 @@
+"""What the explorer shows is what the records say, worked out here by other means, and what `recommend` takes."""
+
+import csv
+import json
+import math
+import statistics
+from collections import defaultdict
+
+import pytest
+from rows import at, make, mask
+
+from maskutils.core import paths
+from maskutils.results import choice, explorer
+from maskutils.results.records import load_records
+from maskutils.results.wording import settings
+
+MEAN, T2 = "mean of 4 pairs", 4.302653  # Student's t, 97.5 %, two degrees of freedom: three seeds
+
+
+@pytest.fixture(scope="module")
+def shown():
+    return explorer.explorer_data(load_records("default"))
+
+
+@pytest.fixture(scope="module")
+def raw():
+    with open(paths.results_dir("default") / "records.csv", newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if not row["native_of"] and row["rewound"] != "True"]
+
+
+def point(shown, pair, approach, text):
+    """The values of one point, by column."""
+    found = [i for i, s in enumerate(shown["settings"]) if (s["approach"], s["text"]) == (approach, text)]
+    columns = shown["pairs"][pair]["points"]
+    (place,) = (k for k, setting in enumerate(columns["setting"]) if [setting] == found)
+    return {name: values[place] for name, values in columns.items()}
+
+
+def same(found, wanted):
+    if isinstance(wanted, str):
+        return found == wanted
+    return found != "" and math.isclose(float(found), wanted, abs_tol=5e-4)  # a density of 0.1 can be 0.09999
+
+
+def by_hand(raw, column, pair, where):
+    """Mean and half-width of the 95 % interval over seeds."""
+    seeds = defaultdict(list)
+    for row in raw:
+        if pair in (None, row["pair"]) and all(same(row[name], value) for name, value in where.items()):
+            seeds[row["seed"]].append(float(row[column]))
+    means = [statistics.mean(values) for values in seeds.values()]
+    assert len(means) == 3
+    return statistics.mean(means), T2 * statistics.stdev(means) / math.sqrt(3)
+
+
+GUMBEL = {"protocol": "protect", "method": "gumbel_sigmoid", "density": 0.1, "alpha": 1.0, "per_layer": "False"}
+
+
+@pytest.mark.parametrize(("approach", "text", "where", "known"), [
+    ("gumbel_sigmoid", "density 0.1", GUMBEL, "source_acc_masked"),  # the task known: through the mask
+    ("lora", "rank 4", {"protocol": "lora", "knob": 4.0, "alpha": 1.0}, "source_acc_before"),  # the adapter taken off
+    ("ewc", "strength 10", {"protocol": "ewc", "strength": 10.0, "alpha": 1.0}, "source_acc_full"),
+])  # fmt: skip
+@pytest.mark.parametrize("pair", [None, "mnist_to_inverted"])
+def test_a_point_is_the_mean_of_its_records(shown, raw, approach, text, where, known, pair):
+    values = point(shown, pair or MEAN, approach, text)
+    assert values["n"] == len(values["seeds"]) == 3
+    for name, column in {"full": "source_acc_full", "known": known, "target_acc": "target_acc"}.items():
+        expected = by_hand(raw, column, pair, where)
+        assert [values[name], values[f"{name}_ci"]] == pytest.approx(expected, abs=6e-5)
+    assert statistics.mean(target for *_, target in values["seeds"]) == pytest.approx(values["target_acc"], abs=2e-4)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("drop", [0.0, 0.02, 0.1])
+def test_the_choice_is_that_of_recommend(shown, known, drop):
+    best = choice.recommend(load_records("default"), max_source_drop=drop, task_known=known)
+    choices = shown["choices"]["known" if known else "full"]
+    asked = choices["asked"][shown["drops"].index(drop)]
+    chosen = shown["settings"][asked["setting"]]
+    assert (chosen["approach"], chosen["text"]) == (best["approach"], settings(best))
+    assert asked["text"].startswith(f"Choose {best['approach']}")
+    assert f"{100 * best['source_drop']:.1f} [" in asked["text"]
+    equal = choice.equivalent(load_records("default"), max_source_drop=drop, task_known=known)
+    assert len(asked["same"]) == len(equal) - 1
+    assert all(choices["worst"][i] <= drop for i in [asked["setting"], *asked["same"]])
+
+
+def test_the_front_is_what_nothing_beats_on_validation():
+    menu = [
+        at(0.9, 0.5, "l2_sp", strength=2.0),
+        at(0.8, 0.6, "l2_sp", strength=1.0),
+        at(0.7, 0.55, "ewc", strength=1.0),
+    ]
+    records = make(*menu, at(0.95, 0.99, "joint"), mask("snip", 0.93, 0.6, 0.58))
+    columns = explorer.explorer_data(records)["pairs"]["mnist_to_digits"]["points"]
+    on = {
+        r: [f for f, front in zip(columns["full"], columns[f"front_{r}"], strict=True) if front]
+        for r in ("full", "known")
+    }
+    assert sorted(on["full"]) == [0.8, 0.9]  # joint training may not be chosen
+    assert sorted(on["known"]) == [0.6, 0.8]  # the mask, read through itself, beats the first
+
+
+def test_what_nothing_meets_and_one_seed_are_told():
+    shown = explorer.explorer_data(make(at(0.8, 0.6), at(0.7, 0.9, "ewc", strength=1.0)), drops=(0.01, 0.3))
+    nothing, ewc = shown["choices"]["full"]["asked"]
+    assert nothing["setting"] is None
+    assert (
+        nothing["text"]
+        == "No setting loses at most 1 points on every pair (validation images): the least drop is 0.150."
+    )
+    assert "25.0 points of the source lost, 90.0 % on the target (means over pairs)." in ewc["text"]
+    assert shown["pairs"]["mnist_to_digits"]["points"]["full_ci"] == [None, None]
+    assert shown["pairs"]["mnist_to_digits"]["ideal"] == [0.95, 0.6]
+
+
+def test_the_page_holds_its_data_and_asks_nobody(shown):
+    text = explorer.page(shown, {})
+    data = text.split('id="data">')[1].split("</script>")[0]
+    assert json.loads(data) == {"tradeoff": json.loads(json.dumps(shown)), "masks": {}}
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_front_end_is_short():
+    assert explorer.SCRIPT.count("\n") <= 350

@@ -1,0 +1,113 @@
+"""Cleaning: what no profile refers to goes, after asking; what is in use, or not surely ours, stays."""
+
+import os
+import time
+
+import pytest
+from projects import root, write_profile  # noqa: F401
+from test_cli import call
+from test_plan import state_of
+
+from maskutils.batch import leftovers, plan
+from maskutils.batch import run as batch
+from maskutils.core import files, paths
+from maskutils.core.caches import USES, cached
+from maskutils.results.manifest import checksums
+
+
+def artefact(kind, key, old=True):
+    """A cached artefact with its checksum."""
+    path = paths.cache_dir(kind) / f"{key * 16}.json"
+    cached(path, lambda: {"a": 1}, lambda value, p: files.write_json(p, value), files.read_json)
+    if old:
+        os.utime(path, (time.time() - 7200,) * 2)
+    return path
+
+
+@pytest.fixture
+def profile(root):  # noqa: F811
+    """A profile whose two runs are done; the first used the artefact "a"."""
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    for run, uses in zip(plan.make_plan(profile), ("transfer/" + "a" * 16 + ".json\n", ""), strict=True):
+        state_of(root, profile, run)
+        (paths.runs_dir(profile) / f"{run.id}.uses").write_text(uses)
+        (paths.runs_dir(profile) / f"{run.id}.ipynb").write_text("executed")
+    plan.claim(profile)
+    return profile
+
+
+def test_a_run_lists_what_it_uses_of_the_cache(root, monkeypatch):  # noqa: F811
+    monkeypatch.setenv(USES, str(root / "uses"))
+    artefact("mask", "a"), artefact("mask", "a"), artefact("transfer", "b")
+    assert (root / "uses").read_text().split() == ["mask/" + "a" * 16 + ".json"] * 2 + [
+        "transfer/" + "b" * 16 + ".json"
+    ]
+
+
+def test_what_is_used_stays_and_what_is_not_goes(root, profile):  # noqa: F811
+    used, unused, young = artefact("transfer", "a"), artefact("transfer", "b"), artefact("transfer", "c", old=False)
+    mine = paths.cache_dir("transfer") / "notes.txt"
+    mine.write_text("not of the cache")
+    os.utime(mine, (0, 0))
+    assert leftovers.leftovers() == ({"cache: transfer": [unused, leftovers.checksum_of(unused)]}, [])
+    code, output = call("clean", "--yes")
+    assert code == 0
+    assert "cache: transfer, 2 files" in output
+    assert [file.exists() for file in (used, unused, young, mine)] == [True, False, True, True]
+    assert "nothing to remove" in call("clean")[1]
+
+
+def test_it_asks_before_it_removes(root, profile, monkeypatch):  # noqa: F811
+    unused = artefact("transfer", "b")
+    code, output = call("clean")  # nobody answers
+    assert "Remove these 2 files" in output
+    assert code == 1
+    assert unused.exists()
+
+
+def test_a_run_that_the_profile_no_longer_has_goes_with_what_only_it_used(root, profile):  # noqa: F811
+    used = artefact("transfer", "a")
+    write_profile(root / "tiny.yaml", [{"notebook": "second"}])
+    (paths.runs_dir(profile) / "mine.txt").write_text("mine")
+    found, _ = leftovers.leftovers()
+    assert set(found) == {"results/tiny: first", "cache: transfer"}
+    leftovers.remove(file for some in found.values() for file in some)
+    assert not used.exists()
+    left = {file.name for file in paths.runs_dir(profile).iterdir()}
+    assert left == {".profile", "mine.txt", *(f"second.{kind}" for kind in ("csv", "ipynb", "json", "uses"))}
+
+
+def test_results_of_a_profile_that_is_gone_go_but_for_what_was_changed_by_hand(root, profile):  # noqa: F811
+    folder = paths.results_dir(profile)
+    for name in ("records.csv", "table.md", "notes.md"):
+        (folder / name).write_text(name)
+    known = {name: digest for name, digest in checksums(folder).items() if name != "notes.md"}
+    files.write_json(folder / "manifest.json", {"checksums": known, "runs": []})
+    (folder / "table.md").write_text("corrected by hand")
+    assert leftovers.leftovers() == ({}, [])
+    (root / "tiny.yaml").unlink()
+    assert call("clean", "--yes")[0] == 0
+    assert {file.name for file in folder.rglob("*")} == {"table.md", "notes.md"}
+
+
+def test_results_of_a_profile_that_cannot_be_read_stay_with_their_caches(root, profile):  # noqa: F811
+    artefact("transfer", "a")
+    (root / "tiny.yaml").write_text("runs: [")
+    found, (reason,) = leftovers.leftovers()
+    assert found == {}
+    assert "tiny.yaml cannot be read" in reason
+
+
+def test_a_cache_of_which_a_run_does_not_tell_what_it_uses_stays(root, profile):  # noqa: F811
+    artefact("transfer", "b")
+    (paths.runs_dir(profile) / "second.uses").unlink()
+    found, (reason,) = leftovers.leftovers()
+    assert found == {}
+    assert "results/tiny: second does not say what it uses" in reason
+
+
+def test_nothing_is_cleaned_while_a_batch_is_at_work(root, profile):  # noqa: F811
+    with batch.exclusive(profile):
+        code, output = call("clean", "--yes")
+    assert code == 2
+    assert "a batch works on" in output
