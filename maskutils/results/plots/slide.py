@@ -16,10 +16,10 @@ from maskutils.results.plots.style import look, short, styled
 from maskutils.results.records import on_grid, summarise
 
 CURVES = {  # family and reading of the source -> what it is called
-    ("gumbel_sigmoid", "full"): "learnt mask, task unknown",
-    ("gumbel_sigmoid", "known"): "learnt mask, task known",
-    ("random", "known"): "random mask, task known",
-    ("random", "full"): "random mask, task unknown",
+    ("random", "known"): "random, task known",
+    ("gumbel_sigmoid", "known"): "learnt, task known",
+    ("gumbel_sigmoid", "full"): "learnt, task unknown",
+    ("random", "full"): "random, task unknown",
     ("wise_ft", "full"): "weight averaging",
     ("ewc", "full"): "EWC",
 }
@@ -47,7 +47,8 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     free = rows[rows["approach"] == the("free")]
     ideal = [100 * free["source_acc_before"].mean()], [100 * free["target_acc"].mean()]
     (lines["ideal"],) = axis.plot(*ideal, "*", color="black", markersize=14, zorder=5)
-    axis.set(title=f"{short(pair)}: up and right is better", xlim=(0, 108), ylim=(25, 103))
+    axis.set(title=f"{short(pair)}: up and right is better", xlim=(-22, 108), ylim=(25, 103))  # room for a name on the left
+    axis.set_xticks(range(0, 101, 20))
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
     name_curves({axis: lines})
     return figure
