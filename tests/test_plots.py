@@ -235,7 +235,7 @@ def test_a_name_covers_no_other_and_stays_within_its_axes():
 
 
 def test_the_talk_figure_marks_the_ideal_and_names_its_curves():
-    assert named(FIGURES["talk"](), -1) >= {"ideal", "learnt mask, task known", "weight averaging"}
+    assert named(FIGURES["talk"](), -1) >= {"ideal", "learnt, task known", "weight averaging"}
 
 
 def test_fronts_are_what_nothing_beats_minus_weight_averaging():

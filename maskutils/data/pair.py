@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from maskutils.core.checks import BadSetting, known, needs
 from maskutils.core.seeds import stream
+from maskutils.core.shown import table
 from maskutils.data.pixels import Pixels
 
 FIXED = 0  # the seed of what is the same for every seed: the test splits
@@ -91,6 +92,18 @@ class Pair:
         """(C, H, W) of the images."""
         channels, height, width = self.source.train[0][0].shape
         return channels, height, width
+
+    def __repr__(self) -> str:
+        (c, h, w), head = self.image_shape, "one head" if self.shared_head else "a head for each"
+        return f"Pair({self.name}: {len(self.source.classes)} and {len(self.target.classes)} classes, {head}, images {c}x{h}x{w})"
+
+    def _repr_html_(self) -> str:
+        sides = {"source": self.source, "target": self.target}
+        rows = [
+            (side, ", ".join(map(str, d.classes)), *(f"{len(part):,}" for part in (d.train, d.val, d.test)))
+            for side, d in sides.items()
+        ]
+        return table(repr(self), ["domain", "classes", "train", "val", "test"], rows)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
 from maskutils.core.checks import BadSetting, known
+from maskutils.core.shown import table
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -136,6 +137,13 @@ class Setup(Settings):
     weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file
     images: Images = Images()
     compute: Compute = Compute()
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, value, "" if value == self.__class__.model_fields[name].default else "changed")
+            for name, value in self
+        ]
+        return table(f"Setup of {self.pair}", ["setting", "value", ""], rows)
 
     @field_validator("seeds", "densities", "alphas")
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.approaches import Approach, describe
+from maskutils.core.shown import table
 from maskutils.masks.selection import highest
 
 LAYERS: dict[str, type["MaskLayer"]] = {}
@@ -62,6 +63,19 @@ class MaskLayer(nn.Module):
         super().__init__()
         self.init = self.start if init is None else init
         self.scores = nn.Parameter(self.initial(weight.detach()))
+
+    def extra_repr(self) -> str:
+        """What `print` says of the layer: its weights, and how many of them it would keep now."""
+        kept = self.harden().float().mean().item()
+        return f"{'x'.join(map(str, self.scores.shape))} = {self.scores.numel():,} weights, density {kept:.3f}"
+
+    def _repr_html_(self) -> str:
+        scores = self.scores.detach()
+        rows = [
+            (name, f"{value:.3g}")
+            for name, value in (("least", scores.min()), ("mean", scores.mean()), ("most", scores.max()))
+        ]
+        return table(f"{type(self).__name__}: {self.extra_repr()}", ["score", ""], rows)
 
     def initial(self, weight: Tensor) -> Tensor:
         """Scores to begin with, float32 of the shape of `weight`: `init` everywhere (`start` if none is given)."""

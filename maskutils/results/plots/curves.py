@@ -81,7 +81,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
     lines |= _references(axis, summarise(rows, ["approach"]).set_index("approach"))
     axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
     if "ideal" in lines:
-        for along, (at,) in zip("xy", lines["ideal"].get_data(), strict=True):
+        for along, at in zip("xy", np.asarray(lines["ideal"].get_xydata())[0], strict=True):
             getattr(axis, f"set_{along}lim")(max(at - NEAR, -3), min(at + 8, 103))
     return lines
 

@@ -16,10 +16,10 @@ from maskutils.results.plots.style import look, short, styled
 from maskutils.results.records import on_grid, summarise
 
 CURVES = {  # family and reading of the source -> what it is called
-    ("gumbel_sigmoid", "known"): "learnt mask, task known",
-    ("random", "known"): "random mask, task known",
-    ("gumbel_sigmoid", "full"): "learnt mask, task unknown",
-    ("random", "full"): "random mask, task unknown",
+    ("random", "known"): "random, task known",
+    ("gumbel_sigmoid", "known"): "learnt, task known",
+    ("gumbel_sigmoid", "full"): "learnt, task unknown",
+    ("random", "full"): "random, task unknown",
     ("wise_ft", "full"): "weight averaging",
     ("ewc", "full"): "EWC",
 }
@@ -30,7 +30,8 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     """Left: filters of the first layer, kept weights coloured. Right: source kept against target reached on `pair`, six named curves.
 
     Each curve joins the settings of a family that no other of its settings beats, in means over seeds. With the task known curves are
-    solid, else dashed. The star is the ideal point: the source as before the transfer, the target as after free fine-tuning.
+    solid, else dashed. The target axis begins at 25 %. The star is the ideal point: the source as before the transfer, the target as
+    after free fine-tuning.
     """
     figure = plt.figure(figsize=(10, 4.6))
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2.1))
@@ -46,7 +47,10 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     free = rows[rows["approach"] == the("free")]
     ideal = [100 * free["source_acc_before"].mean()], [100 * free["target_acc"].mean()]
     (lines["ideal"],) = axis.plot(*ideal, "*", color="black", markersize=14, zorder=5)
-    axis.set(title=f"{short(pair)}: up and right is better", xlim=(0, 106), ylim=(0, 106))
+    axis.set(
+        title=f"{short(pair)}: up and right is better", xlim=(-22, 108), ylim=(25, 103)
+    )  # room for a name on the left
+    axis.set_xticks(range(0, 101, 20))
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
     name_curves({axis: lines})
     return figure

@@ -1,0 +1,40 @@
+"""What a cell and `print` show of a pair, a setup, a mask layer and records: short, and the values that count."""
+
+import torch
+from rows import at, make
+
+from maskutils import load_pair
+from maskutils.masks.layers import LAYERS
+from maskutils.results.report import overview
+from maskutils.study.setup import Setup
+
+
+def test_a_pair_is_one_line_and_a_table_of_its_domains():
+    pair = load_pair("mnist_low_to_high")
+    assert repr(
+        pair
+    ) == "Pair(mnist_low_to_high: 5 and 5 classes, a head for each, images 1x28x28)" or "images 1x" in repr(pair)
+    html = pair._repr_html_()
+    assert f"<td>{len(pair.source.train):,}</td>" in html
+    assert "<td>0, 1, 2, 3, 4</td>" in html
+
+
+def test_a_setup_is_a_table_that_marks_what_was_changed():
+    html = Setup(mask_steps=7)._repr_html_()
+    assert "<td>mask_steps</td><td>7</td><td>changed</td>" in html
+    assert html.count("changed") == 1
+
+
+def test_a_mask_layer_says_its_shape_and_what_it_would_keep():
+    layer = LAYERS["piggyback"](torch.ones(2, 3))
+    with torch.no_grad():
+        layer.scores.copy_(torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]]))
+    assert "2x3 = 6 weights, density 0.500" in repr(layer)
+    assert "<td>least</td><td>-1</td>" in layer._repr_html_()
+
+
+def test_records_are_seen_in_a_row_for_each_approach():
+    table = overview(make(at(0.5, 0.9), at(0.7, 0.9, seed=1), at(0.9, 0.2, "source_only")))
+    assert table["approach"].tolist() == ["finetune", "source_only"]
+    assert table["source_acc_full"].tolist() == [60, 90]
+    assert table["seeds"].tolist() == [2, 1]
