@@ -7,14 +7,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce test test-fast lab notebooks lint types docs bench readme clean help
+.PHONY: reproduce renew test test-fast lab notebooks lint types docs bench readme clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-reproduce: $(READY) ## run a profile's notebooks in a batch (PROFILE=default)
+reproduce: $(READY) ## run a profile's notebooks in a batch, into results/local, and compare (PROFILE=default)
 	$(BIN)/maskutils reproduce --profile $(PROFILE)
+
+renew: $(READY) ## the same, over the committed results and figures
+	$(BIN)/maskutils reproduce --profile $(PROFILE) --renew
 
 test: $(READY) ## run all tests, notebooks included, and say which lines of the package they run
 	$(BIN)/python -m pytest --cov=maskutils
@@ -47,8 +50,8 @@ bench: $(READY) ## measure what masks and protection cost
 readme: $(READY) ## write the numbers of the committed records into README.md and docs/results.md
 	$(BIN)/maskutils readme
 
-clean: ## remove environment, caches and single runs; committed results stay
-	rm -rf $(VENV) docs/_build results/.cache results/*/runs results/*/report
+clean: ## remove environment, caches, single runs and results of your own; committed results stay
+	rm -rf $(VENV) docs/_build results/.cache results/local figures/local results/*/runs results/*/report
 
 # Exact versions from constraints.txt, so that the same seed gives the same record; rebuilt when what it depends on changes.
 $(READY): pyproject.toml constraints.txt

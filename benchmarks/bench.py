@@ -99,18 +99,37 @@ def main() -> None:
 
 
 def reasons(frame: pd.DataFrame) -> list[str]:
-    """Why layers with noise miss their target: what the draw of their random numbers takes alone, at each size."""
-    noise = frame[frame["what"].str.startswith("noise alone")]
-    missed = frame.loc[frame["met"].eq("no"), "what"]
-    return [
-        f"Not met by {', '.join(names)}: they need a random number for each weight, and {what} takes {ratio} passes already."
-        for what, ratio in zip(noise["what"], noise["ratio"], strict=True)
-        if (
-            names := [
-                n for n in missed if n.endswith(what.rpartition(", ")[2] + " weights") and n.startswith(layers.NOISY)
-            ]
-        )
-    ]
+    """Why targets are missed that cannot be met: what random numbers take alone, and what masks take in a step, at each size."""
+    missed = frame.loc[frame["met"].eq("no"), "what"].tolist()
+    return [*_noise(frame, missed), *_in_a_step(frame.set_index("what"), missed)]
+
+
+def _noise(frame: pd.DataFrame, missed: list[str]) -> list[str]:
+    """Layers with noise, against a pass that draws none."""
+    alone = frame[frame["what"].str.startswith("noise alone")]
+    found = []
+    for what, ratio in zip(alone["what"], alone["ratio"], strict=True):
+        size = what.rpartition(", ")[2]
+        if names := [n for n in missed if n.endswith(f"{size} weights") and n.startswith(layers.NOISY)]:
+            found.append(
+                f"Not met by {', '.join(names)}: they need a random number for each weight, and {what} takes {ratio} passes already."
+            )
+    return found
+
+
+def _in_a_step(table: pd.DataFrame, missed: list[str]) -> list[str]:
+    """Steps with masks on a deep network: a mask costs the same for one image as for many."""
+    size = next(iter([n for n, (network, *_) in layers.NETWORKS.items() if network[0] == layers.DEEP[0]]), "")
+    found = []
+    for name in layers.COSTLIEST:
+        step, masks = f"a step of {name}, {layers.DEEP[0]}", f"{name}, {size} weights"
+        if step in missed and masks in table.index:
+            alone, dense = table.loc[masks, "ours"], table.loc[step, "reference"]
+            found.append(
+                f"Not met by {step}: masks of {size} weights take {alone} alone, for one image as for many; {layers.BATCH} images take "
+                f"{dense} without."
+            )
+    return found
 
 
 if __name__ == "__main__":

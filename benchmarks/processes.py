@@ -20,7 +20,7 @@ from maskutils.models.networks import build_model
 from maskutils.models.parts import maskable
 from maskutils.study.provenance import begin_peak
 
-NETWORK, IMAGES, ROUNDS = ("resnet18", 10, 3, 32), (16, 32), 3
+NETWORK, IMAGES, ROUNDS = ("resnet18", 10, 3, 32), (16, 32), 2
 IMPORTS = {"ours": "import maskutils; maskutils.protect", "torch": "import torch"}
 
 

@@ -245,10 +245,17 @@ def test_records_that_do_not_go_together_fail_that_run_only_and_name_the_two(roo
     assert plan.why(profile, plan.make_plan(profile)[2]) == "failed before"
 
 
-def test_a_run_starts_when_a_worker_starts_it_and_says_its_cells(root, scheduler):  # noqa: F811
-    heard = []
+def test_a_run_starts_when_a_worker_starts_it_and_says_its_cells(root, scheduler, monkeypatch):  # noqa: F811
+    heard, seen = [], []
+    monkeypatch.setattr(batch, "find_spec", lambda name: True)
     profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
-    reproduce(profile, scheduler=scheduler, report=lambda event, run, state: heard.append((event, run.id)))
+    reproduce(
+        profile,
+        scheduler=scheduler,
+        report=lambda event, run, state: heard.append((event, run.id)),
+        see=seen.append,
+    )
+    assert [address.endswith("/status") for address in seen] == [True]  # of the dashboard
     (first, second) = (heard.index(("started", name)) for name in ("first", "second"))
     earlier = "first" if first < second else "second"
     assert heard.index(("cell", earlier)) < max(first, second)  # there is one worker

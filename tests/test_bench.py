@@ -60,6 +60,17 @@ def test_a_layer_with_noise_that_misses_its_target_is_explained():
     assert "11 M takes 1.90 passes already" in reason
 
 
+def test_a_step_that_misses_its_target_is_explained_by_what_its_masks_take_alone():
+    rows = [
+        ["edge_popup, 11 M weights", "320 ms", "150 ms", "", "2.10", "3.00", "yes"],
+        ["a step of edge_popup, resnet18", "2.3e+03 ms", "2e+03 ms", "", "1.15", "1.10", "no"],
+        ["a step of gumbel_sigmoid, resnet18", "2e+03 ms", "2e+03 ms", "", "1.00", "1.10", "yes"],
+    ]
+    (reason,) = bench.reasons(pd.DataFrame(rows, columns=timing.COLUMNS))
+    assert reason.startswith("Not met by a step of edge_popup, resnet18: masks of 11 M weights take 320 ms alone")
+    assert "64 images take 2e+03 ms without" in reason
+
+
 def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table, monkeypatch):
     monkeypatch.setattr(processes, "IMAGES", (2, 8))
     kept = torch.ones(100_000_000)  # which a peak of this process would not rise above

@@ -25,6 +25,7 @@ def opened(browser, file):  # noqa: F811
 
     def open_page(scheme="light"):
         contexts.append(browser.new_context(offline=True, color_scheme=scheme, viewport={"width": 1150, "height": 900}))
+        contexts[-1].set_default_timeout(120_000)  # a busy machine
         page = contexts[-1].new_page()
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))

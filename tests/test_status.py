@@ -119,3 +119,6 @@ def test_status_and_plan_print_json(root, profile):  # noqa: F811
     assert [bool(row["why"]) for row in rows] == [False, False, True]
     assert rows[2]["parameters"]["seeds"] == [9]
     assert not list((root / "results").glob("*"))  # it only looked
+    state_of(root, profile, plan.make_plan(profile)[3], status="failed")
+    code, output = call("plan", "--profile", profile, "--json", "--only-failed")
+    assert [row["run"] for row in json.loads(output) if row["why"]] == ["broken"]

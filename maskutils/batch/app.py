@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from maskutils import __version__
 from maskutils.core import paths
@@ -69,6 +70,25 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder, or one to co
         console.print(f"stays: {name}", soft_wrap=True, markup=False)
     console.print(f"{len(written)} files written to {folder}, {len(kept)} were there and stay", soft_wrap=True)
     console.print(f"next: cd {folder}; maskutils lab, or maskutils reproduce --profile smoke", soft_wrap=True)
+
+
+@app.command()
+def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Remove what no profile refers to any more: old runs, results of profiles that are gone, unused caches. Lists it and asks."""
+    with faults():
+        from maskutils.batch.leftovers import leftovers, remove, size
+
+        found, stays = leftovers()
+        for reason in stays:
+            console.print(f"stays: {escape(reason)}", soft_wrap=True)
+        for name, files in found.items():
+            console.print(f"{size(files) / 1e6:10.2f} MB  {escape(name)}, {len(files)} files", soft_wrap=True)
+        every = [file for files in found.values() for file in files]
+        if not every:
+            console.print("nothing to remove")
+        elif yes or typer.confirm(f"Remove these {len(every)} files, {size(every) / 1e6:.2f} MB?"):
+            remove(every)
+            console.print(f"removed {len(every)} files")
 
 
 @app.command()

@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from maskutils.batch.app import app, console, faults
+from maskutils.batch.local import placed, shown
+from maskutils.batch.printed import coloured, print_damaged, print_dashboard, print_end, print_failed, print_plan
 from maskutils.core import paths
 
 ProfileName = Annotated[
@@ -29,6 +31,8 @@ Force = Annotated[bool, typer.Option("--force", help="Run again what is done; ca
 Param = Annotated[
     list[str] | None, typer.Option(help="Another value, as name=value, for all notebooks; has results of its own.")
 ]
+Renew = Annotated[bool, typer.Option("--renew", help="Write over the committed results, not to results/local.")]
+Committed = Annotated[bool, typer.Option("--committed", help="Of the committed results, not those in results/local.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -39,10 +43,11 @@ def plan(
     only_failed: OnlyFailed = False,
     force: Force = False,
     param: Param = None,
+    renew: Renew = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what `reproduce` would run with the same options, with which parameters, and why."""
-    with faults(), varied(profile, param) as own:
+    with faults(), placed(renew), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
         from maskutils.batch.status import select, statuses
@@ -84,14 +89,18 @@ def reproduce(
         bool, typer.Option("--keep-going", help="Collect the records that are there, where a run failed.")
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a run failed.")] = False,
+    renew: Renew = False,
 ) -> None:
-    """Run the notebooks of a profile that are not done; write its records, tables and figures."""
+    """Run the notebooks of a profile that are not done; write its records, tables and figures.
+
+    In a checkout they go to results/local and figures/local, and are compared with the committed ones at the end.
+    """
     begun = time.monotonic()
     if data_root is not None:
         os.environ["MASKUTILS_DATA_ROOT"] = str(data_root.expanduser().resolve())  # for the kernels of this machine
     how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
     how |= {"keep_going": keep_going, "fail_fast": fail_fast}
-    with faults():
+    with faults(), placed(renew):
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
         from maskutils.batch.display import Display
@@ -102,9 +111,9 @@ def reproduce(
         runs = planning.make_plan(profile)
         display = Display(expected_seconds(profile, runs), console)
         with display.bar, stopping():
-            states = batch.reproduce(profile, workers, scheduler, force, display.report, **how)
-    failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
-    print_end(profile, len(states) - failed, len(runs), time.monotonic() - begun)
+            states = batch.reproduce(profile, workers, scheduler, force, display.report, see=print_dashboard, **how)
+        failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
+        print_end(profile, len(states) - failed, len(runs), time.monotonic() - begun)
     raise typer.Exit(1 if failed or (fail_fast and len(states) < len(runs)) else 0)
 
 
@@ -113,10 +122,11 @@ def status(
     run: Annotated[str | None, typer.Argument(help="A run: what made its result, and why it would run again.")] = None,
     profile: ProfileName = "default",
     param: Param = None,
+    committed: Committed = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which runs are done, running, failed, blocked, changed or missing; with RUN, all that is known of it."""
-    with faults(), varied(profile, param) as own:
+    with faults(), placed(committed), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.status import explain, statuses
         from maskutils.core.checks import known
@@ -140,9 +150,13 @@ def status(
 
 
 @app.command()
-def verify(profile: ProfileName = "default") -> None:
-    """Check the study's claims against the records: PASS or FAIL, with the numbers. Exits 1 if one fails."""
-    with faults():
+def verify(profile: ProfileName = "default", committed: Committed = False) -> None:
+    """Check files against the manifest's checksums, and the study's claims against the records: PASS or FAIL, with the numbers.
+
+    Exits 1 if one fails. In a checkout without results of your own these are the committed ones.
+    """
+    with faults(), shown(profile, committed):
+        print_damaged(paths.results_dir(profile))
         from maskutils.results.claims import verify as verdicts
         from maskutils.results.records import load_records
 
@@ -154,56 +168,12 @@ def verify(profile: ProfileName = "default") -> None:
 
 
 @app.command()
-def report(profile: ProfileName = "default") -> None:
+def report(profile: ProfileName = "default", committed: Committed = False) -> None:
     """Write one page about a profile for a reviewer, to open offline: figures, tables, every executed notebook, how it was made."""
-    with faults():
+    with faults(), shown(profile, committed):
         from maskutils.batch.page import write_page
 
         console.print(f"written: {write_page(profile)}", soft_wrap=True)
-
-
-@app.command()
-def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Remove what no profile refers to any more: old runs, results of profiles that are gone, unused caches. Lists it and asks."""
-    with faults():
-        from maskutils.batch.leftovers import leftovers, remove, size
-
-        found, stays = leftovers()
-        for reason in stays:
-            console.print(f"stays: {escape(reason)}", soft_wrap=True)
-        for name, files in found.items():
-            console.print(f"{size(files) / 1e6:10.2f} MB  {escape(name)}, {len(files)} files", soft_wrap=True)
-        every = [file for files in found.values() for file in files]
-        if not every:
-            console.print("nothing to remove")
-        elif yes or typer.confirm(f"Remove these {len(every)} files, {size(every) / 1e6:.2f} MB?"):
-            remove(every)
-            console.print(f"removed {len(every)} files")
-
-
-def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
-    """Print for each run why it runs (or nothing), its status and its expected seconds, and their sum."""
-    table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")
-    for name, (why, status, seconds) in rows.items():
-        stays = f"[dim]{'done, stays' if status == 'done' else 'left out'}[/dim]"
-        table.add_row(name, escape(why) or stays, duration(seconds) if why else "")
-    console.print(table)
-    todo = [seconds for why, _, seconds in rows.values() if why]
-    about = duration(sum(todo))
-    console.print(
-        f"{len(todo)} of {len(rows)} to run; about {about} of one worker, by earlier runs or one measured step"
-    )
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as people say it."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.0f} h"
-    )
 
 
 @contextmanager
@@ -231,49 +201,6 @@ def stopping() -> Iterator[None]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
-
-
-def print_failed(states: dict[str, dict[str, Any]]) -> int:
-    """Print what failed or was blocked, why, and what to open; returns how many runs are not done."""
-    for run_id, state in states.items():
-        if state["status"] in ("failed", "blocked"):
-            console.print(f"{coloured(state['status'])} {run_id}", soft_wrap=True)
-            blocked = [f"{state.get('by', 'something it comes after')} is not done"] * (state["status"] == "blocked")
-            for line in blocked or [str(state[k]) for k in ("error", "notebook") if k in state]:
-                console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
-    return sum(state["status"] != "done" for state in states.values())
-
-
-def coloured(status: str) -> str:
-    """The status of a run, for the console."""
-    colour = {"done": "green", "failed": "red"}.get(status, "yellow")
-    return f"[{colour}]{status}[/]"
-
-
-def print_end(profile: str, done: int, of: int, seconds: float) -> None:
-    """Print the table of the study, if all is done, and how many runs are."""
-    if done == of:
-        with faults():
-            print_summary(profile)
-    took = f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    console.print(f"{done} of {of} runs done, {of - done} not, in {took}: {paths.results_dir(profile)}", soft_wrap=True)
-
-
-def print_summary(profile: str) -> None:
-    """Print the table of the study, where the profile has one."""
-    from maskutils.results.records import load_records
-    from maskutils.results.report import headline
-
-    try:
-        frame = headline(load_records(profile))
-    except FileNotFoundError:
-        return
-    table = Table(
-        *frame.columns, title=f"{profile}: mean over pairs and seeds ± 95 % interval over seeds", title_justify="left"
-    )
-    for row in frame.itertuples(index=False):
-        table.add_row(*map(str, row))
-    console.print(table)
 
 
 def main() -> None:

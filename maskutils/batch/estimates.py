@@ -50,9 +50,11 @@ def _last_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
 
 
 def _manifest(profile: str) -> list[dict[str, Any]]:
-    with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
-        runs: list[dict[str, Any]] = read_json(paths.results_dir(profile) / "manifest.json")["runs"]
-        return runs
+    """The runs of the last manifest of `profile`, else those of the committed one."""
+    for folder in (paths.results_dir(profile), paths.committed_results(profile)):
+        with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
+            runs: list[dict[str, Any]] = read_json(folder / "manifest.json")["runs"]
+            return runs
     return []
 
 

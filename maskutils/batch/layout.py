@@ -7,7 +7,6 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import write_atomically
 
-SHIPPED = paths.PACKAGE / "project"  # where a wheel holds notebooks and results, see pyproject.toml
 LAID_OUT = ("notebooks/*.ipynb", "results/*/[!.]*.*")
 
 
@@ -19,8 +18,13 @@ def lay_out(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     if folder.resolve() == paths.checkout():
         raise BadSetting(f"{folder} is the checkout, which is a project already; give another folder")
-    source = paths.checkout() or SHIPPED
-    found = {file.relative_to(source): file for pattern in LAID_OUT for file in sorted(source.glob(pattern))}
+    source = paths.checkout() or paths.SHIPPED
+    found = {
+        file.relative_to(source): file
+        for pattern in LAID_OUT
+        for file in sorted(source.glob(pattern))
+        if file.is_file()
+    }
     found |= {Path("profiles", file.name): file for file in sorted(paths.PROFILES.glob("*.yaml"))}
     kept = [name for name in found if (folder / name).exists()]
     written = [name for name in found if name not in kept]

@@ -6,6 +6,7 @@ missing.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import filelock
@@ -38,6 +39,7 @@ def reproduce(
     *,
     only: Sequence[str] = (),
     only_failed: bool = False,
+    see: Callable[[str], None] = lambda address: None,
     **how: Any,
 ) -> dict[str, dict[str, Any]]:
     """Bring the results of `profile` up to date; returns the state of every run that is done or was to be run, by id.
@@ -45,8 +47,9 @@ def reproduce(
     Runs that are done stay as they are, unless `force`. `only` and `only_failed` choose runs, see `status.select`; `how` is for
     `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine (by default one a core, or one where
     there is a GPU), or those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
-    "skipped", "started", "cell" (it is at), "retried", "done", "failed" and "blocked" (something it comes after failed). Raises
-    `BadSetting` before anything starts, `Busy` if another batch holds the results, `ConnectionError` if all workers are lost.
+    "skipped", "started", "cell" (it is at), "retried", "done", "failed" and "blocked" (something it comes after failed); `see` hears
+    the address of Dask's dashboard, where there is one. Raises `BadSetting` before anything starts, `Busy` if another batch holds the
+    results, `ConnectionError` if all workers are lost.
     """
     runs = plan.make_plan(profile)
     with exclusive(profile):
@@ -62,6 +65,8 @@ def reproduce(
                 report("skipped", run, states[run.id])
         if todo:
             with client(min(workers or at_once(), len(todo)), scheduler, paths.runs_dir(profile)) as dask:
+                if find_spec("bokeh"):  # which draws it
+                    see(dask.dashboard_link)
                 Schedule(profile, todo, states, dask, report, **how).carry_out()
         if todo or not _has_manifest(profile, runs):
             _write_manifest(profile, runs, states)
@@ -73,7 +78,7 @@ def _check_clean(profile: str) -> None:
     if git_commit().endswith("-dirty") and is_committed(paths.results_dir(profile)):
         raise BadSetting(
             f"the results of {profile} are committed, but maskutils/ or notebooks/ hold changes that are not; commit these first, or "
-            "set MASKUTILS_ROOT to a folder of `maskutils init` to write elsewhere"
+            "leave out --renew to write to results/local"
         )
 
 

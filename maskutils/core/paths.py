@@ -8,6 +8,8 @@ from maskutils.core.checks import needs
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PROFILES = PACKAGE / "batch" / "profiles"
+LOCAL = "MASKUTILS_LOCAL"  # set where the committed results of a checkout are to stay as they are
+SHIPPED = PACKAGE / "project"  # where a wheel holds notebooks and results, see pyproject.toml
 MARKER = ".maskutils"  # this file marks a folder that `maskutils init` laid out
 INIT = "lay out a project with `maskutils init DIR` and work in DIR, or set MASKUTILS_ROOT to one"
 
@@ -40,7 +42,11 @@ def _users(kind: Literal["data", "cache"]) -> Path:
 
 def environment() -> dict[str, str]:
     """Environment variables with which any process on this file system finds the same folders."""
-    return {"MASKUTILS_ROOT": str(project_root()), "MASKUTILS_DATA_ROOT": str(data_root())}
+    return {
+        "MASKUTILS_ROOT": str(project_root()),
+        "MASKUTILS_DATA_ROOT": str(data_root()),
+        LOCAL: os.environ.get(LOCAL, ""),
+    }
 
 
 def notebooks_dir() -> Path:
@@ -49,13 +55,25 @@ def notebooks_dir() -> Path:
 
 
 def results_dir(profile: str) -> Path:
-    """The folder of a profile's tables and manifest. A profile file "a/b.yaml" of the user's has its own, `results/b`."""
-    return project_root() / "results" / Path(profile).stem
+    """The folder of a profile's tables and manifest. A profile file "a/b.yaml" of the user's has its own, `results/b`.
+
+    With `$MASKUTILS_LOCAL` it is `results/local/b`, which git ignores.
+    """
+    return _ours("results") / Path(profile).stem
+
+
+def _ours(folder: str) -> Path:
+    return project_root() / folder / ("local" if os.environ.get(LOCAL) else "")
+
+
+def committed_results(profile: str) -> Path:
+    """The folder of the results of `profile` that are committed, or came with the installed package; it need not be there."""
+    return (checkout() or SHIPPED) / "results" / Path(profile).stem
 
 
 def tuned_rates() -> list[Path]:
-    """The tables of learning rates that the profile `tuning` wrote."""
-    return sorted(results_dir("tuning").glob("rates-*.csv"))
+    """The tables of learning rates that the profile `tuning` wrote; in a checkout the committed ones."""
+    return sorted((project_root() / "results" / "tuning").glob("rates-*.csv"))
 
 
 def runs_dir(profile: str) -> Path:
@@ -64,9 +82,9 @@ def runs_dir(profile: str) -> Path:
 
 
 def figures_dir(profile: str = "default") -> Path:
-    """The folder of a profile's figures. Those of `default` are at the top, for they are the project's."""
-    figures = project_root() / "figures"
-    return figures if profile == "default" else figures / Path(profile).stem
+    """The folder of a profile's figures. Those of `default` are at the top, for they are the project's; with `$MASKUTILS_LOCAL` none."""
+    figures = _ours("figures")
+    return figures if profile == "default" and not os.environ.get(LOCAL) else figures / Path(profile).stem
 
 
 def data_root() -> Path:

@@ -54,7 +54,7 @@ def fit(
 
     Raises `BadSetting` for a setting out of range, `FloatingPointError` when the loss is not finite, `ValueError` for empty data.
     """
-    check_training(steps, lr, batch_size, seed, precision)
+    check_training(steps, lr or None, batch_size, seed, precision)  # at 0 an optimiser gathers its state alone
     check_values(model)
     chosen = list(model.parameters() if params is None else params)
     lr = usual_lr(model) if lr is None else lr

@@ -47,7 +47,9 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     free = rows[rows["approach"] == the("free")]
     ideal = [100 * free["source_acc_before"].mean()], [100 * free["target_acc"].mean()]
     (lines["ideal"],) = axis.plot(*ideal, "*", color="black", markersize=14, zorder=5)
-    axis.set(title=f"{short(pair)}: up and right is better", xlim=(-22, 108), ylim=(25, 103))  # room for a name on the left
+    axis.set(
+        title=f"{short(pair)}: up and right is better", xlim=(-22, 108), ylim=(25, 103)
+    )  # room for a name on the left
     axis.set_xticks(range(0, 101, 20))
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
     name_curves({axis: lines})

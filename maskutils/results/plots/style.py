@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from maskutils.core import paths
 from maskutils.core.approaches import every, find
+from maskutils.results.records import provenance
 
 PAIR_ORDER = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
 BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # where the legend of a single panel stands
@@ -72,10 +73,15 @@ def short(pair: str) -> str:
 
 
 def save_figure(figure: Figure, name: str, profile: str = "default", folder: Path | None = None) -> list[Path]:
-    """Write `figure` as PNG and PDF, the same bytes for the same figure; returns the paths."""
+    """Write `figure` as PNG and PDF, the same bytes for the same figure and records; returns the paths.
+
+    Both tell the profile and what made the records, as their description or subject. No date, and nothing of this run.
+    """
     folder = folder or paths.figures_dir(profile)
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
+    made = "; ".join(filter(None, [f"profile {Path(profile).stem}", provenance()]))
+    metadata: dict[str, dict[str, str | None]] = {"png": {"Title": name, "Description": made, "Software": None}}
+    metadata["pdf"] = {"Title": name, "Subject": made, "Creator": None, "Producer": None, "CreationDate": None}
     stem = re.sub(r"[^\w.+-]+", "_", name)  # a pair of image folders is named by their paths
     files = [folder / f"{stem}.{kind}" for kind in metadata]
     with styled():

@@ -1,0 +1,106 @@
+"""What the commands of the batch print: plans, failures, the end of a batch."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from maskutils.batch.app import console
+from maskutils.batch.local import comparison
+from maskutils.core import paths
+
+
+def print_damaged(folder: Path) -> None:
+    """Check the results in `folder` against their manifest; leaves with exit code 1 where a file is damaged or missing."""
+    from maskutils.results.manifest import NAME, damaged, vouched
+
+    if not (folder / NAME).is_file():
+        console.print(f"{folder} has no manifest, so its files are not checked", soft_wrap=True, markup=False)
+        return
+    faulty = damaged(folder)
+    for fault in faulty:
+        console.print(f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again", soft_wrap=True)
+    if faulty:
+        raise typer.Exit(1)
+    console.print(f"{folder}: {len(vouched(folder))} files are as their manifest says", soft_wrap=True, markup=False)
+    if "records.csv" not in vouched(folder):
+        console.print("there are no records, so there are no claims to check")
+        raise typer.Exit
+
+
+def print_dashboard(address: str) -> None:
+    """Print where Dask shows its workers."""
+    console.print(f"Dask's dashboard: {address}", soft_wrap=True)
+
+
+def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
+    """Print for each run why it runs (or nothing), its status and its expected seconds, and their sum."""
+    table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")
+    for name, (why, status, seconds) in rows.items():
+        stays = f"[dim]{'done, stays' if status == 'done' else 'left out'}[/dim]"
+        table.add_row(name, escape(why) or stays, duration(seconds) if why else "")
+    console.print(table)
+    todo = [seconds for why, _, seconds in rows.values() if why]
+    about = duration(sum(todo))
+    console.print(
+        f"{len(todo)} of {len(rows)} to run; about {about} of one worker, by earlier runs or one measured step"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as people say it."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.0f} h"
+    )
+
+
+def print_failed(states: dict[str, dict[str, Any]]) -> int:
+    """Print what failed or was blocked, why, and what to open; returns how many runs are not done."""
+    for run_id, state in states.items():
+        if state["status"] in ("failed", "blocked"):
+            console.print(f"{coloured(state['status'])} {run_id}", soft_wrap=True)
+            blocked = [f"{state.get('by', 'something it comes after')} is not done"] * (state["status"] == "blocked")
+            for line in blocked or [str(state[k]) for k in ("error", "notebook") if k in state]:
+                console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
+    return sum(state["status"] != "done" for state in states.values())
+
+
+def coloured(status: str) -> str:
+    """The status of a run, for the console."""
+    colour = {"done": "green", "failed": "red"}.get(status, "yellow")
+    return f"[{colour}]{status}[/]"
+
+
+def print_end(profile: str, done: int, of: int, seconds: float) -> None:
+    """Print the table of the study, if all is done, and how many runs are."""
+    told = ""
+    if done == of:
+        print_summary(profile)
+        told = comparison(profile)
+    took = f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    console.print(f"{done} of {of} runs done, {of - done} not, in {took}: {paths.results_dir(profile)}", soft_wrap=True)
+    if told:
+        console.print(told, soft_wrap=True, markup=False)
+
+
+def print_summary(profile: str) -> None:
+    """Print the table of the study, where the profile has one."""
+    from maskutils.results.records import load_records
+    from maskutils.results.report import headline
+
+    try:
+        frame = headline(load_records(profile))
+    except FileNotFoundError:
+        return
+    table = Table(
+        *frame.columns, title=f"{profile}: mean over pairs and seeds ± 95 % interval over seeds", title_justify="left"
+    )
+    for row in frame.itertuples(index=False):
+        table.add_row(*map(str, row))
+    console.print(table)

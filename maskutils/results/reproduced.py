@@ -1,0 +1,49 @@
+"""Records that were made again, beside those that they should repeat."""
+
+from maskutils.core.checks import needs
+from maskutils.results.records import IDENTITY, READINGS, summarise
+
+with needs("study"):
+    import pandas as pd
+
+
+def compared(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    """One sentence: whether every mean over seeds of `ours` is within the 95 % interval of the same mean of `theirs`, and the largest
+    difference, in points of accuracy. A mean is that of one reading of one setting on one pair.
+    """
+    by = ["approach", *(name for name in IDENTITY if name != "seed")]
+    a, b = (summarise(_settings(records), by, READINGS) for records in (ours, theirs))
+    both = a.merge(b, on=by, suffixes=("", "_theirs"))
+    rows = [
+        both[["approach", "pair"]].assign(
+            reading=name, apart=(both[name] - both[f"{name}_theirs"]).abs(), interval=both[f"{name}_ci_theirs"]
+        )
+        for name in READINGS
+    ]
+    means = pd.concat(rows).dropna(subset="apart").reset_index(drop=True)
+    if means.empty:
+        return "no setting is in both"
+    only = {"here": len(a) - len(both), "there": len(b) - len(both)}
+    rest = "".join(f"; {n:,} settings are only {where}" for where, n in only.items() if n)
+    return _verdict(means) + rest
+
+
+def _settings(records: pd.DataFrame) -> pd.DataFrame:
+    """`records` with densities that name a setting: a mask's native density is a result, and others differ by single weights."""
+    density = records["density"].astype(float).round(3).where(records["native_of"].isna())
+    return records.assign(density=density)
+
+
+def _verdict(means: pd.DataFrame) -> str:
+    worst = means.loc[means["apart"].idxmax()]
+    if not worst["apart"]:
+        return f"all {len(means):,} means are the same"
+    known = means.dropna(subset="interval")
+    outside = int((known["apart"] > known["interval"] + 1e-9).sum())
+    if known.empty:
+        within = f"{len(means):,} means of one seed, which have no intervals"
+    elif outside:
+        within = f"{outside:,} of {len(known):,} means are outside their 95 % intervals"
+    else:
+        within = f"every mean is within its 95 % interval ({len(known):,} means)"
+    return f"{within}; largest difference {100 * worst['apart']:.1f} points ({worst['approach']}, {worst['pair']}, {worst['reading']})"

@@ -1,0 +1,102 @@
+"""Steering a batch that fails: tries, time limits, going on, and stopping. Workers are pretended: what they do is tested with the batch."""
+
+from collections import Counter
+
+import pytest
+from projects import root, write_profile  # noqa: F401
+
+from maskutils.batch import plan, schedule
+from maskutils.batch.schedule import Schedule
+from maskutils.results import records
+
+
+class Workers:
+    """A client whose workers end a run at once, as `ends` says: a list of statuses for each run, by default done."""
+
+    status = "running"
+
+    def __init__(self, **ends):
+        self.ends, self.calls, self.timeouts = {run: list(found) for run, found in ends.items()}, [], set()
+
+    def subscribe_topic(self, topic, handler):
+        """No events come."""
+
+    def submit(self, function, run, folder, timeout, *_, **__):
+        """A future that is finished."""
+        self.calls.append(run.id)
+        self.timeouts.add(timeout)
+        status = (self.ends.get(run.id) or ["done"]).pop(0)
+        state = {"status": status, "seconds": 1.0, "error": "e"} | {"notebook": str(folder / f"{run.id}.ipynb")}
+        return Ended(state)
+
+
+class Ended:
+    """A future that is finished."""
+
+    status = "finished"
+
+    def __init__(self, state):
+        self.result = lambda: state
+
+    def add_done_callback(self, heard):
+        """It is done."""
+        heard(self)
+
+
+@pytest.fixture
+def profile(root, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(schedule, "_write_state", lambda *_: None)
+    collect = {"notebook": "second", "after": ["first"], "collect": True}
+    first = {"notebook": "first", "each": {"seeds": [[1], [2], [3]]}}
+    return write_profile(root / "tiny.yaml", [first, collect])
+
+
+def carried_out(profile, workers, **how):
+    """What became of each run, and what was heard."""
+    states, heard = {}, []
+    runs = plan.make_plan(profile)
+    Schedule(profile, runs, states, workers, lambda event, run, state: heard.append((event, run.id)), **how).carry_out()
+    return {run: state["status"] for run, state in states.items()}, heard
+
+
+def test_a_run_that_fails_is_tried_again_as_often_as_asked(profile, monkeypatch):
+    monkeypatch.setattr(Schedule, "_collect", lambda self, run: "")
+    workers = Workers(**{"first-1": ["failed", "failed", "done"], "first-2": ["failed"] * 3})
+    ends, heard = carried_out(profile, workers, retries=2)
+    assert ends == {"first-1": "done", "first-2": "failed", "first-3": "done", "second": "blocked"}
+    assert Counter(workers.calls) == {"first-1": 3, "first-2": 3, "first-3": 1}
+    assert Counter(heard)["retried", "first-1"] == 2
+
+
+def test_without_retries_a_run_is_tried_once(profile):
+    workers = Workers(**{"first-1": ["failed", "done"]})
+    assert carried_out(profile, workers)[0]["first-1"] == "failed"
+    assert workers.calls.count("first-1") == 1
+
+
+@pytest.mark.parametrize(("asked", "given"), [(7, 7), (None, 3600)])
+def test_the_time_of_a_cell_is_what_was_asked_for_else_the_profiles(profile, asked, given):
+    workers = Workers(**{f"first-{n}": ["failed"] for n in (1, 2, 3)})
+    carried_out(profile, workers, timeout=asked)
+    assert workers.timeouts == {given}
+
+
+def test_with_keep_going_the_records_that_are_there_are_collected(profile, monkeypatch):
+    collected = []
+    monkeypatch.setattr(records, "collect", lambda files, path: collected.extend(f.name for f in files))
+    ends, _ = carried_out(profile, Workers(**{"first-2": ["failed"]}), keep_going=True)
+    assert ends["second"] == "done"
+    assert collected == ["first-1.csv", "first-3.csv"]
+    nothing = Workers(**{f"first-{n}": ["failed"] for n in (1, 2, 3)})
+    assert carried_out(profile, nothing, keep_going=True)[0]["second"] == "blocked"
+
+
+def test_with_fail_fast_nothing_more_is_started(root, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(schedule, "_write_state", lambda *_: None)
+    after = {"notebook": "second", "after": ["first"], "each": {"seeds": [[1], [2]]}}
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first", "each": {"seeds": [[1], [2]]}}, after])
+    ends = {"first-1": ["failed"]}
+    assert carried_out(profile, Workers(**ends))[0]["second-2"] == "done"  # it does not come after what failed
+    workers = Workers(**ends)
+    assert set(carried_out(profile, workers, fail_fast=True)[0]) == {"first-1", "first-2"}  # both had been started
+    assert set(workers.calls) == {"first-1", "first-2"}
