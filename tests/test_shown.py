@@ -5,7 +5,7 @@ from rows import at, make
 
 from maskutils import load_pair
 from maskutils.masks.layers import LAYERS
-from maskutils.results.report import overview
+from maskutils.results.comparisons import overview
 from maskutils.study.setup import Setup
 
 

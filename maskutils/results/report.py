@@ -233,18 +233,6 @@ def _on_pairs(volumes: pd.DataFrame, families: Sequence[str], opponent: str) -> 
     }
 
 
-def overview(records: pd.DataFrame) -> pd.DataFrame:
-    """What a table of records holds, in one screen: a row for each approach, the best on the target first.
-
-    Columns: settings (how many were tried), pairs, seeds, and the means of the two readings of the source and of the target, in percent.
-    """
-    rows = records.assign(setting=records.groupby(analysis.CANDIDATE, dropna=False).ngroup())
-    counts = rows.groupby("approach")[["setting", "pair", "seed"]].nunique()
-    means = 100 * rows.groupby("approach")[["source_acc_masked", "source_acc_full", "target_acc"]].mean()
-    found = counts.set_axis(["settings", "pairs", "seeds"], axis=1).join(means.round(1))
-    return found.sort_values("target_acc", ascending=False).reset_index()
-
-
 def convergence(records: pd.DataFrame) -> str:
     """A sentence on what the target's validation accuracy still gained in the last 30 % of the steps, pair by pair."""
     rows = on_grid(records)

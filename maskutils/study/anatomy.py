@@ -24,7 +24,7 @@ def recorded_filters(
     hold only a description.
     """
     own = records[(records["pair"] == pair) & (records["method"] == method)].iloc[0]
-    steps = {name: int(own[name]) for name in ("source_steps", "mask_steps", "batch_size")}
+    steps: dict[str, Any] = {name: int(own[name]) for name in ("source_steps", "mask_steps", "batch_size")}
     setup = Setup(pair=pair, model=own["model"], source_lr=float(own["source_lr"]), **steps)
     seed = int(own["seed"])
     return source_mask(setup, method, seed, density).first_filters(source_network(setup, seed))
