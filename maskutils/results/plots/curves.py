@@ -81,8 +81,9 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
     lines |= _references(axis, summarise(rows, ["approach"]).set_index("approach"))
     axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
     if "ideal" in lines:
-        for along, at in zip("xy", np.asarray(lines["ideal"].get_xydata())[0], strict=True):
-            getattr(axis, f"set_{along}lim")(max(at - NEAR, -3), min(at + 8, 103))
+        least = np.nanmin(np.concatenate([line.get_xydata() for line in lines.values()]), axis=0) - 3
+        for along, at, low in zip("xy", np.asarray(lines["ideal"].get_xydata())[0], least, strict=True):
+            getattr(axis, f"set_{along}lim")(max(at - NEAR, low), min(at + 8, 103))
     return lines
 
 
