@@ -31,7 +31,18 @@ HEADINGS = {
 }
 
 COMPARED = ("baselines", "families", "families_known", "storage", "budgets", "rewinding", "detectable")
-PHOTOS = ("findings", "choices", "headline", "baselines", "families", "families_known", "storage", "verdicts", "cost")
+PHOTOS = (
+    "brief",
+    "findings",
+    "choices",
+    "headline",
+    "baselines",
+    "families",
+    "families_known",
+    "storage",
+    "verdicts",
+    "cost",
+)
 
 
 def fill_readme(text: str, blocks: Mapping[str, str]) -> str:
@@ -67,6 +78,7 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 def all_blocks() -> dict[str, str]:
     """The blocks of all pages: those of the study on digits, of photographs ("photos:" before their names), and the audit."""
     photos = readme_blocks("photos", (), 0.5)
+    photos["brief"] = "\n".join(photos["findings"].splitlines()[:2])  # for the README, where digits tell the third
     return readme_blocks() | {f"photos:{name}": photos[name] for name in PHOTOS} | {"leaks": audit_table()}
 
 
