@@ -33,7 +33,7 @@ def test_is_valid_and_normalised(path):
     assert set(notebook.metadata) <= {"kernelspec", "language_info"}
     assert "version" not in notebook.metadata.language_info
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
-    assert path.stat().st_size < 800_000
+    assert path.stat().st_size < 1_000_000
 
 
 def test_is_executed_in_order_and_without_errors(path):
