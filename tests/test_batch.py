@@ -269,6 +269,7 @@ class Nobody:
 
     def __init__(self):
         self.scheduler_info, self.subscribe_topic = lambda: {"workers": {}}, lambda topic, handler: None
+        self.nthreads = dict
 
     def submit(self, *_: object, **__: object) -> "Nobody":
         return self

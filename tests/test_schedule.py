@@ -21,6 +21,10 @@ class Workers:
     def subscribe_topic(self, topic, handler):
         """No events come."""
 
+    def nthreads(self):
+        """Two workers of a thread."""
+        return {"one": 1, "two": 1}
+
     def submit(self, function, run, folder, timeout, *_, **__):
         """A future that is finished."""
         self.calls.append(run.id)
@@ -100,3 +104,21 @@ def test_with_fail_fast_nothing_more_is_started(root, monkeypatch):  # noqa: F81
     workers = Workers(**ends)
     assert set(carried_out(profile, workers, fail_fast=True)[0]) == {"first-1", "first-2"}  # both had been started
     assert set(workers.calls) == {"first-1", "first-2"}
+
+
+def test_no_run_waits_with_a_busy_worker_and_the_longest_chain_begins(root, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(schedule, "_write_state", lambda *_: None)
+    monkeypatch.setattr(
+        schedule, "longest_paths", lambda profile, todo: {"first-1": 5.0, "first-2": 1.0, "first-3": 9.0}
+    )
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first", "each": {"seeds": [[1], [2], [3]]}}])
+    workers, held = Workers(), []
+    end = Ended.add_done_callback
+    monkeypatch.setattr(Ended, "add_done_callback", lambda self, heard: held.append(lambda: end(self, heard)))
+    work = Schedule(profile, plan.make_plan(profile), {}, workers, lambda *_: None)
+    work._launch()
+    assert workers.calls == ["first-3", "first-1"], "as many as there are workers"
+    held[0]()
+    work._finish(work.events.get())
+    work._launch()
+    assert workers.calls == ["first-3", "first-1", "first-2"]

@@ -39,6 +39,7 @@ class Schedule:
     ) -> None:
         self.profile, self.states, self.dask, self.report = profile, states, dask, report
         self.by_id, self.waiting = {run.id: run for run in todo}, list(todo)
+        self.ready: list[Run] = []  # to be submitted as soon as a worker is free
         self.running: dict[Any, Any] = {}
         self.retries = dict.fromkeys(self.by_id, retries)
         self.timeout = timeout or plan.load_profile(profile).cell_timeout
@@ -56,6 +57,7 @@ class Schedule:
                 event = self.events.get(timeout=LOOK)
             except queue.Empty:
                 self._look_for_workers()
+                self._fill()  # there may be more workers than before
                 continue
             self.seen = time.monotonic()
             if isinstance(event, dict):
@@ -66,10 +68,21 @@ class Schedule:
 
     def _launch(self) -> None:
         """Start what can be started; what cannot ever be is blocked, and then so is what comes after it."""
-        while ready := [run for run in self.waiting if all(before in self.states for before in run.after)]:
-            for run in ready:
+        while able := [run for run in self.waiting if all(before in self.states for before in run.after)]:
+            for run in able:
                 self.waiting.remove(run)
                 self._start(run)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Submit as many runs as there are free workers, first what begins the longest chain, so that the last ones are short.
+
+        Dask gives a run to a worker at once, and leaves it there where that is busy and another becomes idle.
+        """
+        self.ready.sort(key=lambda run: self.longest[run.id], reverse=True)
+        free = max(1, sum(self.dask.nthreads().values())) - len(self.running)
+        for run in [self.ready.pop(0) for _ in range(min(free, len(self.ready)))]:
+            self._submit(run)
 
     def _start(self, run: Run) -> None:
         failed = [before for before in run.after if self.states[before]["status"] != "done"]
@@ -80,12 +93,12 @@ class Schedule:
         elif error := self._collect(run) if run.collect else "":
             self._settle(run, {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)})
         else:
-            self._submit(run)
+            self.ready.append(run)
 
     def _submit(self, run: Run) -> None:
         future = self.dask.submit(
             execute, run, paths.runs_dir(self.profile), self.timeout, paths.environment(), self.topic, pure=False,
-            key=f"{run.id}-{time.time_ns()}", priority=self.longest[run.id],  # so that the last ones are short
+            key=f"{run.id}-{time.time_ns()}",
         )  # fmt: skip
         self.running[future] = run
         future.add_done_callback(self.events.put)
@@ -115,7 +128,7 @@ class Schedule:
         if state["status"] == "failed" and self.retries[run.id]:
             self.retries[run.id] -= 1
             self.report("retried", run, state)
-            self._submit(run)
+            self.ready.append(run)
         else:
             self._settle(run, state)
 
@@ -125,6 +138,7 @@ class Schedule:
         self.report(state["status"], run, state)
         if state["status"] == "failed" and self.fail_fast:
             self.waiting.clear()
+            self.ready.clear()
 
     def _look_for_workers(self) -> None:
         """Dask itself waits for ever for workers that do not come back."""
