@@ -70,9 +70,15 @@ def test_the_slider_masks_the_network_of_the_kernel(browser, lab):  # noqa: F811
     page.set_default_timeout(240_000)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.goto(f"{lab}lab/tree/notebooks/16_explore.ipynb")
-    page.wait_for_selector(".jp-Notebook-cell")
-    page.locator(".lm-MenuBar-item", has_text=re.compile("^Run$")).click()
-    page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).first.click()
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    waiting = page.locator(".jp-InputPrompt", has_text="*")
+    for _ in range(5):  # the menu does nothing until JupyterLab has settled
+        page.locator(".jp-Notebook-cell").first.click()
+        page.locator(".lm-MenuBar-item", has_text=re.compile("^Run$")).click()
+        page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).first.click()
+        page.wait_for_timeout(1_000)
+        if waiting.count():
+            break
     page.wait_for_selector(".mu .point")
     told, density = page.locator(".mu .accuracy"), page.get_by_label("Density", exact=True)
     told.filter(has_text="Computed in").wait_for()
