@@ -85,6 +85,7 @@ CONTENTS = """
 :hidden:
 :caption: Results
 
+photographs
 results
 explore
 limits
