@@ -58,8 +58,8 @@ def fit(
     check_values(model)
     chosen = list(model.parameters() if params is None else params)
     lr = usual_lr(model) if lr is None else lr
-    make = optimizer if callable(optimizer) else OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")]
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim := make(chosen, lr=lr), steps)
+    optim = _optimizer(optimizer, chosen, lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
     training_mode(model, norm)
     history, total, last = [], torch.zeros((), device=device_of(model)), 0
     stream = batches(data, batch_size, seed)
@@ -87,6 +87,11 @@ def check_training(steps: int, lr: float | None, batch_size: int, seed: int, pre
     if lr is not None:
         positive("lr", number("lr", lr))
     known(precision, PRECISIONS, "precision")
+
+
+def _optimizer(which: str | Callable[..., Optimizer], params: list[nn.Parameter], lr: float) -> Optimizer:
+    make = which if callable(which) else OPTIMIZERS[known(which, OPTIMIZERS, "optimizer")]
+    return make(params, lr=lr)
 
 
 @contextlib.contextmanager
