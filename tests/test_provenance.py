@@ -1,5 +1,6 @@
 """Provenance: the hash of our code changes with the code, and with nothing else."""
 
+import importlib
 import re
 
 import pytest
@@ -96,3 +97,14 @@ def test_a_cell_is_named_by_its_code_and_not_by_its_comments():
     assert provenance.cell_key("x = 1") == provenance.cell_key("# why\nx  =  1  # so") != provenance.cell_key("x = 2")
     assert provenance.cell_key("%%bash\nls") != provenance.cell_key("%%bash\nls -l")
     assert provenance.cell_key("not python") != provenance.cell_key("no python either")
+
+
+def test_how_a_layer_is_shown_is_no_part_of_its_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = {}
+    for name in ("harden", "extra_repr", "_repr_html_", "gate"):
+        (tmp_path / f"layer_{name}.py").write_text(
+            f"class Layer:\n    def harden(self): ...\n    def {name}(self): ...\n"
+        )
+        keys[name] = provenance.own_code(importlib.import_module(f"layer_{name}").Layer)
+    assert keys["extra_repr"] == keys["_repr_html_"] != keys["gate"]

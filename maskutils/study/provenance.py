@@ -20,6 +20,8 @@ from typing import Any
 from maskutils import HOMES
 from maskutils.core import paths
 
+DISPLAY = ("extra_repr", "_repr_html_")  # methods that only show an object: no number depends on them
+
 
 def code_keys(*modules: str) -> dict[str, str]:
     """16 hex digits for each of our `modules` and all of ours that they import: its code, without comments and docstrings.
@@ -135,7 +137,7 @@ def _without_prose(tree: ast.Module) -> ast.Module:
 
 @cache
 def own_code(approach: Any) -> str:
-    """16 hex digits that name the code of a mask layer, a ranking or a protocol, without its description and its prose.
+    """16 hex digits that name the code of a mask layer, a ranking or a protocol, without its description, its prose and its display.
 
     One whose source cannot be read (it was typed at a prompt) has a name of its own in every process: its results are made again.
     """
@@ -152,6 +154,8 @@ def own_code(approach: Any) -> str:
         for node in tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
                 node.decorator_list = []
+            if isinstance(node, ast.ClassDef):
+                node.body = [part for part in node.body if getattr(part, "name", "") not in DISPLAY]
     return _digest("".join(map(ast.dump, trees)))
 
 
