@@ -269,7 +269,7 @@ class Nobody:
 
     def __init__(self):
         self.scheduler_info, self.subscribe_topic = lambda: {"workers": {}}, lambda topic, handler: None
-        self.nthreads = dict
+        self.nthreads, self.unsubscribe_topic = dict, lambda topic: None
 
     def submit(self, *_: object, **__: object) -> "Nobody":
         return self
