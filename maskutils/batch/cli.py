@@ -22,7 +22,7 @@ from maskutils.core import paths
 ProfileName = Annotated[
     str, typer.Option("--profile", "-p", help="Size of the study: a file of maskutils/batch/profiles, or your own.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core by default.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; by default one for each GPU, else for each core.")]
 
 
 Only = Annotated[list[str] | None, typer.Option(help="Only runs whose id matches, with * and ?, and what they need.")]
