@@ -89,6 +89,7 @@ NAMES = {
     "rewinding",
     "detectable",
     "verdicts",
+    "evidence",
     "cost",
     "convergence",
 }
