@@ -30,6 +30,8 @@ HEADINGS = {
     "ms": "ms a step",
 }
 
+DETAILS = ["mean rank", "corrected p (Holm)", "by pair", "random effects"]  # results/<profile>/families.md has them
+
 COMPARED = ("baselines", "families", "families_known", "storage", "budgets", "rewinding", "detectable")
 PHOTOS = (
     "brief",
@@ -106,7 +108,7 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     tables = {"baselines": report.best_settings(records)}
     for name, reading in {"families": "full", "families_known": "known"}.items():
         areas = report.plain(analysis.hypervolumes(records, reading))
-        tables[name] = report.against(areas, the("yardstick"))
+        tables[name] = report.against(areas, the("yardstick")).drop(columns=DETAILS, errors="ignore")
     tables |= {"storage": comparisons.storage(records), "budgets": comparisons.budgets(records)}
     tables["rewinding"] = comparisons.rewinding(records)
     blocks["detectable"] = comparisons.detectable(analysis.hypervolumes(records), the("yardstick"))
