@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from maskutils.core import approaches
-from maskutils.results import analysis, plots, records
+from maskutils.results import analysis, plots
 from maskutils.results.plots.style import short
 from maskutils.results.records import COLUMNS, READINGS, with_approach
 
@@ -273,15 +273,13 @@ def test_saving_twice_writes_the_same_bytes(tmp_path):
     assert written[0][1].startswith(b"%PDF")
 
 
-def test_a_saved_figure_tells_what_made_the_records_that_were_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_seen", {name: set() for name in records.MADE_BY})
+def test_a_saved_figure_tells_what_made_the_records_that_it_shows(tmp_path):
     figure = FIGURES["learning"]()
-    bare = plots.save_figure(figure, "figure", "study", tmp_path)[0].read_bytes()
+    bare = plots.save_figure(figure, "figure", "study", folder=tmp_path)[0].read_bytes()
     assert b"Description\x00profile study" in bare
     assert b"commit" not in bare
     table = pd.concat([RECORDS.assign(seed=seed, commit="0123456789ab", maskutils="0.0.7") for seed in (2, 10)])
-    records.with_approach(table)
-    written = [plots.save_figure(figure, "figure", "study", tmp_path / n) for n in ("a", "b")]
+    written = [plots.save_figure(figure, "figure", "study", table, tmp_path / n) for n in ("a", "b")]
     for file, again in zip(*written, strict=True):
         assert b"profile study; maskutils 0.0.7; commit 0123456789ab; seeds 2, 10" in file.read_bytes()
         assert file.read_bytes() == again.read_bytes()
