@@ -1,7 +1,7 @@
 """What a block of protection holds, and what it has seen: restoring, and the warnings."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.optim import LBFGS, Optimizer
 
 from maskutils.masks.held import Held
 from maskutils.masks.mask import Mask
-from maskutils.models.parts import check_prefixes
+from maskutils.models.parts import PLAIN, check_prefixes, makes_in, some_of
 
 
 class Guard:
@@ -32,6 +32,7 @@ class Guard:
         self.norms = [owners[n] for n in kept if n.endswith("running_mean")]
         self.steps, self.others, self.restored = 0, 0, False
         self.missing: set[str] = set()
+        _tell_of_made(model, tensors, {n for n in kept if n not in mask.bits})
         all_kept = not train and all(b.all() for b in mask.bits.values())
         self.quiet = bool(train) or all_kept  # about weights that do not move
         if all_kept:
@@ -123,7 +124,7 @@ class Guard:
         if new := sorted(gone - self.missing):
             self.missing |= gone
             _warn(
-                f"{_some(new)} were replaced, wrapped or parametrised inside protect, which holds the tensors that it found on entry; "
+                f"{some_of(new)} were replaced, wrapped or parametrised inside protect, which holds the tensors that it found on entry; "
                 "prune, swap or wrap modules before the block, and learn the mask on the network that results"
             )
 
@@ -138,12 +139,12 @@ class Guard:
         }
         if rounded := [n for n, (h, now) in here.items() if h.rounded(now)]:
             _warn(
-                f"{_some(rounded)} became {here[rounded[0]][1].dtype} inside protect, so what is held is rounded to it; train in mixed "
+                f"{some_of(rounded)} became {here[rounded[0]][1].dtype} inside protect, so what is held is rounded to it; train in mixed "
                 "precision (bf16-mixed, autocast) or convert the network before the block"
             )
         if moved := [n for n, (h, now) in here.items() if not h.intact(now)]:
             _warn(
-                f"held weights were changed by something else than a step of an optimiser that trains them ({_some(moved)}; a copy of "
+                f"held weights were changed by something else than a step of an optimiser that trains them ({some_of(moved)}; a copy of "
                 "master weights, another optimiser than `optimizer`, weights that were loaded or merged): they are as on entry now, but "
                 "the rest was trained beside the changed ones. To restore them at any time: with protect(...) as restore"
             )
@@ -168,10 +169,6 @@ def _is_at(model: nn.Module, name: str, owner: nn.Module) -> bool:
     return owner in (found, found._modules.get("_orig_mod"))
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + " and others" * (len(names) > 5)
-
-
 def _warn(what: str) -> None:
     warnings.warn(what, stacklevel=4)
 
@@ -190,8 +187,18 @@ def _check_state(mask: Mask, kept: Mapping[str, Tensor]) -> None:
     whole = {n: pair for n, pair in both.items() if not hasattr(pair[0], "device_mesh")}
     if changed := [n for n, (now, before) in whole.items() if not torch.equal(now, before.to(now))]:
         _warn(
-            f"{_some(changed)} will be held as they are now, not as they were in the task that the mask carries; name in train= what is "
+            f"{some_of(changed)} will be held as they are now, not as they were in the task that the mask carries; name in train= what is "
             "to be trained, as a fresh head"
+        )
+
+
+def _tell_of_made(model: nn.Module, names: Iterable[str], whole: Collection[str]) -> None:
+    """Warn of layers whose weights no mask covers, for they are made from tensors of `model` that are all held as a `whole`."""
+    layers = {n: layer for n in names if (layer := makes_in(model, n)) is not None}
+    if held := sorted(set(layers.values()) - {layer for n, layer in layers.items() if n not in whole}):
+        _warn(
+            f"held whole: {some_of(held)}. The mask does not cover weights that are made from other parameters. To train them whole, "
+            f"name the layer, as train=[{held[0] + '.'!r}]; to mask them, make them plain before the mask is learnt: {PLAIN}"
         )
 
 

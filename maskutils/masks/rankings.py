@@ -36,8 +36,12 @@ def ranking(**about: Any) -> Callable[[Ranking], Ranking]:
 
 @ranking(place=10, colour="#8c564b", marker="P", opponent=True)
 def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
-    """|w|, compared over all layers as it is. The oldest ranking of pruning; it sees no data."""
-    return {name: model.get_parameter(name).detach().abs() for name in maskable(model)}
+    """|w|, compared over all layers as it is. The oldest ranking of pruning; it sees no data. What `torch.nn.utils.prune` cut has 0."""
+    buffers = dict(model.named_buffers())
+    sizes = {name: model.get_parameter(name).detach().abs() for name in maskable(model)}
+    return {
+        n: s * buffers[cut] if (cut := f"{n.removesuffix('_orig')}_mask") in buffers else s for n, s in sizes.items()
+    }
 
 
 @ranking(place=14, colour="#444444", marker="v", role="chance", phrase="a random mask", opponent=True)

@@ -1,7 +1,8 @@
 """Parts of any network: its head (or one per task), its maskable weights, its norm layers."""
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from maskutils.models.copies import copied
 if TYPE_CHECKING:
     import pandas as pd
 
+PLAIN = "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or remove_weight_norm(layer) after the old weight_norm"
 UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # whatever the dimensions of their weight
 
 
@@ -48,7 +50,7 @@ def heads(model: nn.Module) -> list[str]:
             called
             and isinstance(module, nn.Linear)
             and isinstance(head, nn.Linear)
-            and module.weight.shape == head.weight.shape
+            and (module.in_features, module.out_features) == (head.in_features, head.out_features)
         )
 
     return [prefix + n for n, m in model.get_submodule(owner).named_children() if m is not head and twin(n, m)] + [last]
@@ -58,8 +60,8 @@ def _last_with_weight(model: nn.Module) -> str:
     found = ""
     for name, module in model.named_modules():
         inside_found = isinstance(model.get_submodule(found), TaskHeads) and found and name.startswith(found + ".")
-        weight = getattr(module, "weight", None)
-        if not inside_found and (isinstance(module, TaskHeads) or (isinstance(weight, Tensor) and weight.ndim > 1)):
+        has_weight = ".parametrizations." not in f".{name}" and _dimensions(module, "weight") > 1
+        if not inside_found and (isinstance(module, TaskHeads) or has_weight):
             found = name
     if not found:
         raise ValueError(
@@ -98,39 +100,79 @@ def maskable(model: nn.Module) -> list[str]:
     """Names of the parameters that a mask covers: weights of two or more dimensions, outside head and embeddings; tied
     ones once.
 
-    Raises `ValueError` for a network that has none.
+    Weights that are made from other parameters, by `torch.nn.utils.parametrize` (as in `parametrizations.weight_norm`) or the old
+    `weight_norm`, are left out with a warning that names them. Raises `ValueError` for a network that has no others.
     """
     for name, module in model.named_modules():
         if hasattr(module, "get_base_layer"):  # of peft
             raise ValueError(
                 f"{name} has adapters of peft, whose weights are no network's own; call model.merge_and_unload() first"
             )
-        if _weight_norm(module):
-            raise ValueError(
-                f"the weight of {name!r} is made by the old weight_norm, from weight_g and weight_v; call "
-                "torch.nn.utils.remove_weight_norm on it first"
-            )
-    if names := _covered(model):
-        return names
-    raise ValueError(
-        f"{type(model).__name__} has nothing to mask: no weight of two or more dimensions beside its head (parametrised ones do "
-        "not count)"
-    )
+    names, made = _covered(model), _made_weights(model)
+    told = f"made from other parameters; to mask them, make them plain first: {PLAIN}"
+    if not names:
+        what = f"{some_of(made)} are {told}" if made else "no weight of two or more dimensions beside its head"
+        raise ValueError(f"{type(model).__name__} has nothing to mask: {what}")
+    if made:
+        share = f"{len(made)} of {len(made) + len(names)} weights"
+        warnings.warn(f"no mask covers {some_of(made)} ({share}), {told}", stacklevel=3)
+    return names
 
 
-def _weight_norm(module: nn.Module) -> bool:
-    return any(type(hook).__name__ == "WeightNorm" for hook in module._forward_pre_hooks.values())
+def _made_weights(model: nn.Module) -> list[str]:
+    """Names of what a mask would cover if it were a parameter, not made from others."""
+    head = _head_prefixes(model)
+    made = [(name, module, leaf) for name, module in model.named_modules() for leaf in _made(module)]
+    names = [f"{name}.{leaf}".lstrip(".") for name, module, leaf in made if _is_weight(module, leaf)]
+    return [name for name in names if not name.startswith(head)]
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first five of `names`, for a message."""
+    return ", ".join(names[:5]) + " and others" * (len(names) > 5)
+
+
+def _made(module: nn.Module) -> list[str]:
+    """Names of the tensors of `module` that are made from others."""
+    hooks: Iterable[Any] = module._forward_pre_hooks.values()
+    old = [hook.name for hook in hooks if type(hook).__name__ == "WeightNorm"]
+    return [*getattr(module, "parametrizations", ()), *old] if "_orig_mod" not in module._modules else []
+
+
+def makes_in(model: nn.Module, name: str) -> str | None:
+    """The layer of `model` that makes another tensor from its parameter or buffer `name`; None if none does."""
+    if ".parametrizations." in f".{name}":
+        return f".{name}".partition(".parametrizations.")[0].lstrip(".")
+    owner, _, leaf = name.rpartition(".")
+    return owner if leaf[:-2] in _made(model.get_submodule(owner)) else None  # weight_g and weight_v
+
+
+def _dimensions(module: nn.Module, leaf: str) -> int:
+    """Dimensions of the tensor `leaf` of `module`, 0 if it has none. A tensor that is made is not read: spectral norm counts readings."""
+    if leaf in getattr(module, "parametrizations", ()) and "_orig_mod" not in module._modules:
+        made = module.get_submodule(f"parametrizations.{leaf}")
+        return max(p.ndim for p in [*made.parameters(recurse=False), *made.buffers(recurse=False)])
+    tensor = getattr(module, leaf, None)
+    return tensor.ndim if isinstance(tensor, Tensor) else 0
+
+
+def _is_weight(owner: nn.Module, leaf: str) -> bool:
+    return "weight" in leaf and not isinstance(owner, UNMASKED) and _dimensions(owner, leaf) > 1
+
+
+def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in heads(model))
 
 
 def _covered(model: nn.Module) -> list[str]:
-    head = tuple(f"{name}." for name in heads(model))
+    head = _head_prefixes(model)
 
-    def covered(name: str, parameter: nn.Parameter) -> bool:
+    def covered(name: str) -> bool:
         owner, _, leaf = name.rpartition(".")
-        is_weight = parameter.ndim > 1 and "weight" in leaf and not isinstance(model.get_submodule(owner), UNMASKED)
-        return is_weight and not name.startswith(head) and not _weight_norm(model.get_submodule(owner))
+        plain = _is_weight(model.get_submodule(owner), leaf) and makes_in(model, name) is None
+        return plain and not name.startswith(head)
 
-    return [name for name, parameter in model.named_parameters() if covered(name, parameter)]
+    return [name for name, _ in model.named_parameters() if covered(name)]
 
 
 def summary(model: nn.Module) -> "pd.DataFrame":
@@ -138,13 +180,13 @@ def summary(model: nn.Module) -> "pd.DataFrame":
     with needs("study"):
         import pandas as pd  # here, for masks do without
 
-    head, names = tuple(f"{name}." for name in heads(model)), set(_covered(model))
+    head, names = _head_prefixes(model), set(_covered(model))
 
     def role(name: str) -> str:
         if name in names or name.startswith(head):
             return "masked" if name in names else "head"
-        other = "not masked: parametrised, see torch.nn.utils.parametrize.remove_parametrizations"
-        return other if ".parametrizations." in f".{name}" else "not masked: bias, norm or embedding"
+        made = makes_in(model, name) is not None
+        return f"not masked: parametrised, see {PLAIN}" if made else "not masked: bias, norm or embedding"
 
     rows = [
         {"parameter": n, "shape": "x".join(map(str, p.shape)), "weights": p.numel(), "role": role(n)}

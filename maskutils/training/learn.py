@@ -165,9 +165,10 @@ def learn_subnetwork(
     penalty = _penalty(level.layers, cls.ramp, level.strength if strength is None else strength)
 
     with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
-        trained = tuple(maskable(model) if cls.trains_weights else ()) + train
+        names = maskable(model) if level.names is None else level.names
+        trained = tuple(names if cls.trains_weights else ()) + train
         weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(trained)]
-        level.begin(attach(model, method, level.names, **level.options, **options), lr)
+        level.begin(attach(model, method, names, **level.options, **options), lr)
         history = fit(
             model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
             params=[*(layer.scores for layer in level.layers.values()), *nn.ParameterList(weights).requires_grad_()],
