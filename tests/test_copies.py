@@ -186,11 +186,13 @@ def test_a_layer_whose_weight_is_made_from_others_is_held_whole_with_a_warning(m
     assert still == [n for n in before if n != "3.weight"]
 
 
-def test_a_mask_of_the_plain_network_says_what_became_of_it():
+@old
+@pytest.mark.parametrize("make", [*MADE.values(), functools.partial(prune.l1_unstructured, name="weight", amount=0.5)])
+def test_a_mask_of_the_plain_network_says_what_became_of_it(make):
     net = three_layers()
     mask = learn_mask(net, easy(), "magnitude", density=0.3)
-    parametrizations.weight_norm(net[1])
-    with pytest.raises(ValueError, match=r"1\.weight \(16, 64\) \(network: parametrised since\)"):
+    make(net[1])
+    with pytest.raises(ValueError, match=r"1\.weight \(16, 64\) \(network: pruned or parametrised since\)"):
         mask.apply(net)
 
 

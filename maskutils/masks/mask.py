@@ -4,7 +4,7 @@ The set algebra of masks, their making from a ranking, and what they do to a net
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import highest, kept_whole
 from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
+from maskutils.models.made import absent
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +171,7 @@ class Mask(Shown, Interchange):
         """Raise `ValueError` unless every name is a parameter of `model` of the same shape; lists those that are not."""
         shapes = {name: tuple(p.shape) for name, p in unwrapped(model, sharded=True).named_parameters()}
         wrong = [
-            f"{n} {tuple(b.shape)} (network: {shapes.get(n) or _absent(n, shapes)})"
+            f"{n} {tuple(b.shape)} (network: {shapes.get(n) or absent(n, shapes)})"
             for n, b in self.bits.items()
             if shapes.get(n) != tuple(b.shape)
         ]
@@ -238,13 +239,6 @@ def _fingerprint(bits: Mapping[str, Tensor], model: nn.Module) -> str:
         weight, chosen = (t.detach().flatten()[:65_536] for t in (model.get_parameter(name), b))
         kept[name] = weight[chosen.to(weight.device)].float()
     return digest(kept)
-
-
-def _absent(name: str, names: Iterable[str]) -> str:
-    """Why the parameter `name` is not among `names`."""
-    owner, _, leaf = f".{name}".rpartition(".")
-    made = f"{owner}.parametrizations.{leaf}."
-    return "parametrised since" if any(f".{n}".startswith(made) for n in names) else "absent"
 
 
 def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:

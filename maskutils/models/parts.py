@@ -1,21 +1,22 @@
 """Parts of any network: its head (or one per task), its maskable weights, its norm layers."""
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from maskutils.core.checks import known, needs
+from maskutils.core.checks import known, needs, some_of
 from maskutils.core.seeds import seeded
 from maskutils.models.copies import copied
+from maskutils.models.made import PLAIN, dimensions, made, makes_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PLAIN = "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or remove_weight_norm(layer) after the old weight_norm"
 UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # whatever the dimensions of their weight
 
 
@@ -60,7 +61,7 @@ def _last_with_weight(model: nn.Module) -> str:
     found = ""
     for name, module in model.named_modules():
         inside_found = isinstance(model.get_submodule(found), TaskHeads) and found and name.startswith(found + ".")
-        has_weight = ".parametrizations." not in f".{name}" and _dimensions(module, "weight") > 1
+        has_weight = ".parametrizations." not in f".{name}" and dimensions(module, "weight") > 1
         if not inside_found and (isinstance(module, TaskHeads) or has_weight):
             found = name
     if not found:
@@ -73,11 +74,28 @@ def _last_with_weight(model: nn.Module) -> str:
 def logits_of(output: object) -> Tensor:
     """The logits (N, classes) in what a network returned: a tensor, or something with `.logits`, as networks of transformers give."""
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"the network returned a {type(output).__name__}; it must be a tensor of logits, or have .logits"
-        )
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        what = f"logits {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(output).__name__}"
+        raise ValueError(f"the network returned {what}; it must be a tensor of logits (N, classes), or have .logits")
     return logits
+
+
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Raise `ValueError` if some of the `labels` (N,) are no class of the `logits` (N, classes)."""
+    least, most, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if least < 0 or most >= classes:
+        raise ValueError(
+            f"labels go from {least} to {most}, but the network has the classes 0 to {classes - 1}; number them from 0"
+        )
+
+
+def classification(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """The cross-entropy of `logits` (N, classes). Raises `ValueError` for labels that are no class of them."""
+    try:
+        return F.cross_entropy(logits, labels, reduction=reduction)
+    except IndexError:  # of torch, on a processor
+        check_labels(labels, logits)
+        raise
 
 
 def check_head(model: nn.Module, name: str, output: object) -> None:
@@ -108,56 +126,32 @@ def maskable(model: nn.Module) -> list[str]:
             raise ValueError(
                 f"{name} has adapters of peft, whose weights are no network's own; call model.merge_and_unload() first"
             )
-    names, made = _covered(model), _made_weights(model)
+    names, left_out = _covered(model), _left_out(model)
     told = f"made from other parameters; to mask them, make them plain first: {PLAIN}"
     if not names:
-        what = f"{some_of(made)} are {told}" if made else "no weight of two or more dimensions beside its head"
+        what = f"{some_of(left_out)} are {told}" if left_out else "no weight of two or more dimensions beside its head"
         raise ValueError(f"{type(model).__name__} has nothing to mask: {what}")
-    if made:
-        share = f"{len(made)} of {len(made) + len(names)} weights"
-        warnings.warn(f"no mask covers {some_of(made)} ({share}), {told}", stacklevel=3)
+    if odd := [name for name in names if not model.get_parameter(name).is_floating_point()]:
+        raise ValueError(
+            f"{some_of(odd)} are {model.get_parameter(odd[0]).dtype}; a mask needs real, floating-point weights: load the network "
+            "without quantisation"
+        )
+    if left_out:
+        share = f"{len(left_out)} of {len(left_out) + len(names)} weights"
+        warnings.warn(f"no mask covers {some_of(left_out)} ({share}), {told}", stacklevel=3)
     return names
 
 
-def _made_weights(model: nn.Module) -> list[str]:
+def _left_out(model: nn.Module) -> list[str]:
     """Names of what a mask would cover if it were a parameter, not made from others."""
     head = _head_prefixes(model)
-    made = [(name, module, leaf) for name, module in model.named_modules() for leaf in _made(module)]
-    names = [f"{name}.{leaf}".lstrip(".") for name, module, leaf in made if _is_weight(module, leaf)]
+    found = [(name, module, leaf) for name, module in model.named_modules() for leaf in made(module)]
+    names = [f"{name}.{leaf}".lstrip(".") for name, module, leaf in found if _is_weight(module, leaf)]
     return [name for name in names if not name.startswith(head)]
 
 
-def some_of(names: Sequence[str]) -> str:
-    """The first five of `names`, for a message."""
-    return ", ".join(names[:5]) + " and others" * (len(names) > 5)
-
-
-def _made(module: nn.Module) -> list[str]:
-    """Names of the tensors of `module` that are made from others."""
-    hooks: Iterable[Any] = module._forward_pre_hooks.values()
-    old = [hook.name for hook in hooks if type(hook).__name__ == "WeightNorm"]
-    return [*getattr(module, "parametrizations", ()), *old] if "_orig_mod" not in module._modules else []
-
-
-def makes_in(model: nn.Module, name: str) -> str | None:
-    """The layer of `model` that makes another tensor from its parameter or buffer `name`; None if none does."""
-    if ".parametrizations." in f".{name}":
-        return f".{name}".partition(".parametrizations.")[0].lstrip(".")
-    owner, _, leaf = name.rpartition(".")
-    return owner if leaf[:-2] in _made(model.get_submodule(owner)) else None  # weight_g and weight_v
-
-
-def _dimensions(module: nn.Module, leaf: str) -> int:
-    """Dimensions of the tensor `leaf` of `module`, 0 if it has none. A tensor that is made is not read: spectral norm counts readings."""
-    if leaf in getattr(module, "parametrizations", ()) and "_orig_mod" not in module._modules:
-        made = module.get_submodule(f"parametrizations.{leaf}")
-        return max(p.ndim for p in [*made.parameters(recurse=False), *made.buffers(recurse=False)])
-    tensor = getattr(module, leaf, None)
-    return tensor.ndim if isinstance(tensor, Tensor) else 0
-
-
 def _is_weight(owner: nn.Module, leaf: str) -> bool:
-    return "weight" in leaf and not isinstance(owner, UNMASKED) and _dimensions(owner, leaf) > 1
+    return "weight" in leaf and not isinstance(owner, UNMASKED) and dimensions(owner, leaf) > 1
 
 
 def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
@@ -185,8 +179,8 @@ def summary(model: nn.Module) -> "pd.DataFrame":
     def role(name: str) -> str:
         if name in names or name.startswith(head):
             return "masked" if name in names else "head"
-        made = makes_in(model, name) is not None
-        return f"not masked: parametrised, see {PLAIN}" if made else "not masked: bias, norm or embedding"
+        part = makes_in(model, name) is not None
+        return f"not masked: parametrised, see {PLAIN}" if part else "not masked: bias, norm or embedding"
 
     rows = [
         {"parameter": n, "shape": "x".join(map(str, p.shape)), "weights": p.numel(), "role": role(n)}
