@@ -9,9 +9,20 @@ import pandas as pd
 import pytest
 import torch
 
+from maskutils.core.approaches import described, names
 from maskutils.masks.layers import LAYERS
-from maskutils.results.analysis import for_storage, source_read, storage_front, stored_bits, with_family
+from maskutils.results.analysis import (
+    for_storage,
+    hypervolumes,
+    source_read,
+    storage_front,
+    stored_bits,
+    with_family,
+)
+from maskutils.results.claims import minus_control
 from maskutils.results.records import at_density, load_records, of_masks, on_grid
+from maskutils.results.rivals import masks_win_at_equal_bits
+from maskutils.results.statistics import paired
 
 ROOT = Path(__file__).parent.parent
 CLAIMS: dict[
@@ -137,6 +148,26 @@ def nothing_drifts_under_protection(records):
     return bool((records.loc[records["protocol"] == "protect", "drift"].dropna() == 0).all())
 
 
+@claim("notebooks/14_claims.ipynb", "a learnt mask beats every approach without a mask that stores no more.")
+def a_mask_wins_at_equal_bits(records):
+    return bool(masks_win_at_equal_bits(records).passed)
+
+
+@claim("notebooks/11_which_mask.ipynb", "Then EWC, which needs no mask, is hard to beat.")
+@claim("notebooks/14_claims.ipynb", "With the task unknown, the best learnt mask trails EWC.")
+def the_best_mask_trails_ewc_in_the_full_network(records):
+    chosen = hypervolumes(records, split="val_").groupby("family")["hypervolume"].mean()
+    best = chosen[chosen.index.isin(names("mask"))].idxmax()
+    return bool(paired(hypervolumes(records), "hypervolume", [best], "ewc")["high"].item() < 0)
+
+
+@claim("notebooks/14_claims.ipynb", "with the full network a shuffled mask retains as much.")
+def which_weights_a_layer_holds_matters_through_the_mask_alone(records):
+    readings = ("source_acc_masked", "source_acc_full")
+    through, full = (minus_control(records, reading, "shuffled").iloc[0] for reading in readings)
+    return bool(through["low"] > 0.05 and full["low"] <= 0)
+
+
 @claim("README.md", "EWC, which\nneeds no mask, comes closer than any mask.")
 def ewc_is_closer_than_masks(records):
     return ewc_is_nearest_when_the_task_is_unknown(records)
@@ -215,6 +246,19 @@ def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
     both = {(row.family, row.kbit): row.both for row in found.itertuples()}
     assert both["gumbel_sigmoid", 51] == both["oft", 233]
     assert "gumbel_sigmoid reaches at 51 kbit what oft reaches at 233" in text("docs/results.md")
+
+
+def test_the_best_change_stores_several_times_the_bits_of_a_mask_as_good():
+    assert "the best change, `oft`, needs several times the bits of a mask for the same mean of both tasks" in text(
+        "notebooks/19_changes.ipynb"
+    )
+    front = storage_front(read("study")).round({"both": 3})
+    mask = front[front["family"] == "gumbel_sigmoid"].sort_values("both").iloc[-1]
+    intact = front["family"].map(lambda name: described(name.split(" ")[0]).known == "intact")
+    as_good = front[intact & (front["family"] != "two_networks") & (front["both"] >= mask["both"])]
+    least = as_good.sort_values("stored_bits").iloc[0]
+    assert least["family"] == "oft"
+    assert least["stored_bits"] > 3 * mask["stored_bits"]
 
 
 def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
