@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from maskutils.core.approaches import described, names
+from maskutils.masks.layers import LAYERS
 from maskutils.results.analysis import (
     for_storage,
     hypervolumes,
@@ -75,6 +77,25 @@ def piggyback_ranks_between_chance_and_the_others(records):
     names = ("random", "piggyback", "edge_popup", "hard_concrete", "gumbel_sigmoid")
     chance, its, *others = (mean(at, name, "source_acc_masked") for name in names)
     return chance < its < min(others)
+
+
+def below_magnitude(records, method):
+    """Whether `method` keeps less of the source than the largest weights do, at both low densities."""
+    ats = [at_density(records, d) for d in (0.05, 0.1)]
+    return all(mean(at, method, "source_acc_masked") < mean(at, "magnitude", "source_acc_masked") for at in ats)
+
+
+@claim(
+    "notebooks/03_hard_concrete.ipynb",
+    "At low densities it keeps less of the source than a mask of the largest weights",
+)
+def hard_concrete_is_below_magnitude(records):
+    return below_magnitude(records, "hard_concrete")
+
+
+@claim("notebooks/05_piggyback.ipynb", "The largest weights, which nobody learnt, make a better mask at low densities.")
+def piggyback_is_below_magnitude(records):
+    return below_magnitude(records, "piggyback")
 
 
 @claim("notebooks/06_controls.ipynb", "it is the one to beat")
@@ -152,6 +173,15 @@ def ewc_is_closer_than_masks(records):
     return ewc_is_nearest_when_the_task_is_unknown(records)
 
 
+@claim(
+    "notebooks/08_tradeoff.ipynb",
+    "fine-tuned at the rate that is best for the target, and so forgets more than `finetune`",
+)
+def the_second_network_forgets_more(records):
+    rows = on_grid(records)
+    return mean(rows, "two_networks", "source_acc_full") < mean(rows, "finetune", "source_acc_full")
+
+
 def text(file: str) -> str:
     return (ROOT / file).read_text(encoding="utf-8")
 
@@ -165,6 +195,47 @@ def test_a_sentence_is_true_of_the_records(sentence, profile):
 @pytest.mark.parametrize("sentence", CLAIMS)
 def test_the_sentence_still_stands(sentence):
     assert sentence in text(CLAIMS[sentence][0])
+
+
+def one_step(monkeypatch, name, scores, weights, pushes, noise=0.0, **settings):
+    """A step of the layer `name` by hand: the masked weights, and the gradients of the scores where the weights have `pushes`."""
+    layer = LAYERS[name](torch.tensor([weights]), **settings)
+    if noise is not None:
+        monkeypatch.setattr(f"{type(layer).__module__}.logistic_noise", lambda s: torch.full_like(s, noise))
+    with torch.no_grad():
+        layer.scores.copy_(torch.tensor([scores]))
+    masked = layer(torch.tensor([weights]))
+    masked.backward(torch.tensor([pushes]))
+    return masked[0].tolist(), layer.scores.grad[0].tolist()
+
+
+def test_the_weight_by_hand_of_straight_through(monkeypatch):
+    masked, gradient = one_step(monkeypatch, "gumbel_sigmoid", [1.0], [0.8], [-0.5], noise=-0.4)
+    assert (masked, gradient) == (pytest.approx([0.8]), pytest.approx([-0.09], abs=0.005))
+    told = text("notebooks/02_gumbel_sigmoid.ipynb")
+    assert "$w = 0.8$ and $s = 1$; the noise is $n = -0.4$" in told
+    assert r"-0.5 \\cdot w \\cdot r\\,(1 - r) = -0.09" in told
+
+
+@pytest.mark.parametrize(
+    ("noise", "gate", "learns"), [(0.0, 1.0, False), (-2.0, 0.5, True)], ids=["no noise", "n = -2"]
+)
+def test_the_two_draws_by_hand_of_a_hard_concrete_gate(monkeypatch, noise, gate, learns):
+    masked, gradient = one_step(monkeypatch, "hard_concrete", [2.0], [1.0], [1.0], noise)
+    assert masked == pytest.approx([gate])
+    assert (gradient[0] != 0) == learns
+    told = text("notebooks/03_hard_concrete.ipynb")
+    assert "of a weight with $s = 2$" in told
+    assert "stretched to 1.04, clipped to 1: open, and no gradient. With $n = -2$" in told
+
+
+def test_the_two_weights_by_hand_of_edge_popup(monkeypatch):
+    scores, pushes = [0.8, 0.7], [0.0, -0.5]
+    masked, gradient = one_step(monkeypatch, "edge_popup", scores, [0.9, 0.4], pushes, noise=None, density=0.5)
+    assert masked == pytest.approx([0.9, 0.0])
+    assert gradient == pytest.approx([0.0, -0.2])
+    assert [s - g for s, g in zip(scores, gradient, strict=True)] == pytest.approx([0.8, 0.9])
+    assert "Its score has the gradient $0.4 \\\\cdot (-0.5) = -0.2$" in text("notebooks/04_edge_popup.ipynb")
 
 
 def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():

@@ -25,7 +25,9 @@ ProfileName = Annotated[
         "--profile", "-p", help="The profile to use: a name, as default or study, or a YAML file of your own."
     ),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Number of worker processes; by default one for each core.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Number of worker processes; by default one for each GPU, else for each core.")
+]
 
 
 Only = Annotated[
