@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from maskutils.core import approaches
-from maskutils.results import analysis, plots, records
+from maskutils.results import analysis, plots
 from maskutils.results.plots.style import short
 from maskutils.results.records import COLUMNS, READINGS, with_approach
 
@@ -59,7 +59,7 @@ HISTORIES = {name: [{"step": s, "loss": 1 / s} for s in (1, 2, 3)] for name in (
 FIGURES = {
     "tradeoff": lambda: plots.tradeoff(RECORDS),
     "tradeoff_by_pair": lambda: plots.tradeoff_by_pair(RECORDS),
-    "by_density": lambda: plots.by_density(RECORDS, {"source_acc_full": "source", "target_acc": "target"}),
+    "by_density": lambda: plots.by_density(RECORDS, {"source_acc_full": "source, full", "target_acc": "target"}),
     "fronts": lambda: plots.fronts(analysis.with_family(RECORDS), ["l2_sp", METHOD]),
     "learning": lambda: plots.learning(HISTORIES, {"loss": "loss"}, percent=False),
     "layer_densities": lambda: plots.layer_densities({METHOD: {"0": 0.5, "1": 0.2}, "random": {"0": 0.1, "1": 0.1}}),
@@ -72,7 +72,7 @@ FIGURES = {
 }
 PAIRED = [(METHOD, 0.2, 0.1, 0.25), ("random", -0.05, -0.06, -0.01)]
 PAIRED = pd.DataFrame(PAIRED, columns=["family", "difference", "low", "high"])
-AUDIT = pd.DataFrame({"recipe": ["zeroed", "held", "none"], "change": [1e-3, 0.0, 0.1], "leak_cost": [0.0, 0.0, 0.2]})
+AUDIT = pd.DataFrame({"recipe": ["zeroed", "held", "none"], "change": [1e-3, 0.0, 0.1], "leak_cost": [-2e-3, 0.0, 0.2]})
 FIGURES["leaks"] = lambda: plots.leaks(AUDIT)
 FIGURES["differences"] = lambda: plots.differences({"full": PAIRED, "known": PAIRED[:1]}, "points", margin=0.02)
 FILTERS = (np.array([[[0.5, -0.2]], [[0.1, 0.3]]]), np.array([[[True, False]], [[False, False]]]))
@@ -194,6 +194,16 @@ def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_gr
     axes = FIGURES["by_density"]().axes
     assert [axis.get_title() for axis in axes] == [METHOD, "random", "", ""]
     assert all([to_hex(line.get_color()) for line in axis.get_lines()].count("#cccccc") == 1 for axis in axes)
+    assert [axis.get_ylabel() for axis in axes] == [
+        "source,\nfull (%)",
+        "",
+        "target (%)",
+        "",
+    ]  # one would run into the next row
+
+
+def test_a_leak_too_small_to_matter_has_no_number():
+    assert [text.get_text() for text in FIGURES["leaks"]().axes[1].texts] == ["", "", "20.0"]
 
 
 def test_no_two_methods_look_alike():
@@ -273,15 +283,13 @@ def test_saving_twice_writes_the_same_bytes(tmp_path):
     assert written[0][1].startswith(b"%PDF")
 
 
-def test_a_saved_figure_tells_what_made_the_records_that_were_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_seen", {name: set() for name in records.MADE_BY})
+def test_a_saved_figure_tells_what_made_the_records_that_it_shows(tmp_path):
     figure = FIGURES["learning"]()
-    bare = plots.save_figure(figure, "figure", "study", tmp_path)[0].read_bytes()
+    bare = plots.save_figure(figure, "figure", "study", folder=tmp_path)[0].read_bytes()
     assert b"Description\x00profile study" in bare
     assert b"commit" not in bare
     table = pd.concat([RECORDS.assign(seed=seed, commit="0123456789ab", maskutils="0.0.7") for seed in (2, 10)])
-    records.with_approach(table)
-    written = [plots.save_figure(figure, "figure", "study", tmp_path / n) for n in ("a", "b")]
+    written = [plots.save_figure(figure, "figure", "study", table, tmp_path / n) for n in ("a", "b")]
     for file, again in zip(*written, strict=True):
         assert b"profile study; maskutils 0.0.7; commit 0123456789ab; seeds 2, 10" in file.read_bytes()
         assert file.read_bytes() == again.read_bytes()

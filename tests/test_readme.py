@@ -89,6 +89,7 @@ NAMES = {
     "rewinding",
     "detectable",
     "verdicts",
+    "evidence",
     "cost",
     "convergence",
 }
@@ -100,6 +101,10 @@ def test_the_readme_has_every_block_for_records_with_baselines(results):
     assert "| ewc" in blocks["baselines"]
     assert "strength 1" in blocks["baselines"]
     assert "minus wise_ft" in blocks["families"]
+    assert "p (Holm)" in blocks["families_known"]
+    assert not [
+        name for name in readme.DETAILS for table in ("families", "families_known") if f"| {name}" in blocks[table]
+    ]
     assert blocks["choices"].count("lose at most") == 8
     assert "4 transfers" not in blocks["cost"]
 

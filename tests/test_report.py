@@ -7,7 +7,6 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.results import choice, report
-from maskutils.results.claims import Verdict
 
 
 @pytest.mark.parametrize(
@@ -269,11 +268,6 @@ def test_a_very_small_p_is_not_shown_as_zero():
     ]
     steady[-1]["hypervolume"] += 1e-6
     assert report.against(pd.DataFrame(steady), "o").set_index("family").loc["a", "p (Holm)"] == "< 0.001"
-
-
-def test_verdicts_are_lines():
-    found = [Verdict("c", True, "1 point"), Verdict("d", None, "none")]
-    assert report.verdicts(found) == "- **PASS** c: 1 point\n- **SKIP** d: none"
 
 
 def test_tables_are_written_as_markdown_and_latex(results):

@@ -10,7 +10,6 @@ from maskutils.core.checks import needs
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice, statistics
 from maskutils.results.records import at_density, of_masks, on_grid, summarise
-from maskutils.results.verdicts import Verdict
 from maskutils.results.wording import KNOBS, interval, intervals, p_text, points, settings
 
 with needs("study"):
@@ -245,11 +244,6 @@ def convergence(records: pd.DataFrame) -> str:
         "In the last 30 % of the steps, in which the learning rate falls to 0, the target's validation accuracy changed by "
         f"{told} (points, mean over fine-tuning and masks)."
     )
-
-
-def verdicts(found: Sequence[Verdict]) -> str:
-    """A Markdown line for each verdict."""
-    return "\n".join(f"- **{v.word}** {v.claim}: {v.evidence}" for v in found)
 
 
 def markdown(table: pd.DataFrame) -> str:

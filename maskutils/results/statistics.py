@@ -120,8 +120,8 @@ def random_effects(
     """Mean difference over pairs of domains and its 95 % interval (low, high), for pairs like these and not these alone.
 
     Pairs with fewer than `LEAST` seeds are left out; fewer than two pairs give `nan`. The model has random effects: the variance
-    between pairs is DerSimonian & Laird's (1986), and the interval Hartung's and Knapp's, with Student's t, which few studies
-    need (IntHout, Ioannidis & Borm 2014, BMC Medical Research Methodology 14:25).
+    between pairs is DerSimonian & Laird's (1986), at least 0, and the interval Hartung's and Knapp's, with Student's t, which few
+    studies need (IntHout, Ioannidis & Borm 2014, BMC Medical Research Methodology 14:25).
     """
     from statsmodels.stats.meta_analysis import combine_effects
 
@@ -130,10 +130,12 @@ def random_effects(
     if len(pairs) < 2:
         return np.nan, np.nan, np.nan
     variance = (pairs["var"] / pairs["count"]).clip(lower=1e-8)  # a hundredth of a point: no pair counts without limit
-    with np.errstate(invalid="ignore"):  # the interval is nan where the pairs agree to the last bit
+    with np.errstate(invalid="ignore"):  # statsmodels does not cut the variance between pairs at 0
         effects = combine_effects(pairs["mean"].to_numpy(), variance.to_numpy(), method_re="chi2", use_t=True)
-        low, high = effects.conf_int(use_t=True)[3]  # of the random-effects mean by Hartung and Knapp
-    return float(effects.mean_effect_re), float(low), float(high)
+        _, _, fixed, random = effects.conf_int(use_t=True)  # the last two by Hartung and Knapp
+    differ = effects.tau2 > 0  # else the pairs weigh as in a model with fixed effects
+    low, high = random if differ else fixed
+    return float(effects.mean_effect_re if differ else effects.mean_effect_fe), float(low), float(high)
 
 
 def mean_ranks(table: pd.DataFrame, value: str = "hypervolume", by: str = "family") -> pd.Series:

@@ -139,7 +139,8 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
             axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size_of)
         _density_axis(axis, sorted(points["density"].unique()), "density" if not alone else "density (fraction kept)")
         first = axis.get_subplotspec()
-        axis.set_ylabel(f"{values[column]} (%)" if alone or first.is_first_col() else "")
+        label = values[column] if alone else values[column].replace(", ", ",\n")  # rows are low
+        axis.set_ylabel(f"{label} (%)" if alone or first.is_first_col() else "")
         if first.is_first_row():
             axis.set_title(name, fontsize=9, color=look(name)["color"])
     return figure

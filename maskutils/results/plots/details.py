@@ -207,7 +207,7 @@ def leaks(table: pd.DataFrame) -> Figure:
     axes[0].set(xscale="log", xlabel="largest change of a held weight", ylim=(len(table) - 0.5, -0.5))
     axes[0].set_yticks(places, table["recipe"])
     bars = axes[1].barh(places, 100 * table["leak_cost"], color="#d55e00", height=0.6)
-    axes[1].bar_label(bars, [f"{100 * lost:.1f}" if lost else "" for lost in table["leak_cost"]], padding=3)
+    axes[1].bar_label(bars, [f"{100 * lost:.1f}" if lost > 0.005 else "" for lost in table["leak_cost"]], padding=3)
     axes[1].set(xlabel="points of source accuracy lost by the leak")
     axes[1].margins(x=0.12)
     return figure
