@@ -60,6 +60,9 @@ FIGURES = {
     "tradeoff": lambda: plots.tradeoff(RECORDS),
     "tradeoff_by_pair": lambda: plots.tradeoff_by_pair(RECORDS),
     "by_density": lambda: plots.by_density(RECORDS, {"source_acc_full": "source, full", "target_acc": "target"}),
+    "readings": lambda: plots.readings(
+        RECORDS[RECORDS["method"] == METHOD], {"source_acc_masked": "source", "target_acc": "target"}
+    ),
     "fronts": lambda: plots.fronts(analysis.with_family(RECORDS), ["l2_sp", METHOD]),
     "learning": lambda: plots.learning(HISTORIES, {"loss": "loss"}, percent=False),
     "layer_densities": lambda: plots.layer_densities({METHOD: {"0": 0.5, "1": 0.2}, "random": {"0": 0.1, "1": 0.1}}),
@@ -176,6 +179,42 @@ def test_dropped_weights_are_left_out_of_the_colours_of_filters():
 
 def test_a_histogram_of_scores_says_how_many_are_kept():
     assert {t.get_text() for t in FIGURES["score_histogram"]().axes[0].texts} == {"dropped 25%", "kept 75%"}
+
+
+@pytest.mark.parametrize("scores", [[-1.0, 0.5, 2.0, 3.0], [0.1, 0.2, 0.3, 0.9], [0.5, 0.5, 0.5, 0.5]])
+def test_no_bar_of_the_histogram_holds_kept_and_dropped_weights(scores):
+    axis = plots.score_histogram(np.array(scores), 0.5).axes[0]
+    dropped, kept = axis.containers
+    assert all(bar.get_x() + bar.get_width() <= 0.5 + 1e-9 for bar in dropped if bar.get_height())
+    assert all(bar.get_x() >= 0.5 for bar in kept if bar.get_height())
+    assert sum(bar.get_height() for bar in [*dropped, *kept]) >= 3  # a thousandth at each end is left out
+    highest = max(bar.get_y() + bar.get_height() for bar in kept)
+    labels = [axis.transAxes.transform((0, text.xyann[1] + text.xy[1]))[1] for text in axis.texts]
+    assert min(labels) > axis.transData.transform((0, highest))[1]
+
+
+def test_pictures_have_a_frame_on_all_sides():
+    for name in ("gallery", "flipped"):
+        pictures = [axis for axis in FIGURES[name]().axes if axis.get_images()]
+        assert all(spine.get_visible() for axis in pictures for spine in axis.spines.values())
+
+
+def test_the_readings_of_a_mask_stand_in_one_panel_from_0_to_100_and_are_named():
+    (axis,) = FIGURES["readings"]().axes
+    assert {text.get_text() for text in axis.texts} == {"source", "target"}
+    assert axis.get_ylim() == (0, 103)
+    looks = {(line.get_color(), line.get_linestyle()) for line in axis.get_lines() if line.get_linestyle() != "None"}
+    assert len(looks) == 2
+
+
+def test_training_curves_of_approaches_are_named_and_densities_begin_at_0():
+    axis = FIGURES["learning"]().axes[0]
+    assert {text.get_text() for text in axis.texts} == set(HISTORIES)
+    assert not axis.figure.legends
+    seeds = {f"seed {s}": [{"step": 1, "density": 0.84}, {"step": 2, "density": 0.83}] for s in (0, 1)}
+    figure = plots.learning(seeds, {"density": "density"}, percent=False)
+    assert figure.axes[0].get_ylim() == (0, 1.03)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["seed 0", "seed 1"]
 
 
 def test_flipped_images_have_the_answers_of_both_networks_above_them():

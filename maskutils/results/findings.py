@@ -89,7 +89,7 @@ def _beside(full: Areas, best: str, yardstick: str) -> str:
     if len(on) < 2:
         return said
     pairs = f"from {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`"
-    return f"{said} It is better on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
+    return f"{said} It is better than {_called(yardstick)} on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
 
 
 def task_known(records: pd.DataFrame) -> str:
@@ -148,7 +148,9 @@ def learnt_or_not(full: Areas, known: Areas) -> str:
         best, others = found.best(names("mask")), filter(None, (found.best(ranked), found.best([the("chance")])))
         told = [_versus(found.minus([best], other).iloc[0], _called(other)) for other in others if best]
         said += [f"With the task {when}, {_called(best)} {' and '.join(told)}."] if told else []
-    return f"**Learnt against unlearnt masks.** {' '.join(said) or 'The records do not hold both.'}"
+    return (
+        f"**Learnt against unlearnt masks, by their whole curves.** {' '.join(said) or 'The records do not hold both.'}"
+    )
 
 
 def _called(approach: str) -> str:
