@@ -123,6 +123,14 @@ def test_choices_say_what_to_choose_and_what_to_expect():
     ]
 
 
+def test_drops_that_lead_to_the_same_choice_are_one_row():
+    rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05)]
+    table = report.choices(make(*rows), [0.01, 0.02, 0.06, 0.1])
+    needs = ["lose at most 1.0 to 2.0 points", "lose at most 6.0 to 10.0 points"]
+    assert table["need"].tolist() == 2 * needs
+    assert table["choose"].tolist() == 2 * ["l2_sp (strength 3)", "replay (fraction 0.05)"]
+
+
 def test_choices_are_told_in_sentences():
     assert report.choice_findings(report.choices(make(at(0.95, 0.9)), [0.05])).splitlines() == [
         f"- You must lose at most 5.0 points and {know} the task at test time: **finetune**; "
