@@ -78,7 +78,7 @@ def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table):
     kept = torch.ones(100_000_000)  # which a peak of this process would not rise above
     again = int(processes._python(processes.__file__, "dense", "2", "8"))
     del kept
-    assert again / 1e6 == pytest.approx(float(before.iloc[0].removesuffix(" MB")), rel=0.1)
+    assert again / 1e6 == pytest.approx(float(before.iloc[0].removesuffix(" MB")), rel=0.2)
 
 
 @pytest.mark.parametrize("name", LAYERS)
