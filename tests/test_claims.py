@@ -93,6 +93,7 @@ CASES = [
     ("masks_reach_two_networks", [MASK, TWO], False),
     ("masks_beat_unlearnt_masks", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST], True),
     ("masks_beat_unlearnt_masks", [mask("gumbel_sigmoid", 0.9, 0.9, 0.7), LARGEST], False),
+    ("masks_beat_unlearnt_masks", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST, mask("fisher", 0.5, 0.9, 0.95, sign=-1)], False),
     ("masks_beat_retrained_masks", [mask("gumbel_sigmoid", 0.5, 0.9), PACKED], True),
     ("masks_beat_retrained_masks", [mask("gumbel_sigmoid", 0.9, 0.9, 0.7), PACKED], False),
     ("masks_beat_every_opponent", [mask("gumbel_sigmoid", 0.9, 0.9), EWC, BACK], True),
@@ -107,6 +108,10 @@ CASES = [
     ("density_is_the_dial", RISING, True),
     ("density_is_the_dial", [*RISING, *dial("bernoulli", (0.8, 0.9), (0.7, 0.8), (0.6, 0.7))], False),
     ("density_is_the_dial", dial("gumbel_sigmoid", (0.6, 0.7), (0.7, 0.8), (0.8, 0.9)), False),
+    ("density_is_the_dial", [mask("bernoulli", *p, density=d) for d, p in enumerate(
+        [(0.6, 0.9), (0.7, 0.8), (0.8, 0.7), (0.9, 0.5), (0.89, 0.6)], 1)], True),  # rank correlations of 0.9, and no less
+    ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.9, val_source_acc_full=0.9)], False),  # luck on test
+    ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.9, 0.9, val_source_acc_full=0.94)], False),
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.9)], True),
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.94)], False),
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.9, 0.9)], False),
@@ -280,9 +285,25 @@ def test_the_margin_over_wise_ft_has_its_wider_intervals():
 
 def test_a_mask_is_compared_with_its_best_rival_in_numbers():
     evidence = rivals.masks_win_at_equal_bits(make(MASK, NONE, NEAR | {"noise": 0})).evidence
-    assert evidence.startswith("0 of 1 settings of masks lead on validation. The largest lead: ")
+    assert evidence.startswith(
+        "0 of 1 settings of masks lead on validation, 0 on test by their interval. The largest lead: "
+    )
     assert "gumbel_sigmoid (density 0.1; 0 kbit, source lost 0.0, target 90.0) against bias_only (0 kbit, " in evidence
     assert "target 95.0): -5.0 [-5.0, -5.0] points on the target (95 % intervals of 3 seeds)" in evidence
+
+
+def test_opponents_that_are_tuned_for_the_other_reading_are_named():
+    rows = [BACK, mask("bernoulli", 0.8, 0.9), at(0.5, 0.9, "lora", knob=4)]
+    unknown, known = (CLAIMS[f"masks_against_strong_baselines{end}"](make(*rows)) for end in ("", "_through_the_mask"))
+    assert unknown.evidence.endswith("; tuned for the task known alone: lora")
+    assert rivals.masks_beat_every_opponent(make(*rows)).evidence.endswith("; tuned for the task known alone: lora")
+    assert "tuned for" not in known.evidence
+
+
+def test_leads_are_counted_on_test_too():
+    lucky = MASK | {"method": "bernoulli", "target_acc": 0.2, "val_target_acc": 0.9}
+    evidence = rivals.masks_win_at_equal_bits(make(MASK, lucky, NONE)).evidence
+    assert evidence.startswith("2 of 2 settings of masks lead on validation, 1 on test by their interval. ")
 
 
 def test_an_interpolated_mask_is_no_mask_that_is_read():

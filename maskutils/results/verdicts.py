@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from maskutils.core.approaches import every
+from maskutils.core.approaches import described, every
 from maskutils.core.checks import enter, needs
 from maskutils.results import statistics
 from maskutils.results.wording import interval, intervals, p_text
@@ -90,6 +90,17 @@ def margin(table: pd.DataFrame, value: str, of: str, against: str) -> str:
 def minus_each(table: pd.DataFrame, value: str, family: str, others: Iterable[str]) -> pd.DataFrame:
     """`value` of `family` minus that of each of `others`, paired by seed: rows of `statistics.paired`."""
     return pd.concat([statistics.paired(table, value, [family], other) for other in others], ignore_index=True)
+
+
+def rankings() -> list[str]:
+    """The masks that nobody learns, but for the random one: those made of the weights and their gradients."""
+    return [a.name for a in every() if a.kind == "control" and not a.learns_mask and a.role != "chance"]
+
+
+def tuned_for_known(reading: str, others: Iterable[str]) -> str:
+    """A note for the task unknown on those of `others` whose rates are tuned for the task known (`rates.ranked`), and suffer here."""
+    off = [name for name in others if described(name).known == "intact"] if reading == "full" else []
+    return f"; tuned for the task known alone: {', '.join(off)}" if off else ""
 
 
 def opponents(table: pd.DataFrame) -> list[str]:
