@@ -20,8 +20,8 @@ from maskutils.results.analysis import (
     with_family,
 )
 from maskutils.results.claims import minus_control
+from maskutils.results.equal_storage import masks_win_at_equal_bits
 from maskutils.results.records import at_density, load_records, of_masks, on_grid
-from maskutils.results.rivals import masks_win_at_equal_bits
 from maskutils.results.statistics import paired
 
 ROOT = Path(__file__).parent.parent

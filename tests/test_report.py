@@ -43,6 +43,11 @@ def test_the_headline_is_sorted_by_the_number():
     assert table["target (%)"].tolist() == ["100.0", "95.0", "9.0"]
 
 
+def test_two_networks_have_no_reading_with_the_full_network():
+    table = report.headline(make(at(0.5, 0.9, "two_networks"), at(0.5, 0.8))).set_index("approach")
+    assert table["source full network (%)"].to_dict() == {"two_networks": "–", "finetune": "50.0"}
+
+
 def test_native_findings_compare_with_chance_of_the_same_density():
     rows = [
         mask(m, 0, 0, 0, d, native_of="bernoulli", source_acc_masked_before=a, seed=s)

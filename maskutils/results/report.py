@@ -34,10 +34,11 @@ def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
 def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     """The one-look table: the references, and every mask under `protect` at `density`, best target first.
 
-    Both readings of the source and the target, in percent over all pairs.
+    Both readings of the source and the target, in percent over all pairs. Two networks are no full network: they have a dash.
     """
     rows = at_density(records, density).query("alpha == 1")
     rows = rows[of_masks(rows) | rows["approach"].isin(names("reference"))]
+    rows = rows.assign(source_acc_full=analysis.of_one_network(rows)["source_acc_full"])
     values = ["source_acc_masked", "source_acc_full", "target_acc"]
     table = summarise(rows, ["approach"], values).sort_values("target_acc", ascending=False)
     return percent(table, values).rename(columns=TITLES)
@@ -132,8 +133,8 @@ def choices(
             amount = " to ".join(dict.fromkeys([amounts[0], amounts[-1]]))
             rows.append({"need": f"lose at most {amount} points"} | known | chosen)
         for t in targets:
-            need = {"need": f"reach {points(t)} on the target"}
-            rows.append(need | known | _choice(records, task_known, min_target=t, **limits))
+            chosen = _choice(records, task_known, min_target=t, **limits)
+            rows.append({"need": f"reach {points(t)} on the target"} | known | chosen)
     return pd.DataFrame(rows)
 
 
@@ -173,7 +174,8 @@ def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
     A choice is kept if the seed or pair left out loses at most `slack` (a fraction) more than allowed.
     """
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
-    table = pd.DataFrame({"choices": over.size(), "kept": over.apply(lambda o: int((o <= slack + 1e-9).sum()))})
+    kept = choice.kept(checked, slack).groupby(checked["allowed"]).sum()
+    table = pd.DataFrame({"choices": over.size(), "kept": kept})
     table["worst (points over)"] = (100 * over.max()).map("{:+.1f}".format)
     table.insert(0, "may lose", table.index.map(points))
     return table.reset_index(drop=True)
