@@ -207,6 +207,12 @@ def test_the_readings_of_a_mask_stand_in_one_panel_from_0_to_100_and_are_named()
     assert len(looks) == 2
 
 
+def test_the_readings_of_a_single_seed_have_no_intervals_and_are_named():
+    one = RECORDS[(RECORDS["method"] == METHOD) & (RECORDS["seed"] == 0)]
+    (axis,) = plots.readings(one, {"source_acc_masked": "source", "target_acc": "target"}).axes
+    assert {text.get_text() for text in axis.texts} == {"source", "target"}
+
+
 def test_training_curves_of_approaches_are_named_and_densities_begin_at_0():
     axis = FIGURES["learning"]().axes[0]
     assert {text.get_text() for text in axis.texts} == set(HISTORIES)

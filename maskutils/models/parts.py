@@ -129,10 +129,11 @@ def maskable(model: nn.Module) -> list[str]:
     if not names:
         what = f"{some_of(left_out)} are {told}" if left_out else "no weight of two or more dimensions beside its head"
         raise ValueError(f"{type(model).__name__} has nothing to mask: {what}")
-    if odd := [name for name in names if not model.get_parameter(name).is_floating_point()]:
+    weights = {name: model.get_parameter(name) for name in names}
+    if odd := [n for n, w in weights.items() if not w.is_floating_point() or type(w.data) is not Tensor]:
+        what = f"{type(weights[odd[0]].data).__name__} of {weights[odd[0]].dtype}"
         raise ValueError(
-            f"{some_of(odd)} are {model.get_parameter(odd[0]).dtype}; a mask needs real, floating-point weights: load the network "
-            "without quantisation"
+            f"{some_of(odd)}: {what}; a mask needs real, floating-point weights: load the network without quantisation"
         )
     if left_out:
         share = f"{len(left_out)} of {len(left_out) + len(names)} weights"
