@@ -117,7 +117,7 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
-    """The choice for each of `drops`; with the task known also for those who can store at most one bit for each weight, where it differs."""
+    """The choice for each of `drops`; with the task known also for who can store at most one bit a weight, where that differs."""
     told = report.choices(records, drops)
     known, unknown = (told[told["task known"] == word] for word in ("yes", "no"))
     two = records[records["protocol"] == "two_networks"]

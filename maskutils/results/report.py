@@ -120,9 +120,8 @@ def choices(
 ) -> pd.DataFrame:
     """What to choose for each need, with the task known and not, and what to expect on test with 95 % intervals over seeds.
 
-    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. Drops that follow
-    each other and lead to the same choice are one row. `limits` are `max_bits` and `without` of `choice.recommend`. Where nothing
-    meets a need, the table says what comes nearest.
+    A need is a source accuracy that may be lost (one of `drops`; those that lead to the same choice are one row) or a target accuracy to
+    reach (`targets`), in [0, 1]. `limits` are those of `choice.recommend`. Where nothing meets a need, the table says what comes nearest.
     """
     rows = []
     for task_known in (True, False):
@@ -145,9 +144,8 @@ def _choice(records: pd.DataFrame, task_known: bool, **need: Any) -> dict[str, s
     try:
         chosen = choice.recommend(records, task_known=task_known, **need)
     except choice.Unmet as error:
-        return {"choose": f"nothing: {error.nearest}"} | dict.fromkeys(
-            [*titles.values(), STORED, "seeds", *worst.values()], "–"
-        )
+        empty = dict.fromkeys([*titles.values(), STORED, "seeds", *worst.values()], "–")
+        return {"choose": f"nothing: {error.nearest}"} | empty
     of = settings(chosen)
     expected = {title: interval(*(chosen[n + end] for end in ("", "_low", "_high"))) for n, title in titles.items()}
     expected[STORED] = "–" if math.isnan(chosen["stored_bits"]) else f"{chosen['stored_bits'] / 1e3:.0f}"
@@ -175,8 +173,8 @@ def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
     """
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
     kept = choice.kept(checked, slack).groupby(checked["allowed"]).sum()
-    table = pd.DataFrame({"choices": over.size(), "kept": kept})
-    table["worst (points over)"] = (100 * over.max()).map("{:+.1f}".format)
+    worst = (100 * over.max()).map("{:+.1f}".format)
+    table = pd.DataFrame({"choices": over.size(), "kept": kept, "worst (points over)": worst})
     table.insert(0, "may lose", table.index.map(points))
     return table.reset_index(drop=True)
 
