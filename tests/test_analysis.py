@@ -291,3 +291,5 @@ def test_a_second_network_answers_for_nothing_with_the_task_unknown():
     rows = make(at(0.5, 0.9), at(0.5, 0.9, protocol="two_networks"))
     assert set(analysis.hypervolumes(rows)["family"]) == {"wise_ft"}
     assert set(analysis.hypervolumes(rows, "known")["family"]) == {"wise_ft", "two_networks"}
+    assert set(analysis.best_of_family(rows)["family"]) == {"wise_ft"}
+    assert set(analysis.best_of_family(rows, "harmonic_known")["family"]) == {"wise_ft", "two_networks"}

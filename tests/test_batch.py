@@ -353,7 +353,8 @@ def test_workers_that_cannot_do_the_work_are_refused_before_it_starts(root, sche
             cluster.check_workers(remote, Path("/"))
 
 
-def test_one_worker_at_a_time_has_a_run(root):  # noqa: F811
+def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
+    monkeypatch.delenv(cluster.GPUS, raising=False)  # of the cluster of other tests: here is no worker of Dask
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
     run, folder = plan.make_plan(profile)[0], paths.runs_dir(profile)
     folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ import pytest
 from rows import BLANK
 
 from maskutils.core import paths
-from maskutils.results import claims, rivals
+from maskutils.results import claims, equal_storage, rivals
 from maskutils.results.claims import CLAIMS, Verdict, verify
 from maskutils.results.records import READINGS, with_approach
 from maskutils.results.verdicts import explain, summary
@@ -94,6 +94,7 @@ CASES = [
     ("masks_reach_two_networks", [MASK, TWO], False),
     ("masks_beat_unlearnt_masks", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST], True),
     ("masks_beat_unlearnt_masks", [mask("gumbel_sigmoid", 0.9, 0.9, 0.7), LARGEST], False),
+    ("masks_beat_unlearnt_masks", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST, mask("fisher", 0.5, 0.9, 0.95, sign=-1)], False),
     ("masks_beat_retrained_masks", [mask("gumbel_sigmoid", 0.5, 0.9), PACKED], True),
     ("masks_beat_retrained_masks", [mask("gumbel_sigmoid", 0.9, 0.9, 0.7), PACKED], False),
     ("masks_beat_every_opponent", [mask("gumbel_sigmoid", 0.9, 0.9), EWC, BACK], True),
@@ -108,6 +109,8 @@ CASES = [
     ("density_is_the_dial", RISING, True),
     ("density_is_the_dial", [*RISING, *dial("bernoulli", (0.8, 0.9), (0.7, 0.8), (0.6, 0.7))], False),
     ("density_is_the_dial", dial("gumbel_sigmoid", (0.6, 0.7), (0.7, 0.8), (0.8, 0.9)), False),
+    ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.9, val_source_acc_full=0.9)], False),  # luck on test
+    ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.9, 0.9, val_source_acc_full=0.94)], False),
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.9)], True),
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.94)], False),
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.9, 0.9)], False),
@@ -260,8 +263,8 @@ def test_rules_name_the_thresholds_that_are_used():
             "not worse" not in judge(make(FREE)).claim
         ) or f"above -{100 * rivals.MARGIN:g} points of the box" in rule, name
     for judge, threshold in (
-        (rivals.masks_win_at_equal_bits, rivals.LOSS),
-        (rivals.masks_reach_two_networks, rivals.BEHIND),
+        (equal_storage.masks_win_at_equal_bits, equal_storage.LOSS),
+        (equal_storage.masks_reach_two_networks, equal_storage.BEHIND),
     ):
         assert f" {100 * threshold:g} point" in judge(make(FREE)).rule.replace("-", " ")
 
@@ -327,21 +330,35 @@ def test_verdicts_are_a_table_and_each_is_explained():
 
 
 def test_a_mask_is_compared_with_its_best_rival_in_numbers():
-    effect = rivals.masks_win_at_equal_bits(make(MASK, NONE, NEAR | {"noise": 0})).effect
+    effect = equal_storage.masks_win_at_equal_bits(make(MASK, NONE, NEAR | {"noise": 0})).effect
     assert effect.startswith("gumbel_sigmoid (density 0.1; 0 kbit, source lost 0.0, target 90.0) - bias_only (0 kbit, ")
     assert "target 95.0): -5.0 [-5.0, -5.0] points of accuracy; " in effect
-    assert effect.endswith("; 0 of 1 settings of masks lead on validation")
+    assert effect.endswith("; 0 of 1 settings of masks lead on validation, 0 on test by their interval")
 
 
 def test_an_interpolated_mask_is_no_mask_that_is_read():
-    effect = rivals.masks_win_at_equal_bits(
+    effect = equal_storage.masks_win_at_equal_bits(
         make(MASK, NONE, MASK | {"alpha": 0.5, "source_acc_masked": float("nan")})
     ).effect
-    assert effect.endswith("; 1 of 1 settings of masks lead on validation")
+    assert effect.endswith("; 1 of 1 settings of masks lead on validation, 1 on test by their interval")
+
+
+def test_opponents_that_are_tuned_for_the_other_reading_are_named():
+    rows = make(FREE, BACK, mask("bernoulli", 0.8, 0.9), at(0.5, 0.9, "lora", knob=4))
+    for judge in (rivals.masks_against_strong_baselines, rivals.masks_beat_every_opponent):
+        assert judge(rows).evidence["rate tuned for"].tolist() == ["both", "task known"]
+    known = rivals.masks_against_strong_baselines_through_the_mask(rows)
+    assert "rate tuned for" not in known.evidence
+
+
+def test_leads_are_counted_on_test_too():
+    lucky = MASK | {"method": "bernoulli", "target_acc": 0.2, "val_target_acc": 0.9}
+    effect = equal_storage.masks_win_at_equal_bits(make(MASK, lucky, NONE)).effect
+    assert effect.endswith("; 2 of 2 settings of masks lead on validation, 1 on test by their interval")
 
 
 def test_records_that_do_not_say_what_is_stored_tell_nothing_of_equal_bits():
-    assert rivals.masks_win_at_equal_bits(make(mask("gumbel_sigmoid", 0.5, 0.9, 0.95), SAFE)).passed is None
+    assert equal_storage.masks_win_at_equal_bits(make(mask("gumbel_sigmoid", 0.5, 0.9, 0.95), SAFE)).passed is None
 
 
 def test_the_most_favourable_pair_is_named():

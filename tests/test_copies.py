@@ -110,6 +110,18 @@ def test_both_heads_of_a_distilled_network_are_heads():
     assert list(learn_mask(Distilled(), easy(), density=0.1, steps=1).bits) == ["first.weight", "second.weight"]
 
 
+def test_two_heads_that_are_parts_of_modules_are_heads():
+    def part(n: int) -> nn.Module:
+        return nn.ModuleDict({"norm": nn.BatchNorm1d(n), "linear": nn.Linear(n, 6)})
+
+    body = nn.Sequential(nn.Linear(64, 16), nn.Linear(16, 16))
+    net = nn.ModuleDict({"body": body, "classifier": part(16), "classifier_distill": part(16)})  # as LeViT
+    assert heads(net) == ["classifier.linear", "classifier_distill.linear"]
+    assert maskable(net) == ["body.0.weight", "body.1.weight"]
+    plain = nn.ModuleDict({"body": body, "classifier": nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))})
+    assert heads(plain) == ["classifier.2"]
+
+
 class Added(nn.Module):
     """A parametrization that has a layer, hence a weight, of its own."""
 

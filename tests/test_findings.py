@@ -1,5 +1,6 @@
 """The findings of the README: sentences made from records, the defeat first."""
 
+import pandas as pd
 import pytest
 from rows import at, make, mask
 
@@ -41,7 +42,7 @@ def test_three_findings_the_defeat_first():
     assert "It leads the best rival that stores no more (`ewc`, 0 kbit) by 6.0 [" in known
     assert known.count("It leads") == 1  # the best that stores nothing is the same
     assert learnt.startswith(
-        "- **Learnt against unlearnt masks.** With the task known, `edge_popup` leads `magnitude` by "
+        "- **Learnt against unlearnt masks, by their whole curves.** With the task known, `edge_popup` leads `magnitude` by "
     )
     assert "and leads a random mask by" in learnt
     assert "With the task unknown, " in learnt
@@ -51,6 +52,18 @@ def test_masks_that_win_are_not_said_to_lose():
     winning = mask("edge_popup", 0.94, 0.94, 0.89, stored_bits=90e3)
     unknown, *_ = findings(study(FREE, EWC, winning)).split("\n")
     assert unknown.startswith("- **Task unknown: no opponent leads the masks.** Opponents: `wise_ft` and `ewc`.")
+
+
+@pytest.mark.parametrize(("full", "whom"), [(0.94, "all of them"), (0.845, "only `wise_ft`"), (0.5, "none of them")])
+def test_no_defeat_is_no_win_either(full, whom):
+    """The mask lies ahead of both opponents, between them but for noise, and beside the lower one."""
+    level = [at(0.84, 0.85 + shift, "ewc", strength=1, seed=s) for s, shift in enumerate((0.03, 0.0, -0.03))]
+    rows = [FREE, mask("edge_popup", 0.94, full, 0.9)]
+    records = pd.concat([study(*rows, pairs=PAIRS[:1]), make(*level)], ignore_index=True)
+    if full == 0.5:
+        records = study(FREE, mask("edge_popup", 0.94, full, 0.9), pairs=PAIRS[:1])
+    said = findings(records).split("\n")[0]
+    assert f"The best learnt mask, `edge_popup`, leads {whom}. It " in said
 
 
 def test_an_unlearnt_mask_that_no_opponent_leads_is_no_defeat_of_all():
@@ -65,7 +78,7 @@ def test_a_lead_says_on_which_pairs():
     free = records["protocol"].eq("finetune") & records["pair"].eq(PAIRS[0])
     records.loc[free, ["source_acc_full", "val_source_acc_full"]] = 0.95  # where fine-tuning forgets nothing
     unknown = findings(records).split("\n")[0]
-    assert "It is better on 1 of 2 pairs, from -" in unknown
+    assert "It is better than `wise_ft` on 1 of 2 pairs, from -" in unknown
     assert f"on `{PAIRS[0]}` to +" in unknown
     assert unknown.endswith(f"on `{PAIRS[1]}`.")
 
@@ -82,6 +95,21 @@ def test_a_rival_that_stores_more_is_no_rival_at_equal_storage():
     assert "It leads the best rival that stores nothing (`ewc`, 0 kbit) by " in known
 
 
+def test_a_mask_that_nobody_learns_is_a_rival_at_equal_storage():
+    ranked = mask("fisher", 0.93, 0.6, 0.87, stored_bits=80e3)
+    known = findings(study(*ROWS, ranked)).split("\n")[1]
+    assert "It leads the best rival that stores no more (`fisher`, 80 kbit) by 1." in known
+    assert "points. It is better than `fisher` on 2 of 2 pairs, from +1." in known
+    assert "It leads the best rival without a mask that stores no more (`ewc`, 0 kbit) by 6." in known
+
+
+def test_the_strongest_mask_is_the_strongest_on_validation():
+    lucky = mask("magnitude", 0.8, 0.8, 0.88, stored_bits=90e3)
+    records = study(FREE, EWC, LEARNT, lucky)
+    records.loc[records["method"] == "magnitude", ["val_source_acc_full", "val_target_acc"]] = 0.2
+    assert "The lead over the strongest mask, `edge_popup`, is " in findings(records)
+
+
 def test_what_the_seeds_do_not_show_is_level():
     twin = mask("magnitude", 0.94, 0.6, 0.88, stored_bits=90e3)
     records = study(FREE, EWC, LEARNT, twin, seeds=(0.0, 0.1, -0.1))
@@ -94,8 +122,11 @@ def test_what_the_seeds_do_not_show_is_level():
         (study(*ROWS, seeds=NOISE[:2]), "A finding takes 3 seeds; these records hold 2."),
         (study(FREE, EWC), "**Task unknown.** The records hold no learnt masks beside opponents"),
         (study(FREE, EWC), "**Task known.** The records hold no learnt masks beside rivals"),
-        (study(FREE, EWC), "**Learnt against unlearnt masks.** The records do not hold both."),
-        (study(FREE, LEARNT), "**Learnt against unlearnt masks.** The records do not hold both."),
+        (study(FREE, EWC), "**Learnt against unlearnt masks, by their whole curves.** The records do not hold both."),
+        (
+            study(FREE, LEARNT),
+            "**Learnt against unlearnt masks, by their whole curves.** The records do not hold both.",
+        ),
         (study(*ROWS).drop(columns="stored_bits"), "**Task known.** The records hold no learnt masks beside rivals"),
     ],
 )

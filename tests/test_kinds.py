@@ -111,7 +111,7 @@ def of_integers() -> nn.Sequential:
 REFUSED = {
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(8), nn.LazyLinear(3)), "lazy layers without weights yet"),
     "TorchScript": (lambda: torch.jit.script(plain()), "TorchScript"),
-    "integers": (of_integers, r"0\.weight are torch\.int8; a mask needs real, floating-point weights"),
+    "integers": (of_integers, r"0\.weight: Tensor of torch\.int8; a mask needs real, floating-point weights"),
     "a state": (lambda: plain().state_dict(), "model is a OrderedDict; it must be a torch.nn.Module"),
     "one output": (lambda: plain(1), "labels go from 0 to 2, but the network has the classes 0 to 0"),
     "no classes": (lambda: nn.Sequential(plain(1), nn.Flatten(0)), r"returned logits \(32,\); .* logits \(N, classes\)"),

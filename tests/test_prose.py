@@ -20,8 +20,8 @@ from maskutils.results.analysis import (
     with_family,
 )
 from maskutils.results.claims import minus_control
+from maskutils.results.equal_storage import masks_win_at_equal_bits
 from maskutils.results.records import at_density, load_records, of_masks, on_grid
-from maskutils.results.rivals import masks_win_at_equal_bits
 from maskutils.results.statistics import paired
 
 ROOT = Path(__file__).parent.parent
@@ -244,8 +244,8 @@ def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
         kbit=lambda t: (t["stored_bits"] / 1e3).round(), both=lambda t: t["both"].round(3)
     )
     both = {(row.family, row.kbit): row.both for row in found.itertuples()}
-    assert both["gumbel_sigmoid", 51] == both["oft", 233]
-    assert "gumbel_sigmoid reaches at 51 kbit what oft reaches at 233" in text("docs/results.md")
+    assert 0 <= both["oft", 233] - both["gumbel_sigmoid", 51] < 0.002
+    assert "gumbel_sigmoid at 51 kbit is within 0.2 points of oft at 233" in text("docs/results.md")
 
 
 def test_the_best_change_stores_several_times_the_bits_of_a_mask_as_good():

@@ -243,8 +243,9 @@ def test_an_optimizer_that_is_none_of_torch_is_refused(net, mask):
     class Own:
         """As those of fastai are."""
 
-    with pytest.raises(ValueError, match=r"optimizer is a Own, .* leave it out, and restore after each step"):
-        protect(net, mask, optimizer=Own()).__enter__()
+    for given, name in ((Own(), "Own"), ([SGD(net.parameters(), 0.1)], "list")):
+        with pytest.raises(ValueError, match=rf"optimizer is a {name}, .* leave it out, and restore after each step"):
+            protect(net, mask, optimizer=given).__enter__()
 
 
 @pytest.mark.parametrize("other", [True, False])

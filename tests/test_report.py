@@ -43,6 +43,11 @@ def test_the_headline_is_sorted_by_the_number():
     assert table["target (%)"].tolist() == ["100.0", "95.0", "9.0"]
 
 
+def test_two_networks_have_no_reading_with_the_full_network():
+    table = report.headline(make(at(0.5, 0.9, "two_networks"), at(0.5, 0.8))).set_index("approach")
+    assert table["source full network (%)"].to_dict() == {"two_networks": "–", "finetune": "50.0"}
+
+
 def test_native_findings_compare_with_chance_of_the_same_density():
     rows = [
         mask(m, 0, 0, 0, d, native_of="bernoulli", source_acc_masked_before=a, seed=s)
@@ -121,6 +126,14 @@ def test_choices_say_what_to_choose_and_what_to_expect():
         [some, "no", half, "5.0", "80.0", "0", "1"],
         [much, "no", "nothing: the best target is 0.850", "–", "–", "–", "–"],
     ]
+
+
+def test_drops_that_lead_to_the_same_choice_are_one_row():
+    rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05)]
+    table = report.choices(make(*rows), [0.01, 0.02, 0.06, 0.1])
+    needs = ["lose at most 1.0 to 2.0 points", "lose at most 6.0 to 10.0 points"]
+    assert table["need"].tolist() == 2 * needs
+    assert table["choose"].tolist() == 2 * ["l2_sp (strength 3)", "replay (fraction 0.05)"]
 
 
 def test_choices_are_told_in_sentences():

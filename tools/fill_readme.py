@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -96,7 +97,7 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
         "findings": findings(records),
         "tradeoff": report.tradeoff_findings(records, density),
         "headline": report.markdown(report.headline(records, density)),
-        "choices": report.markdown(report.choices(records, [0.01, 0.02, 0.05, 0.1])),
+        "choices": report.markdown(choices(records)),
         "verdicts": report.markdown(verdicts.summary(judged)),
         "evidence": "\n\n".join(folded(v) for v in judged),
         "cost": cost(records, manifest),
@@ -113,6 +114,19 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     tables["rewinding"] = comparisons.rewinding(records)
     blocks["detectable"] = comparisons.detectable(analysis.hypervolumes(records), the("yardstick"))
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
+
+
+def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
+    """The choice for each of `drops`; with the task known also for those who can store at most one bit for each weight, where it differs."""
+    told = report.choices(records, drops)
+    known, unknown = (told[told["task known"] == word] for word in ("yes", "no"))
+    two = records[records["protocol"] == "two_networks"]
+    bits = two["stored_bits"].max() / 32 if len(two) and "stored_bits" in two else math.nan
+    few = told if math.isnan(bits) else report.choices(records, drops, max_bits=bits)
+    few = few[few["task known"] == "yes"]
+    if few["choose"].tolist() == known["choose"].tolist():
+        return told
+    return pd.concat([known, few.assign(need=few["need"] + f", store at most {bits / 1e3:,.0f} kbit"), unknown])
 
 
 def folded(verdict: verdicts.Verdict) -> str:

@@ -156,9 +156,8 @@ def status(
         states = statuses(own, list(runs.values()))
         if run is not None:
             known(run, runs, "run")
-            console.print_json(json.dumps(explain(own, runs[run]))) if not as_json else print(
-                json.dumps(explain(own, runs[run]), indent=1)
-            )
+            told = json.dumps(explain(own, runs[run]), indent=1)
+            print(told) if as_json else console.print_json(told)
             return
     if as_json:
         print(json.dumps([{"run": name} | state for name, state in states.items()], indent=1))

@@ -77,7 +77,11 @@ def _steppers(optimizer: object) -> list[Optimizer]:
     """
     found: list[object] = [optimizer]
     for each in found:  # which grows
-        found += [o for o in vars(each).values() if isinstance(o, Optimizer) and not any(o is f for f in found)]
+        found += [
+            o
+            for o in getattr(each, "__dict__", {}).values()
+            if isinstance(o, Optimizer) and not any(o is f for f in found)
+        ]
     if steppers := [o for o in found if isinstance(o, Optimizer) and "_optimizer_step_post_hooks" in vars(o)]:
         return steppers
     raise BadSetting(

@@ -1,5 +1,6 @@
 """Parts of any network: its head (or one per task), its maskable weights, its norm layers."""
 
+import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -27,8 +28,8 @@ def head_name(model: nn.Module) -> str:
 
 def heads(model: nn.Module) -> list[str]:
     """Names of the heads: what the network says in an attribute `head_name`, or in timm's `get_classifier()`; else the module, last in
-    definition order, that owns a weight of two or more dimensions, and linear layers beside it that are called heads too and have its
-    size, as those of distilled networks.
+    definition order, that owns a weight of two or more dimensions, and linear layers of its size that are called heads too and stand
+    where it does, as those of distilled networks.
 
     A `TaskHeads` counts as one. Raises `ValueError` for a network without any such weight, or without the module it names.
     """
@@ -42,19 +43,16 @@ def heads(model: nn.Module) -> list[str]:
             told = told if isinstance(told, (tuple, list)) else (told,)
             if names := [n for n, m in model.named_modules() if any(m is t and [*t.parameters()] for t in told)]:
                 return names
-    owner, _, _ = last.rpartition(".")
-    head, prefix = model.get_submodule(last), f"{owner}." if owner else ""
+    head, path = model.get_submodule(last), last.split(".")
 
     def twin(name: str, module: nn.Module) -> bool:
-        called = "head" in name or "classifier" in name
-        return (
-            called
-            and isinstance(module, nn.Linear)
-            and isinstance(head, nn.Linear)
-            and (module.in_features, module.out_features) == (head.in_features, head.out_features)
-        )
+        other = [pair for pair in zip(name.split("."), path, strict=False) if pair[0] != pair[1]]
+        called = len(name.split(".")) == len(path) and len(other) == 1 and re.search("head|classifier", other[0][0])
+        if not called or not isinstance(module, nn.Linear) or not isinstance(head, nn.Linear):
+            return False
+        return (module.in_features, module.out_features) == (head.in_features, head.out_features)
 
-    return [prefix + n for n, m in model.get_submodule(owner).named_children() if m is not head and twin(n, m)] + [last]
+    return [name for name, module in model.named_modules() if twin(name, module)] + [last]
 
 
 def _last_with_weight(model: nn.Module) -> str:
@@ -131,10 +129,11 @@ def maskable(model: nn.Module) -> list[str]:
     if not names:
         what = f"{some_of(left_out)} are {told}" if left_out else "no weight of two or more dimensions beside its head"
         raise ValueError(f"{type(model).__name__} has nothing to mask: {what}")
-    if odd := [name for name in names if not model.get_parameter(name).is_floating_point()]:
+    weights = {name: model.get_parameter(name) for name in names}
+    if odd := [n for n, w in weights.items() if not w.is_floating_point() or type(w.data) is not Tensor]:
+        what = f"{type(weights[odd[0]].data).__name__} of {weights[odd[0]].dtype}"
         raise ValueError(
-            f"{some_of(odd)} are {model.get_parameter(odd[0]).dtype}; a mask needs real, floating-point weights: load the network "
-            "without quantisation"
+            f"{some_of(odd)}: {what}; a mask needs real, floating-point weights: load the network without quantisation"
         )
     if left_out:
         share = f"{len(left_out)} of {len(left_out) + len(names)} weights"

@@ -243,6 +243,11 @@ def check_choice(
     return pd.DataFrame(out, columns=columns)
 
 
+def kept(checked: pd.DataFrame, slack: float = 0.02) -> pd.Series:
+    """Which rows of `check_choice` lose at most `slack` more than allowed, whatever the noise of a float."""
+    return checked["found"] - checked["allowed"] <= slack + 1e-9
+
+
 def _folds(rows: pd.DataFrame, left_out: str) -> Iterator[tuple[str, int | None, pd.DataFrame, pd.DataFrame]]:
     """Pair, seed, the rows to choose on and those that are left out."""
     pairs = rows.groupby("pair")

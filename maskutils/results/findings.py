@@ -13,6 +13,7 @@ from maskutils.core.storage import whole_network
 from maskutils.results.analysis import CANDIDATE, hypervolumes, source_read, stored_bits, trained
 from maskutils.results.records import of_masks, on_grid
 from maskutils.results.statistics import LEAST, by_pair, paired
+from maskutils.results.verdicts import rankings
 from maskutils.results.wording import interval, points
 
 with needs("study"):
@@ -66,9 +67,11 @@ def task_unknown(full: Areas) -> str:
         return "**Task unknown.** The records hold no learnt masks beside opponents without one."
     mean = full.test.groupby("family")["hypervolume"].mean()
     over = [r for r in sorted(rivals, key=mean.get, reverse=True) if (full.minus(masks, r)["high"] < 0).all()]
-    top = mean[masks].idxmax()
+    top, best = full.best(masks), full.best(names("mask"))
+    led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
+    whom = "all of them" if led == rivals else f"only {_listed(map(_called, led))}" if led else "none of them"
     said = f"**Task unknown: no opponent leads the masks.** Opponents: {_listed(map(_called, rivals))}."
-    best = full.best(names("mask"))
+    said += f" The best learnt mask, {_called(best)}, leads {whom}."
     ahead = {r: row for r in rivals if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if ahead:
         by = _listed(f"{_called(r)} by {_size(row)} points" for r, row in ahead.items())
@@ -78,24 +81,29 @@ def task_unknown(full: Areas) -> str:
         who = f"{_listed(map(_called, over))} {'lead' if len(over) > 1 else 'leads'} every mask, learnt or not."
         lead = f"The lead over the strongest mask, {_called(top)}, is {by} points."
         said = f"**Task unknown: masks lose.** {who} {lead}"
-    who = "It" if ahead and not over else f"The best learnt mask, {_called(best)},"
+    who = f"The best learnt mask, {_called(best)}," if over else "It"
     return said + (f" {who} {_beside(full, best, yardstick)}" if yardstick in rivals else "")
 
 
 def _beside(full: Areas, best: str, yardstick: str) -> str:
     """What is to be said of the mask `best` against `yardstick`, from the verb on, and on which pairs of domains."""
     said = f"{_versus(full.minus([best], yardstick).iloc[0], _called(yardstick))}."
-    on = 100 * by_pair(full.test, "hypervolume", best, yardstick)
+    return said + _on_pairs(by_pair(full.test, "hypervolume", best, yardstick), _called(yardstick))
+
+
+def _on_pairs(differences: pd.Series, whom: str) -> str:
+    """A sentence on the pairs of domains that a mean is over: their sorted `differences` to `whom`. Empty for a single pair."""
+    on = 100 * differences
     if len(on) < 2:
-        return said
+        return ""
     pairs = f"from {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`"
-    return f"{said} It is better on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
+    return f" It is better than {whom} on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
 
 
 def task_known(records: pd.DataFrame) -> str:
     """The best learnt mask beside the best rivals that store no more bits and none at all; and what a second network reaches.
 
-    Best is the highest mean of both tasks on validation. A rival is an approach that learns no mask.
+    Best is the highest mean of both tasks on validation. A rival is an approach that learns no mask, masks that nobody learns too.
     """
     rows, means = _tried(records)
     masks, rivals = means[means["mask"]], means[~means["mask"]]
@@ -104,6 +112,7 @@ def task_known(records: pd.DataFrame) -> str:
     mask, best = masks["val_both"].idxmax(), masks.loc[masks["val_both"].idxmax()]
     cheap = {
         "that stores no more": rivals[rivals["bits"] <= best["bits"]],
+        "without a mask that stores no more": rivals[(rivals["bits"] <= best["bits"]) & ~rivals["unlearnt"]],
         "that stores nothing": rivals[rivals["bits"] == 0],
     }
     chosen = {table["val_both"].idxmax(): which for which, table in reversed(cheap.items()) if len(table)}
@@ -113,6 +122,8 @@ def task_known(records: pd.DataFrame) -> str:
     for rival, row in minus.items():
         whom = f"the best rival {chosen[rival]} ({_called(means.approach[rival])}, {_kbit(means.loc[rival])})"
         said.append(f"It {_versus(row, whom)}.")
+        if len(said) == 2:  # the strongest comes first
+            said[-1] += _on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), _called(means.approach[rival]))
     for _, two in rivals[rivals["whole"]].iterrows():
         said.append(reaches(_called(two["approach"]), points(two["both"]), _kbit(two)))
     title = f": a learnt mask {_verb(next(iter(minus.values())))} at equal storage" if minus else ""
@@ -122,33 +133,41 @@ def task_known(records: pd.DataFrame) -> str:
 def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of learnt masks and of rivals with `candidate` and `both`, and a row for each setting tried on every pair of domains.
 
-    Columns of the settings: approach, density, mask (is it learnt), whole (is it a second network), bits, both and val_both.
+    Columns of the settings: approach, density, mask (is it learnt), unlearnt (is it a mask that nobody learns), whole (is it a
+    second network), bits, both and val_both.
     """
     rows, about = on_grid(records), {a.label or a.name: a for a in every()}
     learnt = of_masks(rows) & rows["method"].isin(names("mask")) & (rows["alpha"] == 1)
-    rival = [k for k, a in about.items() if a.kind in ("baseline", "reference") and a.choosable and not a.learns_mask]
+    kinds = ("baseline", "control", "reference")
+    rival = [k for k, a in about.items() if a.kind in kinds and a.choosable and not a.learns_mask]
     whole, bits = [a.name for a in every() if a.bits is whole_network], stored_bits(rows)
     rows = rows.assign(
         bits=bits,
         mask=learnt,
+        unlearnt=of_masks(rows) & ~learnt,
         whole=rows["approach"].isin(whole),
         both=(source_read(rows, "known") + rows["target_acc"]) / 2,
         val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2,
     )[(learnt | trained(rows).isin(rival)) & bits.notna()]
     groups = rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup()).groupby("candidate")
-    means = groups[["approach", "density", "mask", "whole"]].first().join(groups[["bits", "both", "val_both"]].mean())
+    means = (
+        groups[["approach", "density", "mask", "unlearnt", "whole"]]
+        .first()
+        .join(groups[["bits", "both", "val_both"]].mean())
+    )
     return groups.obj, means[groups["pair"].nunique() == records["pair"].nunique()]
 
 
 def learnt_or_not(full: Areas, known: Areas) -> str:
     """In both readings, the best learnt mask beside the best that nobody learns and beside a random one."""
-    ranked = [a.name for a in every() if a.kind == "control" and not a.learns_mask and a.role != "chance"]
     said = []
     for when, found in {"known": known, "unknown": full}.items():
-        best, others = found.best(names("mask")), filter(None, (found.best(ranked), found.best([the("chance")])))
+        best, others = found.best(names("mask")), filter(None, (found.best(rankings()), found.best([the("chance")])))
         told = [_versus(found.minus([best], other).iloc[0], _called(other)) for other in others if best]
         said += [f"With the task {when}, {_called(best)} {' and '.join(told)}."] if told else []
-    return f"**Learnt against unlearnt masks.** {' '.join(said) or 'The records do not hold both.'}"
+    return (
+        f"**Learnt against unlearnt masks, by their whole curves.** {' '.join(said) or 'The records do not hold both.'}"
+    )
 
 
 def _called(approach: str) -> str:

@@ -1,5 +1,6 @@
 """Tables and sentences for people: every number that a notebook, the terminal or the README shows comes from here."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -33,10 +34,11 @@ def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
 def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     """The one-look table: the references, and every mask under `protect` at `density`, best target first.
 
-    Both readings of the source and the target, in percent over all pairs.
+    Both readings of the source and the target, in percent over all pairs. Two networks are no full network: they have a dash.
     """
     rows = at_density(records, density).query("alpha == 1")
     rows = rows[of_masks(rows) | rows["approach"].isin(names("reference"))]
+    rows = rows.assign(source_acc_full=analysis.of_one_network(rows)["source_acc_full"])
     values = ["source_acc_masked", "source_acc_full", "target_acc"]
     table = summarise(rows, ["approach"], values).sort_values("target_acc", ascending=False)
     return percent(table, values).rename(columns=TITLES)
@@ -118,16 +120,21 @@ def choices(
 ) -> pd.DataFrame:
     """What to choose for each need, with the task known and not, and what to expect on test with 95 % intervals over seeds.
 
-    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. `limits`
-    are `max_bits` and `without` of `choice.recommend`. Where nothing meets a need, the table says what comes nearest.
+    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. Drops that follow
+    each other and lead to the same choice are one row. `limits` are `max_bits` and `without` of `choice.recommend`. Where nothing
+    meets a need, the table says what comes nearest.
     """
-    wanted = [(f"lose at most {100 * d:.1f} points", {"max_source_drop": d}) for d in drops]
-    wanted += [(f"reach {points(t)} on the target", {"min_target": t}) for t in targets]
-    rows = [
-        {"need": need, "task known": "yes" if task_known else "no"} | _choice(records, task_known, **given, **limits)
-        for task_known in (True, False)
-        for need, given in wanted
-    ]
+    rows = []
+    for task_known in (True, False):
+        known = {"task known": "yes" if task_known else "no"}
+        told = [(f"{100 * d:.1f}", _choice(records, task_known, max_source_drop=d, **limits)) for d in drops]
+        for chosen, same in itertools.groupby(told, key=lambda row: row[1]):
+            amounts = [amount for amount, _ in same]
+            amount = " to ".join(dict.fromkeys([amounts[0], amounts[-1]]))
+            rows.append({"need": f"lose at most {amount} points"} | known | chosen)
+        for t in targets:
+            chosen = _choice(records, task_known, min_target=t, **limits)
+            rows.append({"need": f"reach {points(t)} on the target"} | known | chosen)
     return pd.DataFrame(rows)
 
 
@@ -167,7 +174,8 @@ def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
     A choice is kept if the seed or pair left out loses at most `slack` (a fraction) more than allowed.
     """
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
-    table = pd.DataFrame({"choices": over.size(), "kept": over.apply(lambda o: int((o <= slack + 1e-9).sum()))})
+    kept = choice.kept(checked, slack).groupby(checked["allowed"]).sum()
+    table = pd.DataFrame({"choices": over.size(), "kept": kept})
     table["worst (points over)"] = (100 * over.max()).map("{:+.1f}".format)
     table.insert(0, "may lose", table.index.map(points))
     return table.reset_index(drop=True)

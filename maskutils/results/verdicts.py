@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from maskutils.core.approaches import every
+from maskutils.core.approaches import described, every
 from maskutils.core.checks import enter, needs
 from maskutils.results import statistics
 from maskutils.results.wording import interval, intervals
@@ -14,6 +14,7 @@ with needs("study"):
     import pandas as pd
 
 ACCURACY, BOX = "points of accuracy", "points of the box"
+KNOWN, UNKNOWN = "With the task known", "With the task unknown"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,18 @@ def closest(rows: pd.DataFrame, unit: str, by: str = "family") -> str:
 def minus_each(table: pd.DataFrame, value: str, family: str, others: Iterable[str]) -> pd.DataFrame:
     """`value` of `family` minus that of each of `others`, paired by seed: rows of `statistics.paired`."""
     return pd.concat([statistics.paired(table, value, [family], other) for other in others], ignore_index=True)
+
+
+def rankings() -> list[str]:
+    """The masks that nobody learns, but for the random one: those made of the weights and their gradients."""
+    return [a.name for a in every() if a.kind == "control" and not a.learns_mask and a.role != "chance"]
+
+
+def tuned_for(reading: str, others: Iterable[str]) -> dict[str, list[str]]:
+    """With the task unknown, a column that tells which of `others` have rates tuned for the other reading alone (`rates.ranked`)."""
+    alone = [described(name).known == "intact" for name in others]
+    told = {"rate tuned for": ["task known" if known else "both" for known in alone]}
+    return told if reading == "full" and any(alone) else {}
 
 
 def opponents(table: pd.DataFrame) -> list[str]:

@@ -57,7 +57,7 @@ class Dicts(torch.utils.data.Dataset):
         return {"pixel_values": torch.randn(3, 32, 32), "labels": i % 3}
 
 
-def of_transformers(folder) -> dict:
+def of_transformers(folder, patch) -> dict:
     transformers, accelerate = pytest.importorskip("transformers"), pytest.importorskip("accelerate")
     options = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.ViTConfig(image_size=32, patch_size=16, num_labels=10, **options)
@@ -73,7 +73,7 @@ def of_transformers(folder) -> dict:
     return known | {"optimizer": torch.optim.AdamW(model.parameters(), 0.01)}
 
 
-def of_lightning(folder) -> dict:
+def of_lightning(folder, patch) -> dict:
     lightning = pytest.importorskip("lightning")
 
     class Task(lightning.LightningModule):
@@ -93,16 +93,16 @@ def of_lightning(folder) -> dict:
             return torch.optim.AdamW(self.parameters(), 0.01)
 
     module, quiet = Task(), {"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
-    lightning.Trainer = functools.partial(lightning.pytorch.Trainer, default_root_dir=folder, **quiet)
+    patch.setattr(lightning, "Trainer", functools.partial(lightning.Trainer, default_root_dir=folder, **quiet))
     mask = maskutils.learn_mask(module, pictures(8), "magnitude", density=0.1)
     return usual(lightning=lightning, module=module, mask=mask)
 
 
-def of_fabric(folder) -> dict:
+def of_fabric(folder, patch) -> dict:
     return usual(fabric=pytest.importorskip("lightning").Fabric(accelerator="cpu", devices=1))
 
 
-def of_fastai(folder) -> dict:
+def of_fastai(folder, patch) -> dict:
     pytest.importorskip("fastai")
     import fastai.callback.schedule  # noqa: F401
     from fastai.callback.core import Callback
@@ -114,7 +114,7 @@ def of_fastai(folder) -> dict:
     return usual(Callback=Callback, Learner=Learner, loaders=loaders)
 
 
-def of_processes(folder) -> dict:
+def of_processes(folder, patch) -> dict:
     from torch.distributed.fsdp import fully_shard
 
     known = usual()
@@ -123,7 +123,7 @@ def of_processes(folder) -> dict:
     return known | {"DistributedDataParallel": nn.parallel.DistributedDataParallel}
 
 
-def of_averages(folder) -> dict:
+def of_averages(folder, patch) -> dict:
     known = usual()
 
     def train_step(batch: list) -> None:
@@ -134,20 +134,24 @@ def of_averages(folder) -> dict:
     return known | {"average": average, "loader": known["target_loader"], "train_step": train_step}
 
 
-def of_formats(folder) -> dict:
+def of_formats(folder, patch) -> dict:
     known = usual()
+    hub = pytest.importorskip("huggingface_hub")
+    patch.setattr(hub.HfApi, "create_repo", lambda self, name, exist_ok: None)
+    patch.setattr(hub.HfApi, "upload_folder", lambda self, **o: None)
+    patch.setattr(hub, "hf_hub_download", lambda name, file, **o: str(folder / "folder" / file))
     known["mask"].to_pruning(known["model"])
     return known | {name: Network() for name in ("other", "before", "after")}
 
 
-def of_peft(folder) -> dict:
-    known = of_transformers(folder)
+def of_peft(folder, patch) -> dict:
+    known = of_transformers(folder, patch)
     return known | {"peft": pytest.importorskip("peft")}
 
 
 def of(library: str, side: int = 8):
     images = DataLoader(pictures(side, 2), 2)
-    return lambda folder: usual(source_loader=images, **{library: pytest.importorskip(library)})
+    return lambda folder, patch: usual(source_loader=images, **{library: pytest.importorskip(library)})
 
 
 NEEDS = {  # what a recipe says -> what it finds
@@ -168,21 +172,15 @@ NEEDS = {  # what a recipe says -> what it finds
 
 
 @pytest.fixture
-def one_process(tmp_path, monkeypatch):
-    """A working directory of its own, a group of one process, and a Hub that is a folder."""
+def folder(tmp_path, monkeypatch):
+    """A working directory of its own, and a group of one process."""
     monkeypatch.chdir(tmp_path)
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    if hub := pytest.importorskip("huggingface_hub"):
-        monkeypatch.setattr(hub.HfApi, "create_repo", lambda self, name, exist_ok: None)
-        monkeypatch.setattr(hub.HfApi, "upload_folder", lambda self, **o: None)
-        monkeypatch.setattr(hub, "hf_hub_download", lambda name, file, **o: str(tmp_path / "folder" / file))
     yield tmp_path
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda text: text.splitlines()[0][:50])
-def test_a_recipe_runs_as_it_is_printed(recipe, one_process, monkeypatch):
-    lightning = pytest.importorskip("lightning")
-    monkeypatch.setattr(lightning, "Trainer", lightning.Trainer)  # is put back
-    make = next((make for said, make in NEEDS.items() if said in recipe), lambda folder: usual())
-    exec(recipe.replace('weights="DEFAULT"', "weights=None"), make(one_process))  # weights would be downloaded
+def test_a_recipe_runs_as_it_is_printed(recipe, folder, monkeypatch):
+    make = next((make for said, make in NEEDS.items() if said in recipe), lambda *_: usual())
+    exec(recipe.replace('weights="DEFAULT"', "weights=None"), make(folder, monkeypatch))  # they would be downloaded
