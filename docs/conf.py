@@ -17,13 +17,20 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 
 
 def lay_out() -> None:
-    """Put documents, figures and notebooks where Sphinx reads them."""
+    """Put documents, figures and notebooks where Sphinx reads them, and take away what is no longer there."""
     shutil.copytree(ROOT / "figures", SOURCE / "figures", dirs_exist_ok=True)
+    pages = set()
     for path in (p for pattern in ("*.md", "docs/**/*.md", "notebooks/*.ipynb") for p in ROOT.glob(pattern)):
         file = path.relative_to(ROOT).as_posix()
         if page := place(file):
             text = relinked(path.read_text(encoding="utf-8"), file)
             write(SOURCE / page, text + (CONTENTS if file == "README.md" else ""))
+            pages.add(SOURCE / page)
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in ROOT.glob("maskutils/**/*.py")}
+    modules |= {name.removesuffix(".__init__") for name in modules}
+    for old in [p for kind in ("md", "ipynb", "rst") for p in SOURCE.rglob(f"*.{kind}") if p not in pages]:
+        if old.suffix != ".rst" or old.stem not in modules:
+            old.unlink()
 
 
 def place(file: str) -> str:
@@ -44,7 +51,7 @@ def relinked(text: str, file: str) -> str:
         here = posixpath.dirname(place(file)) or "."
         return f"[{words}]({posixpath.relpath(page, here)}{part})" if page else words
 
-    return re.sub(r"\[([^\]\n]*)\]\(([^)#\n]*)(#[^)\n]*)?\)", link, text)
+    return re.sub(r"\[((?:[^\]\n]|\n(?=\w))*)\]\(([^)#\n]*)(#[^)\n]*)?\)", link, text)
 
 
 def write(path: Path, text: str) -> None:

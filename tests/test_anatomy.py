@@ -105,6 +105,7 @@ def test_images_flip_where_one_network_is_wrong_and_the_other_right():
     found = anatomy.flips(networks, data, "a", "b", n=2)
     assert found["count"] == 3
     assert found["truth"].tolist() == [0, 2]  # one of each class first
+    assert found["places"].tolist() == [0, 3]
     assert found["said"]["a"].tolist() == [1, 0]
     assert [float(image.item()) for image in found["images"]] == [0, 3]
 

@@ -1,5 +1,6 @@
 """The batch: order, failure, resumption after a kill, two at once. These tests start real workers and kernels."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import filelock
 import nbformat
 import pytest
+import torch
 from projects import WRITE, root, write_notebook, write_profile  # noqa: F401
 
 from maskutils.batch import cluster, plan, schedule, status, worker
@@ -32,16 +34,60 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def scheduler():
-    """The address of a cluster of one worker, for tests that need none of their own: to start one takes twenty seconds."""
-    with cluster.client(1, None) as local:
+    """The address of a cluster of one worker, for tests that need none of their own: to start one takes twenty seconds.
+
+    It believes in a GPU, of a name that none has. In the end the environment must be as it was.
+    """
+    before = dict(os.environ)
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cluster, "gpus", lambda: ["none"])
+            local = stack.enter_context(cluster.client(1, None))
         yield local.scheduler.address
+    assert dict(os.environ) == before
 
 
-def test_there_are_as_many_workers_as_asked_for(scheduler):
+def test_there_are_as_many_workers_as_asked_for_with_an_environment_of_their_own(scheduler):
     from distributed import Client
 
     with Client(scheduler, set_as_default=False) as dask:
         assert list(dask.nthreads().values()) == [1]
+        (temporary,) = dask.run(os.environ.get, "TMPDIR").values()
+        assert Path(temporary).name.startswith("maskutils-")
+
+
+@pytest.mark.parametrize(
+    ("present", "chosen", "named"),
+    [(3, None, ["0", "1", "2"]), (2, "2,GPU-5a,7", ["2", "GPU-5a"]), (1, "3", ["3"]), (0, "", []), (0, None, [])],
+)
+def test_there_is_a_worker_for_each_gpu(monkeypatch, tmp_path, present, chosen, named):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
+    monkeypatch.setattr(cluster, "DRIVERS", (str(tmp_path / "none"),))
+    assert cluster.gpus() == []
+    monkeypatch.setattr(cluster, "DRIVERS", (str(tmp_path),))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert cluster.gpus() == named
+    assert cluster.at_once() == (len(named) or cluster.cores())
+
+
+def test_workers_take_turns_with_the_gpus(monkeypatch):
+    monkeypatch.delenv(cluster.GPUS, raising=False)
+    assert worker.own_gpu() == {}
+    monkeypatch.setenv(cluster.GPUS, "2,GPU-5a")
+    taken = []
+    for number in range(3):
+        monkeypatch.setattr("distributed.get_worker", lambda number=number: SimpleNamespace(name=number))
+        taken.append(worker.own_gpu()["CUDA_VISIBLE_DEVICES"])
+    assert taken == ["2", "GPU-5a", "2"]
+
+
+def test_a_kernel_sees_the_gpu_of_its_worker_alone(root, scheduler):  # noqa: F811
+    asked = "import os\nassert os.environ['CUDA_VISIBLE_DEVICES'] == 'none'"
+    write_notebook(root / "notebooks" / "first.ipynb", asked, parameters="x: int = 1")
+    states = reproduce(write_profile(root / "tiny.yaml", [{"notebook": "first"}]), scheduler=scheduler)
+    assert states["first"]["status"] == "done", states["first"]
 
 
 def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root, scheduler):  # noqa: F811
@@ -70,13 +116,6 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root, sch
     manifest = files.read_json(root / "results" / "tiny" / "manifest.json")
     assert [row["id"] for row in manifest["runs"]] == ["broken", "second", "first"]
     assert manifest["runs"][1]["parameters"]["seeds"] == [3]
-
-
-def test_the_environment_is_left_as_it_was():
-    before = dict(os.environ)
-    with cluster.client(1, None) as dask:
-        assert set(dask.run(os.environ.get, "TQDM_DISABLE").values()) == {"1"}
-    assert dict(os.environ) == before
 
 
 def test_records_are_joined_before_the_notebook_that_reads_them(root, scheduler):  # noqa: F811
@@ -269,7 +308,7 @@ class Nobody:
 
     def __init__(self):
         self.scheduler_info, self.subscribe_topic = lambda: {"workers": {}}, lambda topic, handler: None
-        self.nthreads = dict
+        self.nthreads, self.unsubscribe_topic = dict, lambda topic: None
 
     def submit(self, *_: object, **__: object) -> "Nobody":
         return self
@@ -314,7 +353,8 @@ def test_workers_that_cannot_do_the_work_are_refused_before_it_starts(root, sche
             cluster.check_workers(remote, Path("/"))
 
 
-def test_one_worker_at_a_time_has_a_run(root):  # noqa: F811
+def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
+    monkeypatch.delenv(cluster.GPUS, raising=False)  # of the cluster of other tests: here is no worker of Dask
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
     run, folder = plan.make_plan(profile)[0], paths.runs_dir(profile)
     folder.mkdir(parents=True)

@@ -71,14 +71,14 @@ def test_a_step_that_misses_its_target_is_explained_by_what_its_masks_take_alone
     assert "64 images take 2e+03 ms without" in reason
 
 
-def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table, monkeypatch):
-    monkeypatch.setattr(processes, "IMAGES", (2, 8))
+def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table):
+    before = table.loc[table["is"] == "training the dense network", "reference"]
+    if before.empty:
+        pytest.skip("this kernel does not tell the peak since a moment")
     kept = torch.ones(100_000_000)  # which a peak of this process would not rise above
-    again = {line[0] + line[3]: line for line in processes.memory()}
+    again = int(processes._python(processes.__file__, "dense", "2", "8"))
     del kept
-    before = table[table.index.str.startswith("memory")].reset_index()
-    for line in before.itertuples(index=False):
-        assert float(again[line.what + line[3]][4]) == pytest.approx(float(line.ratio), rel=0.1)
+    assert again / 1e6 == pytest.approx(float(before.iloc[0].removesuffix(" MB")), rel=0.2)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -12,6 +12,7 @@ from maskutils.core import paths
 from maskutils.results import claims, rivals
 from maskutils.results.claims import CLAIMS, Verdict, verify
 from maskutils.results.records import READINGS, with_approach
+from maskutils.results.verdicts import explain, summary
 
 pytestmark = pytest.mark.slow
 
@@ -147,8 +148,10 @@ CASES = [
 @pytest.mark.parametrize(("claim", "rows", "holds"), CASES)
 def test_a_claim_passes_exactly_where_the_records_say_so(claim, rows, holds):
     verdict = CLAIMS[claim](make(*rows))
-    assert verdict.passed is holds, verdict.evidence
-    assert any(letter.isdigit() for letter in verdict.evidence)
+    assert verdict.passed is holds, verdict.effect
+    assert any(letter.isdigit() for letter in verdict.effect)
+    assert verdict.meaning
+    assert len(verdict.evidence)
 
 
 def test_every_claim_has_records_that_satisfy_and_that_violate_it():
@@ -163,7 +166,7 @@ def test_a_claim_of_which_the_records_hold_nothing_is_skipped(claim):
     verdict = CLAIMS[claim](make(at(0.9, 0.5, "lp_ft")))
     assert verdict.passed is None
     assert verdict.word == "SKIP"
-    assert "fewer" not in verdict.evidence
+    assert "fewer" not in verdict.effect
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -171,10 +174,9 @@ def test_a_claim_of_which_the_records_hold_nothing_is_skipped(claim):
     ("claim", "rows"), [(c, rows) for c, rows, _ in CASES], ids=lambda x: x if isinstance(x, str) else ""
 )
 def test_fewer_than_three_seeds_give_no_verdict(claim, rows, seeds):
-    made = make(*rows)
-    assert CLAIMS[claim](made[made["seed"] < seeds]) == Verdict(
-        CLAIMS[claim](made).claim, None, f"fewer than three seeds: {seeds}"
-    )
+    verdict = CLAIMS[claim]((made := make(*rows))[made["seed"] < seeds])
+    assert (verdict.passed, verdict.effect) == (None, f"fewer than three seeds: {seeds}")
+    assert not verdict.meaning
 
 
 @pytest.mark.parametrize(("claim", "rows"), [
@@ -188,7 +190,7 @@ def test_a_seed_without_a_value_counts_for_no_verdict(claim, rows):
         (made["seed"] == 2) & made["approach"].eq("gumbel_sigmoid"),
         ["source_acc_full", "target_acc", "source_acc_masked"],
     ] = float("nan")
-    assert CLAIMS[claim](made).evidence == "fewer than three seeds: 2"
+    assert CLAIMS[claim](made).effect == "fewer than three seeds: 2"
 
 
 def test_without_masks_their_claim_is_skipped():
@@ -224,10 +226,16 @@ def test_verify_gives_one_verdict_for_every_claim_in_order():
     assert {v.word for v in found} == {"PASS", "FAIL"}
 
 
+def row_of(verdict: Verdict, compared: str) -> dict[str, str]:
+    """What the evidence says of a comparison, without its name."""
+    return verdict.evidence.set_index("compared").loc[compared].to_dict()
+
+
 def test_differences_in_evidence_are_those_of_the_records():
     rows = [mask("gumbel_sigmoid", 0.8, 0.9, 0.75, noise=0), mask("random", 0.5, 0.9, 0.5, noise=0)]
-    said = claims.learnt_masks_beat_their_controls_through_the_mask(make(*rows)).evidence
-    assert said == "gumbel_sigmoid - random +25.0 [+25.0, +25.0] points (95 % intervals of 3 seeds)"
+    verdict = claims.learnt_masks_beat_their_controls_through_the_mask(make(*rows))
+    assert verdict.effect == "gumbel_sigmoid - random: +25.0 [+25.0, +25.0] points of accuracy"
+    assert row_of(verdict, "gumbel_sigmoid - random") == {"points of accuracy": "+25.0 [+25.0, +25.0]", "seeds": 3}
 
 
 def test_what_is_said_of_baselines_is_worked_by_hand():
@@ -238,24 +246,56 @@ def test_what_is_said_of_baselines_is_worked_by_hand():
     full = rivals.masks_against_strong_baselines(records)
     # 0.6 * 0.7 / 0.81 = 51.9 against 0.4 * 0.8 / 0.81 = 39.5 and 0.8 * 0.7 / 0.81 = 69.1; harmonic means of
     # 0.6 / 0.85 and 0.7 / 0.8 (78.1), of 0.4 / 0.85 and 1 (64.0), of 0.8 / 0.85 and 0.7 / 0.8 (90.7)
-    assert full.evidence == (
-        "bernoulli against wise_ft +12.3 [+12.3, +12.3], ewc -17.3 [-17.3, -17.3] points of the box; "
-        "by best harmonic mean of retention and adaptation wise_ft +14.1 [+14.1, +14.1], ewc -12.5 [-12.5, -12.5] points "
-        "(95 % intervals of 3 seeds); with the variance corrected for shared training images (Nadeau and Bengio) wise_ft "
-        "+12.3 [+12.3, +12.3], p none"
-    )
-    assert "by more than 2 points of the box" in full.claim
+    assert full.effect == "bernoulli - wise_ft: +12.3 [+12.3, +12.3] points of the box"
+    assert full.evidence["compared"].tolist() == ["bernoulli - wise_ft", "bernoulli - ewc"]
+    assert full.evidence["points of the box"].tolist() == ["+12.3 [+12.3, +12.3]", "-17.3 [-17.3, -17.3]"]
+    mean = "points of the harmonic mean of retention and adaptation"
+    assert full.evidence[mean].tolist() == ["+14.1 [+14.1, +14.1]", "-12.5 [-12.5, -12.5]"]
     # through the mask: 0.7 * 0.7 / 0.81 = 60.5; harmonic mean of 0.7 / 0.85 and 0.7 / 0.8 (84.8)
-    known = rivals.masks_against_strong_baselines_through_the_mask(records)
-    assert "wise_ft +21.0 [" in known.evidence
-    assert "adaptation wise_ft +20.8 [" in known.evidence
+    known = row_of(rivals.masks_against_strong_baselines_through_the_mask(records), "bernoulli - wise_ft")
+    assert known["points of the box"].startswith("+21.0 [")
+    assert known[mean].startswith("+20.8 [")
+
+
+def test_rules_name_the_thresholds_that_are_used():
+    for name, judge in CLAIMS.items():
+        rule = judge(make(at(0.9, 0.5, "lp_ft"))).rule
+        assert rule
+        assert (
+            "not worse" not in judge(make(FREE)).claim
+        ) or f"above -{100 * rivals.MARGIN:g} points of the box" in rule, name
+    for judge, threshold in (
+        (rivals.masks_win_at_equal_bits, rivals.LOSS),
+        (rivals.masks_reach_two_networks, rivals.BEHIND),
+    ):
+        assert f" {100 * threshold:g} point" in judge(make(FREE)).rule.replace("-", " ")
 
 
 def test_what_a_mean_over_pairs_hides_is_told_pair_by_pair():
     rows = [at(0.5, t, noise=0, pair=p, alpha=a) for p in "ab" for a, t in ((0.5, 0.5), (1.0, 0.9))]
     rows += [mask("bernoulli", full, 0.9, noise=0, pair=p) for p, full in [("a", 0.5), ("b", 0.7)]]
-    said = rivals.masks_against_strong_baselines(make(*rows)).evidence
-    assert said.startswith("bernoulli against wise_ft +9.9 [+9.9, +9.9] (by pair: a +0.0, b +19.8)")
+    told = row_of(rivals.masks_against_strong_baselines(make(*rows)), "bernoulli - wise_ft")
+    assert told["points of the box"] == "+9.9 [+9.9, +9.9]"
+    assert (told["a"], told["b"], told["seeds"]) == ("+0.0", "+19.8", 3)
+
+
+def test_the_comparison_that_decides_is_the_one_that_lies_lowest():
+    rows = [mask("gumbel_sigmoid", 0.9, 0.9, noise=0), EWC | {"noise": 0}, BACK, STRONG]
+    found = rivals.masks_beat_every_opponent(make(*rows))
+    # 0.8 * 0.8 / 0.81 = 79.0 against 0.7 * 0.8 / 0.81 = 69.1 and 0.6 * 0.8 / 0.81 = 59.3
+    assert found.effect == "gumbel_sigmoid - ewc: +9.9 [+9.9, +9.9] points of the box; ahead in 2 of 2 comparisons"
+
+
+def test_a_rank_correlation_at_the_limit_counts_whatever_its_last_bit():
+    """Two neighbours of five swapped: the rank correlation is 1 - 6 * 2 / 120 = 0.9."""
+    values = [0.1, 0.2, 0.3, 0.5, 0.4]
+    curve = zip((0.1, 0.3, 0.5, 0.7, 0.9), values, values[::-1], strict=True)
+    rows = [mask("bernoulli", full, target, density=density, noise=0) for density, full, target in curve]
+    verdict = claims.density_is_the_dial(make(*rows))
+    assert (verdict.passed, verdict.effect) == (
+        True,
+        "weakest for bernoulli: rank correlation +0.90 with retention, -0.90 with adaptation",
+    )
 
 
 def test_families_minus_wise_ft_are_those_that_the_records_hold():
@@ -276,41 +316,45 @@ def test_a_verdict_says_its_word(passed, word):
     assert Verdict("c", passed, "e").word == word
 
 
-def test_the_margin_over_wise_ft_has_its_wider_intervals():
-    rows = far(BACK | {"pair": "a"}, at(0.5, 0.9), mask("bernoulli", 0.7, 0.9), source_acc_full=0.5)
-    said = rivals.masks_against_strong_baselines(make(*rows)).evidence
-    assert "(Nadeau and Bengio) wise_ft +9.9 [+9." in said
-    assert "; random-effects mean over pairs +9.9 [-1" in said  # +19.8 and 0: two pairs show nothing of a third
+def test_verdicts_are_a_table_and_each_is_explained():
+    shown = pd.DataFrame({"compared": ["a - b"], "points": ["1.0"]})
+    found = [Verdict("C.", True, "a - b: 1 point", "Take a.", "All above 0.", shown), Verdict("D.", None, "no records")]
+    table = summary(found)
+    assert table.to_dict("records") == [
+        {"claim": "C.", "verdict": "PASS", "effect": "a - b: 1 point", "what it means": "Take a."},
+        {"claim": "D.", "verdict": "SKIP", "effect": "no records", "what it means": ""},
+    ]
+    first, rule, numbers, skipped = explain(*found).split("\n\n")
+    assert first == "**PASS. C.** a - b: 1 point. Take a."
+    assert rule == "*The rule.* All above 0."
+    assert "| a - b" in numbers
+    assert skipped == "**SKIP. D.** no records."
 
 
 def test_a_mask_is_compared_with_its_best_rival_in_numbers():
-    evidence = rivals.masks_win_at_equal_bits(make(MASK, NONE, NEAR | {"noise": 0})).evidence
-    assert evidence.startswith(
-        "0 of 1 settings of masks lead on validation, 0 on test by their interval. The largest lead: "
-    )
-    assert "gumbel_sigmoid (density 0.1; 0 kbit, source lost 0.0, target 90.0) against bias_only (0 kbit, " in evidence
-    assert "target 95.0): -5.0 [-5.0, -5.0] points on the target (95 % intervals of 3 seeds)" in evidence
+    effect = rivals.masks_win_at_equal_bits(make(MASK, NONE, NEAR | {"noise": 0})).effect
+    assert effect.startswith("gumbel_sigmoid (density 0.1; 0 kbit, source lost 0.0, target 90.0) - bias_only (0 kbit, ")
+    assert "target 95.0): -5.0 [-5.0, -5.0] points of accuracy; " in effect
+    assert effect.endswith("; 0 of 1 settings of masks lead on validation, 0 on test")
 
 
 def test_opponents_that_are_tuned_for_the_other_reading_are_named():
-    rows = [BACK, mask("bernoulli", 0.8, 0.9), at(0.5, 0.9, "lora", knob=4)]
-    unknown, known = (CLAIMS[f"masks_against_strong_baselines{end}"](make(*rows)) for end in ("", "_through_the_mask"))
-    assert unknown.evidence.endswith("; tuned for the task known alone: lora")
-    assert rivals.masks_beat_every_opponent(make(*rows)).evidence.endswith("; tuned for the task known alone: lora")
-    assert "tuned for" not in known.evidence
+    rows = [BACK, mask("bernoulli", 0.8, 0.9), at(0.5, 0.9, "lora", knob=4), PACKED]
+    assert rivals.masks_beat_every_opponent(make(*rows)).effect.endswith("; tuned for the task known alone: lora")
+    assert "tuned for" not in rivals.masks_beat_retrained_masks(make(*rows)).effect
 
 
 def test_leads_are_counted_on_test_too():
-    lucky = MASK | {"method": "bernoulli", "target_acc": 0.2, "val_target_acc": 0.9}
-    evidence = rivals.masks_win_at_equal_bits(make(MASK, lucky, NONE)).evidence
-    assert evidence.startswith("2 of 2 settings of masks lead on validation, 1 on test by their interval. ")
+    lucky = MASK | {"method": "bernoulli", "target_acc": 0.2, "val_target_acc": 0.8}
+    effect = rivals.masks_win_at_equal_bits(make(MASK, lucky, NONE)).effect
+    assert effect.endswith("; 2 of 2 settings of masks lead on validation, 1 on test")
 
 
 def test_an_interpolated_mask_is_no_mask_that_is_read():
-    evidence = rivals.masks_win_at_equal_bits(
+    effect = rivals.masks_win_at_equal_bits(
         make(MASK, NONE, MASK | {"alpha": 0.5, "source_acc_masked": float("nan")})
-    ).evidence
-    assert evidence.startswith("1 of 1 settings of masks")
+    ).effect
+    assert effect.endswith("; 1 of 1 settings of masks lead on validation, 1 on test")
 
 
 def test_records_that_do_not_say_what_is_stored_tell_nothing_of_equal_bits():
@@ -319,15 +363,15 @@ def test_records_that_do_not_say_what_is_stored_tell_nothing_of_equal_bits():
 
 def test_the_most_favourable_pair_is_named():
     rows = far(BACK, STRONG, mask("bernoulli", 0.69, 0.9), source_acc_full=0.9)
-    said = rivals.masks_against_strong_baselines_without_their_best_pair(make(*rows)).evidence
-    assert said.startswith("without b (+19.8), bernoulli against wise_ft -1.0 [")
+    said = rivals.masks_against_strong_baselines_without_their_best_pair(make(*rows)).effect
+    assert said.startswith("without b (+19.8): bernoulli - wise_ft: -1.0 [")
 
 
 def test_without_a_second_pair_none_can_be_left_out():
     verdict = rivals.masks_against_strong_baselines_without_their_best_pair(
         make(BACK, STRONG, mask("bernoulli", 0.69, 0.9))
     )
-    assert (verdict.passed, verdict.evidence) == (None, "the records hold a single pair of domains")
+    assert (verdict.passed, verdict.effect) == (None, "the records hold a single pair of domains")
 
 
 @pytest.mark.slow  # starts Python anew
@@ -342,4 +386,4 @@ def test_the_guide_computes_by_hand_what_the_verdict_says(capsys):
     guide = (paths.PACKAGE.parent / "docs" / "guides" / "claims.md").read_text(encoding="utf-8")
     exec(re.search(r"```python\n(.+?)```", guide, re.DOTALL)[1], {})
     results = (paths.PACKAGE.parent / "docs" / "results.md").read_text(encoding="utf-8")
-    assert f": gumbel_sigmoid - random {capsys.readouterr().out.strip()}," in results
+    assert re.search(rf"\| gumbel_sigmoid - random +\| {re.escape(capsys.readouterr().out.strip())} +\|", results)

@@ -1,18 +1,22 @@
 """Copies compute with their own weights, whatever was done to `forward`; heads and weights that are not what they seem."""
 
+import copy
 import functools
 import types
+import warnings
 
 import pytest
 import torch
 from networks import NETS, easy
 from torch import nn
-from torch.nn.utils import prune
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
 
-from maskutils import Mask, evaluate, learn_mask
+from maskutils import Mask, evaluate, learn_mask, protect
+from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import copied
 from maskutils.models.parts import heads, maskable
+from maskutils.training.learn import learn_subnetwork
 from maskutils.training.loop import fit
 
 
@@ -106,12 +110,119 @@ def test_both_heads_of_a_distilled_network_are_heads():
     assert list(learn_mask(Distilled(), easy(), density=0.1, steps=1).bits) == ["first.weight", "second.weight"]
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
-def test_the_old_weight_norm_is_named():
-    net = NETS["mlp"]()
-    nn.utils.weight_norm(net[1])
-    with pytest.raises(ValueError, match=r"the weight of '1' is made by the old weight_norm.*remove_weight_norm"):
-        learn_mask(net, easy(), "magnitude", density=0.1)
+def test_two_heads_that_are_parts_of_modules_are_heads():
+    def part(n: int) -> nn.Module:
+        return nn.ModuleDict({"norm": nn.BatchNorm1d(n), "linear": nn.Linear(n, 6)})
+
+    body = nn.Sequential(nn.Linear(64, 16), nn.Linear(16, 16))
+    net = nn.ModuleDict({"body": body, "classifier": part(16), "classifier_distill": part(16)})  # as LeViT
+    assert heads(net) == ["classifier.linear", "classifier_distill.linear"]
+    assert maskable(net) == ["body.0.weight", "body.1.weight"]
+    plain = nn.ModuleDict({"body": body, "classifier": nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))})
+    assert heads(plain) == ["classifier.2"]
+
+
+class Added(nn.Module):
+    """A parametrization that has a layer, hence a weight, of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low = nn.Linear(64, 16)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + self.low.weight[: weight.shape[0], : weight.shape[1]]
+
+
+MADE = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "added": lambda layer: parametrize.register_parametrization(layer, "weight", Added()),
+    "the old weight_norm": nn.utils.weight_norm,
+}
+made = pytest.mark.parametrize("make", MADE.values(), ids=MADE.keys())
+old = pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+
+
+def three_layers() -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 6))
+
+
+@old
+@made
+@pytest.mark.parametrize("method", ["gumbel_sigmoid", "winning_subnetwork", *RANKINGS])
+def test_a_weight_that_is_made_from_others_is_named_and_the_rest_is_masked(make, method):
+    net = three_layers()
+    make(net[1])
+    before, options = copy.deepcopy(net.state_dict()), {"density": 0.3}
+    learn = learn_mask
+    if method == "winning_subnetwork":
+        learn, options = (lambda *a, **k: learn_subnetwork(*a, **k)[1]), {}
+    with warnings.catch_warnings(record=True, action="always") as said:
+        mask = learn(net, easy(), method, steps=1, **options)
+    assert list(mask.bits) == ["3.weight"]
+    assert ["no mask covers 1.weight (1 of 2 weights)" in str(w.message) for w in said] == [True]
+    assert all(
+        torch.equal(t, before[n]) for n, t in net.state_dict().items()
+    )  # spectral norm counts how often it is read
+
+
+@old
+@made
+@pytest.mark.parametrize("method", ["gumbel_sigmoid", *RANKINGS])
+def test_a_network_of_weights_that_are_all_made_from_others_is_refused(make, method):
+    net = three_layers()
+    for layer in (net[1], net[3], net[4]):
+        make(layer)
+    assert heads(net) == ["4"]
+    with pytest.raises(ValueError, match=r"nothing to mask: 1\.weight, 3\.weight are made .*remove_parametrizations"):
+        learn_mask(net, easy(), method, density=0.3, steps=1)
+
+
+@old
+@made
+def test_a_layer_whose_weight_is_made_from_others_is_held_whole_with_a_warning(make):
+    net, mask = three_layers(), Mask({"3.weight": torch.rand(16, 16) < 0.5})
+    make(net[1])
+    part = next(n for n, p in net.named_parameters() if n.startswith("1.") and p.ndim > 1)
+    for train, told in (((), True), (["4."], True), (["1."], False), ([part], False)):
+        with warnings.catch_warnings(record=True, action="always") as said, protect(net, mask, train=train):
+            pass
+        assert ["held whole: 1." in str(w.message) for w in said] == [True] * told
+    before, optimizer = copy.deepcopy(net.state_dict()), torch.optim.AdamW(net.parameters(), 0.01, weight_decay=0.1)
+    with pytest.warns(UserWarning, match="held whole"), protect(net, mask):  # noqa: PT031
+        for x, y in [easy().tensors] * 3:
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    still = [n for n, t in net.state_dict().items() if torch.equal(t, before[n])]
+    assert still == [n for n in before if n != "3.weight"]
+
+
+@old
+@pytest.mark.parametrize("make", [*MADE.values(), functools.partial(prune.l1_unstructured, name="weight", amount=0.5)])
+def test_a_mask_of_the_plain_network_says_what_became_of_it(make):
+    net = three_layers()
+    mask = learn_mask(net, easy(), "magnitude", density=0.3)
+    make(net[1])
+    with pytest.raises(ValueError, match=r"1\.weight \(16, 64\) \(network: pruned or parametrised since\)"):
+        mask.apply(net)
+
+
+def test_spectral_norm_of_the_old_kind_is_masked_and_protected_below_it():
+    torch.manual_seed(0)
+    net = three_layers()
+    nn.utils.spectral_norm(net[1])
+    fit(net, easy(), steps=60)
+    mask = learn_mask(net, easy(), density=0.2, steps=20)
+    assert mask.densities.keys() == {"1.weight_orig", "3.weight"}
+    x, y = easy().tensors
+    inside, optimizer = mask.apply(net).eval()(x), torch.optim.AdamW(net.parameters(), 0.01, weight_decay=0.1)
+    net.train()
+    with protect(net, mask):
+        for _ in range(3):
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    assert torch.equal(mask.apply(net).eval()(x), inside)
 
 
 def test_a_pruned_network_is_copied_and_masked_below_its_pruning(trained):
@@ -124,6 +235,13 @@ def test_a_pruned_network_is_copied_and_masked_below_its_pruning(trained):
     assert evaluate(inside, easy()) > 0.3
     inside(easy().tensors[0])
     assert torch.equal(inside[1].weight != 0, mask.bits["1.weight_orig"] & net[1].weight_mask.bool())
+
+
+def test_weights_that_are_pruned_away_have_no_magnitude(trained):
+    net = copied(trained)
+    prune.random_unstructured(net[1], "weight", 0.5)
+    mask = learn_mask(net, easy(), "magnitude", density=0.5)
+    assert not (mask.bits["1.weight_orig"] & ~net[1].weight_mask.bool()).any()
 
 
 class Checkpointed(nn.Module):

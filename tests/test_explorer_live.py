@@ -79,6 +79,20 @@ def test_a_state_has_a_bit_for_every_weight_that_is_drawn(masked):
     assert about["layers"] == ["conv1", "conv2", "conv3", "linear1"]
 
 
+def test_examples_are_images_that_fine_tuning_forgets_and_a_state_says_what_its_mask_makes_of_them(masked):
+    examples, test = masked.about()["examples"], masked.pair.source.test
+    assert 0 < len(examples["images"]) <= explorer.EXAMPLES <= examples["forgotten"]
+    network = by_hand(masked, "magnitude", 0.3).eval()
+    said = masked.state("magnitude", 0.3)["said"]
+    for i, place in enumerate(masked.forgotten["places"]):
+        image, label = test[int(place)]
+        grey = np.frombuffer(bytes.fromhex(examples["images"][i]), dtype=np.uint8).reshape(examples["shape"])
+        assert np.corrcoef(grey.ravel(), image.numpy().ravel())[0, 1] > 0.999
+        assert examples["truth"][i] == int(label) != examples["tuned"][i]
+        assert masked.network(image[None]).argmax().item() == int(label)
+        assert network(image[None]).argmax().item() == said[i]
+
+
 def test_what_cannot_be_shown_is_refused(masked):
     with pytest.raises(BadSetting, match="'mnist_low_to_high' has a head for each task"):
         explorer.Masked(SETUP.changed(pair="mnist_low_to_high"), METHODS)
@@ -108,6 +122,7 @@ def test_the_committed_states_agree_with_themselves():
     whole = [s for s in masks["states"] if s["density"] == 1]
     assert len(whole) == len(masks["methods"])
     assert all([s["source"], s["target"]] == masks["network"] and set(s["layers"]) == {1.0} for s in whole)
+    assert all(s["said"] == masks["examples"]["truth"] for s in whole)  # the whole network knows them
     for state in masks["states"]:
         ones = bytes.fromhex(state["kept"][0])
         assert sum(b.bit_count() for b in ones) / len(masks["tiles"][0]["values"]) == pytest.approx(

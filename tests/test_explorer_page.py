@@ -113,4 +113,19 @@ def test_a_density_shows_what_was_computed_for_it(opened):
     shares = page.locator(".layers td:nth-child(2)").all_inner_texts()
     assert shares == [f"{100 * share:.1f} %" for share in state["layers"]]
     assert page.evaluate(picture) != before
-    assert "grey" in page.locator("canvas").get_attribute("aria-label")
+    assert "grey" in page.locator("canvas").first.get_attribute("aria-label")
+
+
+def test_images_flip_with_the_density(opened):
+    page, masks = opened(), read_json(paths.results_dir("study") / "masks.json")
+    slider, said = page.get_by_label("Density", exact=True), page.locator(".said")
+    right = {}
+    for key, density in {"End": masks["densities"][-1], "Home": masks["densities"][0]}.items():
+        slider.press(key)
+        state = next(s for s in masks["states"] if (s["method"], s["density"]) == (masks["methods"][0], density))
+        right[key] = sum(a == b for a, b in zip(state["said"], masks["examples"]["truth"], strict=True))
+        assert page.locator(".said.right").count() == right[key]
+        assert (
+            page.locator(".flips").inner_text() == f"Through this mask {right[key]} of these {said.count()} are right."
+        )
+    assert right["End"] == said.count() > right["Home"]

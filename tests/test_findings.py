@@ -42,7 +42,7 @@ def test_three_findings_the_defeat_first():
     assert "It leads the best rival that stores no more (`ewc`, 0 kbit) by 6.0 [" in known
     assert known.count("It leads") == 1  # the best that stores nothing is the same
     assert learnt.startswith(
-        "- **Learnt against unlearnt masks.** With the task known, `edge_popup` leads `magnitude` by "
+        "- **Learnt against unlearnt masks, by their whole curves.** With the task known, `edge_popup` leads `magnitude` by "
     )
     assert "and leads a random mask by" in learnt
     assert "With the task unknown, " in learnt
@@ -78,7 +78,7 @@ def test_a_lead_says_on_which_pairs():
     free = records["protocol"].eq("finetune") & records["pair"].eq(PAIRS[0])
     records.loc[free, ["source_acc_full", "val_source_acc_full"]] = 0.95  # where fine-tuning forgets nothing
     unknown = findings(records).split("\n")[0]
-    assert "It is better on 1 of 2 pairs, from -" in unknown
+    assert "It is better than `wise_ft` on 1 of 2 pairs, from -" in unknown
     assert f"on `{PAIRS[0]}` to +" in unknown
     assert unknown.endswith(f"on `{PAIRS[1]}`.")
 
@@ -99,7 +99,7 @@ def test_a_mask_that_nobody_learns_is_a_rival_at_equal_storage():
     ranked = mask("fisher", 0.93, 0.6, 0.87, stored_bits=80e3)
     known = findings(study(*ROWS, ranked)).split("\n")[1]
     assert "It leads the best rival that stores no more (`fisher`, 80 kbit) by 1." in known
-    assert "points. It is better on 2 of 2 pairs, from +1." in known
+    assert "points. It is better than `fisher` on 2 of 2 pairs, from +1." in known
     assert "It leads the best rival without a mask that stores no more (`ewc`, 0 kbit) by 6." in known
 
 
@@ -122,8 +122,11 @@ def test_what_the_seeds_do_not_show_is_level():
         (study(*ROWS, seeds=NOISE[:2]), "A finding takes 3 seeds; these records hold 2."),
         (study(FREE, EWC), "**Task unknown.** The records hold no learnt masks beside opponents"),
         (study(FREE, EWC), "**Task known.** The records hold no learnt masks beside rivals"),
-        (study(FREE, EWC), "**Learnt against unlearnt masks.** The records do not hold both."),
-        (study(FREE, LEARNT), "**Learnt against unlearnt masks.** The records do not hold both."),
+        (study(FREE, EWC), "**Learnt against unlearnt masks, by their whole curves.** The records do not hold both."),
+        (
+            study(FREE, LEARNT),
+            "**Learnt against unlearnt masks, by their whole curves.** The records do not hold both.",
+        ),
         (study(*ROWS).drop(columns="stored_bits"), "**Task known.** The records hold no learnt masks beside rivals"),
     ],
 )

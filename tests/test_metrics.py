@@ -151,16 +151,6 @@ def test_expected_iou_of_two_empty_masks_is_a_number():
     assert metrics.expected_iou(0.0, 0.0) == 1.0  # as `Mask.iou` has it
 
 
-@pytest.mark.parametrize(("density", "bits"), [(0.0, 0.0), (1.0, 0.0), (0.5, 1000.0), (0.11, 499.916), (0.25, 811.278)])
-def test_mask_bits_are_the_entropy_bound(density, bits):
-    assert metrics.mask_bits(1000, density) == pytest.approx(bits, abs=1e-3)
-
-
-@pytest.mark.parametrize("density", [0.03, 0.2, 0.4])
-def test_mask_bits_are_the_same_for_the_inverted_mask(density):
-    assert metrics.mask_bits(77, density) == pytest.approx(metrics.mask_bits(77, 1 - density))
-
-
 @pytest.mark.parametrize(
     ("confidences", "correct", "expected"),
     [

@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -233,6 +234,26 @@ def test_a_mask_costs_its_entropy_on_disk(tmp_path):
     mask = learn_mask(model, data(), "magnitude", density=0.1)
     mask.save(tmp_path / "mask.safetensors")
     assert (tmp_path / "mask.safetensors").stat().st_size < 0.55 * mask.size / 8  # 0.47 bits a weight at density 0.1
+
+
+def test_the_guide_ties_weights_to_the_source_and_goes_back_a_part_of_the_way():
+    guide = (Path(__file__).parent.parent / "docs" / "guides" / "your_network.md").read_text(encoding="utf-8")
+    ewc, back = (part.partition("```")[0] for part in guide.partition("## Without a mask")[2].split("```python\n")[1:3])
+    source, batches = build_model("mlp"), [(torch.randn(8, 1, 28, 28), torch.arange(8))]
+
+    def trained(code: str) -> dict:
+        net = copy.deepcopy(source)
+        names = {"my_network": net, "source_network": source, "optimizer": torch.optim.SGD(net.parameters(), 0.01)}
+        names |= {"my_source_loader": batches, "my_target_loader": 30 * batches, "cross_entropy": F.cross_entropy}
+        exec(code, names)
+        weights = {
+            n: dict(names[n].named_parameters())["1.weight"].detach() for n in names if isinstance(names[n], nn.Module)
+        }
+        return weights | {"moved": (weights["my_network"] - weights["source_network"]).norm()}
+
+    tied, free = trained(ewc + back), trained(ewc.replace("500", "1e-9") + back)
+    assert tied["moved"] < 0.95 * free["moved"]
+    torch.testing.assert_close(free["between"], 0.25 * free["source_network"] + 0.75 * free["my_network"])
 
 
 def test_weights_that_are_sharded_over_processes_are_refused():

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from maskutils.core import approaches
-from maskutils.results import analysis, plots, records
+from maskutils.results import analysis, plots
 from maskutils.results.plots.style import short
 from maskutils.results.records import COLUMNS, READINGS, with_approach
 
@@ -59,7 +59,10 @@ HISTORIES = {name: [{"step": s, "loss": 1 / s} for s in (1, 2, 3)] for name in (
 FIGURES = {
     "tradeoff": lambda: plots.tradeoff(RECORDS),
     "tradeoff_by_pair": lambda: plots.tradeoff_by_pair(RECORDS),
-    "by_density": lambda: plots.by_density(RECORDS, {"source_acc_full": "source", "target_acc": "target"}),
+    "by_density": lambda: plots.by_density(RECORDS, {"source_acc_full": "source, full", "target_acc": "target"}),
+    "readings": lambda: plots.readings(
+        RECORDS[RECORDS["method"] == METHOD], {"source_acc_masked": "source", "target_acc": "target"}
+    ),
     "fronts": lambda: plots.fronts(analysis.with_family(RECORDS), ["l2_sp", METHOD]),
     "learning": lambda: plots.learning(HISTORIES, {"loss": "loss"}, percent=False),
     "layer_densities": lambda: plots.layer_densities({METHOD: {"0": 0.5, "1": 0.2}, "random": {"0": 0.1, "1": 0.1}}),
@@ -72,7 +75,7 @@ FIGURES = {
 }
 PAIRED = [(METHOD, 0.2, 0.1, 0.25), ("random", -0.05, -0.06, -0.01)]
 PAIRED = pd.DataFrame(PAIRED, columns=["family", "difference", "low", "high"])
-AUDIT = pd.DataFrame({"recipe": ["zeroed", "held", "none"], "change": [1e-3, 0.0, 0.1], "leak_cost": [0.0, 0.0, 0.2]})
+AUDIT = pd.DataFrame({"recipe": ["zeroed", "held", "none"], "change": [1e-3, 0.0, 0.1], "leak_cost": [-2e-3, 0.0, 0.2]})
 FIGURES["leaks"] = lambda: plots.leaks(AUDIT)
 FIGURES["differences"] = lambda: plots.differences({"full": PAIRED, "known": PAIRED[:1]}, "points", margin=0.02)
 FILTERS = (np.array([[[0.5, -0.2]], [[0.1, 0.3]]]), np.array([[[True, False]], [[False, False]]]))
@@ -178,6 +181,48 @@ def test_a_histogram_of_scores_says_how_many_are_kept():
     assert {t.get_text() for t in FIGURES["score_histogram"]().axes[0].texts} == {"dropped 25%", "kept 75%"}
 
 
+@pytest.mark.parametrize("scores", [[-1.0, 0.5, 2.0, 3.0], [0.1, 0.2, 0.3, 0.9], [0.5, 0.5, 0.5, 0.5]])
+def test_no_bar_of_the_histogram_holds_kept_and_dropped_weights(scores):
+    axis = plots.score_histogram(np.array(scores), 0.5).axes[0]
+    dropped, kept = axis.containers
+    assert all(bar.get_x() + bar.get_width() <= 0.5 + 1e-9 for bar in dropped if bar.get_height())
+    assert all(bar.get_x() >= 0.5 for bar in kept if bar.get_height())
+    assert sum(bar.get_height() for bar in [*dropped, *kept]) >= 3  # a thousandth at each end is left out
+    highest = max(bar.get_y() + bar.get_height() for bar in kept)
+    labels = [axis.transAxes.transform((0, text.xyann[1] + text.xy[1]))[1] for text in axis.texts]
+    assert min(labels) > axis.transData.transform((0, highest))[1]
+
+
+def test_pictures_have_a_frame_on_all_sides():
+    for name in ("gallery", "flipped"):
+        pictures = [axis for axis in FIGURES[name]().axes if axis.get_images()]
+        assert all(spine.get_visible() for axis in pictures for spine in axis.spines.values())
+
+
+def test_the_readings_of_a_mask_stand_in_one_panel_from_0_to_100_and_are_named():
+    (axis,) = FIGURES["readings"]().axes
+    assert {text.get_text() for text in axis.texts} == {"source", "target"}
+    assert axis.get_ylim() == (0, 103)
+    looks = {(line.get_color(), line.get_linestyle()) for line in axis.get_lines() if line.get_linestyle() != "None"}
+    assert len(looks) == 2
+
+
+def test_the_readings_of_a_single_seed_have_no_intervals_and_are_named():
+    one = RECORDS[(RECORDS["method"] == METHOD) & (RECORDS["seed"] == 0)]
+    (axis,) = plots.readings(one, {"source_acc_masked": "source", "target_acc": "target"}).axes
+    assert {text.get_text() for text in axis.texts} == {"source", "target"}
+
+
+def test_training_curves_of_approaches_are_named_and_densities_begin_at_0():
+    axis = FIGURES["learning"]().axes[0]
+    assert {text.get_text() for text in axis.texts} == set(HISTORIES)
+    assert not axis.figure.legends
+    seeds = {f"seed {s}": [{"step": 1, "density": 0.84}, {"step": 2, "density": 0.83}] for s in (0, 1)}
+    figure = plots.learning(seeds, {"density": "density"}, percent=False)
+    assert figure.axes[0].get_ylim() == (0, 1.03)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["seed 0", "seed 1"]
+
+
 def test_flipped_images_have_the_answers_of_both_networks_above_them():
     texts = [t.get_text() for t in FIGURES["flipped"]().axes[0].texts]
     assert texts == ["a ✗", "b ✓", "tuned", "masked"]
@@ -194,6 +239,16 @@ def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_gr
     axes = FIGURES["by_density"]().axes
     assert [axis.get_title() for axis in axes] == [METHOD, "random", "", ""]
     assert all([to_hex(line.get_color()) for line in axis.get_lines()].count("#cccccc") == 1 for axis in axes)
+    assert [axis.get_ylabel() for axis in axes] == [
+        "source,\nfull (%)",
+        "",
+        "target (%)",
+        "",
+    ]  # one would run into the next row
+
+
+def test_a_leak_too_small_to_matter_has_no_number():
+    assert [text.get_text() for text in FIGURES["leaks"]().axes[1].texts] == ["", "", "20.0"]
 
 
 def test_no_two_methods_look_alike():
@@ -273,15 +328,13 @@ def test_saving_twice_writes_the_same_bytes(tmp_path):
     assert written[0][1].startswith(b"%PDF")
 
 
-def test_a_saved_figure_tells_what_made_the_records_that_were_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_seen", {name: set() for name in records.MADE_BY})
+def test_a_saved_figure_tells_what_made_the_records_that_it_shows(tmp_path):
     figure = FIGURES["learning"]()
-    bare = plots.save_figure(figure, "figure", "study", tmp_path)[0].read_bytes()
+    bare = plots.save_figure(figure, "figure", "study", folder=tmp_path)[0].read_bytes()
     assert b"Description\x00profile study" in bare
     assert b"commit" not in bare
     table = pd.concat([RECORDS.assign(seed=seed, commit="0123456789ab", maskutils="0.0.7") for seed in (2, 10)])
-    records.with_approach(table)
-    written = [plots.save_figure(figure, "figure", "study", tmp_path / n) for n in ("a", "b")]
+    written = [plots.save_figure(figure, "figure", "study", table, tmp_path / n) for n in ("a", "b")]
     for file, again in zip(*written, strict=True):
         assert b"profile study; maskutils 0.0.7; commit 0123456789ab; seeds 2, 10" in file.read_bytes()
         assert file.read_bytes() == again.read_bytes()

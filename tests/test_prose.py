@@ -7,9 +7,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from maskutils.results.analysis import for_storage, source_read, storage_front, stored_bits, with_family
+from maskutils.core.approaches import described, names
+from maskutils.masks.layers import LAYERS
+from maskutils.results.analysis import (
+    for_storage,
+    hypervolumes,
+    source_read,
+    storage_front,
+    stored_bits,
+    with_family,
+)
+from maskutils.results.claims import minus_control
 from maskutils.results.records import at_density, load_records, of_masks, on_grid
+from maskutils.results.rivals import masks_win_at_equal_bits
+from maskutils.results.statistics import paired
 
 ROOT = Path(__file__).parent.parent
 CLAIMS: dict[
@@ -66,6 +79,25 @@ def piggyback_ranks_between_chance_and_the_others(records):
     return chance < its < min(others)
 
 
+def below_magnitude(records, method):
+    """Whether `method` keeps less of the source than the largest weights do, at both low densities."""
+    ats = [at_density(records, d) for d in (0.05, 0.1)]
+    return all(mean(at, method, "source_acc_masked") < mean(at, "magnitude", "source_acc_masked") for at in ats)
+
+
+@claim(
+    "notebooks/03_hard_concrete.ipynb",
+    "At low densities it keeps less of the source than a mask of the largest weights",
+)
+def hard_concrete_is_below_magnitude(records):
+    return below_magnitude(records, "hard_concrete")
+
+
+@claim("notebooks/05_piggyback.ipynb", "The largest weights, which nobody learnt, make a better mask at low densities.")
+def piggyback_is_below_magnitude(records):
+    return below_magnitude(records, "piggyback")
+
+
 @claim("notebooks/06_controls.ipynb", "it is the one to beat")
 def magnitude_is_the_best_of_the_blind_controls(records):
     at = at_density(records, 0.1)
@@ -116,9 +148,38 @@ def nothing_drifts_under_protection(records):
     return bool((records.loc[records["protocol"] == "protect", "drift"].dropna() == 0).all())
 
 
+@claim("notebooks/14_claims.ipynb", "a learnt mask beats every approach without a mask that stores no more.")
+def a_mask_wins_at_equal_bits(records):
+    return bool(masks_win_at_equal_bits(records).passed)
+
+
+@claim("notebooks/11_which_mask.ipynb", "Then EWC, which needs no mask, is hard to beat.")
+@claim("notebooks/14_claims.ipynb", "With the task unknown, the best learnt mask trails EWC.")
+def the_best_mask_trails_ewc_in_the_full_network(records):
+    chosen = hypervolumes(records, split="val_").groupby("family")["hypervolume"].mean()
+    best = chosen[chosen.index.isin(names("mask"))].idxmax()
+    return bool(paired(hypervolumes(records), "hypervolume", [best], "ewc")["high"].item() < 0)
+
+
+@claim("notebooks/14_claims.ipynb", "with the full network a shuffled mask retains as much.")
+def which_weights_a_layer_holds_matters_through_the_mask_alone(records):
+    readings = ("source_acc_masked", "source_acc_full")
+    through, full = (minus_control(records, reading, "shuffled").iloc[0] for reading in readings)
+    return bool(through["low"] > 0.05 and full["low"] <= 0)
+
+
 @claim("README.md", "EWC, which\nneeds no mask, comes closer than any mask.")
 def ewc_is_closer_than_masks(records):
     return ewc_is_nearest_when_the_task_is_unknown(records)
+
+
+@claim(
+    "notebooks/08_tradeoff.ipynb",
+    "fine-tuned at the rate that is best for the target, and so forgets more than `finetune`",
+)
+def the_second_network_forgets_more(records):
+    rows = on_grid(records)
+    return mean(rows, "two_networks", "source_acc_full") < mean(rows, "finetune", "source_acc_full")
 
 
 def text(file: str) -> str:
@@ -136,14 +197,68 @@ def test_the_sentence_still_stands(sentence):
     assert sentence in text(CLAIMS[sentence][0])
 
 
+def one_step(monkeypatch, name, scores, weights, pushes, noise=0.0, **settings):
+    """A step of the layer `name` by hand: the masked weights, and the gradients of the scores where the weights have `pushes`."""
+    layer = LAYERS[name](torch.tensor([weights]), **settings)
+    if noise is not None:
+        monkeypatch.setattr(f"{type(layer).__module__}.logistic_noise", lambda s: torch.full_like(s, noise))
+    with torch.no_grad():
+        layer.scores.copy_(torch.tensor([scores]))
+    masked = layer(torch.tensor([weights]))
+    masked.backward(torch.tensor([pushes]))
+    return masked[0].tolist(), layer.scores.grad[0].tolist()
+
+
+def test_the_weight_by_hand_of_straight_through(monkeypatch):
+    masked, gradient = one_step(monkeypatch, "gumbel_sigmoid", [1.0], [0.8], [-0.5], noise=-0.4)
+    assert (masked, gradient) == (pytest.approx([0.8]), pytest.approx([-0.09], abs=0.005))
+    told = text("notebooks/02_gumbel_sigmoid.ipynb")
+    assert "$w = 0.8$ and $s = 1$; the noise is $n = -0.4$" in told
+    assert r"-0.5 \\cdot w \\cdot r\\,(1 - r) = -0.09" in told
+
+
+@pytest.mark.parametrize(
+    ("noise", "gate", "learns"), [(0.0, 1.0, False), (-2.0, 0.5, True)], ids=["no noise", "n = -2"]
+)
+def test_the_two_draws_by_hand_of_a_hard_concrete_gate(monkeypatch, noise, gate, learns):
+    masked, gradient = one_step(monkeypatch, "hard_concrete", [2.0], [1.0], [1.0], noise)
+    assert masked == pytest.approx([gate])
+    assert (gradient[0] != 0) == learns
+    told = text("notebooks/03_hard_concrete.ipynb")
+    assert "of a weight with $s = 2$" in told
+    assert "stretched to 1.04, clipped to 1: open, and no gradient. With $n = -2$" in told
+
+
+def test_the_two_weights_by_hand_of_edge_popup(monkeypatch):
+    scores, pushes = [0.8, 0.7], [0.0, -0.5]
+    masked, gradient = one_step(monkeypatch, "edge_popup", scores, [0.9, 0.4], pushes, noise=None, density=0.5)
+    assert masked == pytest.approx([0.9, 0.0])
+    assert gradient == pytest.approx([0.0, -0.2])
+    assert [s - g for s, g in zip(scores, gradient, strict=True)] == pytest.approx([0.8, 0.9])
+    assert "Its score has the gradient $0.4 \\\\cdot (-0.5) = -0.2$" in text("notebooks/04_edge_popup.ipynb")
+
+
 def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
     """The alternative text of the storage figure in docs/results.md."""
     found = storage_front(read("study")).assign(
         kbit=lambda t: (t["stored_bits"] / 1e3).round(), both=lambda t: t["both"].round(3)
     )
     both = {(row.family, row.kbit): row.both for row in found.itertuples()}
-    assert both["gumbel_sigmoid", 51] == both["oft", 233]
-    assert "gumbel_sigmoid reaches at 51 kbit what oft reaches at 233" in text("docs/results.md")
+    assert 0 <= both["oft", 233] - both["gumbel_sigmoid", 51] < 0.002
+    assert "gumbel_sigmoid at 51 kbit is within 0.2 points of oft at 233" in text("docs/results.md")
+
+
+def test_the_best_change_stores_several_times_the_bits_of_a_mask_as_good():
+    assert "the best change, `oft`, needs several times the bits of a mask for the same mean of both tasks" in text(
+        "notebooks/19_changes.ipynb"
+    )
+    front = storage_front(read("study")).round({"both": 3})
+    mask = front[front["family"] == "gumbel_sigmoid"].sort_values("both").iloc[-1]
+    intact = front["family"].map(lambda name: described(name.split(" ")[0]).known == "intact")
+    as_good = front[intact & (front["family"] != "two_networks") & (front["both"] >= mask["both"])]
+    least = as_good.sort_values("stored_bits").iloc[0]
+    assert least["family"] == "oft"
+    assert least["stored_bits"] > 3 * mask["stored_bits"]
 
 
 def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():

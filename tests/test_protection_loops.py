@@ -13,6 +13,7 @@ from torch.optim import LBFGS, SGD, AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from maskutils.masks.held import Held
+from maskutils.masks.mask import Mask
 from maskutils.masks.protection import protect
 
 pytestmark = pytest.mark.filterwarnings("ignore:norm layers train")
@@ -197,3 +198,75 @@ def test_one_tensor_is_held_bit_for_bit_in_any_layout_and_in_one_copy(density, d
         assert sum(t.nbytes for t in owned) <= max(before.nbytes, 2**17)
         with torch.no_grad():
             owner.weight.copy_(before)
+
+
+# Outside use: optimisers inside others, checkpoints, tied weights
+
+
+class SAM(torch.optim.Optimizer):
+    """Sharpness-aware minimisation as most code has it: steps are those of an optimiser inside (after github.com/davda54/sam)."""
+
+    def __init__(self, params) -> None:
+        super().__init__(params, {})
+        self.base_optimizer = SGD(self.param_groups, 0.1, momentum=0.9, weight_decay=0.1)
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["old"] = p.clone()
+            p.add_(p.grad, alpha=0.05)
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        for p in self.param_groups[0]["params"]:
+            p.copy_(self.state[p]["old"])
+        self.base_optimizer.step()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_step_of_an_optimizer_inside_the_given_one_counts(net, mask, given):
+    net.eval()
+    before, optimizer = tensors(net), SAM(net.parameters())
+    with warnings.catch_warnings(action="error"), protect(net, mask, optimizer=optimizer if given else None):
+        for _ in range(3):
+            plain_loss(net).backward()
+            optimizer.first_step()
+            optimizer.zero_grad()
+            plain_loss(net).backward()
+            optimizer.second_step()
+            optimizer.zero_grad()
+            check_held(net, mask, before)
+    check_free(net, mask, before)
+
+
+def test_an_optimizer_that_is_none_of_torch_is_refused(net, mask):
+    class Own:
+        """As those of fastai are."""
+
+    for given, name in ((Own(), "Own"), ([SGD(net.parameters(), 0.1)], "list")):
+        with pytest.raises(ValueError, match=rf"optimizer is a {name}, .* leave it out, and restore after each step"):
+            protect(net, mask, optimizer=given).__enter__()
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_a_checkpoint_of_other_weights_that_is_loaded_inside_is_told(net, mask, other):
+    net.eval()
+    stored = {n: t + 1 if other and t.is_floating_point() else t.clone() for n, t in net.state_dict().items()}
+    with warnings.catch_warnings(record=True, action="always") as found, protect(net, mask):
+        net.load_state_dict(stored)
+        steps(net, AdamW(net.parameters(), 0.05))
+    said = [str(w.message) for w in found]
+    assert ["before its first step" in s and "load weights before the block" in s for s in said] == [True] * other
+
+
+@pytest.mark.parametrize("name", ["body.", "head."])
+def test_a_tied_weight_is_free_by_any_of_its_names(name):
+    net = nn.ModuleDict({"masked": nn.Linear(6, 6), "body": nn.Linear(6, 3), "head": nn.Linear(6, 3)})
+    net["head"].weight = net["body"].weight
+    before, optimizer = tensors(net), SGD(net.parameters(), 0.1, weight_decay=0.1)
+    with protect(net, Mask({"masked.weight": torch.ones(6, 6).bool()}), train=[name]):
+        hidden = net["masked"](X)
+        F.cross_entropy(net["head"](hidden) + net["body"](hidden), Y).backward()
+        optimizer.step()
+    moved = {n for n, t in net.state_dict().items() if not torch.equal(t, before[n])}
+    assert moved == {"head.weight", "body.weight", f"{name}bias"}

@@ -89,6 +89,7 @@ NAMES = {
     "rewinding",
     "detectable",
     "verdicts",
+    "evidence",
     "cost",
     "convergence",
 }
@@ -100,8 +101,26 @@ def test_the_readme_has_every_block_for_records_with_baselines(results):
     assert "| ewc" in blocks["baselines"]
     assert "strength 1" in blocks["baselines"]
     assert "minus wise_ft" in blocks["families"]
-    assert blocks["choices"].count("lose at most") == 8
+    assert "p (Holm)" in blocks["families_known"]
+    assert not [
+        name for name in readme.DETAILS for table in ("families", "families_known") if f"| {name}" in blocks[table]
+    ]
+    assert blocks["choices"].count("lose at most") >= 2
     assert "4 transfers" not in blocks["cost"]
+
+
+def test_who_can_store_little_has_choices_of_his_own():
+    """Two networks of 100 weights: 3,200 bits. A mask is behind them, at less than a bit for each weight."""
+    two, learnt = at(0.5, 0.95, "two_networks", stored_bits=3200), mask("snip", 0.95, 0.5, 0.9, stored_bits=64)
+    chosen = readme.choices(make(two, learnt, at(0.9, 0.6, stored_bits=0)), [0.01, 0.06])
+    assert chosen[["need", "task known", "choose"]].to_numpy().tolist() == [
+        ["lose at most 1.0 to 6.0 points", "yes", "two_networks"],
+        ["lose at most 1.0 to 6.0 points, store at most 0 kbit", "yes", "snip (density 0.1)"],
+        ["lose at most 1.0 points", "no", "nothing: the least drop is 0.050"],
+        ["lose at most 6.0 points", "no", "finetune"],
+    ]
+    alike = readme.choices(make(two | {"target_acc": 0.9}, learnt | {"target_acc": 0.95}), [0.01])
+    assert alike["need"].tolist() == 2 * ["lose at most 1.0 points"]
 
 
 def test_the_readme_says_what_records_without_baselines_do_not_hold(results):

@@ -7,7 +7,6 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.results import choice, report
-from maskutils.results.claims import Verdict
 
 
 @pytest.mark.parametrize(
@@ -127,6 +126,14 @@ def test_choices_say_what_to_choose_and_what_to_expect():
         [some, "no", half, "5.0", "80.0", "0", "1"],
         [much, "no", "nothing: the best target is 0.850", "–", "–", "–", "–"],
     ]
+
+
+def test_drops_that_lead_to_the_same_choice_are_one_row():
+    rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05)]
+    table = report.choices(make(*rows), [0.01, 0.02, 0.06, 0.1])
+    needs = ["lose at most 1.0 to 2.0 points", "lose at most 6.0 to 10.0 points"]
+    assert table["need"].tolist() == 2 * needs
+    assert table["choose"].tolist() == 2 * ["l2_sp (strength 3)", "replay (fraction 0.05)"]
 
 
 def test_choices_are_told_in_sentences():
@@ -274,11 +281,6 @@ def test_a_very_small_p_is_not_shown_as_zero():
     ]
     steady[-1]["hypervolume"] += 1e-6
     assert report.against(pd.DataFrame(steady), "o").set_index("family").loc["a", "p (Holm)"] == "< 0.001"
-
-
-def test_verdicts_are_lines():
-    found = [Verdict("c", True, "1 point"), Verdict("d", None, "none")]
-    assert report.verdicts(found) == "- **PASS** c: 1 point\n- **SKIP** d: none"
 
 
 def test_tables_are_written_as_markdown_and_latex(results):

@@ -17,9 +17,15 @@ class Workers:
 
     def __init__(self, **ends):
         self.ends, self.calls, self.timeouts = {run: list(found) for run, found in ends.items()}, [], set()
+        self.topics = []
 
     def subscribe_topic(self, topic, handler):
         """No events come."""
+        self.topics.append(topic)
+
+    def unsubscribe_topic(self, topic):
+        """Nor are they asked for any more."""
+        self.topics.remove(topic)
 
     def nthreads(self):
         """Two workers of a thread."""
@@ -122,3 +128,16 @@ def test_no_run_waits_with_a_busy_worker_and_the_longest_chain_begins(root, monk
     work._finish(work.events.get())
     work._launch()
     assert workers.calls == ["first-3", "first-1", "first-2"]
+
+
+def test_a_batch_that_is_stopped_listens_no_more(profile):
+    """Else the scheduler writes a traceback for each cell that a worker tells of while the batch ends."""
+    workers = Workers()
+
+    def stop(event, run, state):
+        assert workers.topics
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Schedule(profile, plan.make_plan(profile), {}, workers, stop).carry_out()
+    assert not workers.topics

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from maskutils.core import paths
 from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
-from maskutils.results import analysis, comparisons, report
+from maskutils.results import analysis, comparisons, report, verdicts
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
 from maskutils.results.records import load_records
@@ -30,6 +31,8 @@ HEADINGS = {
     "ms": "ms a step",
 }
 
+DETAILS = ["mean rank", "corrected p (Holm)", "by pair", "random effects"]  # results/<profile>/families.md has them
+
 COMPARED = ("baselines", "families", "families_known", "storage", "budgets", "rewinding", "detectable")
 PHOTOS = (
     "brief",
@@ -41,6 +44,7 @@ PHOTOS = (
     "families_known",
     "storage",
     "verdicts",
+    "evidence",
     "cost",
 )
 
@@ -88,12 +92,14 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     Each profile in `beside` has a block of its own name with its findings. A block whose records are missing says so.
     """
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
+    judged = [v for v in verify(records) if v.passed is not None]
     blocks = {
         "findings": findings(records),
         "tradeoff": report.tradeoff_findings(records, density),
         "headline": report.markdown(report.headline(records, density)),
-        "choices": report.markdown(report.choices(records, [0.01, 0.02, 0.05, 0.1])),
-        "verdicts": report.verdicts([v for v in verify(records) if v.passed is not None]),
+        "choices": report.markdown(choices(records)),
+        "verdicts": report.markdown(verdicts.summary(judged)),
+        "evidence": "\n\n".join(folded(v) for v in judged),
         "cost": cost(records, manifest),
         "convergence": report.convergence(records),
     } | {name: report.tradeoff_findings(load_records(name)) for name in beside}
@@ -103,11 +109,29 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     tables = {"baselines": report.best_settings(records)}
     for name, reading in {"families": "full", "families_known": "known"}.items():
         areas = report.plain(analysis.hypervolumes(records, reading))
-        tables[name] = report.against(areas, the("yardstick"))
+        tables[name] = report.against(areas, the("yardstick")).drop(columns=DETAILS, errors="ignore")
     tables |= {"storage": comparisons.storage(records), "budgets": comparisons.budgets(records)}
     tables["rewinding"] = comparisons.rewinding(records)
     blocks["detectable"] = comparisons.detectable(analysis.hypervolumes(records), the("yardstick"))
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
+
+
+def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
+    """The choice for each of `drops`; with the task known also for those who can store at most one bit for each weight, where it differs."""
+    told = report.choices(records, drops)
+    known, unknown = (told[told["task known"] == word] for word in ("yes", "no"))
+    two = records[records["protocol"] == "two_networks"]
+    bits = two["stored_bits"].max() / 32 if len(two) and "stored_bits" in two else math.nan
+    few = told if math.isnan(bits) else report.choices(records, drops, max_bits=bits)
+    few = few[few["task known"] == "yes"]
+    if few["choose"].tolist() == known["choose"].tolist():
+        return told
+    return pd.concat([known, few.assign(need=few["need"] + f", store at most {bits / 1e3:,.0f} kbit"), unknown])
+
+
+def folded(verdict: verdicts.Verdict) -> str:
+    """What stands behind a verdict, as Markdown that a page shows when its line is clicked."""
+    return f"<details><summary>{verdict.word}: {verdict.claim}</summary>\n\n{verdicts.behind(verdict)}\n\n</details>"
 
 
 def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:

@@ -21,7 +21,10 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting, MissingPackage, needs
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Weight masks for domain transfer."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Weight masks for domain transfer: run the study, look at its results, check its claims.",
 )
 console = Console(highlight=False)
 
@@ -36,7 +39,7 @@ def show_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Options that stand before a command."""
@@ -60,8 +63,8 @@ def faults() -> Iterator[None]:
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="A new folder, or one to complete.")]) -> None:
-    """Lay out a project to work in: notebooks, profiles to copy, and the committed results. Files that are there stay."""
+def init(folder: Annotated[Path, typer.Argument(help="A new folder, or a project to complete.")]) -> None:
+    """Make a project folder with the notebooks, profiles to copy and the committed results. No file is overwritten."""
     with faults():
         from maskutils.batch.layout import lay_out
 
@@ -73,8 +76,8 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder, or one to co
 
 
 @app.command()
-def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Remove what no profile refers to any more: old runs, results of profiles that are gone, unused caches. Lists it and asks."""
+def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False) -> None:
+    """List what no profile needs any more (old runs, unused caches), and remove it if you agree."""
     with faults():
         from maskutils.batch.leftovers import leftovers, remove, size
 
@@ -93,13 +96,13 @@ def clean(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 
 @app.command()
 def readme() -> None:
-    """Write the numbers of the committed records and of notebook 17 into README.md and docs."""
+    """Write the numbers of the committed records into README.md and docs."""
     run_script("tools/fill_readme.py")
 
 
 @app.command()
 def bench() -> None:
-    """Measure what masks, protection and rankings cost against the dense network and the textbook formula; takes a minute."""
+    """Measure what masks and protection cost in time and memory. Takes a minute."""
     run_script("benchmarks/bench.py")
 
 
@@ -116,7 +119,7 @@ def run_script(script: str) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context) -> None:
-    """Open JupyterLab on the first notebook, with results beside. Further options are JupyterLab's: --no-browser, --port 9000."""
+    """Open JupyterLab on the first notebook. Further options go to JupyterLab, as --no-browser or --port 9000."""
     with faults(), needs("study", "jupyterlab"):
         from maskutils.batch.notebooks import notebooks_folder
 

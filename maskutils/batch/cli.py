@@ -20,20 +20,34 @@ from maskutils.batch.printed import coloured, print_damaged, print_dashboard, pr
 from maskutils.core import paths
 
 ProfileName = Annotated[
-    str, typer.Option("--profile", "-p", help="Size of the study: a file of maskutils/batch/profiles, or your own.")
+    str,
+    typer.Option(
+        "--profile", "-p", help="The profile to use: a name, as default or study, or a YAML file of your own."
+    ),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core by default.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Number of worker processes; by default one for each GPU, else for each core.")
+]
 
 
-Only = Annotated[list[str] | None, typer.Option(help="Only runs whose id matches, with * and ?, and what they need.")]
-OnlyFailed = Annotated[bool, typer.Option("--only-failed", help="Only runs that failed before, and what they need.")]
-Force = Annotated[bool, typer.Option("--force", help="Run again what is done; caches stay.")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Take only runs whose name matches, as '02*', and the runs that they need.")
+]
+OnlyFailed = Annotated[
+    bool, typer.Option("--only-failed", help="Take only runs that failed before, and the runs that they need.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run again what is done. Cached networks and masks stay.")]
 Param = Annotated[
-    list[str] | None, typer.Option(help="Another value, as name=value, for all notebooks; has results of its own.")
+    list[str] | None,
+    typer.Option(
+        help="Give a parameter another value in all notebooks, as seeds=[17]. Results go to a folder of their own."
+    ),
 ]
-Renew = Annotated[bool, typer.Option("--renew", help="Write over the committed results, not to results/local.")]
-Committed = Annotated[bool, typer.Option("--committed", help="Of the committed results, not those in results/local.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Renew = Annotated[bool, typer.Option("--renew", help="Write over the committed results instead of results/local.")]
+Committed = Annotated[
+    bool, typer.Option("--committed", help="Read the committed results instead of yours in results/local.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()
@@ -46,7 +60,7 @@ def plan(
     renew: Renew = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what `reproduce` would run with the same options, with which parameters, and why."""
+    """Show what `reproduce` would run with the same options, and why. Nothing is run."""
     with faults(), placed(renew), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
@@ -76,24 +90,28 @@ def reproduce(
     profile: ProfileName = "default",
     workers: Workers = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler, as tcp://host:8786.")
+        str | None, typer.Option(help="Run on a Dask cluster: the address of its scheduler, as tcp://host:8786.")
     ] = None,
     force: Force = False,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of data sets, in torchvision's layout.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="The folder that holds your data sets, in torchvision's layout.")
+    ] = None,
     only: Only = None,
     only_failed: OnlyFailed = False,
     param: Param = None,
-    retries: Annotated[int, typer.Option(min=0, help="Try a run that fails so often again.")] = 0,
-    timeout: Annotated[int | None, typer.Option(min=1, help="Seconds that a cell may take.")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often to try a failed run again.")] = 0,
+    timeout: Annotated[
+        int | None, typer.Option(min=1, help="Stop a run if one of its cells takes longer than this, in seconds.")
+    ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Collect the records that are there, where a run failed.")
+        bool, typer.Option("--keep-going", help="If a run failed, still collect the records that are there.")
     ] = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a run failed.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start no further run once one has failed.")] = False,
     renew: Renew = False,
 ) -> None:
-    """Run the notebooks of a profile that are not done; write its records, tables and figures.
+    """Run the notebooks of a profile that are not done yet, and write its records, tables and figures.
 
-    In a checkout they go to results/local and figures/local, and are compared with the committed ones at the end.
+    In a clone they go to results/local and figures/local, and are compared with the committed ones at the end.
     """
     begun = time.monotonic()
     if data_root is not None:
@@ -119,13 +137,16 @@ def reproduce(
 
 @app.command()
 def status(
-    run: Annotated[str | None, typer.Argument(help="A run: what made its result, and why it would run again.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(help="Show all that is known of this run: what made its result, and why it would run again."),
+    ] = None,
     profile: ProfileName = "default",
     param: Param = None,
     committed: Committed = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show which runs are done, running, failed, blocked, changed or missing; with RUN, all that is known of it."""
+    """Show which runs of a profile are done, running, failed, blocked, changed or missing."""
     with faults(), placed(committed), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.status import explain, statuses
@@ -135,9 +156,8 @@ def status(
         states = statuses(own, list(runs.values()))
         if run is not None:
             known(run, runs, "run")
-            console.print_json(json.dumps(explain(own, runs[run]))) if not as_json else print(
-                json.dumps(explain(own, runs[run]), indent=1)
-            )
+            told = json.dumps(explain(own, runs[run]), indent=1)
+            print(told) if as_json else console.print_json(told)
             return
     if as_json:
         print(json.dumps([{"run": name} | state for name, state in states.items()], indent=1))
@@ -151,9 +171,9 @@ def status(
 
 @app.command()
 def verify(profile: ProfileName = "default", committed: Committed = False) -> None:
-    """Check files against the manifest's checksums, and the study's claims against the records: PASS or FAIL, with the numbers.
+    """Check the result files against their checksums, and the claims against the records: PASS or FAIL, with the numbers.
 
-    Exits 1 if one fails. In a checkout without results of your own these are the committed ones.
+    Reads your results if there are any, else the committed ones. The exit code is 1 if a claim fails.
     """
     with faults(), shown(profile, committed):
         print_damaged(paths.results_dir(profile))
@@ -163,13 +183,15 @@ def verify(profile: ProfileName = "default", committed: Committed = False) -> No
         found = verdicts(load_records(profile))
     colours = {"PASS": "green", "FAIL": "red", "SKIP": "yellow"}
     for v in found:
-        console.print(f"[{colours[v.word]}]{v.word}[/] {v.claim}\n     [dim]{escape(v.evidence)}[/dim]")
+        console.print(
+            f"[{colours[v.word]}]{v.word}[/] {escape(v.claim)} {escape(v.meaning)}\n     [dim]{escape(v.effect)}[/dim]"
+        )
     raise typer.Exit(1 if any(v.passed is False for v in found) else 0)
 
 
 @app.command()
 def report(profile: ProfileName = "default", committed: Committed = False) -> None:
-    """Write one page about a profile for a reviewer, to open offline: figures, tables, every executed notebook, how it was made."""
+    """Write a page about a profile that opens offline: figures, tables, every executed notebook, and what made them."""
     with faults(), shown(profile, committed):
         from maskutils.batch.page import write_page
 

@@ -22,13 +22,29 @@ QUIET = {
 }
 
 
-def at_once() -> int:
-    """How many notebooks to run at a time: as many as there are cores, or one where they would share a GPU."""
-    if sys.platform != "darwin" and not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists():
-        return cores()  # torch takes seconds to import
+GPUS = "MASKUTILS_GPUS"  # tells the workers of this machine which GPUs they share
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd")  # one is there where there is a GPU: torch takes seconds to import
+
+
+def gpus() -> list[str]:
+    """The GPUs of this machine, as `CUDA_VISIBLE_DEVICES` names them; of those only, if it is set."""
+    if not any(Path(driver).exists() for driver in DRIVERS):
+        return []
     import torch
 
-    return 1 if torch.cuda.is_available() or torch.backends.mps.is_available() else cores()
+    n, chosen = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return chosen.split(",")[:n] if chosen else [str(i) for i in range(n)]
+
+
+def at_once() -> int:
+    """How many notebooks to run at a time: one on each GPU, else one on each core."""
+    if found := gpus():
+        return len(found)
+    if sys.platform != "darwin":
+        return cores()
+    import torch
+
+    return 1 if torch.backends.mps.is_available() else cores()
 
 
 @contextlib.contextmanager
@@ -49,7 +65,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 @contextlib.contextmanager
 def client(workers: int, scheduler: str | None, folder: Path | None = None) -> Iterator[Any]:
     """A Dask client: of `scheduler`, whose workers must see `folder`, or of `workers` single-threaded processes here, each with its
-    share of the cores for kernels.
+    share of the cores for kernels, and with a GPU where there are some.
     """
     import dask
     from distributed import Client, LocalCluster
@@ -60,6 +76,7 @@ def client(workers: int, scheduler: str | None, folder: Path | None = None) -> I
         return
     threads = str(max(1, cores() // workers))
     kernel = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) | {"TQDM_DISABLE": "1"} | kernels.chosen()
+    kernel |= {GPUS: ",".join(gpus())}
     with (
         temporary_folder() as temporary,
         environment(kernel | {"TMPDIR": str(temporary)}),  # inherited by workers and their kernels

@@ -45,8 +45,8 @@ def reproduce(
     """Bring the results of `profile` up to date; returns the state of every run that is done or was to be run, by id.
 
     Runs that are done stay as they are, unless `force`. `only` and `only_failed` choose runs, see `status.select`; `how` is for
-    `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine (by default one a core, or one where
-    there is a GPU), or those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
+    `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine (by default one a GPU, or one a core where
+    there is none), or those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
     "skipped", "started", "cell" (it is at), "retried", "done", "failed" and "blocked" (something it comes after failed); `see` hears
     the address of Dask's dashboard, where there is one. Raises `BadSetting` before anything starts, `Busy` if another batch holds the
     results, `ConnectionError` if all workers are lost.

@@ -51,20 +51,29 @@ class Schedule:
     def carry_out(self) -> None:
         """Run them all. Raises `ConnectionError` if scheduler or workers are lost."""
         self.dask.subscribe_topic(self.topic, lambda event: self.events.put(event[1]))
-        self._launch()
-        while self.running:
-            try:
-                event = self.events.get(timeout=LOOK)
-            except queue.Empty:
-                self._look_for_workers()
-                self._fill()  # there may be more workers than before
-                continue
-            self.seen = time.monotonic()
-            if isinstance(event, dict):
-                self.report(event["event"], self.by_id[event["run"]], event)
-            else:
-                self._finish(event)
-                self._launch()
+        try:
+            self._launch()
+            while self.running:
+                self._hear()
+        finally:
+            # What workers tell after this would be a traceback of the scheduler, which has nobody to pass it on to.
+            if self.dask.status == "running":
+                self.dask.unsubscribe_topic(self.topic)
+
+    def _hear(self) -> None:
+        """Act on the next event; after some time without one look for workers, of which there may be more than before."""
+        try:
+            event = self.events.get(timeout=LOOK)
+        except queue.Empty:
+            self._look_for_workers()
+            self._fill()
+            return
+        self.seen = time.monotonic()
+        if isinstance(event, dict):
+            self.report(event["event"], self.by_id[event["run"]], event)
+        else:
+            self._finish(event)
+            self._launch()
 
     def _launch(self) -> None:
         """Start what can be started; what cannot ever be is blocked, and then so is what comes after it."""

@@ -11,7 +11,7 @@ from typing import Any
 import filelock
 
 from maskutils.batch import kernels
-from maskutils.batch.cluster import environment
+from maskutils.batch.cluster import GPUS, environment
 from maskutils.batch.plan import Run
 from maskutils.batch.temporary import temporary_folder
 from maskutils.core.caches import USES
@@ -41,7 +41,7 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
         uses.write_text("")  # this file and the output are of an earlier time
         if output:
             output.unlink(missing_ok=True)
-        with environment({USES: str(uses)}):  # the kernel inherits it
+        with environment({USES: str(uses)} | own_gpu()):  # the kernel inherits it
             error = _run(run, partial, timeout, tell)
         if not error and output and not output.is_file():
             error = f"it did not write {output}; end the notebook with records.save_records(table, output)"
@@ -53,6 +53,16 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
         else {"status": "done", "notebook": str(final)}
     )
     return state | {"seconds": round(time.time() - begun, 1), "commit": git_commit(), "machine": machine()}
+
+
+def own_gpu() -> dict[str, str]:
+    """The variable that shows a kernel one GPU: the workers of this machine take turns by their numbers. None without GPUs."""
+    from distributed import get_worker
+
+    if not (names := os.environ.get(GPUS)):
+        return {}
+    gpus = names.split(",")
+    return {"CUDA_VISIBLE_DEVICES": gpus[get_worker().name % len(gpus)]}
 
 
 def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:

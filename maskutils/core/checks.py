@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import numbers
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -94,6 +94,11 @@ def fraction(name: str, value: float) -> float:
     if not 0 < number(name, value) <= 1:
         raise BadSetting(f"{name} {value!r} is outside (0, 1]")
     return value
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first five of `names`, for a message."""
+    return ", ".join(names[:5]) + " and others" * (len(names) > 5)
 
 
 def content_key(*parts: Any) -> str:

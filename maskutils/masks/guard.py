@@ -1,37 +1,44 @@
 """What a block of protection holds, and what it has seen: restoring, and the warnings."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from maskutils.core.checks import some_of
 from maskutils.masks.held import Held
 from maskutils.masks.mask import Mask
+from maskutils.models.made import PLAIN, makes_in
 from maskutils.models.parts import check_prefixes
 
 
 class Guard:
     """What one block holds, and what it has seen."""
 
-    def __init__(self, model: nn.Module, mask: Mask, train: Iterable[str], optimizer: Optimizer | None) -> None:
-        self.model, self.optimizer = model, optimizer
+    def __init__(
+        self, model: nn.Module, mask: Mask, train: Iterable[str], watched: Sequence[Optimizer] | None = None
+    ) -> None:
+        self.model, self.watched = model, watched or ()
         self.shards: list[Any] = [
             m for m in model.modules() if hasattr(m, "reshard")
         ]  # of FSDP2, which swaps whole weights in
         self._reshard()
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-        train = check_prefixes(train, tensors)
-        kept = {n: t for n, t in tensors.items() if n in mask.bits or not n.startswith(train)}
+        named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        train = check_prefixes(train, [n for n, _ in named])
+        free = {id(t) for n, t in named if n.startswith(train)}  # under any of the names of a tied one
+        kept = {n: t for n, t in tensors.items() if n in mask.bits or id(t) not in free}
         _check_state(mask, kept)
         owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in tensors}
         self.held = {n: Held(owners[n], n.rpartition(".")[2], mask.bits.get(n)) for n in kept}
         self.leaves = [(m._parameters, n.rpartition(".")[2]) for n, m in owners.items()]
         self.norms = [owners[n] for n in kept if n.endswith("running_mean")]
-        self.steps, self.others, self.restored = 0, 0, False
+        self.steps, self.others, self.restored, self.begun = 0, 0, False, False
         self.missing: set[str] = set()
+        _tell_of_made(model, tensors, {n for n in kept if n not in mask.bits})
         all_kept = not train and all(b.all() for b in mask.bits.values())
         self.quiet = bool(train) or all_kept  # about weights that do not move
         if all_kept:
@@ -48,6 +55,9 @@ class Guard:
         self, stepped: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Make the closure of a step leave no gradient on what is held, for a step may evaluate it several times."""
+        if not self.begun and not torch.compiler.is_compiling():
+            self.begun = True
+            self._tell_of_loaded(stepped)
         given = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if given is None or not (ours := self._trained_by(stepped)):
             return None
@@ -70,7 +80,7 @@ class Guard:
         """Put back what `stepped` trains, and buffers; the rest may be part of a graph that another optimiser still needs."""
         self._reshard()
         ours = self._trained_by(stepped)
-        if not ours and stepped is not self.optimizer:
+        if not ours and not any(stepped is o for o in self.watched):
             self.others += 1
             return
         self._put(ours or None)
@@ -123,27 +133,38 @@ class Guard:
         if new := sorted(gone - self.missing):
             self.missing |= gone
             _warn(
-                f"{_some(new)} were replaced, wrapped or parametrised inside protect, which holds the tensors that it found on entry; "
+                f"{some_of(new)} were replaced, wrapped or parametrised inside protect, which holds the tensors that it found on entry; "
                 "prune, swap or wrap modules before the block, and learn the mask on the network that results"
+            )
+
+    def _here(self) -> dict[str, tuple[Held, Tensor]]:
+        """The held parameters that are where they were, and what they are now."""
+        self._reshard()
+        self._look()
+        found = {n: (h, h.now()) for n, h in self.held.items() if n not in self.missing}
+        return {n: (h, now) for n, (h, now) in found.items() if isinstance(now, nn.Parameter)}
+
+    def _tell_of_loaded(self, stepped: Optimizer) -> None:
+        """Warn, at the first step, of weights that were written since entry; some optimisers do so by themselves."""
+        if callable(getattr(stepped, "eval", None)):
+            return
+        if moved := [n for n, (h, now) in self._here().items() if not h.intact(now)]:
+            _warn(
+                f"held weights were changed inside protect before its first step ({some_of(moved)}), as by a checkpoint that was loaded. "
+                "They go back to what they were on entry: load weights before the block"
             )
 
     def tell(self) -> None:
         """Warn, at the end of the block, if its loop was not one that is protected."""
-        self._reshard()
-        self._look()
-        here = {
-            n: (h, now)
-            for n, h in self.held.items()
-            if n not in self.missing and isinstance(now := h.now(), nn.Parameter)
-        }
+        here = self._here()
         if rounded := [n for n, (h, now) in here.items() if h.rounded(now)]:
             _warn(
-                f"{_some(rounded)} became {here[rounded[0]][1].dtype} inside protect, so what is held is rounded to it; train in mixed "
+                f"{some_of(rounded)} became {here[rounded[0]][1].dtype} inside protect, so what is held is rounded to it; train in mixed "
                 "precision (bf16-mixed, autocast) or convert the network before the block"
             )
         if moved := [n for n, (h, now) in here.items() if not h.intact(now)]:
             _warn(
-                f"held weights were changed by something else than a step of an optimiser that trains them ({_some(moved)}; a copy of "
+                f"held weights were changed by something else than a step of an optimiser that trains them ({some_of(moved)}; a copy of "
                 "master weights, another optimiser than `optimizer`, weights that were loaded or merged): they are as on entry now, but "
                 "the rest was trained beside the changed ones. To restore them at any time: with protect(...) as restore"
             )
@@ -168,10 +189,6 @@ def _is_at(model: nn.Module, name: str, owner: nn.Module) -> bool:
     return owner in (found, found._modules.get("_orig_mod"))
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + " and others" * (len(names) > 5)
-
-
 def _warn(what: str) -> None:
     warnings.warn(what, stacklevel=4)
 
@@ -190,8 +207,18 @@ def _check_state(mask: Mask, kept: Mapping[str, Tensor]) -> None:
     whole = {n: pair for n, pair in both.items() if not hasattr(pair[0], "device_mesh")}
     if changed := [n for n, (now, before) in whole.items() if not torch.equal(now, before.to(now))]:
         _warn(
-            f"{_some(changed)} will be held as they are now, not as they were in the task that the mask carries; name in train= what is "
+            f"{some_of(changed)} will be held as they are now, not as they were in the task that the mask carries; name in train= what is "
             "to be trained, as a fresh head"
+        )
+
+
+def _tell_of_made(model: nn.Module, names: Iterable[str], whole: Collection[str]) -> None:
+    """Warn of layers whose weights no mask covers, for they are made from tensors of `model` that are all held as a `whole`."""
+    layers = {n: layer for n in names if (layer := makes_in(model, n)) is not None}
+    if held := sorted(set(layers.values()) - {layer for n, layer in layers.items() if n not in whole}):
+        _warn(
+            f"held whole: {some_of(held)}. The mask does not cover weights that are made from other parameters. To train them whole, "
+            f"name the layer, as train=[{held[0] + '.'!r}]; to mask them, make them plain before the mask is learnt: {PLAIN}"
         )
 
 

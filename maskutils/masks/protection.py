@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from maskutils.core.checks import BadSetting
 from maskutils.masks.guard import Guard
 from maskutils.masks.mask import Mask
 from maskutils.models.copies import unwrapped
@@ -46,22 +47,21 @@ def protect(
     ...     pass  # your loop
     """
     inside = unwrapped(model, sharded=True)
+    if not isinstance(mask, Mask):
+        raise BadSetting(f"mask is a {type(mask).__name__}; it must be a Mask, as learn_mask or Mask.load(path) gives")
     mask.check(inside)
     mask.recognise(inside)
     _check_processes(model, mask)
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):  # as accelerate and Lightning wrap it
-        optimizer = inner
-    guard = Guard(inside, mask, train, optimizer)
-    if optimizer is None:
+    watched = None if optimizer is None else _steppers(optimizer)
+    guard = Guard(inside, mask, train, watched)
+    if watched is None:
         hooks = [
             register_optimizer_step_pre_hook(guard.before_step),
             register_optimizer_step_post_hook(guard.after_step),
         ]
     else:
-        hooks = [
-            optimizer.register_step_pre_hook(guard.before_step),
-            optimizer.register_step_post_hook(guard.after_step),
-        ]
+        hooks = [o.register_step_pre_hook(guard.before_step) for o in watched]
+        hooks += [o.register_step_post_hook(guard.after_step) for o in watched]
     try:
         yield guard.restore
         guard.tell()
@@ -69,6 +69,25 @@ def protect(
         for hook in hooks:
             hook.remove()
         guard.restore()
+
+
+def _steppers(optimizer: object) -> list[Optimizer]:
+    """The optimisers whose steps count as those of `optimizer`: itself, and those inside it, as in SAM, Lookahead, accelerate and
+    Lightning. Raises `BadSetting` if there is none.
+    """
+    found: list[object] = [optimizer]
+    for each in found:  # which grows
+        found += [
+            o
+            for o in getattr(each, "__dict__", {}).values()
+            if isinstance(o, Optimizer) and not any(o is f for f in found)
+        ]
+    if steppers := [o for o in found if isinstance(o, Optimizer) and "_optimizer_step_post_hooks" in vars(o)]:
+        return steppers
+    raise BadSetting(
+        f"optimizer is a {type(optimizer).__name__}, which is no torch.optim.Optimizer and cannot be watched; leave it out, and restore "
+        "after each step: with protect(model, mask) as restore"
+    )
 
 
 def _check_processes(model: nn.Module, mask: Mask) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from maskutils.core.approaches import Approach, describe
 from maskutils.core.checks import register
@@ -17,7 +16,7 @@ from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
 from maskutils.masks.information import fisher_information
 from maskutils.models.copies import copied
-from maskutils.models.parts import device_of, logits_of, maskable
+from maskutils.models.parts import classification, device_of, logits_of, maskable
 
 Scores = dict[str, Tensor]
 Ranking = Callable[[nn.Module, Any, int], Scores]
@@ -36,8 +35,12 @@ def ranking(**about: Any) -> Callable[[Ranking], Ranking]:
 
 @ranking(place=10, colour="#8c564b", marker="P", opponent=True)
 def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
-    """|w|, compared over all layers as it is. The oldest ranking of pruning; it sees no data."""
-    return {name: model.get_parameter(name).detach().abs() for name in maskable(model)}
+    """|w|, compared over all layers as it is. The oldest ranking of pruning; it sees no data. What `torch.nn.utils.prune` cut has 0."""
+    buffers = dict(model.named_buffers())
+    sizes = {name: model.get_parameter(name).detach().abs() for name in maskable(model)}
+    return {
+        n: s * buffers[cut] if (cut := f"{n.removesuffix('_orig')}_mask") in buffers else s for n, s in sizes.items()
+    }
 
 
 @ranking(place=14, colour="#444444", marker="v", role="chance", phrase="a random mask", opponent=True)
@@ -56,7 +59,7 @@ def snip(model: nn.Module, data: Any, seed: int) -> Scores:
     Source: Lee et al. 2019 (arXiv 1810.02340), eq. 6, without the normalisation, which changes no order. They score an
     untrained network on one batch; ours is trained, and 500 images are used.
     """
-    found = gradient(model, data, partial(F.cross_entropy, reduction="sum"), seed)
+    found = gradient(model, data, partial(classification, reduction="sum"), seed)
     return {n: (g * model.get_parameter(n)).abs().detach() for n, g in found.items()}
 
 
@@ -66,8 +69,8 @@ def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tenso
     `loss(logits, labels)` is the sum over a batch.
     """
     x, y = some(data, 500, seed)
-    model = copied(model).eval().requires_grad_(True)
-    weights = {name: model.get_parameter(name) for name in maskable(model)}
+    names, model = maskable(model), copied(model).eval().requires_grad_(True)
+    weights = {name: model.get_parameter(name) for name in names}
     total = {name: torch.zeros_like(w) for name, w in weights.items()}
     device = device_of(model)
     size = min(100, that_fit(x, device))
@@ -85,8 +88,8 @@ def sensitivity(model: nn.Module, data: Any, seed: int = 0) -> Scores:
     z are the logits, and y is a label drawn from the network's own answer. Source: TaLoS, Iurada et al. 2025 (arXiv 2504.02620).
     """
     x, _ = some(data, 500, seed)
-    model, draw = copied(model).eval().requires_grad_(True), generator(seed, "sensitivity")
-    weights = {name: model.get_parameter(name) for name in maskable(model)}
+    names, model = maskable(model), copied(model).eval().requires_grad_(True)
+    weights, draw = {name: model.get_parameter(name) for name in names}, generator(seed, "sensitivity")
     total = {name: torch.zeros_like(w) for name, w in weights.items()}
     for image in x.to(device_of(model)).split(1):
         logits = logits_of(model(image))[0]
@@ -103,5 +106,5 @@ def fisher(model: nn.Module, data: Any, seed: int) -> Scores:
 
     Source: Theis et al. 2018 (arXiv 1801.05787), eq. 5; they estimate F from gradients at the true labels.
     """
-    information = fisher_information(model, data, seed=seed)
-    return {n: information[n] * model.get_parameter(n).detach().square() / 2 for n in maskable(model)}
+    names, information = maskable(model), fisher_information(model, data, seed=seed)
+    return {n: information[n] * model.get_parameter(n).detach().square() / 2 for n in names}

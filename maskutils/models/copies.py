@@ -3,18 +3,25 @@
 import copy
 from types import FunctionType
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
+from maskutils.core.checks import BadSetting
+
+INNER = {"_orig_mod", "_forward_module"}  # of torch.compile, and of Fabric
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
-    """The module inside wrappers that put a prefix before its names: of `torch.compile`, data parallelism and averaging.
+    """The module inside wrappers that put a prefix before its names: of `torch.compile`, data parallelism, averaging and Lightning's
+    Fabric.
 
-    Raises `ValueError` for one whose weights are sharded over processes (unless `sharded` says that DTensors will do), flattened
-    or without values.
+    Raises `ValueError` for what is no module, or one whose weights are sharded over processes (unless `sharded` says that DTensors
+    will do), flattened or without values.
     """
+    check_values(model)
     if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
         raise ValueError(
             f"{type(model).__name__} is FullyShardedDataParallel, which flattens weights so that no mask fits them; use fully_shard"
@@ -24,18 +31,25 @@ def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
             f"the weights of {type(model).__name__} are sharded over processes (FSDP): only protect works on them; learn and apply the "
             "mask before fully_shard, or on a network that is whole"
         )
-    check_values(model)
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
-        elif "_orig_mod" in model._modules:  # by name, for the type takes two seconds to import
-            model = model.get_submodule("_orig_mod")
+        elif inner := INNER & model._modules.keys():  # by name, for the types take seconds to import
+            model = model.get_submodule(inner.pop())
         else:
             return model
 
 
 def check_values(model: nn.Module) -> None:
-    """Raise `ValueError` for a network on the meta device."""
+    """Raise `ValueError` for what is no network, or one that is scripted or has no values yet."""
+    if not isinstance(model, nn.Module):
+        raise BadSetting(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            "the network is TorchScript, which cannot be copied or masked; give the module that it was made from"
+        )
+    if any(is_lazy(p) for p in model.parameters()):
+        raise ValueError(f"{type(model).__name__} has lazy layers without weights yet; give it one batch first")
     if any(p.is_meta for p in model.parameters()):
         raise ValueError(
             f"the weights of {type(model).__name__} are on the meta device, without values; load them first"
@@ -64,7 +78,10 @@ def copied(model: nn.Module) -> nn.Module:
                 f"the forward of {name or type(model).__name__!r} was replaced by a function, which a copy would share; make it a "
                 "method of a subclass, or undo it with: del module.forward"
             )
-    made = [t for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor) and not t.is_leaf]
+    kept = [
+        t for m in model.modules() for v in vars(m).values() for t in (v if isinstance(v, list) else [v])
+    ]  # a list in nn.LSTM
+    made = [t for t in kept if isinstance(t, Tensor) and not t.is_leaf]
     memo: dict[int, object] = {
         id(t): t.detach().clone() for t in made
     }  # as a pruned weight, which each forward pass makes again

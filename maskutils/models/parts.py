@@ -1,15 +1,19 @@
 """Parts of any network: its head (or one per task), its maskable weights, its norm layers."""
 
+import re
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from maskutils.core.checks import known, needs
+from maskutils.core.checks import known, needs, some_of
 from maskutils.core.seeds import seeded
 from maskutils.models.copies import copied
+from maskutils.models.made import PLAIN, dimensions, made, makes_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +28,8 @@ def head_name(model: nn.Module) -> str:
 
 def heads(model: nn.Module) -> list[str]:
     """Names of the heads: what the network says in an attribute `head_name`, or in timm's `get_classifier()`; else the module, last in
-    definition order, that owns a weight of two or more dimensions, and linear layers beside it that are called heads too and have its
-    size, as those of distilled networks.
+    definition order, that owns a weight of two or more dimensions, and linear layers of its size that are called heads too and stand
+    where it does, as those of distilled networks.
 
     A `TaskHeads` counts as one. Raises `ValueError` for a network without any such weight, or without the module it names.
     """
@@ -39,27 +43,24 @@ def heads(model: nn.Module) -> list[str]:
             told = told if isinstance(told, (tuple, list)) else (told,)
             if names := [n for n, m in model.named_modules() if any(m is t and [*t.parameters()] for t in told)]:
                 return names
-    owner, _, _ = last.rpartition(".")
-    head, prefix = model.get_submodule(last), f"{owner}." if owner else ""
+    head, path = model.get_submodule(last), last.split(".")
 
     def twin(name: str, module: nn.Module) -> bool:
-        called = "head" in name or "classifier" in name
-        return (
-            called
-            and isinstance(module, nn.Linear)
-            and isinstance(head, nn.Linear)
-            and module.weight.shape == head.weight.shape
-        )
+        other = [pair for pair in zip(name.split("."), path, strict=False) if pair[0] != pair[1]]
+        called = len(name.split(".")) == len(path) and len(other) == 1 and re.search("head|classifier", other[0][0])
+        if not called or not isinstance(module, nn.Linear) or not isinstance(head, nn.Linear):
+            return False
+        return (module.in_features, module.out_features) == (head.in_features, head.out_features)
 
-    return [prefix + n for n, m in model.get_submodule(owner).named_children() if m is not head and twin(n, m)] + [last]
+    return [name for name, module in model.named_modules() if twin(name, module)] + [last]
 
 
 def _last_with_weight(model: nn.Module) -> str:
     found = ""
     for name, module in model.named_modules():
         inside_found = isinstance(model.get_submodule(found), TaskHeads) and found and name.startswith(found + ".")
-        weight = getattr(module, "weight", None)
-        if not inside_found and (isinstance(module, TaskHeads) or (isinstance(weight, Tensor) and weight.ndim > 1)):
+        has_weight = ".parametrizations." not in f".{name}" and dimensions(module, "weight") > 1
+        if not inside_found and (isinstance(module, TaskHeads) or has_weight):
             found = name
     if not found:
         raise ValueError(
@@ -71,11 +72,28 @@ def _last_with_weight(model: nn.Module) -> str:
 def logits_of(output: object) -> Tensor:
     """The logits (N, classes) in what a network returned: a tensor, or something with `.logits`, as networks of transformers give."""
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"the network returned a {type(output).__name__}; it must be a tensor of logits, or have .logits"
-        )
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        what = f"logits {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(output).__name__}"
+        raise ValueError(f"the network returned {what}; it must be a tensor of logits (N, classes), or have .logits")
     return logits
+
+
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Raise `ValueError` if some of the `labels` (N,) are no class of the `logits` (N, classes)."""
+    least, most, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if least < 0 or most >= classes:
+        raise ValueError(
+            f"labels go from {least} to {most}, but the network has the classes 0 to {classes - 1}; number them from 0"
+        )
+
+
+def classification(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """The cross-entropy of `logits` (N, classes). Raises `ValueError` for labels that are no class of them."""
+    try:
+        return F.cross_entropy(logits, labels, reduction=reduction)
+    except IndexError:  # of torch, on a processor
+        check_labels(labels, logits)
+        raise
 
 
 def check_head(model: nn.Module, name: str, output: object) -> None:
@@ -98,39 +116,56 @@ def maskable(model: nn.Module) -> list[str]:
     """Names of the parameters that a mask covers: weights of two or more dimensions, outside head and embeddings; tied
     ones once.
 
-    Raises `ValueError` for a network that has none.
+    Weights that are made from other parameters, by `torch.nn.utils.parametrize` (as in `parametrizations.weight_norm`) or the old
+    `weight_norm`, are left out with a warning that names them. Raises `ValueError` for a network that has no others.
     """
     for name, module in model.named_modules():
         if hasattr(module, "get_base_layer"):  # of peft
             raise ValueError(
                 f"{name} has adapters of peft, whose weights are no network's own; call model.merge_and_unload() first"
             )
-        if _weight_norm(module):
-            raise ValueError(
-                f"the weight of {name!r} is made by the old weight_norm, from weight_g and weight_v; call "
-                "torch.nn.utils.remove_weight_norm on it first"
-            )
-    if names := _covered(model):
-        return names
-    raise ValueError(
-        f"{type(model).__name__} has nothing to mask: no weight of two or more dimensions beside its head (parametrised ones do "
-        "not count)"
-    )
+    names, left_out = _covered(model), _left_out(model)
+    told = f"made from other parameters; to mask them, make them plain first: {PLAIN}"
+    if not names:
+        what = f"{some_of(left_out)} are {told}" if left_out else "no weight of two or more dimensions beside its head"
+        raise ValueError(f"{type(model).__name__} has nothing to mask: {what}")
+    weights = {name: model.get_parameter(name) for name in names}
+    if odd := [n for n, w in weights.items() if not w.is_floating_point() or type(w.data) is not Tensor]:
+        what = f"{type(weights[odd[0]].data).__name__} of {weights[odd[0]].dtype}"
+        raise ValueError(
+            f"{some_of(odd)}: {what}; a mask needs real, floating-point weights: load the network without quantisation"
+        )
+    if left_out:
+        share = f"{len(left_out)} of {len(left_out) + len(names)} weights"
+        warnings.warn(f"no mask covers {some_of(left_out)} ({share}), {told}", stacklevel=3)
+    return names
 
 
-def _weight_norm(module: nn.Module) -> bool:
-    return any(type(hook).__name__ == "WeightNorm" for hook in module._forward_pre_hooks.values())
+def _left_out(model: nn.Module) -> list[str]:
+    """Names of what a mask would cover if it were a parameter, not made from others."""
+    head = _head_prefixes(model)
+    found = [(name, module, leaf) for name, module in model.named_modules() for leaf in made(module)]
+    names = [f"{name}.{leaf}".lstrip(".") for name, module, leaf in found if _is_weight(module, leaf)]
+    return [name for name in names if not name.startswith(head)]
+
+
+def _is_weight(owner: nn.Module, leaf: str) -> bool:
+    return "weight" in leaf and not isinstance(owner, UNMASKED) and dimensions(owner, leaf) > 1
+
+
+def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
+    return tuple(f"{name}." for name in heads(model))
 
 
 def _covered(model: nn.Module) -> list[str]:
-    head = tuple(f"{name}." for name in heads(model))
+    head = _head_prefixes(model)
 
-    def covered(name: str, parameter: nn.Parameter) -> bool:
+    def covered(name: str) -> bool:
         owner, _, leaf = name.rpartition(".")
-        is_weight = parameter.ndim > 1 and "weight" in leaf and not isinstance(model.get_submodule(owner), UNMASKED)
-        return is_weight and not name.startswith(head) and not _weight_norm(model.get_submodule(owner))
+        plain = _is_weight(model.get_submodule(owner), leaf) and makes_in(model, name) is None
+        return plain and not name.startswith(head)
 
-    return [name for name, parameter in model.named_parameters() if covered(name, parameter)]
+    return [name for name, _ in model.named_parameters() if covered(name)]
 
 
 def summary(model: nn.Module) -> "pd.DataFrame":
@@ -138,13 +173,13 @@ def summary(model: nn.Module) -> "pd.DataFrame":
     with needs("study"):
         import pandas as pd  # here, for masks do without
 
-    head, names = tuple(f"{name}." for name in heads(model)), set(_covered(model))
+    head, names = _head_prefixes(model), set(_covered(model))
 
     def role(name: str) -> str:
         if name in names or name.startswith(head):
             return "masked" if name in names else "head"
-        other = "not masked: parametrised, see torch.nn.utils.parametrize.remove_parametrizations"
-        return other if ".parametrizations." in f".{name}" else "not masked: bias, norm or embedding"
+        part = makes_in(model, name) is not None
+        return f"not masked: parametrised, see {PLAIN}" if part else "not masked: bias, norm or embedding"
 
     rows = [
         {"parameter": n, "shape": "x".join(map(str, p.shape)), "weights": p.numel(), "role": role(n)}

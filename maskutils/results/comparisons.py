@@ -120,7 +120,7 @@ def detectable(volumes: pd.DataFrame, opponent: str) -> str:
     n, sd = int(rows["n"].max()), rows["sd"].median()
     effect = statistics.smallest_effect(n)
     return (
-        f"With {n} seeds a paired t-test at 5 % finds a difference of {effect:.1f} standard deviations over seeds with a "
-        f"probability of 80 %. For the median family here that is {100 * effect * sd:.1f} points of the box; smaller differences "
-        "may be there and not be found."
+        f"With {n} seeds a difference of {100 * effect * sd:.1f} points of the box is found with a probability of 80 %; smaller ones "
+        f"may be there and be missed. (A paired t-test at 5 % finds {effect:.1f} standard deviations over seeds; the points are those "
+        "of the median family.)"
     )

@@ -225,6 +225,7 @@ class Masks {
     this.canvas = make(picture, "canvas", { role: "img" });
     make(picture, "p", { class: "key" }, "Coloured: kept, red above zero and blue below. Grey: dropped. Of large layers a part is drawn.");
     this.table = make(two, "table", { class: "layers", "aria-label": "Fraction kept in each layer" });
+    this.examples = this.about.examples?.images.length ? new Examples(root, this.about.examples) : null;
     this.waiting = this.again = false;
     if (live) model.on("change:state", () => this.answered());
     this.ask();
@@ -268,8 +269,38 @@ class Masks {
       make(make(row, "td"), "span", { class: "fill", style: `width: ${(90 * kept).toFixed(0)}px` });
     });
     this.table.replaceChildren(rows);
+    this.examples?.draw(s.said);
     paint(this.canvas, tiles[at], s.kept[at]);
     this.canvas.setAttribute("aria-label", `${layers[at]}: ${percent(s.layers[at])} % of its weights are kept (red above zero, blue below); the others are grey`);
+  }
+}
+
+// Source images that fine-tuning forgets, with what it says of them, and what the source network says through the mask.
+class Examples {
+  constructor(root, { classes, images, shape: [h, w], truth, tuned, forgotten }) {
+    [this.classes, this.truth] = [classes, truth];
+    make(root, "h3", {}, "Images that flip");
+    make(root, "p", { class: "key" }, `The source network knows these. Fine-tuned on the target without a mask, it gets ${forgotten} such test images wrong. Move the density: what is said through the mask?`);
+    const row = make(root, "div", { class: "examples" });
+    this.said = images.map((hex, i) => {
+      const box = make(row, "div"), canvas = make(box, "canvas", { width: w, height: h, role: "img", "aria-label": `an image of class ${classes[truth[i]]}` });
+      const pixels = new Uint8ClampedArray(hex.match(/../g).flatMap((two) => [...Array(3).fill(parseInt(two, 16)), 255]));
+      canvas.getContext("2d").putImageData(new ImageData(pixels, w, h), 0, 0);
+      make(box, "div", {}, "fine-tuned");
+      make(box, "div", { class: "wrong" }, `${classes[tuned[i]]} ✗`);
+      make(box, "div", {}, "mask");
+      return make(box, "div", { class: "said" });
+    });
+    this.sum = make(root, "p", { class: "told flips", role: "status" });
+  }
+
+  draw(said) {
+    const right = said.map((guess, i) => guess === this.truth[i]);
+    this.said.forEach((node, i) => {
+      node.className = right[i] ? "said right" : "said wrong";
+      node.textContent = `${this.classes[said[i]]} ${right[i] ? "✓" : "✗"}`;
+    });
+    this.sum.textContent = `Through this mask ${right.filter(Boolean).length} of these ${said.length} are right.`;
   }
 }
 

@@ -88,16 +88,16 @@ def task_unknown(full: Areas) -> str:
 def _beside(full: Areas, best: str, yardstick: str) -> str:
     """What is to be said of the mask `best` against `yardstick`, from the verb on, and on which pairs of domains."""
     said = f"{_versus(full.minus([best], yardstick).iloc[0], _called(yardstick))}."
-    return said + _on_pairs(by_pair(full.test, "hypervolume", best, yardstick))
+    return said + _on_pairs(by_pair(full.test, "hypervolume", best, yardstick), _called(yardstick))
 
 
-def _on_pairs(differences: pd.Series) -> str:
-    """A sentence on the pairs of domains that a mean is over: their sorted `differences`. Empty for a single pair."""
+def _on_pairs(differences: pd.Series, whom: str) -> str:
+    """A sentence on the pairs of domains that a mean is over: their sorted `differences` to `whom`. Empty for a single pair."""
     on = 100 * differences
     if len(on) < 2:
         return ""
     pairs = f"from {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`"
-    return f" It is better on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
+    return f" It is better than {whom} on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
 
 
 def task_known(records: pd.DataFrame) -> str:
@@ -123,7 +123,7 @@ def task_known(records: pd.DataFrame) -> str:
         whom = f"the best rival {chosen[rival]} ({_called(means.approach[rival])}, {_kbit(means.loc[rival])})"
         said.append(f"It {_versus(row, whom)}.")
         if len(said) == 2:  # the strongest comes first
-            said[-1] += _on_pairs(by_pair(rows, "both", mask, rival, by="candidate"))
+            said[-1] += _on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), _called(means.approach[rival]))
     for _, two in rivals[rivals["whole"]].iterrows():
         said.append(reaches(_called(two["approach"]), points(two["both"]), _kbit(two)))
     title = f": a learnt mask {_verb(next(iter(minus.values())))} at equal storage" if minus else ""
@@ -165,7 +165,9 @@ def learnt_or_not(full: Areas, known: Areas) -> str:
         best, others = found.best(names("mask")), filter(None, (found.best(rankings()), found.best([the("chance")])))
         told = [_versus(found.minus([best], other).iloc[0], _called(other)) for other in others if best]
         said += [f"With the task {when}, {_called(best)} {' and '.join(told)}."] if told else []
-    return f"**Learnt against unlearnt masks.** {' '.join(said) or 'The records do not hold both.'}"
+    return (
+        f"**Learnt against unlearnt masks, by their whole curves.** {' '.join(said) or 'The records do not hold both.'}"
+    )
 
 
 def _called(approach: str) -> str:

@@ -88,13 +88,6 @@ def expected_iou(p: float, q: float) -> float:
     return p * q / (p + q - p * q) if p + q else 1.0
 
 
-def mask_bits(n: int, density: float) -> float:
-    """Bits that a mask over n weights needs at the entropy bound, n H2(density). The files of the project use n bits."""
-    if density in (0.0, 1.0):
-        return 0.0
-    return -n * (density * math.log2(density) + (1 - density) * math.log2(1 - density))
-
-
 def ece(confidences: Sequence[float], correct: Sequence[bool], n_bins: int = 15) -> float:
     """Expected calibration error, sum_b (n_b / n) |acc_b - conf_b| over equal bins of confidence: in [0, 1], 0 is calibrated.
 

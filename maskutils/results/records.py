@@ -21,7 +21,7 @@ SETTINGS += ["weights", "images", "compute"]
 READINGS = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
 LOSSES = ["masking_cost", "drift", "forgetting"]
 COLUMNS = [*IDENTITY, *READINGS, *LOSSES, "seconds"]
-MADE_BY = ("commit", "maskutils", "seed")  # of records: what a figure tells of those that it may show
+MADE_BY = {"maskutils": "maskutils", "commit": "commit", "seeds": "seed"}  # what a figure tells of its records
 DERIVED = {"history", "approach", *(f"val_{name}" for name in (*LOSSES, "source_ece", "source_acc_masked_before"))}
 
 
@@ -74,13 +74,14 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
     return with_approach(records)
 
 
-_seen: dict[str, set[str]] = {name: set() for name in MADE_BY}
-
-
-def provenance() -> str:
-    """Which commits, versions of maskutils and seeds made the records that this process has loaded or made; empty without any."""
-    told = {"maskutils": _seen["maskutils"], "commit": _seen["commit"], "seeds": _seen["seed"]}
-    return "; ".join(f"{n} {', '.join(sorted(v, key=lambda x: (len(x), x)))}" for n, v in told.items() if v)
+def provenance(records: pd.DataFrame) -> str:
+    """Which versions of maskutils, commits and seeds made `records`, in a line."""
+    told = {
+        name: sorted({str(v) for v in records[column]}, key=lambda v: (len(v), v))
+        for name, column in MADE_BY.items()
+        if column in records
+    }
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in told.items())
 
 
 def _damaged(path: Path, how: str) -> DamagedFile:
@@ -93,7 +94,7 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
     It is the method under `protect`, else the protocol. Brackets hold a method that is not the protocol's usual one, and
     options that are not the method's defaults. "per layer" means equal density in each layer instead of over all layers.
     "+ wise_ft" means interpolated towards the source; interpolated fine-tuning is `wise_ft` itself. "+ rewind" means the best point
-    on the path of training. Figures that are saved later tell what made these records (`provenance`).
+    on the path of training.
     """
 
     def name(
@@ -109,8 +110,6 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
             return base + REWOUND
         return base if alpha == 1 else about.family or base + INTERPOLATED
 
-    for column in MADE_BY:
-        _seen[column] |= {str(value) for value in records[column].unique()} if column in records else set()
     columns = records[["protocol", "method", "options", "alpha", "rewound", "per_layer"]].itertuples(index=False)
     return records.assign(approach=[name(*row) for row in columns])
 

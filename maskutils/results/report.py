@@ -1,5 +1,6 @@
 """Tables and sentences for people: every number that a notebook, the terminal or the README shows comes from here."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,6 @@ from maskutils.core.checks import needs
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice, statistics
 from maskutils.results.records import at_density, of_masks, on_grid, summarise
-from maskutils.results.verdicts import Verdict
 from maskutils.results.wording import KNOBS, interval, intervals, p_text, points, settings
 
 with needs("study"):
@@ -120,16 +120,21 @@ def choices(
 ) -> pd.DataFrame:
     """What to choose for each need, with the task known and not, and what to expect on test with 95 % intervals over seeds.
 
-    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. `limits`
-    are `max_bits` and `without` of `choice.recommend`. Where nothing meets a need, the table says what comes nearest.
+    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. Drops that follow
+    each other and lead to the same choice are one row. `limits` are `max_bits` and `without` of `choice.recommend`. Where nothing
+    meets a need, the table says what comes nearest.
     """
-    wanted = [(f"lose at most {100 * d:.1f} points", {"max_source_drop": d}) for d in drops]
-    wanted += [(f"reach {points(t)} on the target", {"min_target": t}) for t in targets]
-    rows = [
-        {"need": need, "task known": "yes" if task_known else "no"} | _choice(records, task_known, **given, **limits)
-        for task_known in (True, False)
-        for need, given in wanted
-    ]
+    rows = []
+    for task_known in (True, False):
+        known = {"task known": "yes" if task_known else "no"}
+        told = [(f"{100 * d:.1f}", _choice(records, task_known, max_source_drop=d, **limits)) for d in drops]
+        for chosen, same in itertools.groupby(told, key=lambda row: row[1]):
+            amounts = [amount for amount, _ in same]
+            amount = " to ".join(dict.fromkeys([amounts[0], amounts[-1]]))
+            rows.append({"need": f"lose at most {amount} points"} | known | chosen)
+        for t in targets:
+            need = {"need": f"reach {points(t)} on the target"}
+            rows.append(need | known | _choice(records, task_known, min_target=t, **limits))
     return pd.DataFrame(rows)
 
 
@@ -248,11 +253,6 @@ def convergence(records: pd.DataFrame) -> str:
         "In the last 30 % of the steps, in which the learning rate falls to 0, the target's validation accuracy changed by "
         f"{told} (points, mean over fine-tuning and masks)."
     )
-
-
-def verdicts(found: Sequence[Verdict]) -> str:
-    """A Markdown line for each verdict."""
-    return "\n".join(f"- **{v.word}** {v.claim}: {v.evidence}" for v in found)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -1,25 +1,35 @@
 """What a verdict is, how a claim becomes one, and the parts that claims share."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from maskutils.core.approaches import described, every
 from maskutils.core.checks import enter, needs
 from maskutils.results import statistics
-from maskutils.results.wording import interval, intervals, p_text
+from maskutils.results.wording import interval, intervals
 
 with needs("study"):
     import pandas as pd
 
+ACCURACY, BOX = "points of accuracy", "points of the box"
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds, and the numbers that show it. `passed` is None where the records cannot tell."""
+    """Whether a claim holds, and the numbers that show it.
+
+    `passed` is None where the records cannot tell. `effect` is the comparison that decides, or why the claim is skipped; `meaning`
+    what follows from the verdict for a reader; `rule` how it is judged. `evidence` has a row for each comparison that was made.
+    """
 
     claim: str
     passed: bool | None
-    evidence: str
+    effect: str
+    meaning: str = ""
+    rule: str = ""
+    evidence: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
 
     @property
     def word(self) -> str:
@@ -27,28 +37,53 @@ class Verdict:
         return "SKIP" if self.passed is None else "PASS" if self.passed else "FAIL"
 
 
+def summary(found: Iterable[Verdict]) -> pd.DataFrame:
+    """A table of verdicts for people: the claim, its verdict, the comparison that decides, and what it means."""
+    return pd.DataFrame(
+        [{"claim": v.claim, "verdict": v.word, "effect": v.effect, "what it means": v.meaning} for v in found]
+    )
+
+
+def explain(*found: Verdict) -> str:
+    """Each verdict as Markdown: the claim, the comparison that decides, what follows, and what stands behind it."""
+    said = [(f"**{v.word}. {v.claim}** {v.effect}. {v.meaning}".strip(), behind(v)) for v in found]
+    return "\n\n".join(part for parts in said for part in parts if part)
+
+
+def behind(verdict: Verdict) -> str:
+    """How a verdict is judged, and every comparison that was made, as Markdown; nothing for a claim that is skipped."""
+    if verdict.passed is None:
+        return ""
+    return f"*The rule.* {verdict.rule}\n\n{verdict.evidence.to_markdown(index=False, disable_numparse=True)}"
+
+
 class Skip(Exception):
     """Raised by a claim that the records cannot tell, with the reason."""
 
 
+Found = tuple[bool, str, pd.DataFrame]  # passed, effect and evidence, as in `Verdict`
 Claim = Callable[[pd.DataFrame], Verdict]
 CLAIMS: dict[str, Claim] = {}
 
 
-def claim(text: str) -> Callable[[Callable[[pd.DataFrame], tuple[bool, str]]], Claim]:
-    """A decorator that files a function from records to (passed, evidence) in `CLAIMS`, as one that gives a `Verdict` on `text`.
+def claim(text: str, holds: str, fails: str) -> Callable[[Callable[[pd.DataFrame], Found]], Claim]:
+    """A decorator that files a function of the records in `CLAIMS`, as one that gives a `Verdict` on `text`.
 
+    What the claim means where it `holds` and where it `fails` is told to the reader; the docstring of the function is its rule.
     The verdict is SKIP where the function raises `Skip`, and for fewer than `statistics.LEAST` seeds.
     """
 
-    def filed(function: Callable[[pd.DataFrame], tuple[bool, str]]) -> Claim:
+    def filed(function: Callable[[pd.DataFrame], Found]) -> Claim:
+        rule = " ".join((inspect.getdoc(function) or "").split())
+
         @functools.wraps(function)
         def judge(records: pd.DataFrame) -> Verdict:
             try:
                 enough([records["seed"].nunique()])
-                return Verdict(text, *function(records))
+                passed, effect, evidence = function(records)
             except Skip as reason:
-                return Verdict(text, None, str(reason))
+                return Verdict(text, None, str(reason), rule=rule)
+            return Verdict(text, passed, effect, holds if passed else fails, rule, evidence)
 
         named: Claim = judge
         return enter(CLAIMS, function.__name__, named)
@@ -62,29 +97,26 @@ def enough(seeds: Iterable[int]) -> None:
         raise Skip(f"fewer than three seeds: {least}")
 
 
-def told(rows: pd.DataFrame, who: str, notes: Mapping[str, str] | None = None) -> str:
-    """Each of the `statistics.paired` differences `rows`, named as in `who`, with its interval and the note on its opponent.
+def compared(rows: pd.DataFrame, table: pd.DataFrame, value: str, unit: str, by: str = "family") -> pd.DataFrame:
+    """The `statistics.paired` differences `rows` of `value` in `table`, for people: one row each, in `unit`.
 
+    Columns: compared, the difference with its 95 % interval, the mean difference on each pair of domains if there are several, seeds.
     Raises `Skip` if one of them has too few seeds.
     """
     enough(rows["n"])
-    each = zip(rows.to_dict("records"), intervals(rows), strict=True)
-    return ", ".join(f"{who.format(**row)} {said}{(notes or {}).get(row['against'], '')}" for row, said in each)
+    shown = pd.DataFrame({"compared": [f"{r[by]} - {r['against']}" for _, r in rows.iterrows()], unit: intervals(rows)})
+    on = [statistics.by_pair(table, value, r[by], r["against"], by) for _, r in rows.iterrows()]
+    if table["pair"].nunique() > 1:
+        for pair in sorted(table["pair"].unique()):
+            shown[pair] = [f"{100 * d[pair]:+.1f}" if pair in d else "" for d in on]
+    return shown.assign(seeds=rows["n"].to_numpy())
 
 
-def by_pairs(table: pd.DataFrame, value: str, of: statistics.Name, against: statistics.Name, by: str = "family") -> str:
-    """The mean differences on each pair of domains, in brackets; nothing for a single pair."""
-    on = statistics.by_pair(table, value, of, against, by)
-    return f" (by pair: {', '.join(f'{pair} {100 * d:+.1f}' for pair, d in on.items())})" if len(on) > 1 else ""
-
-
-def margin(table: pd.DataFrame, value: str, of: str, against: str) -> str:
-    """A difference with the two wider intervals: over other pairs of domains, and corrected for shared training images."""
-    row = statistics.paired(table, value, [of], against)
-    wide = f"{against} {intervals(row, '_corrected')[0]}, p {p_text(row['p_corrected'].item()) or 'none'}"
-    mean, low, high = statistics.random_effects(table, value, of, against)
-    over = "" if pd.isna(mean) else f"; random-effects mean over pairs {interval(mean, low, high, '+')}"
-    return f"with the variance corrected for shared training images (Nadeau and Bengio) {wide}{over}"
+def closest(rows: pd.DataFrame, unit: str, by: str = "family") -> str:
+    """The one of `rows` that decides whether all lie above 0: the one whose interval begins lowest, as "a - b -3.4 [-5.7, -1.1] points"."""
+    row = rows.loc[rows["low"].idxmin()]
+    ahead = f"; ahead in {(rows['low'] > 0).sum()} of {len(rows)} comparisons" if len(rows) > 1 else ""
+    return f"{row[by]} - {row['against']}: {interval(row['difference'], row['low'], row['high'], '+')} {unit}{ahead}"
 
 
 def minus_each(table: pd.DataFrame, value: str, family: str, others: Iterable[str]) -> pd.DataFrame:

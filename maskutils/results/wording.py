@@ -30,11 +30,6 @@ def intervals(rows: pd.DataFrame, kind: str = "") -> list[str]:
     return [interval(*row, "+") for row in each]
 
 
-def of_seeds(n: pd.Series) -> str:
-    """What intervals are of, said once beside them: "95 % intervals of 5 seeds", or of "3 to 5 seeds"."""
-    return f"95 % intervals of {n.min()}{f' to {n.max()}' if n.max() > n.min() else ''} seeds"
-
-
 def p_text(p: float) -> str:
     """A p-value as "0.042" or "< 0.001"; empty where there is none."""
     return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"

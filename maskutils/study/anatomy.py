@@ -52,7 +52,8 @@ def through_masks(setup: Setup, methods: Sequence[str], densities: Sequence[floa
 def flips(networks: Mapping[str, nn.Module], data: Examples, wrong: str, right: str, n: int = 8) -> dict[str, Any]:
     """The first `n` images of `data` that the network `wrong` gets wrong and `right` gets right, one of each class in turn.
 
-    Returns `images` (arrays (C, H, W)), `truth` and, by name of network, `said` (class numbers), and `count` of all such images.
+    Returns `images` (arrays (C, H, W)), their `places` in `data`, `truth` and, by name of network, `said` (class numbers), and `count`
+    of all such images.
     """
     said = {name: predict(networks[name], data) for name in (wrong, right)}
     truth = said[wrong][1].numpy()
@@ -62,6 +63,7 @@ def flips(networks: Mapping[str, nn.Module], data: Examples, wrong: str, right: 
     chosen = found[np.lexsort((truth[found], rank))][:n]
     return {
         "images": [data[int(i)][0].numpy() for i in chosen],
+        "places": chosen,
         "truth": truth[chosen],
         "said": {name: answers[chosen] for name, answers in guess.items()},
         "count": len(found),

@@ -15,9 +15,11 @@ from maskutils.core.progress import watched
 from maskutils.masks.mask import Mask
 from maskutils.masks.shown import layer_names
 from maskutils.results.explorer import SCRIPT, STYLE, explorer_data
+from maskutils.study.anatomy import flips
 from maskutils.study.artefacts import source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
-from maskutils.training.evaluation import evaluate
+from maskutils.training.evaluation import accuracy, evaluate, predict
+from maskutils.training.transfer import transfer
 
 with needs("study"):
     import anywidget
@@ -25,6 +27,7 @@ with needs("study"):
     import traitlets
 
 DRAWN = 4096  # weights of a layer that are drawn, at most
+EXAMPLES = 12  # source images that fine-tuning forgets
 
 
 class Masked:
@@ -40,6 +43,9 @@ class Masked:
         if not self.pair.shared_head:
             raise BadSetting(f"pair {setup.pair!r} has a head for each task; choose one with the same classes in both")
         self.learnt = {method: source_subnetwork(setup, method, seed) for method in methods}
+        tuned = transfer(self.network, self.pair, "finetune", steps=setup.target_steps, lr=setup.target_lr, seed=seed)
+        both = {"source": self.network, "tuned": tuned}
+        self.forgotten = flips(both, self.pair.source.test, "tuned", "source", EXAMPLES)
 
     def mask(self, method: str, density: float) -> Mask:
         """The mask of `method` at `density`, in (0, 1]."""
@@ -48,20 +54,25 @@ class Masked:
     def state(self, method: str, density: float) -> dict[str, Any]:
         """What a mask keeps and does, ready for JSON. `source` and `target` are test accuracies through it, in [0, 1].
 
-        `layers` is the fraction kept in each layer; `kept` has a bit for each weight that is drawn, in hex.
+        `layers` is the fraction kept in each layer; `kept` has a bit for each weight that is drawn, in hex; `said` is the class that it
+        gives to each of the examples in `about`.
         """
         mask = self.mask(method, density)
         through = mask.apply(self.learnt[method][0])
-        sides = {"source": self.pair.source, "target": self.pair.target}
+        logits, labels = predict(through, self.pair.source.test)
+        read = {"source": accuracy(logits, labels), "target": evaluate(through, self.pair.target.test)}
         bits = [np.packbits(_tiles(b).ravel()).tobytes().hex() for b in mask.bits.values()]
-        read = {side: round(evaluate(through, domain.test), 4) for side, domain in sides.items()}
         layers = [round(share, 4) for share in mask.layers.values()]
-        return {"method": method, "density": density, **read, "layers": layers, "kept": bits}
+        said = logits.argmax(1)[self.forgotten["places"]].tolist()
+        read = {side: round(value, 4) for side, value in read.items()}
+        return {"method": method, "density": density, **read, "layers": layers, "kept": bits, "said": said}
 
     def about(self) -> dict[str, Any]:
         """What all states share: names, the test images, the accuracy of the whole network, and the weights that are drawn.
 
         `tiles` has for each layer the weights of the source network as whole numbers from -9 to 9, and their `shape` (n, h, w).
+        `examples` are test images of the source that it knows and plain fine-tuning on the target forgets: grey values of 8 bits in
+        hex, their `shape` (h, w), their classes (`truth`), and what the fine-tuned network says instead (`tuned`).
         """
         bits = next(mask for _, mask in self.learnt.values()).bits
         weights = [_tiles(self.network.get_parameter(name).detach()) for name in bits]
@@ -76,6 +87,19 @@ class Masked:
                 {"values": np.rint(9 * w / np.abs(w).max()).astype(int).ravel().tolist(), "shape": w.shape}
                 for w in weights
             ],
+            "examples": self._examples(),
+        }
+
+    def _examples(self) -> dict[str, Any]:
+        pictures = [image.mean(axis=0) for image in self.forgotten["images"]]
+        grey = [np.rint(255 * (p - p.min()) / max(np.ptp(p), 1e-6)).astype(np.uint8) for p in pictures]
+        return {
+            "classes": list(self.pair.source.classes),
+            "images": [image.tobytes().hex() for image in grey],
+            "shape": list(self.pair.image_shape[1:]),
+            "truth": self.forgotten["truth"].tolist(),
+            "tuned": self.forgotten["said"]["tuned"].tolist(),
+            "forgotten": self.forgotten["count"],
         }
 
     def states(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from maskutils.core.progress import bar
 from maskutils.data.batches import Batches, images_and_labels, in_order, that_fit
 from maskutils.models.copies import check_values
-from maskutils.models.parts import device_of, logits_of
+from maskutils.models.parts import check_labels, device_of, logits_of
 from maskutils.models.sizes import fitting_threads
 
 
@@ -58,9 +58,5 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         )
     if logits.isnan().any():
         raise ValueError("logits are nan: the images or the weights hold nan, or values too large for the network")
-    least, most, classes = int(labels.min()), int(labels.max()), logits.shape[1]
-    if least < 0 or most >= classes:
-        raise ValueError(
-            f"labels go from {least} to {most}, but the network has the classes 0 to {classes - 1}; number them from 0"
-        )
+    check_labels(labels, logits)
     return (logits.argmax(1) == labels).float().mean().item()

@@ -15,7 +15,7 @@ from maskutils.data.batches import Batches
 from maskutils.masks.layers import LAYERS, MaskLayer, attach, detach
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
-from maskutils.models.copies import copied, unwrapped
+from maskutils.models.copies import check_values, copied, unwrapped
 from maskutils.models.parts import check_head, check_prefixes, head_name, maskable
 from maskutils.training.annealing import known_start, learns_density, level_of, told_apart
 from maskutils.training.loop import Penalty, check_training, fit
@@ -62,6 +62,7 @@ def learn_mask(
     Mask(2 layers, 151,040 weights, density 0.100)
     """
     known(method, names("mask", "control"), "method")
+    check_values(model)
     _check(steps, lr, strength, batch_size, seed, precision, density, per_layer, start)
     settings: dict[str, Any] = {"steps": steps, "lr": lr, "strength": strength, "batch_size": batch_size, "seed": seed}
     settings |= {"precision": precision, "start": start} | options
@@ -163,11 +164,11 @@ def learn_subnetwork(
     level = level_of(model, data, method, start, density, per_layer, seed)
     head, lr = head_name(model), cls.lr if lr is None else lr
     penalty = _penalty(level.layers, cls.ramp, level.strength if strength is None else strength)
-
     with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
-        trained = tuple(maskable(model) if cls.trains_weights else ()) + train
-        weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(trained)]
-        level.begin(attach(model, method, level.names, **level.options, **options), lr)
+        names = maskable(model) if level.names is None else level.names
+        train += tuple(names if cls.trains_weights else ())
+        weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(train)]
+        level.begin(attach(model, method, names, **level.options, **options), lr)
         history = fit(
             model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
             params=[*(layer.scores for layer in level.layers.values()), *nn.ParameterList(weights).requires_grad_()],

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from maskutils.core.checks import known, number, positive
@@ -13,7 +12,7 @@ from maskutils.core.progress import bar
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches, batches, images_and_labels
 from maskutils.models.copies import check_values
-from maskutils.models.parts import device_of, logits_of, norm_layers
+from maskutils.models.parts import classification, device_of, logits_of, norm_layers
 from maskutils.models.sizes import fitting_threads, usual_lr
 
 Penalty = Callable[[Tensor, Tensor, float], Tensor]
@@ -122,7 +121,7 @@ def _step(
     x, y = (t.to(device, non_blocking=at_once) for t in images_and_labels(batch))
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = logits_of(model(x))
-        loss = F.cross_entropy(logits, y)
+        loss = classification(logits, y)
         if penalty is not None:
             loss = loss + penalty(x, logits, progress)
     if not loss.requires_grad:

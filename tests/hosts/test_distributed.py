@@ -6,6 +6,8 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -99,6 +101,42 @@ def mixed_precision(rank: int) -> None:
     check(net.state_dict(), before, ("4.",))
 
 
+def static_graph(rank: int) -> None:
+    net, before = network(), network().state_dict()
+    model = DistributedDataParallel(net, static_graph=True, gradient_as_bucket_view=True)
+    with protect(model, a_mask(), train=["4."]):
+        train(model, torch.optim.AdamW(model.parameters(), 0.05, weight_decay=0.5), rank)
+    check(net.state_dict(), before, ("4.",))
+
+
+def states_sharded(rank: int) -> None:
+    for given in (True, False):
+        net, before = network(), network().state_dict()
+        model = DistributedDataParallel(net)
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=0.05, weight_decay=0.5)
+        with protect(model, a_mask(), train=["4."], optimizer=optimizer if given else None):
+            train(model, optimizer, rank)
+        check(net.state_dict(), before, ("4.",))
+
+
+def tensors_sharded(rank: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.Linear(5, 3))
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    mask = Mask({n: torch.rand(net.get_parameter(n).shape) < 0.4 for n in ("0.weight", "2.weight")})
+    mesh = init_device_mesh("cpu", (2,))
+    parallelize_module(net, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    optimizer = torch.optim.AdamW(net.parameters(), 0.05, weight_decay=0.5, foreach=False)
+    with protect(net, mask, train=["3."]):
+        for _ in range(3):
+            F.cross_entropy(net(X), Y).backward()
+            optimizer.step()
+    now = {n: p.full_tensor() if hasattr(p, "full_tensor") else p for n, p in net.named_parameters()}
+    assert all(torch.equal(now[n][b], before[n][b]) for n, b in mask.bits.items())
+    assert all((now[n] != before[n])[~b].all() for n, b in mask.bits.items())
+    assert all(torch.equal(now[n], before[n]) for n in ("0.bias", "2.bias"))
+
+
 def learnt_on_every_rank(rank: int) -> None:
     net = network()
     model = DistributedDataParallel(net)
@@ -138,5 +176,5 @@ def in_a_process(rank: int, folder: str, work: list) -> None:
 def test_two_processes(tmp_path):
     # in one start of the processes, which takes the most time
     work = [replicated, mixed_precision, sharded, sharded_in_mixed_precision_and_off_loaded]
-    work += [different_masks, learnt_on_every_rank, flattened]
+    work += [static_graph, states_sharded, tensors_sharded, different_masks, learnt_on_every_rank, flattened]
     multiprocessing.spawn(in_a_process, (str(tmp_path), work), nprocs=2)

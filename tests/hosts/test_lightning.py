@@ -79,3 +79,40 @@ def test_a_compiled_module_is_masked_and_copied():
     model.forward = torch.compile(model.forward, backend="eager")
     mask = learn_mask(model, DATA, "gumbel_sigmoid", density=0.3, steps=2)
     assert evaluate((~(mask | ~mask)).apply(model), DATA) <= 0.5
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("given", [True, False])
+def test_protect_in_a_loop_of_fabric(given, precision):
+    net, fabric = Classifier().net, lightning.Fabric(accelerator="cpu", devices=1, precision=precision)
+    optimizer = torch.optim.AdamW(net.parameters(), 0.01, weight_decay=0.1)
+    before = copy.deepcopy(net.state_dict())
+    model, optimizer = fabric.setup(net, optimizer)
+    mask = learn_mask(model, DATA, "magnitude", density=0.3)
+    with protect(model, mask, train=["3."], optimizer=optimizer if given else None):
+        for x, y in DataLoader(DATA, 4):
+            optimizer.zero_grad()
+            fabric.backward(F.cross_entropy(model(x), y))
+            optimizer.step()
+    after = net.state_dict()
+    assert all(torch.equal(after[n][b], before[n][b]) for n, b in mask.bits.items())
+    assert all((after[n] != before[n])[~b].all() for n, b in mask.bits.items())
+    assert torch.equal(after["0.bias"], before["0.bias"])
+
+
+def test_a_checkpoint_that_fit_loads_over_other_weights_is_told(tmp_path):
+    model, options = Classifier(), {**QUIET, "enable_model_summary": False, "default_root_dir": tmp_path}
+    mask = learn_mask(model, DATA, "magnitude", density=0.3)
+    trainer = lightning.Trainer(**options)
+    with protect(model, mask, train=["net.3."]):
+        trainer.fit(model, DataLoader(DATA, 4))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    for other in (False, True):
+        again = Classifier()
+        if other:
+            nn.init.ones_(again.net[0].weight)
+        with warnings.catch_warnings(record=True, action="always") as found, protect(again, mask, train=["net.3."]):
+            lightning.Trainer(**{**options, "max_epochs": 3}).fit(
+                again, DataLoader(DATA, 4), ckpt_path=tmp_path / "a.ckpt"
+            )
+        assert any("before its first step" in str(w.message) for w in found) == other

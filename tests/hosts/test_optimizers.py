@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
 
-from maskutils import protect
+from maskutils import learn_mask, protect
 from maskutils.masks.mask import Mask
 
 X, Y = torch.randn(64, 6, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
@@ -123,3 +123,12 @@ def test_8_bit_optimizers_of_bitsandbytes(name):
     optim = pytest.importorskip("bitsandbytes").optim
     options = {"momentum": 0.9} if name == "SGD8bit" else {}
     held(partial(getattr(optim, name), lr=0.01, weight_decay=0.1, **options))
+
+
+def test_a_network_that_torchao_has_quantised_is_refused_in_one_sentence():
+    quantization = pytest.importorskip("torchao.quantization")
+    net = network()
+    quantization.quantize_(net, quantization.Int8WeightOnlyConfig())
+    for method in ("magnitude", "snip", "gumbel_sigmoid"):
+        with pytest.raises(ValueError, match=r"0\.weight, 2\.weight: Int8Tensor of .* without quantisation"):
+            learn_mask(net, [(X, Y)], method, density=0.3, steps=1)

@@ -40,9 +40,7 @@ def attach(
             raise BadSetting(
                 f"option {option} of {method} = {value!r} is not {'a name' if kind is str else 'a number'}"
             )
-    layers = {
-        name: cls(model.get_parameter(name), **options) for name in maskable(model) if names is None or name in names
-    }
+    layers = {name: cls(model.get_parameter(name), **options) for name in (maskable(model) if names is None else names)}
     shared = {id(model.get_parameter(name)): layer for name, layer in layers.items()}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):  # a tied weight, wherever it is used
         if id(parameter) in shared:

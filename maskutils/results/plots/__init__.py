@@ -3,7 +3,7 @@
 from maskutils.core.checks import needs
 
 with needs("study"):
-    from maskutils.results.plots.curves import by_density, fronts, tradeoff, tradeoff_by_pair
+    from maskutils.results.plots.curves import by_density, fronts, readings, tradeoff, tradeoff_by_pair
     from maskutils.results.plots.details import (
         differences,
         forgetting_split,
@@ -34,6 +34,7 @@ __all__ += [
     "lines",
     "look",
     "matrix",
+    "readings",
     "save_figure",
     "storage",
     "storage_fronts",

@@ -27,6 +27,7 @@ HIGHLIGHTED = [
     "replay",
     "elastic_mask",
 ]  # with the task unknown; all others are grey
+READINGS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
@@ -119,16 +120,15 @@ def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     """Each of `values` (column -> label) against density, with 95 % intervals over seeds: a panel for each mask, the others grey behind.
 
-    Values are rows and masks columns; values of a single mask stand side by side.
+    Values are rows and masks columns.
     """
     rows = on_grid(records).query("alpha == 1")
     points = summarise(rows[of_masks(rows)], ["approach", "density"])
     shown = in_order(points["approach"].unique())
-    alone = len(shown) == 1
-    height, width = (1, len(values)) if alone else (len(values), len(shown))
-    size = (4.2 * width, 3.3) if alone else (max(1.55 * width, 4) + 0.8, 1.7 * height + 0.4)
-    figure, axes = plt.subplots(height, width, figsize=size, sharey=False if alone else "row", squeeze=False)
-    panels = [(axes[0, i] if alone else axes[i, j], v, n) for i, v in enumerate(values) for j, n in enumerate(shown)]
+    height, width = len(values), len(shown)
+    size = (max(1.55 * width, 4) + 0.8, 1.7 * height + 0.4)
+    figure, axes = plt.subplots(height, width, figsize=size, sharey="row", squeeze=False)
+    panels = [(axes[i, j], v, n) for i, v in enumerate(values) for j, n in enumerate(shown)]
     for axis, column, name in panels:
         for other in shown:
             curve = points[points["approach"] == other].sort_values("density")
@@ -137,11 +137,28 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
                 continue
             size_of: dict[str, Any] = {"markersize": 5, "capsize": 2, "linewidth": 1.5, "zorder": 3}
             axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size_of)
-        _density_axis(axis, sorted(points["density"].unique()), "density" if not alone else "density (fraction kept)")
+        _density_axis(axis, sorted(points["density"].unique()), "density")
         first = axis.get_subplotspec()
-        axis.set_ylabel(f"{values[column]} (%)" if alone or first.is_first_col() else "")
+        label = values[column].replace(", ", ",\n")  # rows are low
+        axis.set_ylabel(f"{label} (%)" if first.is_first_col() else "")
         if first.is_first_row():
             axis.set_title(name, fontsize=9, color=look(name)["color"])
+    return figure
+
+
+@styled()
+def readings(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
+    """Each of `values` (column -> label) of one mask against density in one panel, with 95 % intervals over seeds: at most three."""
+    points = summarise(on_grid(records).query("alpha == 1"), ["density"]).sort_values("density")
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    named: dict[str, Line2D] = {}
+    for (column, label), (colour, dash, marker) in zip(values.items(), READINGS, strict=False):
+        style: dict[str, Any] = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5, "capsize": 2}
+        drawn = axis.errorbar(points["density"], 100 * points[column], 100 * points[f"{column}_ci"], **style)
+        named[label] = drawn.lines[0]
+    axis.set(ylabel="accuracy (%)", ylim=(0, 103))
+    _density_axis(axis, sorted(points["density"].unique()), "density (fraction of weights kept)")
+    name_curves({axis: named})
     return figure
 
 

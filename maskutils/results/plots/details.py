@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
 from maskutils.results.plots.labels import GREY, name_curves
-from maskutils.results.plots.style import BESIDE, in_order, look, ordered, styled, visible, within
+from maskutils.results.plots.style import BESIDE, framed, in_order, look, ordered, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
 STORING = [
@@ -35,20 +35,25 @@ def learning(
 ) -> Figure:
     """Each of `values` (column -> label) through training, a panel each, a line for each of `histories` (name -> rows).
 
-    `percent` says that the values are fractions, to be shown in percent.
+    `percent` says that the values are fractions, to be shown in percent. Approaches are named beside their lines, others in a legend.
     """
     factor, unit = (100, " (%)") if percent else (1, "")
     figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.4), squeeze=False)
     figure.suptitle(title)
+    named: dict[Axes, dict[str, Line2D]] = {axis: {} for axis in axes[0]}
     for axis, (column, label) in zip(axes[0], values.items(), strict=True):
         for name, rows in histories.items():
             curve, about = pd.DataFrame(list(rows)), find(name)
             style = look(name) if about and about.colour else {"marker": "."}
             if about and about.kind == "reference":  # references are black letters, which say nothing on a line
                 style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][names("reference").index(name) % 4]}
-            axis.plot(curve["step"], factor * curve[column], label=name, **style)
+            (named[axis][name],) = axis.plot(curve["step"], factor * curve[column], label=name, **style)
         axis.set(xlabel="optimiser steps", ylabel=label + unit)
-    if len(histories) > 1:
+        if column == "density":
+            axis.set_ylim(0, 1.03)
+    if all(map(find, histories)):
+        name_curves(named)
+    elif len(histories) > 1:
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
@@ -207,7 +212,7 @@ def leaks(table: pd.DataFrame) -> Figure:
     axes[0].set(xscale="log", xlabel="largest change of a held weight", ylim=(len(table) - 0.5, -0.5))
     axes[0].set_yticks(places, table["recipe"])
     bars = axes[1].barh(places, 100 * table["leak_cost"], color="#d55e00", height=0.6)
-    axes[1].bar_label(bars, [f"{100 * lost:.1f}" if lost else "" for lost in table["leak_cost"]], padding=3)
+    axes[1].bar_label(bars, [f"{100 * lost:.1f}" if lost > 0.005 else "" for lost in table["leak_cost"]], padding=3)
     axes[1].set(xlabel="points of source accuracy lost by the leak")
     axes[1].margins(x=0.12)
     return figure
@@ -220,6 +225,6 @@ def gallery(images: Mapping[str, Sequence[np.ndarray]], n: int = 10) -> Figure:
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for axis, picture in zip(row, pictures, strict=False):
             axis.imshow(visible(picture), cmap="gray")
-            axis.set(xticks=[], yticks=[])
+            framed(axis)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure

@@ -95,6 +95,7 @@ def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:
     rows = [np.empty((0, 3))]
     for line in axis.get_lines():
         corners = line.get_transform().transform(np.asarray(line.get_xydata(), dtype=float))
+        corners = corners[np.isfinite(corners).all(axis=1)]  # the interval of a single seed is missing
         steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in zip(corners, corners[1:], strict=False)]
         along = np.concatenate([corners, *steps] if line.get_linestyle() != "None" else [corners])
         rows.append(np.column_stack([along, np.full(len(along), 1.0 if line in named else 0.1)]))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from maskutils.core.approaches import find
 from maskutils.results.plots.labels import name_curves
-from maskutils.results.plots.style import look, styled, visible
+from maskutils.results.plots.style import framed, look, styled, visible
 
 DROPPED = "#d9d9d9"
 KEPT = "#0173b2"
@@ -37,12 +37,9 @@ def draw_filters(axes: Sequence[Axes], filters: Filters) -> None:
     """One filter on each of `axes`, all in one scale of colours; axes that are left over are empty."""
     weights, kept = filters
     top, colours = np.abs(weights).max() or 1.0, plt.get_cmap("RdBu_r").with_extremes(bad=DROPPED)
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)
     for axis, weight, own in zip(axes, weights, kept, strict=False):
         axis.imshow(np.ma.masked_array(weight, ~own), cmap=colours, vmin=-top, vmax=top)
-        axis.spines[:].set(visible=True, color="#666666", linewidth=0.6)
+        framed(axis)
     for axis in axes[len(weights) :]:
         axis.axis("off")
 
@@ -88,15 +85,18 @@ def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) 
 def score_histogram(scores: np.ndarray, threshold: float) -> Figure:
     """How many weights have which score (array (N,)): those kept, from `threshold` up, in blue, and the rest in grey."""
     low, high = np.quantile(scores, [0.001, 0.999])
-    edges = np.linspace(min(low, threshold), max(high, threshold), 60)
+    step = (max(high, threshold) - min(low, threshold)) / 60 or 1.0
+    below, above = (int(np.ceil(far / step)) for far in (threshold - low, high - threshold))
+    edges = threshold + step * np.arange(-max(below, 0), max(above, 1) + 1)  # no bar holds both kinds
     figure, axis = plt.subplots(figsize=(6.5, 2.8))
     kept = scores >= threshold
     axis.hist([scores[~kept], scores[kept]], bins=edges.tolist(), stacked=True, color=["#b0b0b0", KEPT])
     axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
-    axis.set(xlabel="score after learning", ylabel="weights")
-    where: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 9}
-    axis.annotate(f"dropped {1 - kept.mean():.0%}", (0.3, 0.9), color="#666666", **where)
-    axis.annotate(f"kept {kept.mean():.0%}", (0.98, 0.9), color=KEPT, ha="right", **where)
+    axis.set(xlabel="score after learning", ylabel="weights", ylim=(0, 1.2 * axis.get_ylim()[1]))
+    beside = {"dropped": (-6, "right", "#666666", 1 - kept.mean()), "kept": (6, "left", KEPT, kept.mean())}
+    for name, (off, side, colour, share) in beside.items():
+        where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9}
+        axis.annotate(f"{name} {share:.0%}", (threshold, 0.89), (off, 0), color=colour, ha=side, **where)
     return figure
 
 
@@ -141,8 +141,7 @@ def flipped(flips: Mapping[str, Any], classes: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(1, n, figsize=(1.25 * n + 0.4, 1.95), squeeze=False)
     for i, (axis, picture) in enumerate(zip(axes[0], flips["images"], strict=False)):
         axis.imshow(visible(picture), cmap="gray")
-        axis.set(xticks=[], yticks=[])
-        axis.grid(False)
+        framed(axis)
         for line, name in enumerate(names):
             said = flips["said"][name][i]
             colour = "#029e73" if said == flips["truth"][i] else "#c0392b"

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -72,14 +73,21 @@ def short(pair: str) -> str:
     return " → ".join(sides[1:]) if len(sides) == 3 else pair
 
 
-def save_figure(figure: Figure, name: str, profile: str = "default", folder: Path | None = None) -> list[Path]:
+def save_figure(
+    figure: Figure,
+    name: str,
+    profile: str = "default",
+    records: pd.DataFrame | None = None,
+    folder: Path | None = None,
+) -> list[Path]:
     """Write `figure` as PNG and PDF, the same bytes for the same figure and records; returns the paths.
 
-    Both tell the profile and what made the records, as their description or subject. No date, and nothing of this run.
+    Both tell the profile and what made the `records` that are shown, as their description or subject. No date, and nothing of this
+    run.
     """
     folder = folder or paths.figures_dir(profile)
     folder.mkdir(parents=True, exist_ok=True)
-    made = "; ".join(filter(None, [f"profile {Path(profile).stem}", provenance()]))
+    made = "; ".join([f"profile {Path(profile).stem}", *([] if records is None else [provenance(records)])])
     metadata: dict[str, dict[str, str | None]] = {"png": {"Title": name, "Description": made, "Software": None}}
     metadata["pdf"] = {"Title": name, "Subject": made, "Creator": None, "Producer": None, "CreationDate": None}
     stem = re.sub(r"[^\w.+-]+", "_", name)  # a pair of image folders is named by their paths
@@ -95,6 +103,13 @@ def within(axis: Axes, along: str, least: float = 10) -> None:
     low, high = getattr(axis, f"get_{along}lim")()
     room = max(least - (high - low), 0) / 2
     getattr(axis, f"set_{along}lim")(max(low - room, -3), min(high + room, 103))
+
+
+def framed(axis: Axes) -> None:
+    """Make `axis` the frame of a picture: a thin line around it, so that white pictures have an edge, no ticks and no grid."""
+    axis.set(xticks=[], yticks=[])
+    axis.grid(False)
+    axis.spines[:].set(visible=True, color="#666666", linewidth=0.6)
 
 
 def visible(picture: np.ndarray) -> np.ndarray:
