@@ -93,19 +93,13 @@ def reproduce(
         str | None, typer.Option(help="Run on a Dask cluster: the address of its scheduler, as tcp://host:8786.")
     ] = None,
     force: Force = False,
-    data_root: Annotated[
-        Path | None, typer.Option(help="The folder that holds your data sets, in torchvision's layout.")
-    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of your data sets, in torchvision's layout.")] = None,
     only: Only = None,
     only_failed: OnlyFailed = False,
     param: Param = None,
     retries: Annotated[int, typer.Option(min=0, help="How often to try a failed run again.")] = 0,
-    timeout: Annotated[
-        int | None, typer.Option(min=1, help="Stop a run if one of its cells takes longer than this, in seconds.")
-    ] = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="If a run failed, still collect the records that are there.")
-    ] = False,
+    timeout: Annotated[int | None, typer.Option(min=1, help="Seconds that one cell may take.")] = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Collect what is there after a failure.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start no further run once one has failed.")] = False,
     renew: Renew = False,
 ) -> None:
