@@ -293,3 +293,10 @@ def test_a_second_network_answers_for_nothing_with_the_task_unknown():
     assert set(analysis.hypervolumes(rows, "known")["family"]) == {"wise_ft", "two_networks"}
     assert set(analysis.best_of_family(rows)["family"]) == {"wise_ft"}
     assert set(analysis.best_of_family(rows, "harmonic_known")["family"]) == {"wise_ft", "two_networks"}
+
+
+def test_the_ideal_forgets_nothing_and_learns_the_target_as_a_network_of_its_own():
+    free, two = at(0.5, 0.8, source_acc_before=0.95), at(0.5, 0.9, protocol="two_networks", source_acc_before=0.95)
+    assert analysis.ideal(make(free, two, at(0.7, 0.99, protocol="ewc"))) == pytest.approx((0.95, 0.9))
+    assert analysis.ideal(make(free, at(0.7, 0.99, protocol="ewc"))) == pytest.approx((0.95, 0.8))
+    assert math.isnan(analysis.ideal(make(at(0.7, 0.99, protocol="ewc")))[1])

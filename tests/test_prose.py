@@ -108,12 +108,12 @@ def magnitude_is_the_best_of_the_blind_controls(records):
 def nearest(records: pd.DataFrame, reading: str) -> str:
     """The family with the setting that lies nearest to the ideal point on `mnist_to_inverted`, of those in the talk figure."""
     rows = with_family(on_grid(records[records["pair"] == "mnist_to_inverted"]))
-    free = rows[rows["approach"] == "finetune"]
+    own = rows[rows["approach"] == "two_networks"]
     rows = rows.assign(x=source_read(rows, reading))[
         rows["family"].isin(["gumbel_sigmoid", "random", "wise_ft", "ewc"])
     ]
     means = rows.groupby(["family", "density", "strength", "alpha"], dropna=False)[["x", "target_acc"]].mean()
-    lost = free["source_acc_before"].mean() - means["x"], free["target_acc"].mean() - means["target_acc"]
+    lost = own["source_acc_before"].mean() - means["x"], own["target_acc"].mean() - means["target_acc"]
     return str(np.hypot(*(side.clip(lower=0) for side in lost)).idxmin()[0])
 
 

@@ -167,6 +167,17 @@ def of_one_network(records: pd.DataFrame) -> pd.DataFrame:
     return records[~records["protocol"].isin([a.name for a in every() if a.bits is whole_network])]
 
 
+def ideal(records: pd.DataFrame) -> tuple[float, float]:
+    """Source and target accuracy of the ideal: nothing is forgotten, and the target is learnt as by a network of its own.
+
+    Without two networks in `records` the target is as after free fine-tuning; `nan` without either.
+    """
+    rows = on_grid(records).query("alpha == 1")
+    second = rows[~rows.index.isin(of_one_network(rows).index)]
+    own = second if len(second) else rows[rows["approach"] == the("free")]
+    return float(own["source_acc_before"].mean()), float(own["target_acc"].mean())
+
+
 def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     """Bits that each row stores for its added task; 0 with the task unknown, where one set of weights serves both tasks.
 

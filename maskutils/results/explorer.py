@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maskutils.core import paths
-from maskutils.core.approaches import the
 from maskutils.core.checks import needs
 from maskutils.core.files import read_json
 from maskutils.results import analysis, choice
@@ -48,7 +47,10 @@ def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict
     return {
         "settings": described,
         "looks": {name: _look(name) for name in in_order(menu["family"].unique())},
-        "pairs": {name: {"ideal": _ideal(table), "points": _points(table)} for name, table in tables.items()},
+        "pairs": {
+            name: {"ideal": [_number(v) for v in analysis.ideal(table)], "points": _points(table)}
+            for name, table in tables.items()
+        },
         "drops": list(drops),
         "choices": {reading: _choices(rows, drops, reading == "known") for reading in READINGS},
     }
@@ -79,13 +81,6 @@ def _look(family: str) -> dict[str, Any]:
         "path": "".join(line + "Z" * marker.is_filled() for line in lines),
         "hollow": "markerfacecolor" in style,
     }
-
-
-def _ideal(rows: pd.DataFrame) -> list[float | None]:
-    """Nothing lost on the source, and the target as after free fine-tuning, or else the best."""
-    free = rows.loc[rows["approach"] == the("free"), "target_acc"].mean()
-    target = rows["target_acc"].max() if math.isnan(free) else free
-    return [_number(rows["source_acc_before"].mean()), _number(target)]
 
 
 def _points(rows: pd.DataFrame) -> dict[str, list[Any]]:

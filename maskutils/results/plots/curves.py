@@ -1,5 +1,6 @@
 """Figures of source accuracy kept against target accuracy reached."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, the
-from maskutils.results.analysis import CANDIDATE, storage_front
+from maskutils.results.analysis import CANDIDATE, ideal, storage_front
 from maskutils.results.metrics import pareto_front
 from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import GREY, name_curves
@@ -37,8 +38,8 @@ def tradeoff(records: pd.DataFrame) -> Figure:
 
     Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
     accuracy of the full network against target accuracy. There a solid curve is a mask over its densities, with 95 % intervals over
-    seeds, and a dotted one a method without masks over its own knob. The star is the ideal: nothing forgotten, target as with
-    fine-tuning. The axes begin `NEAR` points before it. Other approaches are grey.
+    seeds, and a dotted one a method without masks over its own knob. The star is the `ideal`. The
+    axes begin `NEAR` points before it. Other approaches are grey.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), squeeze=False)
     _both_readings(axes, {"": records})
@@ -79,7 +80,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
         if name in masks.groups:
             bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
             axis.errorbar(x, y, 100 * curve["target_acc_ci"], 100 * curve["source_acc_full_ci"], **bars)
-    lines |= _references(axis, summarise(rows, ["approach"]).set_index("approach"))
+    lines |= _references(axis, rows)
     axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
     if "ideal" in lines:
         least = np.nanmin(np.concatenate([line.get_xydata() for line in lines.values()]), axis=0) - 3
@@ -88,14 +89,13 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
     return lines
 
 
-def _references(axis: Axes, means: pd.DataFrame) -> dict[str, Line2D]:
+def _references(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
     """Points in `axis`: the ideal as a star, free fine-tuning and joint training as dots. Returns them by name."""
-    free, lines = the("free"), {}
+    means, lines = summarise(rows, ["approach"]).set_index("approach"), {}
     dot: dict[str, Any] = {"color": "black", "linestyle": "", "zorder": 4}
-    if free in means.index:
-        ideal = 100 * means.loc[free, ["source_acc_before", "target_acc"]]
-        (lines["ideal"],) = axis.plot(*ideal.to_numpy()[:, None], marker="*", markersize=13, **dot)
-    for name in [free, "joint"]:
+    if not math.isnan((at := ideal(rows))[0]):
+        (lines["ideal"],) = axis.plot(*([100 * v] for v in at), marker="*", markersize=13, **dot)
+    for name in [the("free"), "joint"]:
         if name in means.index:
             at = 100 * means.loc[name, ["source_acc_full", "target_acc"]]
             (lines[name],) = axis.plot(*at.to_numpy()[:, None], marker=".", markersize=9, **dot)

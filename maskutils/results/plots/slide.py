@@ -7,8 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from maskutils.core.approaches import the
-from maskutils.results.analysis import CANDIDATE, source_read, with_family
+from maskutils.results.analysis import CANDIDATE, ideal, source_read, with_family
 from maskutils.results.metrics import pareto_front
 from maskutils.results.plots.labels import name_curves
 from maskutils.results.plots.masks import Filters, draw_filters
@@ -30,8 +29,7 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     """Left: filters of the first layer, kept weights coloured. Right: source kept against target reached on `pair`, six named curves.
 
     Each curve joins the settings of a family that no other of its settings beats, in means over seeds. With the task known curves are
-    solid, else dashed. The target axis begins at 25 %. The star is the ideal point: the source as before the transfer, the target as
-    after free fine-tuning.
+    solid, else dashed. The target axis begins at 25 %. The star is the `ideal` point.
     """
     figure = plt.figure(figsize=(10, 4.6))
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2.1))
@@ -44,9 +42,7 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
         style: dict[str, Any] = look(family) | {"linestyle": "-" if reading == "known" else "--", "markersize": 5}
         if len(front):
             (lines[label],) = axis.plot(front["source"], front["target"], **style)
-    free = rows[rows["approach"] == the("free")]
-    ideal = [100 * free["source_acc_before"].mean()], [100 * free["target_acc"].mean()]
-    (lines["ideal"],) = axis.plot(*ideal, "*", color="black", markersize=14, zorder=5)
+    (lines["ideal"],) = axis.plot(*([100 * v] for v in ideal(rows)), "*", color="black", markersize=14, zorder=5)
     axis.set(
         title=f"{short(pair)}: up and right is better", xlim=(-22, 108), ylim=(25, 103)
     )  # room for a name on the left
