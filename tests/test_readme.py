@@ -140,3 +140,11 @@ def test_the_audit_on_the_site_is_that_of_the_committed_notebook(tmp_path):
     (tmp_path / "empty.ipynb").write_text('{"cells": [{"source": []}]}', encoding="utf-8")
     with pytest.raises(ValueError, match="shows no audit"):
         readme.audit_table(tmp_path / "empty.ipynb")
+
+
+def test_findings_are_brief_on_the_first_page():
+    told = "- **One.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. It is old.\n- **Two.** C. It leads D. It is E. `f` reaches 9.\n- **3**"
+    assert readme.brief(told, 2).splitlines() == [
+        "- **One.** A leads B by 1.5 [0.1, 2.9] points. `b` is level.",
+        "- **Two.** C. It leads D. `f` reaches 9.",
+    ]

@@ -82,8 +82,13 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 def all_blocks() -> dict[str, str]:
     """The blocks of all pages: those of the study on digits, of photographs ("photos:" before their names), and the audit."""
     photos = readme_blocks("photos", (), 0.5)
-    photos["brief"] = "\n".join(photos["findings"].splitlines()[:2])  # for the README, where digits tell the third
-    return readme_blocks() | {f"photos:{name}": photos[name] for name in PHOTOS} | {"leaks": audit_table()}
+    digits = readme_blocks()
+    for blocks, lines in (
+        (photos, 2),
+        (digits, 3),
+    ):  # for the README; what learning a mask adds is told of digits alone
+        blocks["brief"] = brief(blocks["findings"], lines)
+    return digits | {f"photos:{name}": photos[name] for name in PHOTOS} | {"leaks": audit_table()}
 
 
 def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), density: float = 0.1) -> dict[str, str]:
@@ -114,6 +119,12 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     tables["rewinding"] = comparisons.rewinding(records)
     blocks["detectable"] = comparisons.detectable(analysis.hypervolumes(records), the("yardstick"))
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
+
+
+def brief(told: str, lines: int) -> str:
+    """The first `lines` findings, each with its title and two sentences, and with what a named approach reaches, if it ends on that."""
+    found = [re.split(r"(?<=\.) (?=[A-Z`])", line) for line in told.splitlines()[:lines]]
+    return "\n".join(" ".join(s[:2] + [last for last in s[2:][-1:] if last.startswith("`")]) for s in found)
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
