@@ -177,9 +177,9 @@ def verify(profile: ProfileName = "default", committed: Committed = False) -> No
         found = verdicts(load_records(profile))
     colours = {"PASS": "green", "FAIL": "red", "SKIP": "yellow"}
     for v in found:
-        console.print(
-            f"[{colours[v.word]}]{v.word}[/] {escape(v.claim)} {escape(v.meaning)}\n     [dim]{escape(v.effect)}[/dim]"
-        )
+        console.print(f"[{colours[v.word]}]{v.word}[/] {escape(v.claim)}", soft_wrap=True)
+        for line in filter(None, (v.effect, v.meaning)):
+            console.print(f"     [dim]{escape(line)}[/dim]", soft_wrap=True)
     raise typer.Exit(1 if any(v.passed is False for v in found) else 0)
 
 
