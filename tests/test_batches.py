@@ -60,7 +60,9 @@ def test_what_has_no_logits_is_refused():
         def forward(self, x: torch.Tensor) -> list:
             return [self.net(x)]
 
-    with pytest.raises(ValueError, match=r"returned a list; it must be a tensor of logits, or have \.logits"):
+    with pytest.raises(
+        ValueError, match=r"returned a list; it must be a tensor of logits \(N, classes\), or have \.logits"
+    ):
         evaluate(Features(True), easy(8))
 
 

@@ -70,7 +70,7 @@ def test_filters_leave_out_points(opened):
     labels = page.eval_on_selector_all(".point", "nodes => nodes.map(n => n.getAttribute('aria-label'))")
     assert all(label.startswith("gumbel_sigmoid") for label in labels)
     page.get_by_label("Pair", exact=True).select_option("mnist_to_inverted")
-    assert "· mnist_to_inverted · 3 seeds ·" in page.locator(".point").first.get_attribute("aria-label")
+    assert "· mnist_to_inverted · 5 seeds ·" in page.locator(".point").first.get_attribute("aria-label")
     before = page.locator(".point").first.get_attribute("transform")
     page.get_by_label("Reading of the source").select_option("known")
     assert page.locator(".point").first.get_attribute("transform") != before
