@@ -131,7 +131,7 @@ def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0
     """The choice for each of `drops`; with the task known also for who can store at most one bit a weight, where that differs."""
     told = report.choices(records, drops)
     known, unknown = (told[told["task known"] == word] for word in ("yes", "no"))
-    two = records[records["protocol"] == "two_networks"]
+    two = records[analysis.of_second_network(records)]
     bits = two["stored_bits"].max() / 32 if len(two) and "stored_bits" in two else math.nan
     few = told if math.isnan(bits) else report.choices(records, drops, max_bits=bits)
     few = few[few["task known"] == "yes"]

@@ -164,7 +164,12 @@ def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
 
 def of_one_network(records: pd.DataFrame) -> pd.DataFrame:
     """The rows of approaches that keep no second network, which answers for nothing if the task is unknown."""
-    return records[~records["protocol"].isin([a.name for a in every() if a.bits is whole_network])]
+    return records[~of_second_network(records)]
+
+
+def of_second_network(records: pd.DataFrame) -> pd.Series:
+    """Which rows are of approaches that keep a second network."""
+    return records["protocol"].isin([a.name for a in every() if a.bits is whole_network])
 
 
 def ideal(records: pd.DataFrame) -> tuple[float, float]:
@@ -173,7 +178,7 @@ def ideal(records: pd.DataFrame) -> tuple[float, float]:
     Without two networks in `records` the target is as after free fine-tuning; `nan` without either.
     """
     rows = on_grid(records).query("alpha == 1")
-    second = rows[~rows.index.isin(of_one_network(rows).index)]
+    second = rows[of_second_network(rows)]
     own = second if len(second) else rows[rows["approach"] == the("free")]
     return float(own["source_acc_before"].mean()), float(own["target_acc"].mean())
 

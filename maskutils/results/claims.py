@@ -71,19 +71,17 @@ def some_masks_prevent_forgetting_and_pay(records: pd.DataFrame) -> Found:
     masks = masks.assign(val_lost=val_lost, lost=masks[before] - masks[full], paid=paid).sort_values(
         ["val_lost", "paid"]
     )
-    held = masks[masks["val_lost"] <= 0.02]
+    held = masks[masks["val_lost"] <= LOSS]
     least = masks.iloc[0] if held.empty else held.loc[held["paid"].idxmin()]
     effect = (
         f"{'least lost' if held.empty else 'least paid'}: {least['approach']} at density {least['density']:g} loses "
         f"{100 * least['lost']:.1f} points of the source and pays {100 * least['paid']:.1f} on the target"
     )
-    told = masks[["approach", "density"]].assign(
-        **{
-            name: (100 * masks[column]).map("{:.1f}".format)
-            for name, column in {"source lost (points)": "lost", "target paid (points)": "paid"}.items()
-        }
+    told = masks[["approach", "density"]].copy()
+    told["source lost (points)"], told["target paid (points)"] = (
+        (100 * masks[column]).map("{:.1f}".format) for column in ("lost", "paid")
     )
-    return bool((held["lost"] <= 0.02).any() and (held["paid"] >= 0.02).all()), effect, told
+    return bool((held["lost"] <= LOSS).any() and (held["paid"] >= 0.02).all()), effect, told
 
 
 @claim(

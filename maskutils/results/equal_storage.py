@@ -2,7 +2,6 @@
 
 from maskutils.core.approaches import every, names
 from maskutils.core.checks import needs
-from maskutils.core.storage import whole_network
 from maskutils.results import analysis, choice, statistics
 from maskutils.results.records import of_masks
 from maskutils.results.verdicts import ACCURACY, KNOWN, Found, Skip, claim, closest, compared
@@ -62,7 +61,7 @@ def masks_reach_two_networks(records: pd.DataFrame) -> Found:
     Its target accuracy minus that of two networks must lie above -1 point, the whole 95 % interval.
     """
     rows, means = _candidates(records)
-    two = means[means["protocol"].isin([a.name for a in every() if a.bits is whole_network]) & (means["alpha"] == 1)]
+    two = means[analysis.of_second_network(means) & (means["alpha"] == 1)]
     masks = means[means["learnt"] & (means["drop"] <= LOSS)]
     if two.empty or masks.empty:
         raise Skip("the records hold no two networks, or no learnt mask that loses so little")

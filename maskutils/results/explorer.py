@@ -59,9 +59,7 @@ def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict
 def _read(records: pd.DataFrame) -> pd.DataFrame:
     """The rows on the grid, with family, the number of the setting, and both readings of the source on test and (`val_`) validation."""
     rows = analysis.with_family(on_grid(records))
-    one = rows.index.isin(
-        analysis.of_one_network(rows).index
-    )  # a second network answers nothing if the task is unknown
+    one = ~analysis.of_second_network(rows)  # that answers nothing if the task is unknown
     for prefix in ("", "val_"):
         rows[f"{prefix}full"] = analysis.source_read(rows, "full", prefix).astype(float).where(one)
         rows[f"{prefix}known"] = analysis.source_read(rows, "known", prefix).astype(float)

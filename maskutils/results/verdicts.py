@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from maskutils.core.approaches import described, every
 from maskutils.core.checks import enter, needs
-from maskutils.results import statistics
+from maskutils.results import report, statistics
 from maskutils.results.wording import interval, intervals
 
 with needs("study"):
@@ -55,7 +55,7 @@ def behind(verdict: Verdict) -> str:
     """How a verdict is judged, and every comparison that was made, as Markdown; nothing for a claim that is skipped."""
     if verdict.passed is None:
         return ""
-    return f"*The rule.* {verdict.rule}\n\n{verdict.evidence.to_markdown(index=False, disable_numparse=True)}"
+    return f"*The rule.* {verdict.rule}\n\n{report.markdown(verdict.evidence)}"
 
 
 class Skip(Exception):

@@ -60,11 +60,13 @@ class Masked:
         mask = self.mask(method, density)
         through = mask.apply(self.learnt[method][0])
         logits, labels = predict(through, self.pair.source.test)
-        read = {"source": accuracy(logits, labels), "target": evaluate(through, self.pair.target.test)}
+        read = {
+            "source": round(accuracy(logits, labels), 4),
+            "target": round(evaluate(through, self.pair.target.test), 4),
+        }
         bits = [np.packbits(_tiles(b).ravel()).tobytes().hex() for b in mask.bits.values()]
         layers = [round(share, 4) for share in mask.layers.values()]
         said = logits.argmax(1)[self.forgotten["places"]].tolist()
-        read = {side: round(value, 4) for side, value in read.items()}
         return {"method": method, "density": density, **read, "layers": layers, "kept": bits, "said": said}
 
     def about(self) -> dict[str, Any]:
