@@ -142,6 +142,19 @@ def test_no_public_name_shadows_a_module(package):
     assert not {f"{package}.{name}" for name in imported | listed | defined} & MODULES.keys()
 
 
+def test_a_name_of_a_class_has_one_meaning():
+    classes = [n.name for file in FILES for n in tree_of(file).body if isinstance(n, ast.ClassDef)]
+    assert len(set(classes)) == len(classes) > 50
+
+
+def test_the_version_is_in_one_place():
+    files = [
+        f for f in ("pyproject.toml", "CITATION.cff", "docs/conf.py") if maskutils.__version__ in (ROOT / f).read_text()
+    ]
+    files += [f.name for f in FILES if f'"{maskutils.__version__}"' in f.read_text(encoding="utf-8")]
+    assert files == ["__init__.py"]
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_files_and_functions_are_short(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 270

@@ -62,7 +62,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     loaded = [_loaded(side, recipe, loading) for side in sides]
     parts = [_split(side, seed) for side, _ in loaded]
     if loading.transform is None:
-        mean, std = pictures.IMAGENET
+        mean, std = (torch.tensor(values)[:, None, None] for values in base.IMAGENET)
         if loading.normalise == "source":
             mean, std = pictures.statistics(loaded[0][1], parts[0][0], seed)
         loaded = [(side, pictures.normalised(data, mean, std)) for side, data in loaded]

@@ -161,8 +161,7 @@ def _covered(model: nn.Module) -> list[str]:
     head = _head_prefixes(model)
 
     def covered(name: str) -> bool:
-        owner, _, leaf = name.rpartition(".")
-        plain = _is_weight(model.get_submodule(owner), leaf) and makes_in(model, name) is None
+        plain = _is_weight(*owner_of(model, name)) and makes_in(model, name) is None
         return plain and not name.startswith(head)
 
     return [name for name, _ in model.named_parameters() if covered(name)]
@@ -251,7 +250,13 @@ def for_task(model: nn.Module, task: str) -> nn.Module:
     return model
 
 
+def owner_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that has the parameter or buffer `name`, and the name that it has there."""
+    owner, _, leaf = name.rpartition(".")
+    return model.get_submodule(owner), leaf
+
+
 def set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` in the place of the submodule `name`; mutates `model`."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    parent, leaf = owner_of(model, name)
+    setattr(parent, leaf, module)
