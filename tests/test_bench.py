@@ -39,9 +39,9 @@ def test_every_comparison_is_made(table):
 
 def test_a_layer_without_a_textbook_formula_is_measured_without_one(monkeypatch):
     monkeypatch.setattr(layers, "TEXTBOOK", {})
-    monkeypatch.setattr(layers, "LAYERS", {"piggyback": LAYERS["piggyback"]})
+    monkeypatch.setattr(layers, "LAYERS", {"edge_popup": LAYERS["edge_popup"]})
     rows = layers._at("small", ("mlp", 2, 1, 4), 1, 1, textbook=True)
-    assert rows[0][0] == "piggyback, small weights"
+    assert rows[0][0] == "edge_popup, small weights"
     assert "textbook" not in rows[0][3]
 
 
