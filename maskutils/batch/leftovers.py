@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import filelock
 
@@ -20,7 +20,8 @@ from maskutils.core.files import DamagedFile, read_json
 from maskutils.results.manifest import checksums, vouched
 from maskutils.study.provenance import is_committed
 
-NAMED_BY_KEY = re.compile(r"[0-9a-f]{16}\.(safetensors|json)")
+KINDS = ("source", "fisher", "mask", "subnetwork", "transfer", "pixels")
+ARTEFACT = re.compile(r"[0-9a-f]{16}\.(safetensors|json)")
 OF_A_RUN = ("{}.json", "{}.csv", "{}.uses", "{}.ipynb", "{}.failed.ipynb", "{}.partial.ipynb", ".{}.lock")
 YOUNG = 3600.0  # seconds; a notebook that is open may be at work with what is younger
 
@@ -108,10 +109,10 @@ def _content(file: Path) -> dict[str, Any]:
 def _unused(used: set[str]) -> dict[str, list[Path]]:
     """Cached artefacts that are not among the `used`, by kind, with their checksums."""
     found: dict[str, list[Path]] = {}
-    for kind in get_args(paths.Artefact):
+    for kind in KINDS:
         for file in sorted(paths.cache_dir(kind).glob("*")):
             old = time.time() - file.stat().st_mtime > YOUNG
-            if NAMED_BY_KEY.fullmatch(file.name) and old and f"{kind}/{file.name}" not in used:
+            if ARTEFACT.fullmatch(file.name) and old and f"{kind}/{file.name}" not in used:
                 found.setdefault(f"cache: {kind}", []).extend([file, checksum_of(file)])
     return {name: [file for file in files if file.is_file()] for name, files in found.items()}
 

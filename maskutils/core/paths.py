@@ -11,7 +11,6 @@ PROFILES = PACKAGE / "batch" / "profiles"
 LOCAL = "MASKUTILS_LOCAL"  # set where the committed results of a checkout are to stay as they are
 SHIPPED = PACKAGE / "project"  # where a wheel holds notebooks and results, see pyproject.toml
 MARKER = ".maskutils"  # this file marks a folder that `maskutils init` laid out
-Artefact = Literal["source", "fisher", "mask", "subnetwork", "transfer", "pixels", "checksum"]  # what is cached
 INIT = "lay out a project with `maskutils init DIR` and work in DIR, or set MASKUTILS_ROOT to one"
 
 
@@ -100,6 +99,6 @@ def all_results() -> list[Path]:
     return sorted(folder.parent for pattern in ("*/runs", "local/*/runs") for folder in results.glob(pattern))
 
 
-def cache_dir(kind: Artefact) -> Path:
-    """The folder of cached artefacts of one kind. All profiles share it."""
+def cache_dir(kind: str) -> Path:
+    """The folder of cached artefacts of one kind ("source", "mask", "transfer"). All profiles share it."""
     return project_root() / "results" / ".cache" / kind

@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 
 from maskutils.core.checks import needs
 from maskutils.masks.selection import highest
-from maskutils.models.parts import maskable, owner_of
+from maskutils.models.parts import maskable
 
 if TYPE_CHECKING:
     from maskutils.masks.mask import Mask
@@ -28,8 +28,11 @@ class Interchange:
         Raises `ValueError` if no tensor is pruned.
         """
         buffers = {n.removesuffix("_mask"): b for n, b in model.named_buffers() if n.endswith("_mask")}
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        bits = {n: b.detach() != 0 for n, b in buffers.items() if f"{n}_orig" in parameters}
+        bits = {
+            n: b.detach() != 0
+            for n, b in buffers.items()
+            if hasattr(_owner(model, n)[0], _owner(model, n)[1] + "_orig")
+        }
         if not bits:
             raise ValueError(f"{type(model).__name__} has no tensor that torch.nn.utils.prune has pruned")
         mask: Mask = cls(bits)
@@ -39,7 +42,7 @@ class Interchange:
         """`model` itself, with this mask put on its weights by `torch.nn.utils.prune`; mutates it."""
         self.check(model)
         for name, bits in self.bits.items():
-            module, leaf = owner_of(model, name)
+            module, leaf = _owner(model, name)
             prune.custom_from_mask(module, leaf, bits.to(getattr(module, leaf).device))
         return model
 
@@ -126,3 +129,8 @@ def free_capacity(masks: Mapping[str, Any]) -> dict[str, float]:
         taken = mask if taken is None else taken | mask
         free[task] = 1 - taken.density
     return free
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    owner, _, leaf = name.rpartition(".")
+    return model.get_submodule(owner), leaf

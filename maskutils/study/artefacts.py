@@ -209,7 +209,7 @@ def _cached_mask(path: Path, make: Callable[[], Mask]) -> Mask:
     return cached(path, make, lambda mask, p: mask.save(p, scores=True), Mask.load)
 
 
-def _path(kind: paths.Artefact, key: str) -> Path:
+def _path(kind: str, key: str) -> Path:
     return paths.cache_dir(kind) / f"{key}.safetensors"
 
 

@@ -28,7 +28,7 @@ HIGHLIGHTED = [
     "replay",
     "elastic_mask",
 ]  # with the task unknown; all others are grey
-LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
+READINGS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
@@ -152,7 +152,7 @@ def readings(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     points = summarise(on_grid(records).query("alpha == 1"), ["density"]).sort_values("density")
     figure, axis = plt.subplots(figsize=(7, 3.4))
     named: dict[str, Line2D] = {}
-    for (column, label), (colour, dash, marker) in zip(values.items(), LOOKS, strict=False):
+    for (column, label), (colour, dash, marker) in zip(values.items(), READINGS, strict=False):
         style: dict[str, Any] = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5, "capsize": 2}
         drawn = axis.errorbar(points["density"], 100 * points[column], 100 * points[f"{column}_ci"], **style)
         named[label] = drawn.lines[0]
