@@ -5,12 +5,11 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from maskutils.core.checks import known, needs, some_of
+from maskutils.core.checks import BadSetting, known, needs, some_of
 from maskutils.core.seeds import seeded
 from maskutils.models.copies import copied
 from maskutils.models.made import PLAIN, dimensions, made, makes_in
@@ -164,7 +163,7 @@ def _covered(model: nn.Module) -> list[str]:
         plain = _is_weight(*owner_of(model, name)) and makes_in(model, name) is None
         return plain and not name.startswith(head)
 
-    return [name for name, _ in model.named_parameters() if covered(name)]
+    return [name for name, p in model.named_parameters() if p.numel() and covered(name)]
 
 
 def summary(model: nn.Module) -> "pd.DataFrame":
@@ -194,16 +193,15 @@ def norm_layers(model: nn.Module) -> list[nn.Module]:
 
 def check_prefixes(train: str | Iterable[str], names: Collection[str]) -> tuple[str, ...]:
     """The prefixes in `train`, which may be one. Raises `ValueError` for one with which none of `names` begins."""
-    prefixes = (train,) if isinstance(train, str) else tuple(train)
+    prefixes = (train,) if isinstance(train, str) else tuple(train) if isinstance(train, Iterable) else (train,)
+    if not all(isinstance(prefix, str) for prefix in prefixes):
+        raise BadSetting(
+            f"train = {train!r} must be a list of names or their beginnings, as ['fc.']; [] trains none of them"
+        )
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"train={prefix!r} matches no parameter or buffer; there are {', '.join(names)}")
     return prefixes
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's parameters."""
-    return next(model.parameters()).device
 
 
 class TaskHeads(nn.ModuleDict):
