@@ -223,6 +223,14 @@ def test_training_curves_of_approaches_are_named_and_densities_begin_at_0():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["seed 0", "seed 1"]
 
 
+def test_no_name_stands_at_a_point_that_all_curves_share():
+    rows = {METHOD: 0.9, "finetune": 0.1, "joint": 0.5}
+    curves = {n: [{"step": s, "loss": v} for s, v in ((0, 0.4), (1, v), (2, 0.4))] for n, v in rows.items()}
+    axis = plots.learning(curves, {"loss": "loss"}, percent=False).axes[0]
+    named = {text.get_text(): text.xy[0] for text in axis.texts}
+    assert named == dict.fromkeys(rows, 1)
+
+
 def test_flipped_images_have_the_answers_of_both_networks_above_them():
     texts = [t.get_text() for t in FIGURES["flipped"]().axes[0].texts]
     assert texts == ["a ✗", "b ✓", "tuned", "masked"]
