@@ -49,7 +49,7 @@ def make() -> pd.DataFrame:
             for seed in (0, 1):
                 row = blank | {"alpha": 1.0} | kind | {"pair": pair, "seed": seed}
                 row |= {"source_acc_full": 0.5 + 0.03 * i + 0.01 * seed, "target_acc": 0.9 - 0.03 * i}
-                row["source_acc_masked"] = 0.9 if "method" in kind else math.nan
+                row["source_acc_masked"] = 0.95 if "method" in kind else math.nan
                 out.append({f"val_{n}": row[n] for n in READINGS} | row)
     return with_approach(pd.DataFrame(out))
 
@@ -255,6 +255,18 @@ def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_gr
     ]  # one would run into the next row
 
 
+def test_no_interval_against_density_leaves_its_panel():
+    rows = RECORDS[(RECORDS["method"] == "random") & (RECORDS["seed"] == 1)].index
+    wide = RECORDS.assign(
+        target_acc=RECORDS["target_acc"].mask(RECORDS.index.isin(rows), 0.7)
+    )  # of the last panel alone
+    for axis in plots.by_density(wide, {"target_acc": "target"}).axes:
+        ends = np.concatenate([x.vertices[:, 1] for bars in axis.collections for x in bars.get_paths()])
+        low, high = axis.get_ylim()
+        assert low <= ends.min()
+        assert ends.max() <= high or high == 103
+
+
 def test_a_leak_too_small_to_matter_has_no_number():
     assert [text.get_text() for text in FIGURES["leaks"]().axes[1].texts] == ["", "", "20.0"]
 
@@ -360,12 +372,24 @@ def test_the_storage_fronts_are_those_of_the_table():
         {
             "family": ["ewc", "l2_sp", METHOD, METHOD, METHOD],
             "stored_bits": [0, 0, 2e3, 1e3, 0],  # a mask that is not read is not stored, and not shown
-            "both": [0.7, 0.6, 0.9, 0.8, 0.5],
+            "both": [0.85, 0.6, 0.9, 0.84, 0.5],
         }
     )
     (axis,) = plots.storage_fronts(table).axes
     shown = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines()}
-    assert shown == {METHOD: ([1, 2], pytest.approx([80, 90])), "ewc": ([0], pytest.approx([70]))}
+    assert shown[METHOD] == ([1, 2], pytest.approx([84, 90]))
+    assert shown["ewc"] == ([0], pytest.approx([85]))  # and so does each that stores nothing
+    assert ([0], pytest.approx([60])) in shown.values()
+    assert {t.get_text() for t in axis.texts} == {METHOD, "ewc"}  # l2_sp lies below the axis
+
+
+def test_points_of_the_storage_fronts_that_have_no_name_can_be_seen():
+    names = ["gumbel_sigmoid", "two_networks", "ewc", "replay", "fisher", "oft", "linear_probe"]
+    table = pd.DataFrame({"family": names, "stored_bits": [1e3 * i for i in range(7)], "both": 0.9})
+    (axis,) = plots.storage_fronts(table).axes
+    behind = [line for line in axis.get_lines() if line.get_color() == "#c8c8c8"]
+    assert [line.get_marker() for line in behind] == ["."]
+    assert {text.get_text() for text in axis.texts} == {*names[:6]}
 
 
 def test_no_two_approaches_of_the_storage_figure_look_alike():
