@@ -112,7 +112,8 @@ def test_a_figure_has_axes_with_labels(name):
     assert figure.axes
     assert all(axis.has_data() for axis in figure.axes if name not in UNLABELLED)
     if name not in UNLABELLED:
-        assert all(axis.get_xlabel() for axis in figure.axes)
+        lowest = [axis for axis in figure.axes if name != "by_density" or axis.get_subplotspec().is_last_row()]
+        assert all(axis.get_xlabel() for axis in lowest)
         assert any(axis.get_ylabel() for axis in figure.axes) or name in NAMED
 
 
@@ -239,8 +240,24 @@ def test_flipped_images_have_the_answers_of_both_networks_above_them():
 def test_curves_against_density_are_named_and_controls_grey():
     axis = FIGURES["accuracy_curves"]().axes[0]
     assert {METHOD, "random", "whole network"} == {t.get_text() for t in axis.texts}
-    colours = [to_hex(line.get_color()) for line in axis.get_lines()[:2]]
-    assert colours == [to_hex(plots.look(METHOD)["color"]), "#8c8c8c"]
+    colours = [to_hex(line.get_color()) for line in axis.get_lines()]
+    assert colours == ["#000000", to_hex(plots.look(METHOD)["color"]), "#8c8c8c"]
+
+
+def test_names_of_curves_against_density_do_not_cross_each_other():
+    about = {"bernoulli": 0.86, "continuous_sparsification": 0.91, "winning_subnetwork": 0.92, "magnitude": 0.72}
+    table = pd.DataFrame({name: [first, 0.93, 0.93] for name, first in about.items()}, [0.05, 0.2, 0.8])
+    figure = plots.accuracy_curves(table.rename_axis("density"), 0.93)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]
+    assert len(boxes) == 5
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_families_behind_the_fronts_are_grey_and_have_no_name():
+    axis = plots.fronts(analysis.with_family(RECORDS), [METHOD], ["l2_sp"]).axes[0]
+    assert "#c8c8c8" in {to_hex(line.get_color()) for line in axis.get_lines()}
+    assert named(axis.figure) == {METHOD}
 
 
 def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_grey():

@@ -15,7 +15,7 @@ from maskutils.core.approaches import every, the
 from maskutils.results.analysis import CANDIDATE, ideal, storage_front
 from maskutils.results.metrics import pareto_front
 from maskutils.results.plots.details import storage_panel
-from maskutils.results.plots.labels import GREY, name_curves
+from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
 from maskutils.results.records import of_masks, on_grid, summarise
 
@@ -66,7 +66,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
     for name, curve in [*masks, *_opponents(on_grid(records))]:
         x, y = 100 * curve["source_acc_full"], 100 * curve["target_acc"]
         if name not in HIGHLIGHTED:
-            axis.plot(x, y, color=GREY, linewidth=1, marker=".", markersize=4, zorder=1)
+            axis.plot(x, y, **BEHIND)
             continue
         style: dict[str, Any] = look(name) | {"linestyle": line_of(name), "markersize": 5, "zorder": 3}
         (lines[name],) = axis.plot(x, y, **style)
@@ -167,23 +167,27 @@ def _density_axis(axis: Axes, densities: Sequence[float], label: str) -> None:
 
 
 @styled()
-def fronts(records: pd.DataFrame, families: Sequence[str]) -> Figure:
+def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str] = ()) -> Figure:
     """What each of `families` reaches on the target beyond WiSE-FT at equal source accuracy (full network), a panel for each pair.
 
-    `records` need the column `family`. A curve joins the settings that no other setting of the family beats in both means. WiSE-FT is
-    the line at 0; between its settings, which lie on one path, it is interpolated.
+    `records` need the column `family`. A curve joins the settings that no other setting of the family beats in both means. Families
+    `behind` are grey and have no names. WiSE-FT is the line at 0; between its settings, which lie on one path, it is interpolated.
     """
     pairs, rule = ordered(records["pair"].unique(), PAIR_ORDER), the("yardstick")
     wide = min(len(pairs), 2)
-    figure, axes = plt.subplots(-(-len(pairs) // 2), wide, figsize=(5 * wide, 3.7 * -(-len(pairs) // 2)), squeeze=False)
+    size = (5 * wide, 3.7 * -(-len(pairs) // 2)) if wide > 1 else (7, 4.2)
+    figure, axes = plt.subplots(-(-len(pairs) // 2), wide, figsize=size, squeeze=False)
     named: dict[Axes, dict[str, Line2D]] = {}
     for axis, pair in zip(axes.flat, pairs, strict=False):
         own = records[records["pair"] == pair]
         yardstick, lines = _front(own[own["family"] == rule]).sort_values("source_acc_full"), {}
-        for family in (name for name in families if name != rule):
+        for family in (name for name in (*behind, *families) if name != rule):
             front = _front(own[own["family"] == family])
             beyond = front["target_acc"] - np.interp(front["source_acc_full"], *yardstick.to_numpy().T)
-            (lines[family],) = axis.plot(front["source_acc_full"], beyond, **look(family) | {"markersize": 5})
+            if family in behind:
+                axis.plot(front["source_acc_full"], beyond, **BEHIND)
+            else:
+                (lines[family],) = axis.plot(front["source_acc_full"], beyond, **look(family) | {"markersize": 5})
         axis.axhline(0, color="#666666", linewidth=1, zorder=1)
         axis.set(title=short(pair), xlabel="source accuracy, full network (%)", ylabel="target, minus WiSE-FT (points)")
         named[axis] = lines

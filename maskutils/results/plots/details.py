@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
-from maskutils.results.plots.labels import GREY, name_curves
+from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import BESIDE, framed, in_order, look, ordered, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
@@ -182,7 +182,7 @@ def storage_panel(axis: Axes, table: pd.DataFrame) -> dict[str, Line2D]:
         if name in named:
             (lines[name],) = axis.plot(x, y, markersize=5, label=name, **look(name))
         else:
-            axis.plot(x, y, color=GREY, linewidth=1, marker=".", markersize=4, zorder=1)
+            axis.plot(x, y, **BEHIND)
     _kbit_axis(axis, shown["stored_bits"].max() / 1e3)
     axis.set_xlim(-2, 1.6 * shown["stored_bits"].max() / 1e3)
     axis.set(ylabel="mean of both tasks (%, up is better)", ylim=(100 * low - 0.5, 100 * most + 0.7))

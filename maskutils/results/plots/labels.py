@@ -1,6 +1,7 @@
 """Names beside curves instead of a legend, each where it covers least."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,13 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-GREY = "#c8c8c8"  # of what stands behind, without a name
+BEHIND: dict[str, Any] = {
+    "color": "#c8c8c8",
+    "linewidth": 1,
+    "marker": ".",
+    "markersize": 4,
+    "zorder": 1,
+}  # without a name
 REACH = (6, 15, 26, 40, 60, 90)  # points from a curve to its name; the far ones get a thin line
 CLOSE = 6  # pixels within which two lines look like one
 SIDES = [(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]

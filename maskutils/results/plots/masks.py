@@ -107,29 +107,23 @@ def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
     The dotted line is the `whole` network.
     """
     figure, axis = plt.subplots(figsize=(7, 3.4))
-    greys, named = iter(["-", "--", ":", "-."] * 3), {}
+    ends = [table.index[0] / 2.6, table.index[-1]]  # room for names on the left
+    (line,) = axis.plot(ends, 2 * [100 * whole], color="black", linewidth=0.8, linestyle=":", zorder=1)
+    greys, named = iter(["-", "--", ":", "-."] * 3), {"whole network": line}
     for name in table:
         about = find(name)
         style = look(name) if about and about.kind == "mask" else {"color": "#8c8c8c", "linestyle": next(greys)}
         (named[name],) = axis.plot(table.index[::-1], 100 * table[name].iloc[::-1], **style)
-    axis.axhline(100 * whole, color="black", linewidth=0.8, linestyle=":")
-    axis.annotate(
-        "whole network",
-        (table.index[-1], 100 * whole),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-    )
     axis.set(
         xscale="log",
         xlabel="density (fraction of weights kept)",
         ylabel="source accuracy\nthrough the mask (%)",
-        ylim=(0, 106),
+        ylim=(0, 118),  # and above 100
     )
     axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
     axis.minorticks_off()
-    axis.set_xlim(left=table.index[0] / 1.6)
+    axis.set_yticks(range(0, 101, 20))
+    axis.set_xlim(ends[0] / 1.02, 1.1 * ends[1])
     name_curves({axis: named})
     return figure
 
