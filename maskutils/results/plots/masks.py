@@ -66,8 +66,7 @@ def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.1))
     shades = [KEPT] if len(responses) == 1 else ["#9ecae1", "#4292c6", "#08306b"]
     for colour, (name, made) in zip(shades, responses.items(), strict=False):
-        after = f", {name}" if name else ""
-        axes[0].plot(scores, made["training"], color=colour, label=f"in training (mean){after}")
+        axes[0].plot(scores, made["training"], color=colour, label=name or "in training (mean)")
         axes[1].plot(scores, made["gradient"], color=colour, label=name)
     axes[0].plot(
         scores, [*responses.values()][-1]["end"], color="black", linestyle="--", linewidth=1, label="in the end"
@@ -77,6 +76,8 @@ def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) 
         xlabel="score of a weight", ylabel="gradient of the score", title="what a score learns from a gradient of 1"
     )
     axes[1].set_ylim(bottom=min(0.0, axes[1].get_ylim()[0]))
+    for axis in axes:
+        axis.locator_params(axis="x", nbins=6)
     axes[0].legend(fontsize=8)
     return figure
 
