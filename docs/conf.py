@@ -137,6 +137,7 @@ from maskutils import __version__  # noqa: E402
 project, author, release = "maskutils", "The maskutils authors", __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"  # of outputs, which hold tables
 myst_enable_extensions = ["dollarmath"]
 html_math_renderer = "mathml"
 suppress_warnings = ["ref.python"]  # a public name has two homes, as maskutils.Mask and maskutils.masks.mask.Mask
