@@ -10,6 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
+import latex2mathml.converter
+from docutils import nodes
+
 HERE = Path(__file__).resolve().parent
 ROOT, SOURCE = HERE.parent, HERE / "_build" / "source"
 sys.path.insert(0, str(ROOT))  # the docstrings are those of this checkout
@@ -73,8 +76,16 @@ def escaped(text: str) -> str:
     return "".join(f"`{p}`" if p[:1] == "`" else re.sub(r"([|*`]|_(?!\w))", r"\\\1", p) for p in parts)
 
 
+def as_mathml(self, node) -> None:
+    """Write a formula as MathML, which browsers show without a script from another host."""
+    shown = "inline" if isinstance(node, nodes.math) else "block"
+    self.body.append(latex2mathml.converter.convert(node.astext(), display=shown))
+    raise nodes.SkipNode
+
+
 def setup(app) -> None:
     """What Sphinx calls first."""
+    app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))
     app.connect("autodoc-process-docstring", as_rst)
     app.connect("build-finished", add_explorer)
 
@@ -126,8 +137,12 @@ from maskutils import __version__  # noqa: E402
 project, author, release = "maskutils", "The maskutils authors", __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"  # of outputs, which hold tables
+myst_enable_extensions = ["dollarmath"]
+html_math_renderer = "mathml"
 suppress_warnings = ["ref.python"]  # a public name has two homes, as maskutils.Mask and maskutils.masks.mask.Mask
 myst_heading_anchors = 3  # links to a heading, as GitHub has them
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 autodoc_typehints = "description"
 html_theme = "furo"
+html_static_path, html_css_files = ["site.css"], ["site.css"]

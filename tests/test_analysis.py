@@ -103,6 +103,17 @@ def test_masked_retention_reads_through_the_mask():
     assert analysis.relative(make(at(0.2, 0.9), row))["retention_masked"].iloc[1] == pytest.approx(0.75)
 
 
+def test_training_begins_at_the_source_network_of_the_same_seed():
+    none, rows = [], [{"step": 10, "source_val": 0.7, "target_val": 0.4}]
+    untrained = [
+        at(0.9, 0.1, (0.88, 0.12), protocol="source_only", history=none),
+        at(0.9, 0.1, (0.5, 0.5), protocol="source_only", history=none, seed=1),
+    ]
+    table = make(*untrained, at(0.7, 0.4, history=rows), at(0.8, 0.3, alpha=0.5, history=none))
+    start = {"step": 0, "source_val": 0.88, "target_val": 0.12}
+    assert analysis.training_curves(table, 0) == {"finetune": [start, *rows]}
+
+
 def test_a_family_joins_strengths_and_interpolations():
     rows = [{}, {"alpha": 0.5}, l2(1, 0.5, 0.5), l2(1, 0.5, 0.5, alpha=0.5)]
     rows += [{"protocol": "elastic_mask", "method": "shuffled", "alpha": 0.5}, {"protocol": "lp_ft"}]

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -293,6 +294,18 @@ def test_numbers_of_the_readme_and_the_results_are_those_of_the_committed_record
     texts = readme.fill_files(readme.FILES, blocks)
     assert {file: file.read_text(encoding="utf-8") for file in texts} == texts, "run: maskutils readme"
     assert set(re.findall(r"<!-- ([\w:]+) -->", "".join(texts.values()))) == set(blocks)
+
+
+@pytest.mark.slow
+def test_formulas_on_the_site_need_no_script(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    site = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    assert "dollarmath" in site["myst_enable_extensions"]
+    page, nodes = SimpleNamespace(body=[]), pytest.importorskip("docutils.nodes")
+    with pytest.raises(nodes.SkipNode):
+        site["as_mathml"](page, nodes.math(text=r"\sigma(s)"))
+    assert page.body[0].startswith("<math")
+    assert "&#x003C3;" in page.body[0]
 
 
 @pytest.mark.slow

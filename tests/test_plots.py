@@ -42,7 +42,7 @@ def make() -> pd.DataFrame:
             for seed in (0, 1):
                 row = blank | {"alpha": 1.0} | kind | {"pair": pair, "seed": seed}
                 row |= {"source_acc_full": 0.5 + 0.03 * i + 0.01 * seed, "target_acc": 0.9 - 0.03 * i}
-                row["source_acc_masked"] = 0.9 if "method" in kind else math.nan
+                row["source_acc_masked"] = 0.95 if "method" in kind else math.nan
                 out.append({f"val_{n}": row[n] for n in READINGS} | row)
     return with_approach(pd.DataFrame(out))
 
@@ -106,7 +106,8 @@ def test_a_figure_has_axes_with_labels(name):
     assert figure.axes
     assert all(axis.has_data() for axis in figure.axes if name not in UNLABELLED)
     if name not in UNLABELLED:
-        assert all(axis.get_xlabel() for axis in figure.axes)
+        lowest = [axis for axis in figure.axes if name != "by_density" or axis.get_subplotspec().is_last_row()]
+        assert all(axis.get_xlabel() for axis in lowest)
         assert any(axis.get_ylabel() for axis in figure.axes) or name in NAMED
 
 
@@ -217,6 +218,14 @@ def test_training_curves_of_approaches_are_named_and_densities_begin_at_0():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["seed 0", "seed 1"]
 
 
+def test_no_name_stands_at_a_point_that_all_curves_share():
+    rows = {METHOD: 0.9, "finetune": 0.1, "joint": 0.5}
+    curves = {n: [{"step": s, "loss": v} for s, v in ((0, 0.4), (1, v), (2, 0.4))] for n, v in rows.items()}
+    axis = plots.learning(curves, {"loss": "loss"}, percent=False).axes[0]
+    named = {text.get_text(): text.xy[0] for text in axis.texts}
+    assert named == dict.fromkeys(rows, 1)
+
+
 def test_flipped_images_have_the_answers_of_both_networks_above_them():
     texts = [t.get_text() for t in FIGURES["flipped"]().axes[0].texts]
     assert texts == ["a ✗", "b ✓", "tuned", "masked"]
@@ -225,8 +234,24 @@ def test_flipped_images_have_the_answers_of_both_networks_above_them():
 def test_curves_against_density_are_named_and_controls_grey():
     axis = FIGURES["accuracy_curves"]().axes[0]
     assert {METHOD, "random", "whole network"} == {t.get_text() for t in axis.texts}
-    colours = [to_hex(line.get_color()) for line in axis.get_lines()[:2]]
-    assert colours == [to_hex(plots.look(METHOD)["color"]), "#8c8c8c"]
+    colours = [to_hex(line.get_color()) for line in axis.get_lines()]
+    assert colours == ["#000000", to_hex(plots.look(METHOD)["color"]), "#8c8c8c"]
+
+
+def test_names_of_curves_against_density_do_not_cross_each_other():
+    about = {"bernoulli": 0.86, "continuous_sparsification": 0.91, "winning_subnetwork": 0.92, "magnitude": 0.72}
+    table = pd.DataFrame({name: [first, 0.93, 0.93] for name, first in about.items()}, [0.05, 0.2, 0.8])
+    figure = plots.accuracy_curves(table.rename_axis("density"), 0.93)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]
+    assert len(boxes) == 5
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_families_behind_the_fronts_are_grey_and_have_no_name():
+    axis = plots.fronts(analysis.with_family(RECORDS), [METHOD], ["l2_sp"]).axes[0]
+    assert "#c8c8c8" in {to_hex(line.get_color()) for line in axis.get_lines()}
+    assert named(axis.figure) == {METHOD}
 
 
 def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_grey():
@@ -239,6 +264,18 @@ def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_gr
         "target (%)",
         "",
     ]  # one would run into the next row
+
+
+def test_no_interval_against_density_leaves_its_panel():
+    rows = RECORDS[(RECORDS["method"] == "random") & (RECORDS["seed"] == 1)].index
+    wide = RECORDS.assign(
+        target_acc=RECORDS["target_acc"].mask(RECORDS.index.isin(rows), 0.7)
+    )  # of the last panel alone
+    for axis in plots.by_density(wide, {"target_acc": "target"}).axes:
+        ends = np.concatenate([x.vertices[:, 1] for bars in axis.collections for x in bars.get_paths()])
+        low, high = axis.get_ylim()
+        assert low <= ends.min()
+        assert ends.max() <= high or high == 103
 
 
 def test_a_leak_too_small_to_matter_has_no_number():
@@ -346,12 +383,24 @@ def test_the_storage_fronts_are_those_of_the_table():
         {
             "family": ["ewc", "l2_sp", METHOD, METHOD, METHOD],
             "stored_bits": [0, 0, 2e3, 1e3, 0],  # a mask that is not read is not stored, and not shown
-            "both": [0.7, 0.6, 0.9, 0.8, 0.5],
+            "both": [0.85, 0.6, 0.9, 0.84, 0.5],
         }
     )
     (axis,) = plots.storage_fronts(table).axes
     shown = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines()}
-    assert shown == {METHOD: ([1, 2], pytest.approx([80, 90])), "ewc": ([0], pytest.approx([70]))}
+    assert shown[METHOD] == ([1, 2], pytest.approx([84, 90]))
+    assert shown["ewc"] == ([0], pytest.approx([85]))  # and so does each that stores nothing
+    assert ([0], pytest.approx([60])) in shown.values()
+    assert {t.get_text() for t in axis.texts} == {METHOD, "ewc"}  # l2_sp lies below the axis
+
+
+def test_points_of_the_storage_fronts_that_have_no_name_can_be_seen():
+    names = ["gumbel_sigmoid", "two_networks", "ewc", "replay", "fisher", "oft", "linear_probe"]
+    table = pd.DataFrame({"family": names, "stored_bits": [1e3 * i for i in range(7)], "both": 0.9})
+    (axis,) = plots.storage_fronts(table).axes
+    behind = [line for line in axis.get_lines() if line.get_color() == "#c8c8c8"]
+    assert [line.get_marker() for line in behind] == ["."]
+    assert {text.get_text() for text in axis.texts} == {*names[:6]}
 
 
 def test_no_two_approaches_of_the_storage_figure_look_alike():

@@ -117,6 +117,14 @@ def nearest(records: pd.DataFrame, reading: str) -> str:
     return str(np.hypot(*(side.clip(lower=0) for side in lost)).idxmin()[0])
 
 
+@claim("notebooks/07_baselines.ipynb", "`fisher` is the strongest mask of the study if the task is unknown")
+def fisher_is_the_strongest_mask_with_the_task_unknown(records):
+    areas = hypervolumes(records, split="val_")
+    mean = areas.groupby("family")["hypervolume"].mean()
+    masks = mean[mean.index.isin(names("mask", "control"))]
+    return "fisher" not in masks or masks.idxmax() == "fisher"  # only the study has it
+
+
 @claim("notebooks/08_tradeoff.ipynb", "With the task known (solid) a learnt mask comes closest.")
 def a_learnt_mask_is_nearest_when_the_task_is_known(records):
     return nearest(records, "known") == "gumbel_sigmoid"

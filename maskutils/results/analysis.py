@@ -80,6 +80,18 @@ def trained(records: pd.DataFrame) -> pd.Series:
     return records["approach"].str.removesuffix(INTERPOLATED)
 
 
+def training_curves(records: pd.DataFrame, seed: int) -> dict[str, list[dict[str, float]]]:
+    """Validation accuracy through the training of each approach in `records` that trains: approach -> rows step, source_val, target_val.
+
+    `records` are those of a run: they hold the column `history`, which no file keeps. Step 0 is the source network, as the record of
+    what trains nothing reads it; a head of the target's own is untrained there.
+    """
+    own = records[(records["seed"] == seed) & (records["alpha"] == 1) & ~records["rewound"]].set_index("approach")
+    source, target = own.loc[the("untrained"), ["val_source_acc_full", "val_target_acc"]]
+    start = {"step": 0, "source_val": source, "target_val": target}
+    return {name: [start, *history] for name, history in own["history"].items() if history}
+
+
 def with_family(records: pd.DataFrame) -> pd.DataFrame:
     """`records` with a column `family`: a training method with every strength, fraction and share of interpolation.
 

@@ -157,10 +157,9 @@ def _choice(records: pd.DataFrame, task_known: bool, **need: Any) -> dict[str, s
 def choice_findings(chosen: pd.DataFrame) -> str:
     """A Markdown line for each row of `choices`."""
     lines = []
-    for need, known, choose, lost, target, _, seeds in chosen.iloc[:, :7].itertuples(index=False):
+    for need, known, choose, lost, target in chosen.iloc[:, :5].itertuples(index=False):
         know = "know" if known == "yes" else "do not know"
-        of = f" (95 % intervals of {seeds} seeds)" if "[" in lost else ""
-        expected = f"**{choose}**; expect to lose {lost} points of the source and {target} % on the target{of}."
+        expected = f"**{choose}**. Expect a loss of {lost} points on the source, and {target} % on the target."
         told = f"{choose}." if lost == "–" else expected
         lines.append(f"- You must {need} and {know} the task at test time: {told}")
     return "\n".join(lines)

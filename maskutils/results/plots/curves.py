@@ -15,19 +15,12 @@ from maskutils.core.approaches import every, the
 from maskutils.results.analysis import CANDIDATE, ideal, storage_front
 from maskutils.results.metrics import pareto_front
 from maskutils.results.plots.details import storage_panel
-from maskutils.results.plots.labels import GREY, name_curves
+from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
 from maskutils.results.records import of_masks, on_grid, summarise
 
 TARGET = "target accuracy (%)"
-HIGHLIGHTED = [
-    "gumbel_sigmoid",
-    "random",
-    "wise_ft",
-    "ewc",
-    "replay",
-    "elastic_mask",
-]  # with the task unknown; all others are grey
+HIGHLIGHTED = ["gumbel_sigmoid", "fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown
 READINGS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
@@ -73,7 +66,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
     for name, curve in [*masks, *_opponents(on_grid(records))]:
         x, y = 100 * curve["source_acc_full"], 100 * curve["target_acc"]
         if name not in HIGHLIGHTED:
-            axis.plot(x, y, color=GREY, linewidth=1, zorder=1)
+            axis.plot(x, y, **BEHIND)
             continue
         style: dict[str, Any] = look(name) | {"linestyle": line_of(name), "markersize": 5, "zorder": 3}
         (lines[name],) = axis.plot(x, y, **style)
@@ -83,9 +76,10 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
     lines |= _references(axis, rows)
     axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
     if "ideal" in lines:
-        least = np.nanmin(np.concatenate([line.get_xydata() for line in lines.values()]), axis=0) - 3
-        for along, at, low in zip("xy", np.asarray(lines["ideal"].get_xydata())[0], least, strict=True):
-            getattr(axis, f"set_{along}lim")(max(at - NEAR, low), min(at + 8, 103))
+        points = np.concatenate([line.get_xydata() for line in lines.values()])
+        for along, at, values in zip("xy", np.asarray(lines["ideal"].get_xydata())[0], points.T, strict=True):
+            low = max(at - NEAR, np.nanmin(values) - 3)
+            getattr(axis, f"set_{along}lim")(low, min(np.nanmax(values) + 0.15 * (at - low), 103))
     return lines
 
 
@@ -126,8 +120,8 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     points = summarise(rows[of_masks(rows)], ["approach", "density"])
     shown = in_order(points["approach"].unique())
     height, width = len(values), len(shown)
-    size = (max(1.55 * width, 4) + 0.8, 1.7 * height + 0.4)
-    figure, axes = plt.subplots(height, width, figsize=size, sharey="row", squeeze=False)
+    size = (min(max(1.55 * width, 4) + 0.8, 10), 1.6 * height + 0.6)
+    figure, axes = plt.subplots(height, width, figsize=size, sharex=True, sharey="row", squeeze=False)
     panels = [(axes[i, j], v, n) for i, v in enumerate(values) for j, n in enumerate(shown)]
     for axis, column, name in panels:
         for other in shown:
@@ -135,14 +129,15 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
             if other != name:
                 axis.plot(curve["density"], 100 * curve[column], color="#cccccc", linewidth=0.8, zorder=1)
                 continue
-            size_of: dict[str, Any] = {"markersize": 5, "capsize": 2, "linewidth": 1.5, "zorder": 3}
+            size_of: dict[str, Any] = {"markersize": 4, "capsize": 2, "linewidth": 1.5, "zorder": 3}
             axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size_of)
-        _density_axis(axis, sorted(points["density"].unique()), "density")
+    for axis, column, name in panels:  # all limits, which are shared, once everything is drawn
         first = axis.get_subplotspec()
+        _density_axis(axis, sorted(points["density"].unique()), "density" if first.is_last_row() else "")
         label = values[column].replace(", ", ",\n")  # rows are low
         axis.set_ylabel(f"{label} (%)" if first.is_first_col() else "")
         if first.is_first_row():
-            axis.set_title(name, fontsize=9, color=look(name)["color"])
+            axis.set_title(name.replace("_", "_\n" if width > 4 else "_"), fontsize=9, color=look(name)["color"])
     return figure
 
 
@@ -172,23 +167,27 @@ def _density_axis(axis: Axes, densities: Sequence[float], label: str) -> None:
 
 
 @styled()
-def fronts(records: pd.DataFrame, families: Sequence[str]) -> Figure:
+def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str] = ()) -> Figure:
     """What each of `families` reaches on the target beyond WiSE-FT at equal source accuracy (full network), a panel for each pair.
 
-    `records` need the column `family`. A curve joins the settings that no other setting of the family beats in both means. WiSE-FT is
-    the line at 0; between its settings, which lie on one path, it is interpolated.
+    `records` need the column `family`. A curve joins the settings that no other setting of the family beats in both means. Families
+    `behind` are grey and have no names. WiSE-FT is the line at 0; between its settings, which lie on one path, it is interpolated.
     """
     pairs, rule = ordered(records["pair"].unique(), PAIR_ORDER), the("yardstick")
     wide = min(len(pairs), 2)
-    figure, axes = plt.subplots(-(-len(pairs) // 2), wide, figsize=(5 * wide, 3.7 * -(-len(pairs) // 2)), squeeze=False)
+    size = (5 * wide, 3.7 * -(-len(pairs) // 2)) if wide > 1 else (7, 4.2)
+    figure, axes = plt.subplots(-(-len(pairs) // 2), wide, figsize=size, squeeze=False)
     named: dict[Axes, dict[str, Line2D]] = {}
     for axis, pair in zip(axes.flat, pairs, strict=False):
         own = records[records["pair"] == pair]
         yardstick, lines = _front(own[own["family"] == rule]).sort_values("source_acc_full"), {}
-        for family in (name for name in families if name != rule):
+        for family in (name for name in (*behind, *families) if name != rule):
             front = _front(own[own["family"] == family])
             beyond = front["target_acc"] - np.interp(front["source_acc_full"], *yardstick.to_numpy().T)
-            (lines[family],) = axis.plot(front["source_acc_full"], beyond, **look(family) | {"markersize": 5})
+            if family in behind:
+                axis.plot(front["source_acc_full"], beyond, **BEHIND)
+            else:
+                (lines[family],) = axis.plot(front["source_acc_full"], beyond, **look(family) | {"markersize": 5})
         axis.axhline(0, color="#666666", linewidth=1, zorder=1)
         axis.set(title=short(pair), xlabel="source accuracy, full network (%)", ylabel="target, minus WiSE-FT (points)")
         named[axis] = lines

@@ -11,20 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
-from maskutils.results.plots.labels import GREY, name_curves
+from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import BESIDE, framed, in_order, look, ordered, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
-STORING = [
-    "gumbel_sigmoid",
-    "random",
-    "two_networks",
-    "replay",
-    "oft",
-    "sparse_change",
-    "ewc",
-    "lora",
-]  # named first, with the task known
+STORING = ["gumbel_sigmoid", "two_networks", "ewc", "replay", "fisher", "oft"]  # named first, with the task known
+STORING += ["edge_popup", "lora", "sparse_change", "random"]
 DEEP = 0.08  # below the best, of the mean of both tasks, the storage figures begin
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
@@ -88,6 +80,7 @@ def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
     )
     axis.plot(means["forgetting"], means.index, "k|", markersize=12, label="forgetting (full network)")
     axis.set(xlabel=f"source accuracy lost at density {density:g} (points, left is better)")
+    axis.margins(x=0.03, y=0.02)
     axis.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=3, fontsize=9)
     return figure
@@ -157,9 +150,10 @@ def storage(records: pd.DataFrame) -> Figure:
     axes[0].bar_label(bars, [f"{kbit:,.0f}" for kbit in means["kbit"]], padding=3, fontsize=8)
     for name, both in means["both"].items():
         axes[1].plot([both], [name], markersize=7, linestyle="", **look(str(name)))
-    axes[0].set_xscale("symlog", linthresh=10)
-    axes[0].set(xlabel="stored for the second task (kbit, left is better)", xlim=(0, 5 * means["kbit"].max() + 1))
+    _kbit_axis(axes[0], means["kbit"].max())
+    axes[0].set_xlim(0, 5 * means["kbit"].max() + 1)
     axes[1].set(xlabel="mean of both tasks, task known (%, right is better)")
+    axes[0].margins(y=0.02)
     axes[0].invert_yaxis()
     return figure
 
@@ -168,8 +162,8 @@ def storage(records: pd.DataFrame) -> Figure:
 def storage_fronts(table: pd.DataFrame) -> Figure:
     """Mean accuracy of both tasks, the task known, against bits stored: a curve through the best settings of each family.
 
-    `table` is that of `analysis.storage_front`. Six families have names, those of `STORING` first. The others are grey. Of the families
-    that store nothing the best stands at 0. The axis begins at most `DEEP` below the best.
+    `table` is that of `analysis.storage_front`. Six families have names, those of `STORING` first. The others are grey. Families that
+    store nothing stand at 0. The axis begins at most `DEEP` below the best.
     """
     figure, axis = plt.subplots(figsize=(7, 4.5))
     name_curves({axis: storage_panel(axis, table)})
@@ -179,22 +173,28 @@ def storage_fronts(table: pd.DataFrame) -> Figure:
 def storage_panel(axis: Axes, table: pd.DataFrame) -> dict[str, Line2D]:
     """`storage_fronts` in `axis`, without the names; returns the lines to be named."""
     stores = table[table["stored_bits"] > 0]
-    none = table[~table["family"].isin(stores["family"])].sort_values("both").tail(1)
-    shown, lines = pd.concat([stores, none]), {}
-    named = ordered(in_order({*shown["family"]}), STORING)[:6]
+    shown, lines = pd.concat([stores, table[~table["family"].isin(stores["family"])]]), {}
+    least, most = shown["both"].min(), shown["both"].max()
+    low = max(least, most - DEEP)
+    named = ordered(in_order({*shown.loc[shown["both"] >= low, "family"]}), STORING)[:6]
     for name, own in shown.sort_values("stored_bits").groupby("family"):
         x, y = own["stored_bits"] / 1e3, 100 * own["both"]
         if name in named:
             (lines[name],) = axis.plot(x, y, markersize=5, label=name, **look(name))
         else:
-            axis.plot(x, y, color=GREY, linewidth=1, zorder=1)
-    axis.set(xlabel="stored for the second task (kbit, left is better)", ylabel="mean of both tasks (%, up is better)")
-    axis.set_xscale("symlog", linthresh=10)
-    axis.set_xticks([0, 10, 100, 1000], ["0", "10", "100", "1,000"])
+            axis.plot(x, y, **BEHIND)
+    _kbit_axis(axis, shown["stored_bits"].max() / 1e3)
     axis.set_xlim(-2, 1.6 * shown["stored_bits"].max() / 1e3)
-    least, most = (extreme(shown.loc[shown["family"].isin(named), "both"]) for extreme in (min, max))
-    axis.set_ylim(100 * max(least, most - DEEP) - 0.5, 100 * most + 0.7)
+    axis.set(ylabel="mean of both tasks (%, up is better)", ylim=(100 * low - 0.5, 100 * most + 0.7))
     return lines
+
+
+def _kbit_axis(axis: Axes, most: float) -> None:
+    """An axis of kbit that begins at 0 and is logarithmic from 10 on, with ticks up to `most`."""
+    axis.set_xscale("symlog", linthresh=10)
+    ticks = [0, *(10**k for k in range(1, 9) if 10**k <= max(most, 10))]
+    axis.set_xticks(ticks, [f"{kbit:,}" for kbit in ticks])
+    axis.set_xlabel("stored for the second task (kbit, left is better)")
 
 
 @styled()

@@ -1,6 +1,7 @@
 """Names beside curves instead of a legend, each where it covers least."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,8 +11,15 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-GREY = "#c8c8c8"  # of what stands behind, without a name
+BEHIND: dict[str, Any] = {
+    "color": "#c8c8c8",
+    "linewidth": 1,
+    "marker": ".",
+    "markersize": 4,
+    "zorder": 1,
+}  # without a name
 REACH = (6, 15, 26, 40, 60, 90)  # points from a curve to its name; the far ones get a thin line
+CLOSE = 6  # pixels within which two lines look like one
 SIDES = [(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
 ALIGNED = ({1: "left", -1: "right", 0: "center"}, {1: "bottom", -1: "top", 0: "center"})
 Place = tuple[tuple[float, float], int, tuple[int, int]]  # a point of the line in data, the reach, and the side
@@ -31,7 +39,7 @@ def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], size: float = 9) ->
         for name, line in lines.items():
             text = _written(axis, name, line, size)
             found, room = [], Text.get_window_extent(text)  # without its line
-            for dear, place in _places(axis, line):
+            for dear, place in _places(axis, line, drawn):
                 box = _box(axis, room, place)
                 if _inside(box, axis.get_window_extent()) and not any(map(box.overlaps, taken)):
                     found.append((dear + _covered(box, drawn), place))
@@ -79,31 +87,45 @@ def _box(axis: Axes, room: Bbox, place: Place) -> Bbox:
     return Bbox.from_bounds(left - 2, low, room.width + 4, room.height)
 
 
-def _places(axis: Axes, line: Line2D) -> Iterator[tuple[float, Place]]:
-    """Places for the name of `line` beside its points within `axis`, each with its own cost: the last point and near places cost least."""
+def _places(axis: Axes, line: Line2D, drawn: np.ndarray) -> Iterator[tuple[float, Place]]:
+    """Places for the name of `line` beside its points within `axis`, each with its own cost: the last point and near places cost least.
+
+    A point where other named lines pass costs more: a name there may be taken for theirs.
+    """
     points = np.asarray(line.get_xydata(), dtype=float)
     points = points[[axis.bbox.contains(*pixel) for pixel in axis.transData.transform(points)]]
     for i, (x, y) in enumerate(points):
         inner = 0 if i == len(points) - 1 else 2 if i == 0 else 3
+        inner += 6 * _crossed(axis, line, axis.transData.transform((x, y)), drawn)
         for far, reach in enumerate(REACH):
             for side in SIDES:
                 yield inner + 4 * far, ((float(x), float(y)), reach, side)
 
 
 def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:
-    """Points along all lines of `axis`, in pixels, with a weight: rows x, y, weight. Lines without a name weigh little."""
-    rows = [np.empty((0, 3))]
-    for line in axis.get_lines():
+    """Points along all lines of `axis`, in pixels: rows x, y, weight and number of the line. Lines without a name weigh little."""
+    rows = [np.empty((0, 4))]
+    for number, line in enumerate(axis.get_lines()):
         corners = line.get_transform().transform(np.asarray(line.get_xydata(), dtype=float))
         corners = corners[np.isfinite(corners).all(axis=1)]  # the interval of a single seed is missing
         steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in zip(corners, corners[1:], strict=False)]
         along = np.concatenate([corners, *steps] if line.get_linestyle() != "None" else [corners])
-        rows.append(np.column_stack([along, np.full(len(along), 1.0 if line in named else 0.1)]))
+        weight, which = (np.full(len(along), value) for value in (1.0 if line in named else 0.1, number))
+        rows.append(np.column_stack([along, weight, which]))
     return np.concatenate(rows)
 
 
+def _crossed(axis: Axes, line: Line2D, pixel: np.ndarray, drawn: np.ndarray) -> int:
+    """How many other named lines pass within `CLOSE` of `pixel`."""
+    x, y, weight, which = drawn.T
+    near = (
+        (weight == 1) & (which != list(axis.get_lines()).index(line)) & (np.hypot(x - pixel[0], y - pixel[1]) < CLOSE)
+    )
+    return len(np.unique(which[near]))
+
+
 def _covered(box: Bbox, drawn: np.ndarray) -> float:
-    x, y, weight = drawn.T
+    x, y, weight, _ = drawn.T
     return float(weight[(x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)].sum())
 
 

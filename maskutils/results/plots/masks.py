@@ -66,8 +66,7 @@ def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.1))
     shades = [KEPT] if len(responses) == 1 else ["#9ecae1", "#4292c6", "#08306b"]
     for colour, (name, made) in zip(shades, responses.items(), strict=False):
-        after = f", {name}" if name else ""
-        axes[0].plot(scores, made["training"], color=colour, label=f"in training (mean){after}")
+        axes[0].plot(scores, made["training"], color=colour, label=name or "in training (mean)")
         axes[1].plot(scores, made["gradient"], color=colour, label=name)
     axes[0].plot(
         scores, [*responses.values()][-1]["end"], color="black", linestyle="--", linewidth=1, label="in the end"
@@ -77,6 +76,8 @@ def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) 
         xlabel="score of a weight", ylabel="gradient of the score", title="what a score learns from a gradient of 1"
     )
     axes[1].set_ylim(bottom=min(0.0, axes[1].get_ylim()[0]))
+    for axis in axes:
+        axis.locator_params(axis="x", nbins=6)
     axes[0].legend(fontsize=8)
     return figure
 
@@ -107,29 +108,23 @@ def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
     The dotted line is the `whole` network.
     """
     figure, axis = plt.subplots(figsize=(7, 3.4))
-    greys, named = iter(["-", "--", ":", "-."] * 3), {}
+    ends = [table.index[0] / 2.6, table.index[-1]]  # room for names on the left
+    (line,) = axis.plot(ends, 2 * [100 * whole], color="black", linewidth=0.8, linestyle=":", zorder=1)
+    greys, named = iter(["-", "--", ":", "-."] * 3), {"whole network": line}
     for name in table:
         about = find(name)
         style = look(name) if about and about.kind == "mask" else {"color": "#8c8c8c", "linestyle": next(greys)}
         (named[name],) = axis.plot(table.index[::-1], 100 * table[name].iloc[::-1], **style)
-    axis.axhline(100 * whole, color="black", linewidth=0.8, linestyle=":")
-    axis.annotate(
-        "whole network",
-        (table.index[-1], 100 * whole),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-    )
     axis.set(
         xscale="log",
         xlabel="density (fraction of weights kept)",
         ylabel="source accuracy\nthrough the mask (%)",
-        ylim=(0, 106),
+        ylim=(0, 118),  # and above 100
     )
     axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
     axis.minorticks_off()
-    axis.set_xlim(left=table.index[0] / 1.6)
+    axis.set_yticks(range(0, 101, 20))
+    axis.set_xlim(ends[0] / 1.02, 1.1 * ends[1])
     name_curves({axis: named})
     return figure
 
