@@ -72,7 +72,7 @@ def plan(
         with console.status("estimating; a network that never ran here is measured for one training step"):
             expected = expected_seconds(own, todo)
         description = planning.load_profile(own).description
-    why = {run.id: found[run.id]["why"] or "--force" if run in todo else "" for run in runs}
+    why = dict.fromkeys(found, "") | {run.id: found[run.id]["why"] or "--force" for run in todo}
     if as_json:
         rows = [
             {"run": r.id, "why": why[r.id], "seconds": expected.get(r.id), "parameters": r.parts["parameters"]}
