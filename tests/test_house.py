@@ -123,6 +123,12 @@ def test_the_study_of_tables_loads_no_torch():
     assert "torch" not in loaded_by("import " + ", ".join(modules))
 
 
+def test_names_are_checked_without_pandas():
+    """The plan checks them, and the process of a batch then lasts as long as all its runs."""
+    tables = {m for m in MODULES if wing(m) == "results"}
+    assert not reached_from({"maskutils.study.artefacts", "maskutils.training.learn"}) & tables
+
+
 def test_the_front_door_names_what_type_checkers_see():
     block = next(node for node in tree_of(MODULES["maskutils"]).body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body for alias in node.names}

@@ -125,10 +125,10 @@ def _check_finite(parameters: Mapping[str, Any]) -> None:
 
 def check_names(run_id: str, parameters: Mapping[str, Any]) -> None:
     """Raises `BadSetting`, naming the run, for an unknown pair, network or method, and for what no `Setup` knows the range of."""
-    from maskutils.study import experiment
+    from maskutils.study import artefacts  # not experiment, which loads pandas too
 
     try:
-        experiment.check_names(checked(Setup, {n: v for n, v in parameters.items() if n in Setup.model_fields}))
+        artefacts.check_names(checked(Setup, {n: v for n, v in parameters.items() if n in Setup.model_fields}))
         _check_more(parameters)
     except BadSetting as error:
         raise BadSetting(f"{run_id}: {error}") from None

@@ -18,13 +18,13 @@ from maskutils.core.approaches import Approach, described, names
 from maskutils.core.caches import cached
 from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.tensors import cached_tensors
-from maskutils.data.load import load_pair
+from maskutils.data.load import check_loading, check_pair, load_pair
 from maskutils.data.pair import Loading, Pair, on
 from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS, Scores
-from maskutils.models.networks import build_model, check_head_fits, pretrained_transform
+from maskutils.models.networks import build_model, check_head_fits, check_model, pretrained_transform
 from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
@@ -50,6 +50,14 @@ def source_pair(setup: Setup, seed: int) -> Pair:
 def loading(setup: Setup) -> Loading:
     """How the images of `setup` are read: its `images`, and the transforms of its pretrained weights."""
     return Loading(transform=pretrained_transform(setup.model, setup.weights), **dict(setup.images))
+
+
+def check_names(setup: Setup) -> Setup:
+    """`setup` itself if its pair and model are known, and the pair heeds its `images`; else `BadSetting`."""
+    check_pair(setup.pair)
+    check_model(setup.model)
+    check_loading(setup.pair, loading(setup))
+    return setup
 
 
 def source_network(setup: Setup, seed: int) -> nn.Module:
