@@ -418,4 +418,5 @@ def test_a_gallery_shows_colours_as_colours():
 
 def test_a_pair_of_folders_is_titled_by_their_names():
     assert short("folders:/data/far/photos:/data/sketches") == "photos → sketches"
+    assert short("pacs/photo:cifar20/first") == "pacs/photo → cifar20/first"
     assert short("mnist_to_digits") == "mnist_to_digits"
