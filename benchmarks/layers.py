@@ -100,7 +100,7 @@ def _at(size: str, network: tuple, rounds: int, many: int, textbook: bool) -> li
         calls = [partial(_ours, layers, weights), partial(_plain, threshold, layers, weights)]
         times = best_of(*(_back(c, upstream, layers) for c in calls), repeats=rounds, steps=many)
         kind = "a threshold pass"
-        if textbook:  # no target hangs on it, so once will do
+        if textbook and method in TEXTBOOK:  # no target hangs on it, so once will do
             formula = partial(_plain, TEXTBOOK[method], layers, weights)
             (taken,) = best_of(_back(formula, upstream, layers), repeats=1, steps=many)
             kind += f"; the textbook takes {taken / times[1]:.1f} of them"

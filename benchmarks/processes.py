@@ -18,7 +18,7 @@ from maskutils.masks.mask import Mask
 from maskutils.masks.protection import protect
 from maskutils.models.networks import build_model
 from maskutils.models.parts import maskable
-from maskutils.study.provenance import begin_peak
+from maskutils.study.provenance import begin_peak, peak_bytes
 
 NETWORK, IMAGES, ROUNDS = ("resnet18", 10, 3, 32), (16, 32), 2
 IMPORTS = {"ours": "import maskutils; maskutils.protect", "torch": "import torch"}
@@ -73,15 +73,9 @@ def _grown(kind: str, n: int, side: int) -> int:
     """Bytes that this process grows by at most during two steps."""
     model, images, labels = build_model(*NETWORK), torch.randn(n, 3, side, side), torch.arange(n) % 10
     begin_peak()
-    before = _peak()
+    before = peak_bytes()
     KINDS[kind](model, images, labels)
-    return _peak() - before
-
-
-def _peak() -> int:
-    """The most memory in use since `begin_peak`. What `getrusage` says of a process begins with the size of the one that started it."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    return peak_bytes() - before
 
 
 def _dense(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:

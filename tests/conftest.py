@@ -17,15 +17,23 @@ from maskutils.core import paths  # below, for it imports torch, which reads the
 os.environ.update(kernels.chosen())
 
 
-QUICK = {"source_steps": 100, "mask_steps": 20, "target_steps": 20, "epochs": 1}  # as in the profile smoke
+# As in the profile smoke.
+QUICK = {"source_steps": "100", "mask_steps": "20", "target_steps": "20", "epochs": "1", "shown": "[0.1, 0.4]"}
+FEW = {  # test_smoke runs 06 and 19 with all that they take
+    "06_controls": {
+        "rankings": '["magnitude", "snip", "shuffled", "random"]'
+    },  # fisher looks at 500 images, one at a time
+    "16_explore": {"methods": '["gumbel_sigmoid", "magnitude"]', "densities": "[0.1, 1.0]"},
+    "18_rates": {"chosen": '["finetune", "ewc", "gumbel_sigmoid"]'},
+    "19_changes": {"chosen": '["linear_probe", "sparse_change"]'},
+}
 
 
 def pytest_collection_modifyitems(items):
-    """Notebooks take fewer steps here than when they are opened, and 18 the approaches of its figure: no checked output depends on that."""
+    """Notebooks take fewer steps and approaches here than when they are opened: no checked output depends on how many."""
     for item in items:
         if "parameters" in getattr(item, "cell", {}).get("metadata", {}).get("tags", ()):
-            few = {"chosen": '["finetune", "ewc", "gumbel_sigmoid"]'} if item.path.stem == "18_rates" else {}
-            for name, value in (QUICK | few).items():
+            for name, value in (QUICK | FEW.get(item.path.stem, {})).items():
                 pattern = rf"^({name}: \S+) = [^#]+"
                 item.cell.source = re.sub(pattern, rf"\1 = {value}  ", item.cell.source, flags=re.MULTILINE)
 

@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from maskutils.models.networks import build_model
 
@@ -28,3 +28,16 @@ def state(model: nn.Module) -> list:
     tensors = [(name, tensor.tolist()) for name, tensor in model.state_dict().items()]
     flags = [(p.requires_grad, p.grad is None) for p in model.parameters()]
     return tensors + flags + [(type(m), m.training) for m in model.modules()]
+
+
+class Plain(Dataset):
+    """A dataset that is no TensorDataset."""
+
+    def __init__(self, data: TensorDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.data[i]

@@ -4,26 +4,16 @@ import math
 
 import pandas as pd
 import pytest
+from rows import make as records_of
 
 from maskutils.results import analysis
-from maskutils.results.records import COLUMNS, READINGS, on_grid, with_approach
+from maskutils.results.records import on_grid
+
+DEFAULTS = {"source_acc_before": 0.9, "source_acc_full": 0.5, "target_acc": 0.9}
 
 
-def make(*rows: dict) -> pd.DataFrame:
-    """Records: what a row leaves out has a default, and validation reads as test does unless it says otherwise."""
-    blank = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
-    blank |= {
-        "method": None,
-        "native_of": None,
-        "options": None,
-        "alpha": 1.0,
-        "per_layer": False,
-        "rewound": False,
-        "seed": 0,
-    }
-    blank |= {"source_acc_before": 0.9, "source_acc_full": 0.5, "target_acc": 0.9}
-    filled = [blank | row for row in rows]
-    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
+def make(*given: dict) -> pd.DataFrame:
+    return records_of(*(DEFAULTS | row for row in given))
 
 
 def at(source: float, target: float, val: tuple[float, float] | None = None, **rest) -> dict:

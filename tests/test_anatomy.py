@@ -15,6 +15,7 @@ from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.shown import response
 from maskutils.models.networks import build_model
+from maskutils.models.parts import with_target_head
 from maskutils.results import report
 from maskutils.study import anatomy
 from maskutils.training.learn import learn_subnetwork
@@ -92,10 +93,10 @@ class Says(nn.Module):
 
     def __init__(self, says):
         super().__init__()
-        self.says = nn.Parameter(nn.functional.one_hot(torch.tensor(says), 3).float())
+        self.says = nn.Embedding.from_pretrained(nn.functional.one_hot(torch.tensor(says), 3).float())
 
     def forward(self, x):
-        return self.says[x[:, 0, 0, 0].long()]
+        return self.says(x[:, 0, 0, 0].long())
 
 
 def test_images_flip_where_one_network_is_wrong_and_the_other_right():
@@ -108,6 +109,22 @@ def test_images_flip_where_one_network_is_wrong_and_the_other_right():
     assert found["places"].tolist() == [0, 3]
     assert found["said"]["a"].tolist() == [1, 0]
     assert [float(image.item()) for image in found["images"]] == [0, 3]
+
+
+def test_a_network_with_two_heads_answers_for_the_source_where_images_flip():
+    images = torch.arange(4.0).view(4, 1, 1, 1)
+    data = torch.utils.data.TensorDataset(images, torch.tensor([0, 0, 1, 1]))
+    source = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))  # answers 0 below 2 and 1 above
+    with torch.no_grad():
+        source[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
+        source[1].bias.copy_(torch.tensor([1.5, 0.0]))
+    tuned = with_target_head(source, 5, seed=0)
+    wrong = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    nn.init.zeros_(wrong[1].weight)
+    nn.init.zeros_(wrong[1].bias)
+    found = anatomy.flips({"none": wrong, "tuned": tuned}, data, "none", "tuned")
+    assert found["places"].tolist() == [2, 3]
+    assert tuned[1].active == "target"
 
 
 def test_what_learning_added_is_told_against_the_best_control():

@@ -37,6 +37,14 @@ def test_every_comparison_is_made(table):
     assert float(table.loc["a saved mask", "ratio"]) < 0.04, "a bit is a thirty-second of a float"
 
 
+def test_a_layer_without_a_textbook_formula_is_measured_without_one(monkeypatch):
+    monkeypatch.setattr(layers, "TEXTBOOK", {})
+    monkeypatch.setattr(layers, "LAYERS", {"edge_popup": LAYERS["edge_popup"]})
+    rows = layers._at("small", ("mlp", 2, 1, 4), 1, 1, textbook=True)
+    assert rows[0][0] == "edge_popup, small weights"
+    assert "textbook" not in rows[0][3]
+
+
 def test_targets_stand_beside_the_ratios_they_are_for(table):
     assert table.loc["gumbel_sigmoid, small weights", "target"] == "2.00"
     assert table.loc["edge_popup, equal scores, small weights", "target"] == "3.00"

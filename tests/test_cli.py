@@ -18,8 +18,9 @@ def call(*arguments):
 def test_an_unknown_profile_exits_2_and_lists_the_known(command):
     code, output = call(command, "--profile", "smok")
     assert code == 2
-    assert "unknown profile 'smok'; known: default, fashion, paper, photos, smoke, study, tuning" in output.replace(
-        "\n", " "
+    assert (
+        "unknown profile 'smok'; known: default, fashion, modality, paper, photos, smoke, study, tuning"
+        in output.replace("\n", " ")
     )
     assert "Traceback" not in output
 
@@ -29,6 +30,18 @@ def test_an_unknown_profile_exits_2_and_lists_the_known(command):
 )
 def test_bad_arguments_exit_2(arguments):
     assert call(*arguments)[0] == 2
+
+
+def test_a_url_in_the_place_of_a_folder_is_refused_before_work(root, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(root)
+    profile, before = write_profile(root / "tiny.yaml", [{"notebook": "first"}]), sorted(root.rglob("*"))
+    code, output = call("reproduce", "--profile", profile, "--data-root", "s3://bucket/data")
+    assert (code, "--data-root s3://bucket/data is a URL, not a folder; mount it" in output) == (2, True)
+    monkeypatch.setenv("MASKUTILS_ROOT", "s3://bucket/study")
+    for command in ("plan", "reproduce", "status", "verify", "report"):
+        code, output = call(command, "--profile", profile)
+        assert (code, "MASKUTILS_ROOT s3://bucket/study is a URL" in output) == (2, True), command
+    assert sorted(root.rglob("*")) == before
 
 
 def test_plan_says_what_runs_and_why(root):  # noqa: F811

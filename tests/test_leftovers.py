@@ -50,6 +50,9 @@ def test_what_is_used_stays_and_what_is_not_goes(root, profile):  # noqa: F811
     mine.write_text("not of the cache")
     os.utime(mine, (0, 0))
     assert leftovers.leftovers() == ({"cache: transfer": [unused, leftovers.checksum_of(unused)]}, [])
+    another = artefact("of a later version", "d")  # a kind of artefact that this module has not heard of
+    assert leftovers.leftovers()[0].pop("cache: of a later version") == [another, leftovers.checksum_of(another)]
+    another.unlink(), leftovers.checksum_of(another).unlink()
     code, output = call("clean", "--yes")
     assert code == 0
     assert "cache: transfer, 2 files" in output

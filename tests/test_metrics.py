@@ -25,7 +25,6 @@ def test_losses_of_the_source_as_worked_by_hand(
     assert metrics.masking_cost(dense_before, masked_before) == pytest.approx(cost)
     assert metrics.drift(masked_before, masked_after) == pytest.approx(drift)
     assert metrics.forgetting(dense_before, after) == pytest.approx(forgotten)
-    assert metrics.backward_transfer(dense_before, after) == pytest.approx(-forgotten)
 
 
 def test_forgetting_through_the_mask_is_masking_cost_plus_drift():

@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
 from maskutils.core.checks import BadSetting
+from maskutils.models.inputs import device_of
 from maskutils.models.networks import (
     MODELS,
     _with_stem,
@@ -21,7 +22,6 @@ from maskutils.models.networks import (
 )
 from maskutils.models.parts import (
     TaskHeads,
-    device_of,
     for_task,
     head_name,
     head_parameters,

@@ -1,6 +1,8 @@
 """Pairs of domains of a collection: where their images are looked for, and that they are all there and no others."""
 
 import hashlib
+import pickle
+from collections import Counter
 
 import pytest
 import torch
@@ -16,25 +18,38 @@ from maskutils.study.artefacts import source_key
 from maskutils.study.inputs import stamps
 from maskutils.study.setup import Setup
 
+GUIDE = paths.PACKAGE.parent / "docs" / "guides" / "photos.md"
 CLASSES, DOMAINS = ("cat", "dog"), ("ink", "oil", "photo")
 COLOURS = Loading(channels=3, normalise="imagenet")
 
 
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """A collection of three domains, six images of each of two classes, under the data root."""
-    for d, domain in enumerate(DOMAINS):
-        for c, name in enumerate(CLASSES):
-            (tmp_path / "tiny" / domain / name).mkdir(parents=True)
+def put(root, monkeypatch, name, classes, domains):
+    """File a collection under `name` and write it under `root`: six images of each class in each domain."""
+    for d, domain in enumerate(domains):
+        for c, kind in enumerate(classes):
+            (root / name / domain / kind).mkdir(parents=True)
             for i in range(6):
                 pixels = torch.full((8, 8, 3), 40 * d + 90 * c + i, dtype=torch.uint8).numpy()
-                Image.fromarray(pixels).save(tmp_path / "tiny" / domain / name / f"{i}.png")
-    names = "\n".join(f"{c}/{i}" for c in CLASSES for i in range(6))
-    digest = hashlib.sha256(names.encode()).hexdigest()[:16]
-    domains = dict.fromkeys(DOMAINS, ((6, 6), digest))
-    monkeypatch.setitem(named.COLLECTIONS, "tiny", Collection("tiny", CLASSES, domains, "TINY, from its authors"))
-    monkeypatch.setattr(paths, "data_root", lambda: tmp_path)
-    return tmp_path / "tiny"
+                Image.fromarray(pixels).save(root / name / domain / kind / f"{i}.png")
+    names = "\n".join(f"{c}/{i}" for c in classes for i in range(6))
+    counted = dict.fromkeys(domains, ((6, 6), hashlib.sha256(names.encode()).hexdigest()[:16]))
+    monkeypatch.setitem(
+        named.COLLECTIONS, name, Collection(name, classes, counted, f"{name.upper()}, from its authors")
+    )
+    monkeypatch.setattr(paths, "data_root", lambda: root)
+    return root / name
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A collection of three domains of two classes, under the data root."""
+    return put(tmp_path, monkeypatch, "tiny", CLASSES, DOMAINS)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A collection of one domain of two other classes, beside `tiny`."""
+    return put(tmp_path, monkeypatch, "small", ("bay", "cape"), ("sea",))
 
 
 def test_a_pair_of_a_collection_is_that_of_its_folders_and_has_the_other_domains(tiny):
@@ -45,6 +60,30 @@ def test_a_pair_of_a_collection_is_that_of_its_folders_and_has_the_other_domains
     assert pair.shared_head
     for a, b in ((pair.source, plain.source), (pair.target, plain.target)):
         assert torch.equal(a.train[:][0], b.train[:][0])
+
+
+def test_a_pair_of_two_collections_has_heads_of_its_own_and_the_other_domains_of_the_source(tiny, small):
+    pair = load_pair("tiny/photo:small/sea", 1, COLOURS)
+    assert pair.name == "tiny/photo:small/sea"
+    assert (pair.source.classes, pair.target.classes) == (CLASSES, ("bay", "cape"))
+    assert not pair.shared_head
+    assert [(d.name, d.classes) for d in pair.others] == [("ink", CLASSES), ("oil", CLASSES)]
+    assert load_pair("small/sea:tiny/photo", 1, COLOURS).others == ()
+    assert torch.equal(pair.source.train[:][0], load_pair("tiny:photo:ink", 1, COLOURS).source.train[:][0])
+
+
+def test_both_collections_of_a_pair_are_checked_and_name_its_results(tiny, small):
+    before = stamps("tiny/photo:small/sea")
+    stamps.cache_clear()
+    (small / "sea" / "bay" / "0.png").write_bytes((small / "sea" / "bay" / "1.png").read_bytes())
+    assert stamps("tiny/photo:small/sea") != before
+    (small / "sea" / "bay" / "0.png").unlink()
+    with pytest.raises(
+        BadSetting,
+        match=r"sea/bay holds 5 images and must hold 6: put all of SMALL, from its authors under .*small, as sea/bay",
+    ):
+        check_there("tiny/photo:small/sea")
+    check_there("tiny:photo:ink")
 
 
 def test_images_are_normalised_as_imagenet_was(tiny):
@@ -68,15 +107,33 @@ def test_missing_or_other_images_are_refused_before_work_and_said_where_to_get(t
         load_pair("tiny:photo:ink", 0, COLOURS)
 
 
-@pytest.mark.parametrize("pair", ["pacs:photo", "pacs:photo:photo", "pacs:photo:sketch:cartoon"])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "pacs:photo",
+        "pacs:photo:photo",
+        "pacs:photo:sketch:cartoon",
+        "pacs:photo:cifar20/first",
+        "pacs/photo:sketch",
+        "pacs/photo:pacs/sketch",
+    ],
+)
 def test_a_pair_is_of_two_domains(pair):
-    with pytest.raises(BadSetting, match="pacs:SOURCE:TARGET"):
+    with pytest.raises(BadSetting, match=r"'pacs:SOURCE:TARGET', .* or 'pacs/SOURCE:cifar20/TARGET'"):
         check_pair(pair)
 
 
-def test_an_unknown_domain_is_named_with_those_there_are():
-    with pytest.raises(BadSetting, match="art_painting, cartoon, photo, sketch"):
-        as_folders("pacs:photo:drawing")
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("pacs:photo:drawing", "unknown domain 'drawing'; known: art_painting, cartoon, photo, sketch"),
+        ("pacs/photo:cifar20/third", "unknown domain 'third'; known: first, second"),
+        ("pacs/photo:cifar/first", "unknown collection 'cifar'; known: cifar20, pacs"),
+    ],
+)
+def test_an_unknown_domain_is_named_with_those_there_are(pair, message):
+    with pytest.raises(BadSetting, match=message):
+        as_folders(pair)
 
 
 def test_results_are_named_by_the_content_of_the_images(tiny):
@@ -92,9 +149,43 @@ def test_a_source_whose_norm_layers_stay_is_another(tiny):
 
 
 def test_the_guide_has_the_numbers_and_digests_that_are_checked():
-    guide = (paths.PACKAGE.parent / "docs" / "guides" / "photos.md").read_text(encoding="utf-8")
-    rows = [line.strip("| ").split(" | ") for line in guide.splitlines() if line.startswith("| ")]
-    told = {
-        row[0]: (int(row[1].replace(",", "")), row[2]) for row in rows if row[0] in named.COLLECTIONS["pacs"].domains
+    rows = [line.strip("| ").split(" | ") for line in GUIDE.read_text(encoding="utf-8").splitlines()]
+    checked = {d: domain for name in ("pacs", "cifar20") for d, domain in named.COLLECTIONS[name].domains.items()}
+    told = {row[0]: (int(row[1].replace(",", "")), row[2]) for row in rows if row[0] in checked}
+    assert told == {d: (sum(counts), digest) for d, (counts, digest) in checked.items()}
+
+
+def test_each_class_of_a_collection_has_a_number_of_images_in_every_domain():
+    for name in ("pacs", "cifar20"):
+        collection = named.COLLECTIONS[name]
+        assert list(collection.classes) == sorted(collection.classes)
+        assert {len(counts) for counts, _ in collection.domains.values()} == {len(collection.classes)}
+
+
+def test_the_script_of_the_guide_writes_what_the_names_tell_of_cifar20(tmp_path, monkeypatch):
+    """On a stand-in for the download: two superclasses of five fine classes, a file name of which is there in two."""
+    images = [(fine, f"{'abcdefghij'[fine]}_s_{i:06}.png") for fine in range(10) for i in range(160)]
+    images[3 * 160 + 159] = (3, images[160][1])  # an image of "d" has the name of one of "b"
+    mixed = [images[i] for i in torch.randperm(1600, generator=torch.Generator().manual_seed(0)).tolist()]
+    fine = [label for label, _ in mixed]
+    train = {
+        "filenames": [name for _, name in mixed],
+        "fine_labels": fine,
+        "coarse_labels": [label % 2 for label in fine],
     }
-    assert told == {d: (sum(counts), digest) for d, (counts, digest) in named.COLLECTIONS["pacs"].domains.items()}
+    train["data"] = torch.tensor([10, 100, 200], dtype=torch.uint8).repeat_interleave(1024).expand(1600, -1).numpy()
+    (tmp_path / "cifar" / "cifar-100-python").mkdir(parents=True)
+    meta = {"fine_label_names": list("abcdefghij"), "coarse_label_names": ["household_furniture", "people"]}
+    for name, content in (("train", train), ("meta", meta)):
+        (tmp_path / "cifar" / "cifar-100-python" / name).write_bytes(pickle.dumps(content))
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", lambda root, download: None)
+    monkeypatch.chdir(tmp_path)
+    script = next(part for part in GUIDE.read_text(encoding="utf-8").split("```") if "CIFAR100(" in part)
+    exec(script.removeprefix("python"), {})
+    written = Counter(tuple(file.parent.relative_to(tmp_path).parts) for file in tmp_path.glob("cifar20/*/*/*.jpg"))
+    sides = {("cifar20", side, kind): 300 for side in ("first", "second") for kind in ("furniture", "people")}
+    assert written == sides | {("cifar20", "first", "people"): 299}
+    kinds = {file.name[0]: int(file.name[4:10]) for file in sorted(tmp_path.glob("cifar20/*/furniture/*"))}
+    assert kinds == {"a": 99, "c": 99, "e": 99, "g": 149, "i": 149}  # the last number of each
+    colours = Image.open(tmp_path / "cifar20" / "first" / "furniture" / "a_s_000000.jpg").getpixel((5, 5))
+    assert all(abs(a - b) < 4 for a, b in zip(colours, (10, 100, 200), strict=True))

@@ -3,6 +3,7 @@
 import pytest
 
 from maskutils.core import paths
+from maskutils.core.checks import BadSetting
 
 
 def test_the_checkout_is_the_root_from_any_folder(tmp_path, monkeypatch):
@@ -77,3 +78,18 @@ def test_a_checkout_inside_a_project_is_nearer_than_it(installed, monkeypatch):
     monkeypatch.setattr(paths, "PACKAGE", clone / "maskutils")
     monkeypatch.chdir(clone / "tests")
     assert paths.project_root() == clone
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "gs://bucket", "file:///tmp/x", "https://host/x", "s3:/bucket"])
+@pytest.mark.parametrize(
+    ("variable", "folder"), [("MASKUTILS_ROOT", "project_root"), ("MASKUTILS_DATA_ROOT", "data_root")]
+)
+def test_a_url_is_no_folder(monkeypatch, url, variable, folder):
+    monkeypatch.setenv(variable, url)
+    with pytest.raises(BadSetting, match=f"{variable} {url} is a URL, not a folder; mount it, as with `rclone mount`"):
+        getattr(paths, folder)()
+
+
+@pytest.mark.parametrize("name", ["c:/study", "x:y/study", "a/b:/c"])
+def test_a_colon_makes_no_url(name):
+    assert paths.folder_at(name, "--data-root").as_posix() == name

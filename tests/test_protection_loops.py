@@ -248,15 +248,34 @@ def test_an_optimizer_that_is_none_of_torch_is_refused(net, mask):
             protect(net, mask, optimizer=given).__enter__()
 
 
+@pytest.mark.parametrize(("steps_before", "said"), [(0, "before its first step"), (2, "between its steps")])
 @pytest.mark.parametrize("other", [True, False])
-def test_a_checkpoint_of_other_weights_that_is_loaded_inside_is_told(net, mask, other):
+def test_a_checkpoint_of_other_weights_that_is_loaded_inside_is_told_once_and_held(
+    net, mask, other, steps_before, said
+):
     net.eval()
-    stored = {n: t + 1 if other and t.is_floating_point() else t.clone() for n, t in net.state_dict().items()}
+    before, optimizer = tensors(net), AdamW(net.parameters(), 0.05)
     with warnings.catch_warnings(record=True, action="always") as found, protect(net, mask):
-        net.load_state_dict(stored)
-        steps(net, AdamW(net.parameters(), 0.05))
-    said = [str(w.message) for w in found]
-    assert ["before its first step" in s and "load weights before the block" in s for s in said] == [True] * other
+        if steps_before:
+            steps(net, optimizer, n=steps_before)
+        net.load_state_dict(
+            {n: t + 1 if other and t.is_floating_point() else t.clone() for n, t in tensors(net).items()}
+        )
+        steps(net, optimizer, after_each=lambda: check_held(net, mask, before))
+    told = [str(w.message) for w in found]
+    assert [said in s and "load weights before the block" in s for s in told] == [True] * other
+
+
+def test_weights_that_are_written_without_a_change_of_what_is_held_are_no_matter(net, mask):
+    net.eval()
+    before, optimizer = tensors(net), AdamW(net.parameters(), 0.05)
+    with warnings.catch_warnings(action="error"), protect(net, mask):
+        for _ in range(3):
+            steps(net, optimizer, n=1)
+            with torch.no_grad():
+                for p in net.parameters():
+                    p.mul_(1)
+            check_held(net, mask, before)
 
 
 @pytest.mark.parametrize("name", ["body.", "head."])

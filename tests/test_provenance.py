@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import resource
+import sys
 
 import pytest
 
@@ -108,3 +110,10 @@ def test_how_a_layer_is_shown_is_no_part_of_its_code(tmp_path, monkeypatch):
         )
         keys[name] = provenance.own_code(importlib.import_module(f"layer_{name}").Layer)
     assert keys["extra_repr"] == keys["_repr_html_"] != keys["gate"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell")
+def test_the_peak_of_memory_is_that_of_this_process_and_not_of_the_one_that_started_it(monkeypatch):
+    inherited = resource.struct_rusage([0] * 2 + [2**40] + [0] * 13)
+    monkeypatch.setattr(provenance.resource, "getrusage", lambda who: inherited)
+    assert 10 * 2**20 < provenance.peak_bytes() < 2**40

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import Plain
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -119,19 +120,6 @@ FORMS = {
     "list": lambda: list(DataLoader(DATA, 5)),
     "dataset": lambda: Plain(DATA),
 }
-
-
-class Plain(torch.utils.data.Dataset):
-    """A dataset that is no TensorDataset."""
-
-    def __init__(self, data: TensorDataset) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.data[i]
 
 
 @pytest.mark.parametrize("form", FORMS)

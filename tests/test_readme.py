@@ -4,6 +4,7 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.core.files import write_json
+from maskutils.results import choice
 from maskutils.results.records import save_records
 from tools import fill_readme as readme
 
@@ -107,6 +108,13 @@ def test_the_readme_has_every_block_for_records_with_baselines(results):
     ]
     assert blocks["choices"].count("lose at most") >= 2
     assert "4 transfers" not in blocks["cost"]
+
+
+def test_the_choice_with_the_task_unknown_is_made_once(monkeypatch):
+    asked, recommend = [], choice.recommend
+    monkeypatch.setattr(choice, "recommend", lambda rows, **need: asked.append(need) or recommend(rows, **need))
+    readme.choices(make(at(0.5, 0.95, "two_networks", stored_bits=3200), at(0.9, 0.6, stored_bits=0)), [0.01])
+    assert [(need["task_known"], need.get("max_bits")) for need in asked] == [(True, None), (False, None), (True, 100)]
 
 
 def test_who_can_store_little_has_choices_of_his_own():

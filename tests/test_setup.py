@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from maskutils.core.checks import BadSetting, content_key, known, register
-from maskutils.study.setup import PARTS, Compute, Images, Setup, checked, from_notebook
+from maskutils.study.setup import NESTED, Compute, Images, Setup, checked, from_notebook
 
 PARAMETERS = 'pair: str = "mnist_to_digits"\nseeds: list[int] = [0]\nmask_steps = 300\noutput = ""\n'
 
@@ -269,8 +269,8 @@ def test_text_where_fields_belong_is_refused_with_the_same_settings_in_the_new_f
 )
 def test_the_new_form_of_a_text_is_recorded_as_that_text(text):
     name = "compute" if "cuda" in text else "images"
-    fields = PARTS[name]._fields_in(text)
-    assert str(checked(PARTS[name], {field: yaml.safe_load(value) for field, value in fields.items()})) == text
+    fields = NESTED[name]._fields_in(text)
+    assert str(checked(NESTED[name], {field: yaml.safe_load(value) for field, value in fields.items()})) == text
 
 
 @pytest.mark.parametrize(

@@ -6,28 +6,14 @@ from itertools import islice, pairwise
 
 import pytest
 import torch
-from networks import NETS, easy, state, with_norm
+from networks import NETS, Plain, easy, state, with_norm
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from maskutils.data.batches import batches
 from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.loop import OPTIMIZERS, fit
-
-
-class Plain(Dataset):
-    """A dataset that is no TensorDataset."""
-
-    def __init__(self, data: TensorDataset) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.data[i]
-
 
 FORMS = {
     "TensorDataset": lambda data: data,

@@ -129,15 +129,13 @@ def brief(told: str, lines: int) -> str:
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
     """The choice for each of `drops`; with the task known also for who can store at most one bit a weight, where that differs."""
-    told = report.choices(records, drops)
-    known, unknown = (told[told["task known"] == word] for word in ("yes", "no"))
-    two = records[analysis.of_second_network(records)]
-    bits = two["stored_bits"].max() / 32 if len(two) and "stored_bits" in two else math.nan
-    few = told if math.isnan(bits) else report.choices(records, drops, max_bits=bits)
-    few = few[few["task known"] == "yes"]
-    if few["choose"].tolist() == known["choose"].tolist():
-        return told
-    return pd.concat([known, few.assign(need=few["need"] + f", store at most {bits / 1e3:,.0f} kbit"), unknown])
+    known, unknown = (report.choices(records, drops, tasks=[task]) for task in (True, False))
+    second = records[analysis.of_second_network(records)]
+    bits = analysis.stored_bits(second).max() / 32  # nan without a second network
+    few = known if math.isnan(bits) else report.choices(records, drops, tasks=[True], max_bits=bits)
+    if few["choose"].tolist() != known["choose"].tolist():
+        known = pd.concat([known, few.assign(need=few["need"] + f", store at most {bits / 1e3:,.0f} kbit")])
+    return pd.concat([known, unknown])
 
 
 def folded(verdict: verdicts.Verdict) -> str:

@@ -72,7 +72,7 @@ def plan(
         with console.status("estimating; a network that never ran here is measured for one training step"):
             expected = expected_seconds(own, todo)
         description = planning.load_profile(own).description
-    why = {run.id: found[run.id]["why"] or "--force" if run in todo else "" for run in runs}
+    why = dict.fromkeys(found, "") | {run.id: found[run.id]["why"] or "--force" for run in todo}
     if as_json:
         rows = [
             {"run": r.id, "why": why[r.id], "seconds": expected.get(r.id), "parameters": r.parts["parameters"]}
@@ -93,7 +93,7 @@ def reproduce(
         str | None, typer.Option(help="Run on a Dask cluster: the address of its scheduler, as tcp://host:8786.")
     ] = None,
     force: Force = False,
-    data_root: Annotated[Path | None, typer.Option(help="Folder of your data sets, in torchvision's layout.")] = None,
+    data_root: Annotated[str | None, typer.Option(help="Folder of your data sets, in torchvision's layout.")] = None,
     only: Only = None,
     only_failed: OnlyFailed = False,
     param: Param = None,
@@ -108,11 +108,11 @@ def reproduce(
     In a clone they go to results/local and figures/local, and are compared with the committed ones at the end.
     """
     begun = time.monotonic()
-    if data_root is not None:
-        os.environ["MASKUTILS_DATA_ROOT"] = str(data_root.expanduser().resolve())  # for the kernels of this machine
     how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
     how |= {"keep_going": keep_going, "fail_fast": fail_fast}
     with faults(), placed(renew):
+        if data_root is not None:  # for the kernels of this machine
+            os.environ["MASKUTILS_DATA_ROOT"] = str(paths.folder_at(data_root, "--data-root").resolve())
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
         from maskutils.batch.display import Display

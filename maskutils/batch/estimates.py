@@ -12,6 +12,7 @@ from maskutils.batch.plan import Run
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, read_json
+from maskutils.study.inputs import packaged
 
 UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
 START = 8.0  # seconds of a notebook's kernel, imports and figures, whatever it trains
@@ -83,8 +84,7 @@ def steps(parameters: Mapping[str, Any]) -> float:
 
 def _network(parameters: Mapping[str, Any]) -> Network | None:
     """What decides how long a step takes; None where the parameters do not say it. No image is read."""
-    from maskutils.data.embedded import PACKAGED  # here and below, for torch is not needed where all has run before
-    from maskutils.study.artefacts import loading
+    from maskutils.study.artefacts import loading  # here and below, for torch is not needed where all has run before
     from maskutils.study.setup import Setup, checked
 
     if not {"pair", "model"} <= parameters.keys():
@@ -94,7 +94,7 @@ def _network(parameters: Mapping[str, Any]) -> Network | None:
         how = loading(setup)
     except BadSetting:  # a manifest of an older version
         return None
-    shape = (1, 28) if setup.pair in PACKAGED else (how.channels or 3, how.size or (224 if how.transform else 32))
+    shape = (1, 28) if setup.pair in packaged() else (how.channels or 3, how.size or (224 if how.transform else 32))
     return setup.model, *shape, setup.batch_size
 
 

@@ -1,6 +1,6 @@
 """What no profile refers to any more: runs, results of profiles that are gone, and cached artefacts that no run uses.
 
-Only what is surely ours is found: a run by its state file, a result by its digest in the manifest, an artefact by its folder and name.
+Only what is surely ours is found: a run by its state file, a result by its digest in the manifest, an artefact by its name in the cache.
 """
 
 import contextlib
@@ -20,7 +20,6 @@ from maskutils.core.files import DamagedFile, read_json
 from maskutils.results.manifest import checksums, vouched
 from maskutils.study.provenance import is_committed
 
-KINDS = ("source", "fisher", "mask", "subnetwork", "transfer", "pixels")
 ARTEFACT = re.compile(r"[0-9a-f]{16}\.(safetensors|json)")
 OF_A_RUN = ("{}.json", "{}.csv", "{}.uses", "{}.ipynb", "{}.failed.ipynb", "{}.partial.ipynb", ".{}.lock")
 YOUNG = 3600.0  # seconds; a notebook that is open may be at work with what is younger
@@ -109,11 +108,10 @@ def _content(file: Path) -> dict[str, Any]:
 def _unused(used: set[str]) -> dict[str, list[Path]]:
     """Cached artefacts that are not among the `used`, by kind, with their checksums."""
     found: dict[str, list[Path]] = {}
-    for kind in KINDS:
-        for file in sorted(paths.cache_dir(kind).glob("*")):
-            old = time.time() - file.stat().st_mtime > YOUNG
-            if ARTEFACT.fullmatch(file.name) and old and f"{kind}/{file.name}" not in used:
-                found.setdefault(f"cache: {kind}", []).extend([file, checksum_of(file)])
+    for file in sorted(paths.cache_dir("").glob("*/*")):
+        kind, old = file.parent.name, time.time() - file.stat().st_mtime > YOUNG
+        if ARTEFACT.fullmatch(file.name) and old and f"{kind}/{file.name}" not in used:
+            found.setdefault(f"cache: {kind}", []).extend([file, checksum_of(file)])
     return {name: [file for file in files if file.is_file()] for name, files in found.items()}
 
 

@@ -17,7 +17,7 @@ from maskutils.core import paths
 from maskutils.core.approaches import names
 from maskutils.core.checks import BadSetting, fraction, known, positive
 from maskutils.study.inputs import with_whole_paths
-from maskutils.study.setup import PARTS, Setup, checked, known_setting
+from maskutils.study.setup import NESTED, Setup, checked, known_setting
 
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict}
 TYPES |= {
@@ -103,7 +103,7 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
         for name, value in given.items():
             kind = declared[known_setting(name, declared, value)][0]
             # `Setup` says more of its parts than that they are no dict.
-            resolved[name] = value if name in PARTS else _type(kind).validate_python(value)
+            resolved[name] = value if name in NESTED else _type(kind).validate_python(value)
         resolved = with_whole_paths(resolved)
         checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
         _check_finite(resolved)
@@ -125,10 +125,10 @@ def _check_finite(parameters: Mapping[str, Any]) -> None:
 
 def check_names(run_id: str, parameters: Mapping[str, Any]) -> None:
     """Raises `BadSetting`, naming the run, for an unknown pair, network or method, and for what no `Setup` knows the range of."""
-    from maskutils.study import experiment
+    from maskutils.study import artefacts  # not experiment, which loads pandas too
 
     try:
-        experiment.check_names(checked(Setup, {n: v for n, v in parameters.items() if n in Setup.model_fields}))
+        artefacts.check_names(checked(Setup, {n: v for n, v in parameters.items() if n in Setup.model_fields}))
         _check_more(parameters)
     except BadSetting as error:
         raise BadSetting(f"{run_id}: {error}") from None

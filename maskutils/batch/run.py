@@ -59,7 +59,7 @@ def reproduce(
         check_inputs(*(run.parameters for run in todo))
         if todo:
             _check_clean(profile)
-        states = {r.id: read_json(plan.state_file(profile, r.id)) for r in runs if r not in todo and not reasons[r.id]}
+        states = {r.id: read_json(plan.state_file(profile, r.id)) for r in runs if not reasons[r.id] and r not in todo}
         for run in runs:
             if run.id in states:
                 report("skipped", run, states[run.id])

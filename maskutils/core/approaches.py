@@ -17,7 +17,8 @@ Kind = Literal["mask", "control", "protocol", "baseline", "reference"]
 Marker = str | tuple[int, int, int]  # matplotlib's; a tuple is a star or a polygon
 INTERPOLATED = " + wise_ft"  # follows the name of an approach whose result is interpolated towards the source
 REWOUND = " + rewind"  # follows it where the result is the best point on the path of its training
-HOMES = ("maskutils.masks.layers", "maskutils.masks.rankings", "maskutils.training.transfer")  # describe all on import
+# To import these describes all.
+DESCRIBED_IN = ("maskutils.masks.layers", "maskutils.masks.rankings", "maskutils.training.transfer")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def describe(approach: Approach) -> Approach:
 
 def every() -> list[Approach]:
     """All descriptions, in the order of legends. Imports the modules that hold them."""
-    for home in HOMES:
+    for home in DESCRIBED_IN:
         import_module(home)
     return sorted(APPROACHES.values(), key=lambda a: (a.place, a.name))
 

@@ -1,10 +1,11 @@
 """Where the notebooks, results, figures, data and caches of a project are."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from maskutils.core.checks import needs
+from maskutils.core.checks import BadSetting, needs
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PROFILES = PACKAGE / "batch" / "profiles"
@@ -21,12 +22,23 @@ def project_root() -> Path:
     - the nearest folder that `maskutils init` laid out, or the checkout, from the working directory upwards;
     - the checkout that this package is in;
     - the user's data folder, so that an installed package has a place for its caches.
+
+    Raises `BadSetting` if `$MASKUTILS_ROOT` is a URL.
     """
     if root := os.environ.get("MASKUTILS_ROOT"):
-        return Path(root).resolve()
+        return folder_at(root, "MASKUTILS_ROOT").resolve()
     here, home = Path.cwd(), checkout()
     projects = (folder for folder in (here, *here.parents) if (folder / MARKER).is_file() or folder == home)
     return next(projects, None) or home or _users("data")
+
+
+def folder_at(name: str, setting: str) -> Path:
+    """The folder `name`, "~" resolved. Raises `BadSetting`, which names the `setting`, for a URL: it would become a folder called "s3:"."""
+    if re.match(r"[a-zA-Z][\w+.-]+:/", name):
+        raise BadSetting(
+            f"{setting} {name} is a URL, not a folder; mount it, as with `rclone mount` or `s3fs`, and give the folder"
+        )
+    return Path(name).expanduser()
 
 
 def checkout() -> Path | None:
@@ -88,9 +100,12 @@ def figures_dir(profile: str = "default") -> Path:
 
 
 def data_root() -> Path:
-    """The folder that data sets are read from and downloaded to: `$MASKUTILS_DATA_ROOT`, else the user's cache folder."""
+    """The folder that data sets are read from and downloaded to: `$MASKUTILS_DATA_ROOT`, else the user's cache folder.
+
+    Raises `BadSetting` if the variable is a URL.
+    """
     root = os.environ.get("MASKUTILS_DATA_ROOT")
-    return Path(root).expanduser() if root else _users("cache") / "data"
+    return folder_at(root, "MASKUTILS_DATA_ROOT") if root else _users("cache") / "data"
 
 
 def all_results() -> list[Path]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
+from maskutils.core.checks import BadSetting
 from maskutils.core.seeds import generator, seeded
 from maskutils.data.pair import Examples
 
@@ -45,6 +46,8 @@ def in_order(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
     """Batches of all `data`, once, in its own order."""
     if isinstance(data, TensorDataset):
         return (data[i : i + batch_size] for i in range(0, len(data), batch_size))
+    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+        raise BadSetting(f"data is a {type(data).__name__}; it must be a dataset, a DataLoader or a list of batches")
     return data if isinstance(data, Iterable) and not isinstance(data, Dataset) else loader(data, batch_size)
 
 
@@ -80,17 +83,18 @@ def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
                 found.append(batch)
                 if (count := count + len(images_and_labels(batch)[1])) >= n:
                     break
-    if not found:
+    pairs = [(x, y) for x, y in map(images_and_labels, found) if len(y)]
+    if not pairs:
         raise ValueError("there is nothing to rank weights on: the data is empty, or an iterator that is used up")
-    images, labels = zip(*map(images_and_labels, found), strict=True)
+    images, labels = zip(*pairs, strict=True)
     return torch.cat(images)[:n], torch.cat(labels)[:n]
 
 
 def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
     """Images, float (N, ...), and labels of a batch: a pair, or a mapping with pixel_values and labels (or label), as transformers has it.
 
-    Labels are int64 (N,), or class probabilities (N, classes), which can be trained on. Raises `ValueError` that says what the batch is and
-    what to do.
+    Token ids, int64 or int32 (N, ...), may stand for the images. Labels are int64 (N,), or class probabilities (N, classes), which can be
+    trained on. Raises `ValueError` that says what the batch is and what to do.
     """
     found: list[Any] = list(batch) if isinstance(batch, (tuple, list)) else []
     if isinstance(batch, Mapping):
@@ -98,13 +102,18 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
     if len(found) != 2 or not all(isinstance(t, Tensor) for t in found):
         what = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
         what += f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        tokens = isinstance(batch, Mapping) and "input_ids" in batch
         raise ValueError(
             "a batch must be a pair of tensors, images and labels, or a dict with pixel_values and labels; "
             f"it is {what}: give the loader a collate_fn that makes pairs"
+            + ", of input_ids and labels, and the network a forward that makes the attention_mask from the input_ids"
+            * tokens
         )
     images, labels = found
-    if not images.is_floating_point():
+    if not images.is_floating_point() and images.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"images are {images.dtype}; make them float, as torchvision's ToTensor does")
+    if 0 in images.shape[1:]:
+        raise ValueError(f"images are {tuple(images.shape)}: there is nothing in them")
     probabilities = labels.ndim == 2 and labels.is_floating_point() and labels.shape[1] > 1
     if len(labels) != len(images) or not (probabilities or (labels.ndim == 1 and not labels.is_floating_point())):
         raise ValueError(

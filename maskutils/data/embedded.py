@@ -14,12 +14,10 @@ from maskutils.data.pair import FIXED, PAIRS, Domain, Maker, Pair, halves, split
 MEAN, STD = 0.1307, 0.3081  # of MNIST, whose statistics normalise all domains
 DIGITS = tuple("0123456789")
 Splits = Iterable[tuple[Tensor, Tensor]]  # images (N, C, H, W) and labels (N,) of train, val and test
-PACKAGED: set[str] = set()  # names of the pairs that need no file
 
 
 def packaged(make: Callable[[int], Pair]) -> Callable[[int], Pair]:
     """A decorator that files a pair of packaged images, which depends on a seed alone."""
-    PACKAGED.add(make.__name__)
     enter(PAIRS, make.__name__, Maker(lambda seed, loading: make(seed)))
     return make
 

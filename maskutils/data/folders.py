@@ -18,7 +18,7 @@ from maskutils.core.checks import BadSetting
 from maskutils.core.seeds import generator
 from maskutils.data import FOLDERS, pictures, stored
 from maskutils.data import pair as base
-from maskutils.data.named import as_folders, check_collection, collection_of, folder_of, others
+from maskutils.data.named import as_folders, check_collection, folder_of, others
 from maskutils.data.pair import Domain, Loading, Pair, subset
 from maskutils.data.pictures import Recipe, Streamed, how
 from maskutils.data.pixels import Pixels
@@ -44,8 +44,8 @@ class Folder:
 
 
 def pair_of(name: str, seed: int, loading: Loading) -> Pair:
-    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class; or "pacs:photo:sketch", which
-    has the domains that take no part as its `others`.
+    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class; or one of `data.named`, such as
+    "pacs:photo:sketch", which has the source's domains that take no part as its `others`.
 
     Images are float32 (C, H, W), normalised with the mean and std of the source's train split, or as `loading.normalise` says.
     `loading.transform` replaces size, channels and normalisation. Images in memory are decoded and transformed once, and kept as
@@ -62,7 +62,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     loaded = [_loaded(side, recipe, loading) for side in sides]
     parts = [_split(side, seed) for side, _ in loaded]
     if loading.transform is None:
-        mean, std = pictures.IMAGENET
+        mean, std = (torch.tensor(values)[:, None, None] for values in base.IMAGENET)
         if loading.normalise == "source":
             mean, std = pictures.statistics(loaded[0][1], parts[0][0], seed)
         loaded = [(side, pictures.normalised(data, mean, std)) for side, data in loaded]
@@ -74,9 +74,8 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
 
 
 def _others(name: str, loading: Loading) -> list[Folder]:
-    """The domains of the collection of `name` that take no part in it."""
-    collection = collection_of(name)
-    return [_listed(folder_of(collection, d, loading.root), d) for d in others(name)] if collection else []
+    """The domains of the source's collection that take no part in `name`."""
+    return [_listed(folder_of(collection, domain, loading.root), domain) for collection, domain in others(name)]
 
 
 def sides_of(name: str, classes: str = "all") -> list[Folder]:

@@ -16,7 +16,7 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     """The pair `name`; `seed` draws train and val, the test split is fixed. Images are float32 (C, H, W), normalised.
 
     `name` is one of `PAIRS`, "folders:SOURCE:TARGET" for two folders of class folders, or "pacs:photo:sketch" for two domains of PACS,
-    in `loading.root`/pacs (see `data.named`). The pair "mnist_to_digits" is packaged.
+    in `loading.root`/pacs, and the like (see `data.named`). The pair "mnist_to_digits" is packaged.
     torchvision's, as "cifar10_to_stl10", are read from `loading.root`, or downloaded on first use. Splits are torch datasets:
     `TensorDataset` if the images are in memory. Raises `BadSetting` for an unknown name, for images that cannot be read,
     and for missing data; the message says which files to put where.

@@ -1,4 +1,6 @@
-"""Pairs of image folders that go by a name, such as "pacs:photo:sketch": where the images are, and how many there must be.
+"""Pairs of image folders that go by a name: where the images are, and how many there must be.
+
+"pacs:photo:sketch" names two domains of one collection, "pacs/photo:cifar20/first" a domain of each of two.
 
 Torch is not imported: a plan of what is done takes less time than that.
 """
@@ -41,28 +43,51 @@ COLLECTIONS = {
         "PACS (Li et al. 2017, arXiv 1710.03077): 9,991 images of 7 classes in 4 domains, as facebookresearch/DomainBed's "
         "`python -m domainbed.scripts.download` fetches it",
     ),
-}
+    "cifar20": Collection(
+        "cifar20",
+        ("aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "furniture", "household_electrical", "insects",
+         "invertebrates", "large_carnivores", "large_herbivores", "large_outdoor_scenes", "large_outdoor_things", "medium_mammals",
+         "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2"),
+        {
+            "first": ((*[300] * 14, 299, *[300] * 5), "577cdad84184f033"),  # a file name of people occurs in two fine classes
+            "second": ((300,) * 20, "3060ae7329360a0d"),
+        },
+        "the 11,999 images of CIFAR-100 (Krizhevsky 2009) in its 20 superclasses, as the script of docs/guides/photos.md writes them",
+    ),
+}  # fmt: skip
 
 
 def is_folders(pair: str) -> bool:
-    """Whether `pair` is read from image folders: those it names, or those of a collection."""
-    return pair.startswith(FOLDERS) or collection_of(pair) is not None
+    """Whether `pair` is read from image folders: those it names, or those of collections."""
+    return pair.startswith(FOLDERS) or bool(domains_of(pair))
 
 
-def collection_of(pair: str) -> Collection | None:
-    """The collection of "pacs:photo:sketch"; None for a pair of another kind."""
-    return COLLECTIONS.get(pair.split(":")[0]) if ":" in pair else None
+def domains_of(pair: str) -> list[tuple[Collection, str]]:
+    """The collection and the domain of each side of `pair`; none for a pair of another kind.
+
+    Raises `BadSetting` for a collection or a domain that there is not, and for a side too many or too few.
+    """
+    first, *rest = pair.split(":")
+    if not rest or first.split("/")[0] not in COLLECTIONS:
+        return []
+    named = [f"{first}/{domain}" for domain in rest] if first in COLLECTIONS else [first, *rest]
+    parts = [tuple(side.split("/")) for side in named]
+    two = len(parts) == 2 and parts[0] != parts[1] and all(len(part) == 2 for part in parts)
+    if not two or (first in COLLECTIONS) != (parts[0][0] == parts[1][0]):
+        own = first.split("/")[0]
+        other = next(name for name in COLLECTIONS if name != own)
+        raise BadSetting(
+            f"{pair!r} is not of the form '{own}:SOURCE:TARGET', two different domains of a collection, or "
+            f"'{own}/SOURCE:{other}/TARGET', a domain of each of two collections"
+        )
+    collections = [COLLECTIONS[known(name, COLLECTIONS, "collection")] for name, _ in parts]
+    return [(c, known(domain, c.domains, "domain")) for c, (_, domain) in zip(collections, parts, strict=True)]
 
 
 def as_folders(pair: str, root: Path | None = None) -> str:
-    """`pair` as "folders:SOURCE:TARGET", under `root` (None: the data root). Raises `BadSetting` for a domain that there is not."""
-    collection = collection_of(pair)
-    if collection is None:
-        return pair
-    domains = pair.split(":")[1:]
-    if len(domains) != 2 or domains[0] == domains[1]:
-        raise BadSetting(f"{pair!r} is not of the form '{pair.split(':')[0]}:SOURCE:TARGET', two different domains")
-    return FOLDERS + ":".join(str(folder_of(collection, known(d, collection.domains, "domain"), root)) for d in domains)
+    """`pair` as "folders:SOURCE:TARGET", under `root` (None: the data root). Raises `BadSetting` as `domains_of` does."""
+    named = domains_of(pair)
+    return FOLDERS + ":".join(str(folder_of(*side, root)) for side in named) if named else pair
 
 
 def folder_of(collection: Collection, domain: str, root: Path | None = None) -> Path:
@@ -70,17 +95,18 @@ def folder_of(collection: Collection, domain: str, root: Path | None = None) -> 
     return (root or paths.data_root()) / collection.folder / domain
 
 
-def others(pair: str) -> list[str]:
-    """The domains of a collection that take no part in `pair`; none for a pair of another kind."""
-    collection = collection_of(pair)
-    return [d for d in collection.domains if d not in pair.split(":")] if collection else []
+def others(pair: str) -> list[tuple[Collection, str]]:
+    """The domains of the source's collection that take no part in `pair`; none for a pair of another kind."""
+    named = domains_of(pair)
+    return (
+        [(named[0][0], domain) for domain in named[0][0].domains if (named[0][0], domain) not in named] if named else []
+    )
 
 
 def check_collection(pair: str, root: Path | None = None) -> None:
     """Raise `BadSetting` unless the images of all domains are there and no others, by number and by name."""
-    if collection := collection_of(pair):
-        for domain in (*pair.split(":")[1:], *others(pair)):
-            _check_domain(collection, known(domain, collection.domains, "domain"), root)
+    for collection, domain in (*domains_of(pair), *others(pair)):
+        _check_domain(collection, domain, root)
 
 
 def _check_domain(collection: Collection, domain: str, root: Path | None) -> None:

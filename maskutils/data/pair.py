@@ -18,6 +18,7 @@ from maskutils.data.pixels import Pixels
 
 FIXED = 0  # the seed of what is the same for every seed: the test splits
 IN_MEMORY = 2**30  # a domain with more bytes of images than this is streamed; 8-bit images take a byte a value
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std of its colours, for networks pretrained there
 
 
 class Examples(Protocol):

@@ -26,10 +26,6 @@ SIXTEEN = {"I;16", "I;16B", "I;16L", "I;16N"}
 GREY = {"1", "L"} | SIXTEEN
 READABLE = GREY | {"RGB", "RGBA", "RGBX", "LA", "P", "PA", "CMYK", "YCbCr"}  # other modes have no fixed range of values
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # PIL raises these
-IMAGENET = (
-    torch.tensor([0.485, 0.456, 0.406])[:, None, None],
-    torch.tensor([0.229, 0.224, 0.225])[:, None, None],
-)  # torchvision's
 SAMPLE = 1000  # at most so many images give the statistics of a streamed domain
 
 

@@ -6,15 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from maskutils.core import paths
-from maskutils.core.caches import cached
 from maskutils.core.checks import content_key
-from maskutils.core.files import DamagedFile, write_atomically
 from maskutils.core.progress import bar
+from maskutils.core.tensors import cached_tensors
 from maskutils.data import pictures
 from maskutils.data.pictures import Recipe
 
@@ -61,12 +58,5 @@ def pixels(
         return {"images": x, "kept": torch.tensor([place[file] for file in kept])}
 
     path = paths.cache_dir("pixels") / f"{content_key(stamp, size, channels, shape)}.safetensors"
-    found = cached(path, make, lambda made, p: write_atomically(p, save(made)), _stored)
+    found = cached_tensors(path, make)
     return found["images"], [files[i] for i in found["kept"].tolist()]
-
-
-def _stored(path: Path) -> dict[str, Tensor]:
-    try:
-        return load(path.read_bytes())
-    except SafetensorError as error:
-        raise DamagedFile(f"{path} is damaged ({error}); delete it and run again") from None

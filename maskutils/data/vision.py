@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, enter, needs
 from maskutils.data.embedded import DIGITS, domain, mnist_5k, packaged_domain
-from maskutils.data.pair import PAIRS, Domain, Loading, Maker, Pair, split, subset
+from maskutils.data.pair import IMAGENET, PAIRS, Domain, Loading, Maker, Pair, split, subset
 
 IDX = "{0}/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 CIFAR10_STL10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "horse", "ship", "truck")  # in both sets
@@ -38,7 +38,6 @@ TORCHVISION: dict[str, tuple[Opener, str]] = {  # and the files of the set
     "eurosat": (lambda tv, r, t, d: tv.EuroSAT(r, download=d), "eurosat/ (EuroSAT.zip)"),
 }  # fmt: skip
 UNSPLIT = ("imagenet", "eurosat")  # have no test half
-PRETRAINED = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std of ImageNet's channels
 
 
 def open_set(name: str, train: bool, loading: Loading) -> Any:
@@ -128,7 +127,7 @@ def _in_memory(source: str, target: str, seed: int, loading: Loading) -> Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Images(Dataset[tuple[Tensor, int]]):
+class Photographs(Dataset[tuple[Tensor, int]]):
     """A data set of torchvision's, read image by image; `workers` processes load it."""
 
     data: Any
@@ -149,13 +148,13 @@ def _streamed(source: str, target: str, seed: int, loading: Loading) -> Pair:
         from torchvision.transforms import v2
 
     side = loading.size or 224
-    usual = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*PRETRAINED)]
+    usual = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*IMAGENET)]
     transform = loading.transform or v2.Compose([v2.Resize(side * 8 // 7), v2.CenterCrop(side), *usual])
 
     def one(name: str) -> Domain:
         data = open_set(name, True, loading)
         train, val, test = split(labels_of(data), seed, name, test=0.25 if name in UNSPLIT else 0)
-        images = Images(data, transform, loading.workers)
+        images = Photographs(data, transform, loading.workers)
         held = subset(images, test) if name in UNSPLIT else replace(images, data=open_set(name, False, loading))
         return Domain(name, subset(images, train), subset(images, val), held, tuple(map(str, data.classes)))
 

@@ -63,7 +63,7 @@ def write_mask(
 ) -> None:
     """Write the parts of a mask, atomically."""
     tensors = coded(bits) | {f"state/{n}": t.detach().cpu().contiguous() for n, t in state.items()}
-    tensors |= {f"scores/{n}": s.detach().cpu().float().contiguous() for n, s in scores.items()}
+    tensors |= {f"scores/{n}": s.detach().cpu().float().contiguous().clone() for n, s in scores.items()}
     meta = {"shapes": json.dumps({n: list(b.shape) for n, b in bits.items()}), "history": json.dumps(tuple(history))}
     meta |= {"fingerprint": fingerprint} if fingerprint else {}
     checksum = digest(tensors, meta["shapes"], meta["history"], fingerprint)
@@ -108,4 +108,4 @@ def _unpacked(bytes_: Tensor, shape: Iterable[int]) -> Tensor:
 
 def _decoded(coded_bytes: Tensor, shape: Iterable[int]) -> Tensor:
     packed_bytes = zlib.decompress(coded_bytes.numpy().tobytes(), -zlib.MAX_WBITS)
-    return _unpacked(torch.frombuffer(bytearray(packed_bytes), dtype=torch.uint8), shape)
+    return _unpacked(torch.from_numpy(np.frombuffer(packed_bytes, dtype=np.uint8).copy()), shape)  # may be empty

@@ -36,7 +36,7 @@ class Guard:
         self.held = {n: Held(owners[n], n.rpartition(".")[2], mask.bits.get(n)) for n in kept}
         self.leaves = [(m._parameters, n.rpartition(".")[2]) for n, m in owners.items()]
         self.norms = [owners[n] for n in kept if n.endswith("running_mean")]
-        self.steps, self.others, self.restored, self.begun = 0, 0, False, False
+        self.steps, self.others, self.restored, self.begun, self.loaded = 0, 0, False, False, False
         self.missing: set[str] = set()
         _tell_of_made(model, tensors, {n for n in kept if n not in mask.bits})
         all_kept = not train and all(b.all() for b in mask.bits.values())
@@ -55,11 +55,12 @@ class Guard:
         self, stepped: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Make the closure of a step leave no gradient on what is held, for a step may evaluate it several times."""
-        if not self.begun and not torch.compiler.is_compiling():
-            self.begun = True
-            self._tell_of_loaded(stepped)
+        self._reshard()
+        ours = self._trained_by(stepped)
+        if not torch.compiler.is_compiling():
+            self._tell_of_loaded(stepped, ours)
         given = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
-        if given is None or not (ours := self._trained_by(stepped)):
+        if given is None or not ours:
             return None
         if isinstance(stepped, LBFGS) and not self.steps and any("old_dirs" in s for s in stepped.state.values()):
             raise ValueError(
@@ -101,6 +102,7 @@ class Guard:
                 self._look()
             elif ours is None or id(now) in ours or not isinstance(now, nn.Parameter):
                 held.put(now)
+                held.note(now)
 
     def _hold_averages(self, stepped: Optimizer) -> None:
         """Hold the second sequence of a schedule-free optimiser, which `eval` and `train` mix into the weights."""
@@ -144,14 +146,23 @@ class Guard:
         found = {n: (h, h.now()) for n, h in self.held.items() if n not in self.missing}
         return {n: (h, now) for n, (h, now) in found.items() if isinstance(now, nn.Parameter)}
 
-    def _tell_of_loaded(self, stepped: Optimizer) -> None:
-        """Warn, at the first step, of weights that were written since entry; some optimisers do so by themselves."""
-        if callable(getattr(stepped, "eval", None)):
+    def _written(self, ours: set[int]) -> dict[str, tuple[Held, Tensor]]:
+        """The held parameters among `ours` that were written since the last step."""
+        now = {n: (h, t) for n, h in self.held.items() if (t := h.now()) is not None and id(t) in ours}
+        return {n: (h, t) for n, (h, t) in now.items() if not h.noted(t) and h.fits(t)}
+
+    def _tell_of_loaded(self, stepped: Optimizer, ours: set[int]) -> None:
+        """Warn, once, of weights that something else has written since entry or the last step; some optimisers do so by themselves."""
+        first, self.begun = not self.begun, True
+        if self.loaded or callable(getattr(stepped, "eval", None)):
             return
-        if moved := [n for n, (h, now) in self._here().items() if not h.intact(now)]:
+        here = self._here() if first else self._written(ours)
+        if moved := [n for n, (h, now) in here.items() if not h.intact(now)]:
+            self.loaded = True
             _warn(
-                f"held weights were changed inside protect before its first step ({some_of(moved)}), as by a checkpoint that was loaded. "
-                "They go back to what they were on entry: load weights before the block"
+                f"held weights were changed inside protect {'before its first step' if first else 'between its steps'} "
+                f"({some_of(moved)}), as by a checkpoint that was loaded. They go back to what they were on entry: load weights before "
+                "the block"
             )
 
     def tell(self) -> None:

@@ -22,6 +22,7 @@ class Held:
         self.sharded = hasattr(whole, "device_mesh")
         tensor = self._here(whole)
         self.shape, self.dtype, self.order = tensor.shape, tensor.dtype, _order(tensor)
+        self.seen = (0, -1)  # see `note`
         self.kind: Any = None  # layout, type and device that `working` is for
         if bits is None:
             self.bits: Tensor | None = None
@@ -62,6 +63,15 @@ class Held:
         if flat.data_ptr() != tensor.data_ptr():  # its memory has gaps, so that `flat` is a copy
             ordered = _as_integers(tensor).permute(self.now_order)
             ordered.copy_(flat.view_as(ordered))
+
+    def note(self, tensor: Tensor) -> None:
+        """Note how often `tensor` has been written, so that `noted` tells a later write, except one through `.data`."""
+        if not torch.compiler.is_compiling():
+            self.seen = _writes(tensor)
+
+    def noted(self, tensor: Tensor) -> bool:
+        """Whether nothing has written to `tensor` since `note`; cheaper than `intact`."""
+        return self.seen == _writes(tensor)
 
     def intact(self, tensor: Tensor) -> bool:
         """Whether `tensor` has the held entries, bit for bit."""
@@ -118,6 +128,11 @@ class Held:
             place = place.nonzero().flatten()
             values = values[place]
         return place, values.view(self.dtype)
+
+
+def _writes(tensor: Tensor) -> tuple[int, int]:
+    """Which tensor it is, and how often it was written; torch does not count in inference mode."""
+    return id(tensor), -1 if tensor.is_inference() else tensor._version
 
 
 def _as_integers(tensor: Tensor) -> Tensor:

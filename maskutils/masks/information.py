@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from maskutils.core.progress import bar
 from maskutils.data.batches import some, that_fit
 from maskutils.models.copies import copied
-from maskutils.models.parts import device_of, logits_of
+from maskutils.models.inputs import device_of, taken_by
+from maskutils.models.parts import logits_of
 from maskutils.models.sizes import fitting_threads, is_large
 
 LABELS = 50  # of which the expectation is taken at most
@@ -30,7 +31,7 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
     called once.
     """
     x, _ = some(data, n, seed)
-    model = copied(model).eval()
+    model, x = copied(model).eval(), taken_by(model, x)
     with fitting_threads(model):
         found = _by_batch(model, x) if is_large(model) else None
         return _by_image(model, x) if found is None else found

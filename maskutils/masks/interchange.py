@@ -5,11 +5,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from maskutils.core.checks import needs
 from maskutils.masks.selection import highest
+from maskutils.models.copies import unwrapped
 from maskutils.models.parts import maskable
 
 if TYPE_CHECKING:
@@ -25,25 +27,30 @@ class Interchange:
     def from_pruning(cls: Any, model: nn.Module) -> "Mask":
         """The mask of what `torch.nn.utils.prune` keeps in `model`, by the names that the weights have after `prune.remove`.
 
-        Raises `ValueError` if no tensor is pruned.
+        A tied weight is kept where any of its owners keeps it. Raises `ValueError` if no tensor is pruned.
         """
-        buffers = {n.removesuffix("_mask"): b for n, b in model.named_buffers() if n.endswith("_mask")}
-        bits = {
-            n: b.detach() != 0
-            for n, b in buffers.items()
-            if hasattr(_owner(model, n)[0], _owner(model, n)[1] + "_orig")
-        }
+        model = unwrapped(model)
+        bits: dict[str, Tensor] = {}
+        names = {id(p): n.removesuffix("_orig") for n, p in model.named_parameters() if n.endswith("_orig")}
+        for owner in model.modules():
+            for leaf, b in owner.named_buffers(recurse=False):
+                name = names.get(id(getattr(owner, leaf.removesuffix("_mask") + "_orig", None)))
+                if name is not None and leaf.endswith("_mask"):
+                    bits[name] = (b.detach() != 0) | bits.get(name, False)
         if not bits:
             raise ValueError(f"{type(model).__name__} has no tensor that torch.nn.utils.prune has pruned")
         mask: Mask = cls(bits)
         return mask
 
     def to_pruning(self: Any, model: nn.Module) -> nn.Module:
-        """`model` itself, with this mask put on its weights by `torch.nn.utils.prune`; mutates it."""
+        """`model` itself, with this mask put on its weights by `torch.nn.utils.prune`, on each owner of a tied one; mutates it."""
         self.check(model)
-        for name, bits in self.bits.items():
-            module, leaf = _owner(model, name)
-            prune.custom_from_mask(module, leaf, bits.to(getattr(module, leaf).device))
+        inside = unwrapped(model)
+        masked = {id(inside.get_parameter(name)): bits for name, bits in self.bits.items()}
+        for name, p in list(inside.named_parameters(remove_duplicate=False)):
+            if id(p) in masked:
+                owner, _, leaf = name.rpartition(".")
+                prune.custom_from_mask(inside.get_submodule(owner), leaf, masked[id(p)].to(p.device))
         return model
 
     @classmethod
@@ -52,13 +59,17 @@ class Interchange:
     ) -> "Mask":
         """The mask of the fraction `density` of weights that training moved least from `before` to `after`.
 
-        Its scores are -|difference|. Raises `ValueError` for networks of different shapes.
+        Its scores are -|difference|. Raises `ValueError` for networks of different shapes, and for equal ones.
         """
+        before, after = unwrapped(before), unwrapped(after)
         old, new = dict(before.named_parameters()), dict(after.named_parameters())
         names = maskable(before)
         if wrong := [n for n in names if n not in new or new[n].shape != old[n].shape]:
             raise ValueError(f"the networks have different weights: {wrong[:5]}")
-        scores = {n: -(new[n].detach().float().to(old[n].device) - old[n].detach().float()).abs() for n in names}
+        kinds = {n: torch.promote_types(old[n].dtype, torch.float32) for n in names}  # bfloat16 rounds a difference
+        scores = {n: -(new[n].detach().to(old[n].device, k) - old[n].detach().to(k)).abs() for n, k in kinds.items()}
+        if not any(s.any() for s in scores.values()):
+            raise ValueError("the networks have equal weights, so no difference says which of them moved least")
         mask: Mask = cls.from_scores(scores, density, per_layer).learnt_on(after)
         return mask
 
@@ -66,17 +77,19 @@ class Interchange:
         """A `mask_fn` for peft's `ShiraConfig`: of each layer it trains the r (in + out) weights that this mask needs least.
 
         `model` is the network before `get_peft_model`. Without scores, weights that are not kept come first, in order of position.
-        The function raises `ValueError` for a layer that the mask does not cover.
+        The function raises `ValueError` for a layer that the mask does not cover, or that has fewer weights than it is to train.
         """
         self.check(model)
-        names = {id(model.get_parameter(n)): n for n in self.bits}
+        names = {id(unwrapped(model).get_parameter(n)): n for n in self.bits}
 
         def mask_fn(base_layer: nn.Module, r: int, **_: object) -> Tensor:
             weight = base_layer.get_parameter("weight")
             if id(weight) not in names:
                 raise ValueError(f"the mask covers no weight of {base_layer}; leave it out of target_modules")
+            if (count := r * sum(weight.shape)) > weight.numel():
+                raise ValueError(f"r = {r} trains {count} weights of {base_layer}, which has {weight.numel()}; lower r")
             needed = (self.scores or self.bits)[names[id(weight)]].float()
-            return highest(-needed, r * sum(weight.shape)).to(weight.device)
+            return highest(-needed, count).to(weight.device)
 
         return mask_fn
 
@@ -129,8 +142,3 @@ def free_capacity(masks: Mapping[str, Any]) -> dict[str, float]:
         taken = mask if taken is None else taken | mask
         free[task] = 1 - taken.density
     return free
-
-
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    owner, _, leaf = name.rpartition(".")
-    return model.get_submodule(owner), leaf

@@ -42,8 +42,9 @@ class Mask(Shown, Interchange):
     fingerprint: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        what = "" if self.bits else "there are none"
-        for name, b in self.bits.items():
+        given = self.bits if isinstance(self.bits, Mapping) else {}
+        what = "" if given else "there are none"
+        for name, b in given.items():
             if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta:
                 what = f"the bits of {name} are no bool tensor with values; compare first, as with > 0"
         if what:
@@ -69,10 +70,8 @@ class Mask(Shown, Interchange):
             raise ValueError(
                 f"scores of {', '.join(unordered)} hold nan, which has no order; did the training diverge?"
             )
-        share, total = (
-            density if per_layer else min(floor, density),
-            round(density * sum(s.numel() for s in flat.values())),
-        )
+        share = density if per_layer else min(floor, density)
+        total = round(density * sum(s.numel() for s in flat.values()))
         counts = {name: max(1, round(share * s.numel())) for name, s in flat.items()}
         if not per_layer and sum(counts.values()) > total:  # rounding up each floor would go beyond the density
             counts = {name: max(1, int(share * s.numel())) for name, s in flat.items()}
@@ -115,7 +114,7 @@ class Mask(Shown, Interchange):
     @property
     def density(self) -> float:
         """Fraction of weights kept, in [0, 1]."""
-        return sum(int(b.sum()) for b in self.bits.values()) / self.size
+        return sum(int(b.sum()) for b in self.bits.values()) / max(1, self.size)
 
     @property
     def densities(self) -> dict[str, float]:
@@ -206,10 +205,10 @@ class Mask(Shown, Interchange):
         return digest(packed(self.bits))
 
     def __and__(self, other: "Mask") -> "Mask":
-        return self._with(other, torch.logical_and)
+        return self._with(other, torch.logical_and) if isinstance(other, Mask) else NotImplemented
 
     def __or__(self, other: "Mask") -> "Mask":
-        return self._with(other, torch.logical_or)
+        return self._with(other, torch.logical_or) if isinstance(other, Mask) else NotImplemented
 
     def __invert__(self) -> "Mask":
         return Mask({name: ~b for name, b in self.bits.items()})

@@ -16,7 +16,8 @@ from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
 from maskutils.masks.information import fisher_information
 from maskutils.models.copies import copied
-from maskutils.models.parts import classification, device_of, logits_of, maskable
+from maskutils.models.inputs import device_of, taken_by
+from maskutils.models.parts import classification, logits_of, maskable
 
 Scores = dict[str, Tensor]
 Ranking = Callable[[nn.Module, Any, int], Scores]
@@ -74,7 +75,7 @@ def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tenso
     total = {name: torch.zeros_like(w) for name, w in weights.items()}
     device = device_of(model)
     size = min(100, that_fit(x, device))
-    for images, labels in zip(x.to(device).split(size), y.to(device).split(size), strict=True):
+    for images, labels in zip(taken_by(model, x).to(device).split(size), y.to(device).split(size), strict=True):
         mean = loss(logits_of(model(images)), labels) / len(x)
         found = torch.autograd.grad(mean, list(weights.values()), materialize_grads=True)
         for t, g in zip(total.values(), found, strict=True):
@@ -91,7 +92,7 @@ def sensitivity(model: nn.Module, data: Any, seed: int = 0) -> Scores:
     names, model = maskable(model), copied(model).eval().requires_grad_(True)
     weights, draw = {name: model.get_parameter(name) for name in names}, generator(seed, "sensitivity")
     total = {name: torch.zeros_like(w) for name, w in weights.items()}
-    for image in x.to(device_of(model)).split(1):
+    for image in taken_by(model, x).to(device_of(model)).split(1):
         logits = logits_of(model(image))[0]
         y = int(torch.multinomial(logits.detach().softmax(0).cpu(), 1, generator=draw))
         found = torch.autograd.grad(logits[y], list(weights.values()), materialize_grads=True)

@@ -20,6 +20,7 @@ def highest(values: Tensor, k: int) -> Tensor:
     """
     flat = values.detach().flatten()
     flat = flat.float() if flat.element_size() < 4 else flat  # numpy has no bf16
+    k = min(k, flat.numel())
     if k <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
     if torch.compiler.is_compiling():  # neither numpy nor a count would stay in one graph

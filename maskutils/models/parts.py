@@ -5,12 +5,11 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from maskutils.core.checks import known, needs, some_of
+from maskutils.core.checks import BadSetting, known, needs, some_of
 from maskutils.core.seeds import seeded
 from maskutils.models.copies import copied
 from maskutils.models.made import PLAIN, dimensions, made, makes_in
@@ -161,11 +160,10 @@ def _covered(model: nn.Module) -> list[str]:
     head = _head_prefixes(model)
 
     def covered(name: str) -> bool:
-        owner, _, leaf = name.rpartition(".")
-        plain = _is_weight(model.get_submodule(owner), leaf) and makes_in(model, name) is None
+        plain = _is_weight(*owner_of(model, name)) and makes_in(model, name) is None
         return plain and not name.startswith(head)
 
-    return [name for name, _ in model.named_parameters() if covered(name)]
+    return [name for name, p in model.named_parameters() if p.numel() and covered(name)]
 
 
 def summary(model: nn.Module) -> "pd.DataFrame":
@@ -195,16 +193,15 @@ def norm_layers(model: nn.Module) -> list[nn.Module]:
 
 def check_prefixes(train: str | Iterable[str], names: Collection[str]) -> tuple[str, ...]:
     """The prefixes in `train`, which may be one. Raises `ValueError` for one with which none of `names` begins."""
-    prefixes = (train,) if isinstance(train, str) else tuple(train)
+    prefixes = (train,) if isinstance(train, str) else tuple(train) if isinstance(train, Iterable) else (train,)
+    if not all(isinstance(prefix, str) for prefix in prefixes):
+        raise BadSetting(
+            f"train = {train!r} must be a list of names or their beginnings, as ['fc.']; [] trains none of them"
+        )
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"train={prefix!r} matches no parameter or buffer; there are {', '.join(names)}")
     return prefixes
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's parameters."""
-    return next(model.parameters()).device
 
 
 class TaskHeads(nn.ModuleDict):
@@ -251,7 +248,13 @@ def for_task(model: nn.Module, task: str) -> nn.Module:
     return model
 
 
+def owner_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that has the parameter or buffer `name`, and the name that it has there."""
+    owner, _, leaf = name.rpartition(".")
+    return model.get_submodule(owner), leaf
+
+
 def set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` in the place of the submodule `name`; mutates `model`."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    parent, leaf = owner_of(model, name)
+    setattr(parent, leaf, module)

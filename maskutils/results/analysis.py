@@ -3,22 +3,22 @@
 Settings are chosen on validation (columns `val_...`) and reported on test.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from maskutils.core.approaches import INTERPOLATED, every, the
+from maskutils.core.approaches import INTERPOLATED, every, names, the
 from maskutils.core.checks import known, needs
 from maskutils.core.storage import nothing, whole_network
 from maskutils.results import metrics
-from maskutils.results.records import at_density, on_grid
+from maskutils.results.records import KNOBS, at_density, of_masks, on_grid
 
 with needs("study"):
     import pandas as pd
 
-CANDIDATE = ["approach", "density", "strength", "fraction", "knob", "alpha"]  # what a reader can choose
-DIGITS = 6  # of validation means: those that agree in as many are equal, whatever the order of their sum
+CANDIDATE = ["approach", *KNOBS, "alpha"]  # what a reader can choose
+DECIMALS = 6  # of validation means: those that agree in as many are equal, whatever the order of their sum
 SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`
 CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; all others have 10
 REFERENCES: dict[str, Callable[[float], float]] = {  # corners of the hypervolume's box, from the accuracy of chance
@@ -107,9 +107,14 @@ def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bo
     are left out of "harmonic", which reads the source with the task unknown.
     """
     read = of_one_network(records) if value == "harmonic" else records
-    rows, by = with_family(on_grid(relative(read))), ["pair", "family"] if each_pair else ["family"]
+    return best_on_validation(with_family(on_grid(relative(read))), value, ["pair"] * each_pair + ["family"])
+
+
+def best_on_validation(rows: pd.DataFrame, value: str, by: Sequence[str] = ("family",)) -> pd.DataFrame:
+    """For each group of `by` the `rows` of the candidate with the highest mean `val_<value>`, of those tried on all of its pairs."""
+    by = list(by)
     found = rows.groupby([*by, *CANDIDATE], dropna=False).agg(mean=(f"val_{value}", "mean"), pairs=("pair", "nunique"))
-    everywhere = found["pairs"] == found.groupby(by)["pairs"].transform("max")  # on all pairs of its family
+    everywhere = found["pairs"] == found.groupby(by)["pairs"].transform("max")
     means = found.loc[everywhere, "mean"].dropna().reset_index()
     best = means.loc[means.groupby(by)["mean"].idxmax()].drop(columns="mean")
     return rows.merge(best, on=[*by, *CANDIDATE])
@@ -143,7 +148,7 @@ def hypervolumes(
 
 def _on_front(means: pd.DataFrame) -> list[int]:
     """The candidates, last in the index of `means`, whose two values no other candidate beats."""
-    points = list(map(tuple, means.to_numpy().round(DIGITS)))
+    points = list(map(tuple, means.to_numpy().round(DECIMALS)))
     front = set(metrics.pareto_front(points))
     return [c for c, point in zip(means.index.get_level_values("candidate"), points, strict=True) if point in front]
 
@@ -172,6 +177,11 @@ def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     layered = rows["per_layer"].astype(bool) & rows["protocol"].isin([a.name for a in serves if a.named_by_mask])
     rows = rows.assign(source=source_read(rows, "known"))
     return rows[~layered & rows["protocol"].isin([a.name for a in serves])]
+
+
+def learnt(records: pd.DataFrame) -> pd.Series:
+    """Which rows protect a learnt mask and read the source through it, which is lost by interpolation."""
+    return of_masks(records) & records["method"].isin(names("mask")) & (records["alpha"] == 1)
 
 
 def of_one_network(records: pd.DataFrame) -> pd.DataFrame:
@@ -224,7 +234,7 @@ def storage_front(records: pd.DataFrame) -> pd.DataFrame:
         pairs=("pair", "nunique"), n=("seed", "nunique"), **{c: (c, "mean") for c in (*columns, "val_both")}
     )
     found = found[found["pairs"] == rows["pair"].nunique()].dropna(subset=["stored_bits"]).reset_index()
-    found = found.assign(both=(found["source"] + found["target"]) / 2, val_both=found["val_both"].round(DIGITS))
+    found = found.assign(both=(found["source"] + found["target"]) / 2, val_both=found["val_both"].round(DECIMALS))
     found = found.sort_values(["stored_bits", "val_both"], ascending=[True, False], kind="stable")
     found = found[_rises(found["val_both"], found["family"])]
     found = found.assign(front=_rises(found["val_both"], pd.Series("", found.index)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskutils.core.checks import known, needs
-from maskutils.results.analysis import CANDIDATE, DIGITS, choosable, of_one_network, source_read, stored_bits, trained
+from maskutils.results.analysis import CANDIDATE, DECIMALS, choosable, of_one_network, source_read, stored_bits, trained
 from maskutils.results.records import on_grid
 from maskutils.results.statistics import over_seeds, t_interval
 
@@ -88,10 +88,8 @@ def equivalent(
     the best. With fewer than three seeds nothing can be told, and the best stands alone.
     Arguments and errors are those of `recommend`.
     """
-    rows = candidates(records, task_known, without)
-    table = Menu(rows).equivalent(Need(**need))
-    named = rows.drop_duplicates("candidate").set_index("candidate")[CANDIDATE]
-    return named.loc[table.index].join(table).reset_index(drop=True)
+    menu = Menu(candidates(records, task_known, without))
+    return menu.named(menu.equivalent(Need(**need)))
 
 
 def stability(
@@ -103,11 +101,7 @@ def stability(
     The draws are the same in every call.
     Arguments and errors are those of `recommend`.
     """
-    rows, asked = (
-        candidates(records, task_known, without),
-        Need(**need),
-    )
-    menu, random = Menu(rows), np.random.default_rng(0)
+    menu, asked, random = Menu(candidates(records, task_known, without)), Need(**need), np.random.default_rng(0)
     chosen = []
     for _ in range(n):
         try:
@@ -115,8 +109,7 @@ def stability(
         except Unmet:
             continue
     share = pd.Series(chosen, dtype=int).value_counts() / n
-    named = rows.drop_duplicates("candidate").set_index("candidate")[CANDIDATE]
-    return named.loc[share.index].assign(share=share).reset_index(drop=True)
+    return menu.named(share.to_frame("share"))
 
 
 def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[str] = ()) -> pd.DataFrame:
@@ -126,9 +119,8 @@ def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[
         known(name, {*records["approach"], *trained(records)}, "approach")
     rows = on_grid(records[records["approach"].isin(choosable(records))])
     rows = rows if task_known else of_one_network(rows)
-    rows = rows[
-        ~(trained(rows).isin(without) | rows["approach"].isin(without))
-    ]  # interpolation needs what training needs
+    left_out = trained(rows).isin(without) | rows["approach"].isin(without)  # interpolation needs what training needs
+    rows = rows[~left_out]
     for prefix in ("", "val_"):
         reading = source_read(rows, "known" if task_known else "full", prefix)
         rows = rows.assign(**{f"{prefix}drop": rows[f"{prefix}source_acc_before"] - reading})
@@ -155,6 +147,11 @@ class Menu:
         self.bits = rows.groupby(["candidate", "pair"])["bits"].mean().groupby("candidate").max()
         self.steps = rows.groupby("candidate")["steps"].mean()
 
+    def named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A `table` by the number of the candidate, with what the candidate is in front."""
+        own = self.rows.drop_duplicates("candidate").set_index("candidate")[CANDIDATE]
+        return own.loc[table.index].join(table).reset_index(drop=True)
+
     def recommend(self, need: Need) -> pd.Series:
         """The result of `recommend`. Raises `Unmet`."""
         own = self.rows[self.rows["candidate"] == self.choose(need)]
@@ -162,7 +159,7 @@ class Menu:
 
     def worst_drops(self) -> pd.Series:
         """Source accuracy that each candidate loses on its worst pair, on validation; `nan` where it was not tried on every pair."""
-        return pd.Series(over_seeds(self.drop).max(axis=1), index=self.index).round(DIGITS)
+        return pd.Series(over_seeds(self.drop).max(axis=1), index=self.index).round(DECIMALS)
 
     def choose(self, need: Need, draw: np.ndarray | None = None) -> int:
         """The number of the candidate that `recommend` takes, of all seeds or of those in `draw`. Raises `Unmet`."""
@@ -175,10 +172,10 @@ class Menu:
         values = -self.drop if need.max_source_drop is None else self.target
         over_pairs = pd.DataFrame(values[:, :, draw].mean(axis=1), index=self.index).loc[ranked]
         behind = over_pairs.iloc[0] - over_pairs
-        low, high = (end.round(DIGITS) for end in t_interval(behind.to_numpy()))
+        low, high = (end.round(DECIMALS) for end in t_interval(behind.to_numpy()))
         table = pd.DataFrame({"stored_bits": self.bits.loc[ranked], "steps": self.steps.loc[ranked]})
         table = table.assign(difference=behind.mean(axis=1), low=low, high=high)
-        same = (table["low"] <= 0) & (table["difference"].round(DIGITS) <= CLOSE)
+        same = (table["low"] <= 0) & (table["difference"].round(DECIMALS) <= CLOSE)
         same.iloc[0] = True
         about = table["stored_bits"].map(lambda bits: float(f"{bits:.2g}"))
         return table[same].assign(about=about).sort_values(["about", "steps"], kind="stable").drop(columns="about")
@@ -188,22 +185,18 @@ class Menu:
         pairs = {"drop": over_seeds(self.drop[:, :, draw]), "target": over_seeds(self.target[:, :, draw])}
         columns = {"worst_drop": pairs["drop"].max(axis=1), "worst_target": pairs["target"].min(axis=1)}
         columns |= {name: values.mean(axis=1) for name, values in pairs.items()}
-        means = pd.DataFrame(columns, index=self.index).round(DIGITS).dropna()  # tried on every pair
+        means = pd.DataFrame(columns, index=self.index).round(DECIMALS).dropna()  # tried on every pair
         if need.max_bits is not None:
             means = means[self.bits.loc[means.index] <= need.max_bits]
             if means.empty:
                 raise Unmet(str(need), f"the least storage is {self.bits.min():.0f} bits")
         if need.max_source_drop is not None:
-            met, nearest = (
-                means["worst_drop"] <= need.max_source_drop,
-                f"the least drop is {means['worst_drop'].min():.3f}",
-            )
+            met = means["worst_drop"] <= need.max_source_drop
+            nearest = f"the least drop is {means['worst_drop'].min():.3f}"
             ranked = means.assign(near=-means["target"].round(2)).sort_values(["near", "drop"], kind="stable")
         else:
-            met, nearest = (
-                means["worst_target"] >= need.min_target,
-                f"the best target is {means['worst_target'].max():.3f}",
-            )
+            met = means["worst_target"] >= need.min_target
+            nearest = f"the best target is {means['worst_target'].max():.3f}"
             ranked = means.assign(near=-means["target"]).sort_values(["drop", "near"], kind="stable")
         if not met.any():
             raise Unmet(str(need), nearest)

@@ -13,8 +13,11 @@ from maskutils.results.verdicts import ACCURACY, CLAIMS, Found, Skip, Verdict, c
 with needs("study"):
     import pandas as pd
 
-LOSS = equal_storage.LOSS
-MARGIN, minus_wise_ft = rivals.MARGIN, rivals.minus_wise_ft  # importing both modules also files their claims
+LOSS, MARGIN, minus_wise_ft = (
+    equal_storage.LOSS,
+    rivals.MARGIN,
+    rivals.minus_wise_ft,
+)  # to import both also files their claims
 
 
 @claim(
@@ -34,7 +37,7 @@ def density_is_the_dial(records: pd.DataFrame) -> Found:
             continue
         enough(curve["n"])
         ranks = [curve["density"].corr(curve[v], method="spearman") for v in ("source_acc_full", "target_acc")]
-        ranks = [round(rank, analysis.DIGITS) for rank in ranks]  # 0.9 may come out as 0.8999999999999998
+        ranks = [round(rank, analysis.DECIMALS) for rank in ranks]  # 0.9 may come out as 0.8999999999999998
         found.append((name, *ranks, min(ranks[0], -ranks[1])))
     if not found:
         raise Skip("the records hold no learnt mask at three densities")
@@ -66,7 +69,7 @@ def some_masks_prevent_forgetting_and_pay(records: pd.DataFrame) -> Found:
     if free.empty or masks.empty:
         raise Skip("the records hold no learnt masks beside fine-tuning")
     enough([*free["n"], *masks["n"]])
-    val_lost = (masks[f"val_{before}"] - masks[f"val_{full}"]).round(analysis.DIGITS)
+    val_lost = (masks[f"val_{before}"] - masks[f"val_{full}"]).round(analysis.DECIMALS)
     paid = free["target_acc"].iloc[0] - masks["target_acc"]
     masks = masks.assign(val_lost=val_lost, lost=masks[before] - masks[full], paid=paid).sort_values(
         ["val_lost", "paid"]

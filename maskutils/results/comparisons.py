@@ -88,7 +88,7 @@ def rewinding(records: pd.DataFrame) -> pd.DataFrame:
     rows = analysis.with_family(rows.assign(approach=rows["approach"].str.removesuffix(REWOUND)))
     rows = rows[rows["family"].isin(rows["family"][rewound])]
     picked = {
-        way: _best_on_validation(rows[which.loc[rows.index]]).assign(way=way)
+        way: analysis.best_on_validation(rows[which.loc[rows.index]], "harmonic").assign(way=way)
         for way, which in {"ended": ended & ~rewound, "interpolated": ~rewound, "rewound": rewound}.items()
     }
     both, found = pd.concat(picked.values()), {}
@@ -98,17 +98,6 @@ def rewinding(records: pd.DataFrame) -> pd.DataFrame:
         found[family] |= {"rewound - interpolated (points)": intervals(row)[0], "seeds": int(row["n"].iloc[0])}
     table = pd.DataFrame.from_dict(found, orient="index")
     return table.sort_values("interpolated", ascending=False).reset_index(names="family") if found else table
-
-
-def _best_on_validation(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each family's setting with the highest mean `val_harmonic`, of those tried on as many pairs as any of it."""
-    rows = rows.assign(candidate=rows.groupby(analysis.CANDIDATE, dropna=False).ngroup())
-    groups = rows.groupby(["family", "candidate"])
-    pairs = groups["pair"].nunique()
-    everywhere = pairs == pairs.groupby("family").transform("max")
-    means = groups["val_harmonic"].mean()[everywhere].dropna().reset_index()
-    best = means.loc[means.groupby("family")["val_harmonic"].idxmax(), "candidate"]
-    return rows[rows["candidate"].isin(best)]
 
 
 def detectable(volumes: pd.DataFrame, opponent: str) -> str:

@@ -1,9 +1,8 @@
 """Claims on what a mask buys for its bits, with the task known: against rivals that store no more, and against two networks."""
 
-from maskutils.core.approaches import every, names
+from maskutils.core.approaches import every
 from maskutils.core.checks import needs
 from maskutils.results import analysis, choice, statistics
-from maskutils.results.records import of_masks
 from maskutils.results.verdicts import ACCURACY, KNOWN, Found, Skip, claim, closest, compared
 from maskutils.results.wording import settings
 
@@ -71,12 +70,11 @@ def masks_reach_two_networks(records: pd.DataFrame) -> Found:
 def _candidates(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows with the task known, and for each setting tried on every pair its description and validation means."""
     rows = choice.candidates(records, task_known=True)
-    learnt = of_masks(rows) & rows["method"].isin(names("mask")) & (rows["alpha"] == 1)  # read through the mask
-    groups = rows.assign(learnt=learnt).groupby("candidate")
+    groups = rows.assign(learnt=analysis.learnt(rows)).groupby("candidate")
     means = groups[["approach", "protocol", "learnt", *analysis.CANDIDATE[1:]]].first()
     means = means.join(groups.agg(bits=("bits", "mean"), drop=("val_drop", "mean"), target=("val_target_acc", "mean")))
     means = means[groups["pair"].nunique() == rows["pair"].nunique()]
-    return rows, means.round({"bits": 0, "drop": analysis.DIGITS, "target": analysis.DIGITS})
+    return rows, means.round({"bits": 0, "drop": analysis.DECIMALS, "target": analysis.DECIMALS})
 
 
 def _ahead(rows: pd.DataFrame, means: pd.DataFrame, of: int, against: int, least: float) -> Found:

@@ -25,8 +25,8 @@ with needs("study"):
 
 SCRIPT, STYLE = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
 DROPS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the slider
-READINGS = ("full", "known")  # with the task unknown, and with the task known
-VALUES = [*READINGS, "target_acc"]
+BY_TASK = ("full", "known")  # with the task unknown, and with the task known
+VALUES = [*BY_TASK, "target_acc"]
 
 
 def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict
             for name, table in tables.items()
         },
         "drops": list(drops),
-        "choices": {reading: _choices(rows, drops, reading == "known") for reading in READINGS},
+        "choices": {reading: _choices(rows, drops, reading == "known") for reading in BY_TASK},
     }
 
 
@@ -93,8 +93,8 @@ def _points(rows: pd.DataFrame) -> dict[str, list[Any]]:
     out |= {c: [_number(x) for x in means[c]] for value in VALUES for c in (value, f"{value}_ci")}
     choosable = set(analysis.choosable(rows))
     may = means["setting"].isin(rows.loc[rows["approach"].isin(choosable), "setting"])
-    for reading in READINGS:
-        values = means[[f"val_{reading}", "val_target_acc"]].round(analysis.DIGITS).where(may)
+    for reading in BY_TASK:
+        values = means[[f"val_{reading}", "val_target_acc"]].round(analysis.DECIMALS).where(may)
         points = list(values.itertuples(index=False, name=None))
         front = set(pareto_front([p for p in points if not math.isnan(sum(p))]))
         out[f"front_{reading}"] = [point in front for point in points]
@@ -153,7 +153,7 @@ def page_of(profile: str) -> str:
 def page(tradeoff: Mapping[str, Any], masks: Mapping[str, Any]) -> str:
     """A page of HTML with the explorer and all its data in it: it opens from disk and offline, and asks no server for anything.
 
-    `tradeoff` is that of `explorer_data`; `masks` is what `study.explorer.mask_states` gives, or empty.
+    `tradeoff` is that of `explorer_data`; `masks` is what `study.explorer.Masked.states` gives, or empty.
     """
     data = json.dumps({"tradeoff": tradeoff, "masks": masks}, separators=(",", ":")).replace("</", "<\\/")
     return f"""<!doctype html>

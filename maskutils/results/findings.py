@@ -9,8 +9,15 @@ from dataclasses import dataclass
 
 from maskutils.core.approaches import every, find, names, the
 from maskutils.core.checks import needs
-from maskutils.core.storage import whole_network
-from maskutils.results.analysis import CANDIDATE, hypervolumes, source_read, stored_bits, trained
+from maskutils.results.analysis import (
+    CANDIDATE,
+    hypervolumes,
+    learnt,
+    of_second_network,
+    source_read,
+    stored_bits,
+    trained,
+)
 from maskutils.results.records import of_masks, on_grid
 from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.verdicts import rankings
@@ -137,18 +144,18 @@ def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     second network), bits, both and val_both.
     """
     rows, about = on_grid(records), {a.label or a.name: a for a in every()}
-    learnt = of_masks(rows) & rows["method"].isin(names("mask")) & (rows["alpha"] == 1)
+    mask = learnt(rows)
     kinds = ("baseline", "control", "reference")
     rival = [k for k, a in about.items() if a.kind in kinds and a.choosable and not a.learns_mask]
-    whole, bits = [a.name for a in every() if a.bits is whole_network], stored_bits(rows)
+    bits = stored_bits(rows)
     rows = rows.assign(
         bits=bits,
-        mask=learnt,
-        unlearnt=of_masks(rows) & ~learnt,
-        whole=rows["approach"].isin(whole),
+        mask=mask,
+        unlearnt=of_masks(rows) & ~mask,
+        whole=of_second_network(rows) & (rows["alpha"] == 1),
         both=(source_read(rows, "known") + rows["target_acc"]) / 2,
         val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2,
-    )[(learnt | trained(rows).isin(rival)) & bits.notna()]
+    )[(mask | trained(rows).isin(rival)) & bits.notna()]
     groups = rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup()).groupby("candidate")
     means = (
         groups[["approach", "density", "mask", "unlearnt", "whole"]]

@@ -24,14 +24,10 @@ def drift(masked_before: float, masked_after: float) -> float:
 def forgetting(before: float, after: float) -> float:
     """Source accuracy lost in all, F = a_S0 - a_S1, in [-1, 1]. Through the mask it is masking cost + drift.
 
-    Source: Chaudhry et al. 2018 (arXiv 1801.10112), for two tasks. It is minus the `backward_transfer`.
+    Source: Chaudhry et al. 2018 (arXiv 1801.10112), for two tasks. It is minus the backward transfer of Lopez-Paz & Ranzato 2017
+    (arXiv 1706.08840), eq. 3.
     """
     return before - after
-
-
-def backward_transfer(before: float, after: float) -> float:
-    """BWT = a_S1 - a_S0, for two tasks. Source: Lopez-Paz & Ranzato 2017 (arXiv 1706.08840), eq. 3."""
-    return after - before
 
 
 def retention(before: float, after: float, chance: float) -> float:

@@ -14,6 +14,7 @@ with needs("study"):
     import pandas as pd
     from scipy.special import stdtrit
 
+KNOBS = ("density", "strength", "fraction", "knob")  # what trades retention for adaptation, beside alpha
 IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native_of", "strength", "fraction", "knob"]
 IDENTITY += ["alpha", "rewound", "per_layer", "seed"]
 SETTINGS = ["source_steps", "mask_steps", "target_steps", "batch_size", "source_lr", "target_lr"]
@@ -44,8 +45,7 @@ def save_records(records: pd.DataFrame, path: str | Path) -> None:
 
 def _transfers(records: pd.DataFrame) -> pd.DataFrame:
     """The identities of `records`, with numbers as a file holds them, so that the noise of a float makes no new transfer."""
-    numbers = ("density", "strength", "fraction", "knob", "alpha")
-    return records[IDENTITY].assign(**{c: [f"{x:.6g}" for x in records[c].astype(float)] for c in numbers})
+    return records[IDENTITY].assign(**{c: [f"{x:.6g}" for x in records[c].astype(float)] for c in (*KNOBS, "alpha")})
 
 
 def load_records(where: str | Path = "default") -> pd.DataFrame:
@@ -135,12 +135,8 @@ def _check_settings(joined: pd.DataFrame) -> None:
     for _, rows in joined[groups.duplicated(keep=False)].groupby(groups):
         a, b = rows.iloc[0], rows.iloc[1]
         which = ", ".join(f"{name} {a[name]}" for name in IDENTITY if not pd.isna(a[name]))
-        unlike = [
-            name
-            for name in SETTINGS
-            if name in a and not (a[name] == b[name] or (pd.isna(a[name]) and pd.isna(b[name])))
-        ]
-        differ = ", ".join(f"{name} {a[name]} and {b[name]}" for name in unlike)
+        there = [name for name in SETTINGS if name in a]
+        differ = ", ".join(f"{name} {x} and {y}" for name, x, y in a[there].compare(b[there]).itertuples())
         raise ValueError(
             f"2 records stand for the same transfer ({which}), in {a['_file']} and {b['_file']}, with other settings: {differ}; give both "
             "notebooks the same, or a profile each"

@@ -10,8 +10,8 @@ from maskutils.core.approaches import every, names, the
 from maskutils.core.checks import needs
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice, statistics
-from maskutils.results.records import at_density, of_masks, on_grid, summarise
-from maskutils.results.wording import KNOBS, interval, intervals, p_text, points, settings
+from maskutils.results.records import KNOBS, at_density, of_masks, on_grid, summarise
+from maskutils.results.wording import interval, intervals, p_text, points, settings
 
 with needs("study"):
     import pandas as pd
@@ -48,7 +48,7 @@ def native_findings(records: pd.DataFrame, method: str) -> str:
     """A Markdown sentence on `method` at its native density, against a random mask of that density and the whole network."""
     native = records[records["native_of"] == method]
     mean = native.groupby("method")[["density", "source_acc_masked_before", "source_acc_before"]].mean()
-    own, chance, n = mean.loc[method], mean.loc["random"], native["seed"].nunique()
+    own, chance, n = mean.loc[method], mean.loc[the("chance")], native["seed"].nunique()
     seeds = f"means of {n} seeds" if n > 1 else "one seed"
     return (
         f"Left to itself, **{method}** keeps {points(own['density'])} of the weights. Of the source test images the network "
@@ -116,15 +116,15 @@ def _best(values: pd.Series, verb: str) -> str:
 
 
 def choices(
-    records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = (), **limits: Any
-) -> pd.DataFrame:
-    """What to choose for each need, with the task known and not, and what to expect on test with 95 % intervals over seeds.
+    records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = (), tasks: Sequence[bool] = (True, False), **limits: Any
+) -> pd.DataFrame:  # fmt: skip
+    """What to choose for each need, with the task known and not (`tasks`), and what to expect on test with 95 % intervals over seeds.
 
     A need is a source accuracy that may be lost (one of `drops`; those that lead to the same choice are one row) or a target accuracy to
     reach (`targets`), in [0, 1]. `limits` are those of `choice.recommend`. Where nothing meets a need, the table says what comes nearest.
     """
     rows = []
-    for task_known in (True, False):
+    for task_known in tasks:
         known = {"task known": "yes" if task_known else "no"}
         told = [(f"{100 * d:.1f}", _choice(records, task_known, max_source_drop=d, **limits)) for d in drops]
         for chosen, same in itertools.groupby(told, key=lambda row: row[1]):

@@ -11,6 +11,7 @@ from maskutils.core.checks import needs
 
 with needs("study"):
     import pandas as pd
+    from scipy.special import stdtr, stdtrit  # as scipy.stats has them, whose import takes a second
 
 Name = str | int  # of what is compared: a family or an approach, or the number of a candidate
 LEAST = 3  # seeds: fewer give no interval of a difference and no verdict
@@ -29,19 +30,15 @@ def t_interval(values: np.ndarray, overlap: float = 0.0) -> tuple[np.ndarray, np
     `OVERLAP` is 25 / 65. Two things stay dependent. Two seeds share about 87 % of their training images, which is what the
     correction is for. All seeds share the test images: no interval over seeds covers what other test images would change.
     """
-    from scipy import stats  # here, because it takes a second to import
-
     mean, error, n = _error(values, overlap)
-    half = stats.t.ppf(0.975, np.maximum(n - 1, 1)) * np.where(n >= LEAST, error, np.nan)
+    half = stdtrit(np.maximum(n - 1, 1), 0.975) * np.where(n >= LEAST, error, np.nan)
     return mean - half, mean + half
 
 
 def p_value(values: np.ndarray, overlap: float = 0.0) -> float:
     """Two-sided p of the paired t-test that the mean is 0; `overlap` as in `t_interval`. `nan` where all values are equal."""
-    from scipy import stats
-
     mean, error, n = _error(values, overlap)
-    return float(2 * stats.t.sf(abs(mean) / error, n - 1)) if n > 1 and error > SAME else np.nan
+    return float(2 * stdtr(n - 1, -abs(mean) / error)) if n > 1 and error > SAME else np.nan
 
 
 def over_seeds(values: np.ndarray) -> np.ndarray:
@@ -76,19 +73,8 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[Name], against: Name, b
         sd = found.std(ddof=1) if len(found) > 1 else np.nan
         plain, corrected = ([*map(float, t_interval(found, o)), p_value(found, o)] for o in (0.0, OVERLAP))
         rows.append([name, against, found.mean() if len(found) else np.nan, *plain, len(found), sd, *corrected])
-    columns = [
-        by,
-        "against",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "n",
-        "sd",
-        "low_corrected",
-        "high_corrected",
-        "p_corrected",
-    ]
+    tested = ["low", "high", "p"]
+    columns = [by, "against", "difference", *tested, "n", "sd", *(f"{name}_corrected" for name in tested)]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(p_holm=holm(frame["p"]), p_corrected_holm=holm(frame["p_corrected"]))
 

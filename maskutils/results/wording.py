@@ -6,11 +6,10 @@ from typing import Any
 
 from maskutils.core.approaches import INTERPOLATED, find
 from maskutils.core.checks import needs
+from maskutils.results.records import KNOBS
 
 with needs("study"):
     import pandas as pd
-
-KNOBS = ("density", "strength", "fraction", "knob")  # what trades retention for adaptation, beside alpha
 
 
 def points(fraction: float) -> str:

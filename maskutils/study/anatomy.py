@@ -9,6 +9,7 @@ from torch import nn
 
 from maskutils.data.pair import Examples
 from maskutils.masks.mask import Mask
+from maskutils.models.parts import for_task
 from maskutils.study.artefacts import mask_settings, source_mask, source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
 from maskutils.training.evaluation import evaluate, predict
@@ -52,10 +53,10 @@ def through_masks(setup: Setup, methods: Sequence[str], densities: Sequence[floa
 def flips(networks: Mapping[str, nn.Module], data: Examples, wrong: str, right: str, n: int = 8) -> dict[str, Any]:
     """The first `n` images of `data` that the network `wrong` gets wrong and `right` gets right, one of each class in turn.
 
-    Returns `images` (arrays (C, H, W)), their `places` in `data`, `truth` and, by name of network, `said` (class numbers), and `count`
-    of all such images.
+    A network that has a head for each task answers for the source. Returns `images` (arrays (C, H, W)), their `places` in `data`, `truth`
+    and, by name of network, `said` (class numbers), and `count` of all such images.
     """
-    said = {name: predict(networks[name], data) for name in (wrong, right)}
+    said = {name: predict(for_task(networks[name], "source"), data) for name in (wrong, right)}
     truth = said[wrong][1].numpy()
     guess = {name: logits.argmax(1).numpy() for name, (logits, _) in said.items()}
     found = np.flatnonzero((guess[wrong] != truth) & (guess[right] == truth))

@@ -11,22 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from maskutils.core import paths
 from maskutils.core.approaches import Approach, described, names
 from maskutils.core.caches import cached
 from maskutils.core.checks import BadSetting, content_key, known
-from maskutils.core.files import DamagedFile, write_atomically
-from maskutils.data.load import load_pair
+from maskutils.core.tensors import cached_tensors
+from maskutils.data.load import check_loading, check_pair, load_pair
 from maskutils.data.pair import Loading, Pair, on
 from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS, Scores
-from maskutils.models.networks import build_model, check_head_fits, pretrained_transform
+from maskutils.models.networks import build_model, check_head_fits, check_model, pretrained_transform
 from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
@@ -54,6 +52,14 @@ def loading(setup: Setup) -> Loading:
     return Loading(transform=pretrained_transform(setup.model, setup.weights), **dict(setup.images))
 
 
+def check_names(setup: Setup) -> Setup:
+    """`setup` itself if its pair and model are known, and the pair heeds its `images`; else `BadSetting`."""
+    check_pair(setup.pair)
+    check_model(setup.model)
+    check_loading(setup.pair, loading(setup))
+    return setup
+
+
 def source_network(setup: Setup, seed: int) -> nn.Module:
     """The network trained on the source of `setup.pair` from `seed`; cached. With `weights` and no `source_steps`, as it comes."""
     pair = source_pair(setup, seed)
@@ -68,18 +74,14 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
         return model.eval()  # it does the source task already
 
     def make() -> Scores:
-        settings: dict[str, Any] = {
-            "steps": setup.source_steps,
-            "lr": setup.source_lr,
-            "batch_size": setup.batch_size,
-            "seed": seed,
-        }
-        settings |= {"precision": setup.compute.precision, "norm": setup.source_norm}
-        fit(model, pair.source.train, **settings)
+        fit(
+            model, pair.source.train, steps=setup.source_steps, lr=setup.source_lr, batch_size=setup.batch_size, seed=seed,
+            norm=setup.source_norm, precision=setup.compute.precision,
+        )  # fmt: skip
         return model.state_dict()
 
     path = _path("source", source_key(setup, seed))
-    return _with_weights(model, cached(path, make, _save_tensors, lambda p: _load_like(p, model.state_dict())))
+    return _with_weights(model, cached_tensors(path, make, like=model.state_dict()))
 
 
 def source_mask(setup: Setup, method: str, seed: int, density: float | None = None, **options: Any) -> Mask:
@@ -155,9 +157,7 @@ def source_importance(setup: Setup, protocol: str, method: str | None, seed: int
     if about.importance == "information":
         key = content_key("fisher", source_key(setup, seed), STAGES["fisher"])
         data = source_pair(setup, seed).source.train
-        found = cached(
-            _path("fisher", key), lambda: fisher_information(model, data, seed=seed), _save_tensors, _load_tensors
-        )
+        found = cached_tensors(_path("fisher", key), lambda: fisher_information(model, data, seed=seed))
         return {n: t.to(device(setup)) for n, t in found.items()}
     method = method or about.method
     base = method if method in LAYERS else about.method
@@ -219,25 +219,6 @@ def _cached_mask(path: Path, make: Callable[[], Mask]) -> Mask:
 
 def _path(kind: str, key: str) -> Path:
     return paths.cache_dir(kind) / f"{key}.safetensors"
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    write_atomically(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
-
-
-def _load_tensors(path: Path) -> Scores:
-    try:
-        return load(path.read_bytes())
-    except SafetensorError as error:
-        raise DamagedFile(f"{path} is damaged ({error}); delete it and run again") from None
-
-
-def _load_like(path: Path, like: Mapping[str, Tensor]) -> Scores:
-    """The tensors at `path`. Raises `DamagedFile` unless their names and shapes are those of `like`."""
-    tensors = _load_tensors(path)
-    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in like.items()}:
-        raise DamagedFile(f"{path} does not hold the weights of this network; delete it and run again")
-    return tensors
 
 
 def _with_weights(model: nn.Module, weights: Scores) -> nn.Module:

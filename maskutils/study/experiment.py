@@ -10,11 +10,9 @@ import torch
 from maskutils.core.approaches import described, the
 from maskutils.core.checks import BadSetting, positive
 from maskutils.core.progress import bar
-from maskutils.data.load import check_loading, check_pair
-from maskutils.models.networks import check_model
 from maskutils.results.records import with_approach
 from maskutils.study.artefacts import (
-    loading,
+    check_names,
     source_importance,
     source_mask,
     source_network,
@@ -41,14 +39,6 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted != torch.are_deterministic_algorithms_enabled():  # to set it takes the import of torch's compiler
         torch.use_deterministic_algorithms(wanted)
-    return setup
-
-
-def check_names(setup: Setup) -> Setup:
-    """`setup` itself if its pair and model are known, and the pair heeds its `images`; else `BadSetting`."""
-    check_pair(setup.pair)
-    check_model(setup.model)
-    check_loading(setup.pair, loading(setup))
     return setup
 
 

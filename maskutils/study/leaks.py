@@ -22,6 +22,7 @@ from maskutils.data.pair import Examples, Pair
 from maskutils.masks.mask import Mask
 from maskutils.masks.protection import protect
 from maskutils.masks.selection import highest
+from maskutils.models.parts import owner_of
 from maskutils.training.evaluation import evaluate
 from maskutils.training.loop import fit
 
@@ -29,7 +30,7 @@ Bits = dict[str, Tensor]  # name of parameter -> True where it is held
 Make = Callable[..., Optimizer]  # from parameters and `lr`
 
 
-class Kept:
+class Remembered:
     """`make`, and as `made` the optimiser that it made last."""
 
     def __init__(self, make: Make) -> None:
@@ -66,7 +67,7 @@ class Job:
 
     def used(self, model: nn.Module, make: Make) -> Make:
         """`make` with the moments of 30 steps on the source, at rate 0: no weight has moved yet."""
-        before = Kept(make)
+        before = Remembered(make)
         fit(copy.deepcopy(model), self.source, steps=30, lr=0.0, seed=self.seed, optimizer=before, norm="eval")
 
         def again(params: list[nn.Parameter], lr: float) -> Optimizer:
@@ -83,11 +84,8 @@ def sgd(params: list[nn.Parameter], lr: float, **options: Any) -> Optimizer:
     return SGD(params, lr=10 * lr, **options)
 
 
-MOMENTUM, ADAM, ADAMW = (
-    partial(sgd, momentum=0.9),
-    partial(Adam, fused=True),
-    partial(AdamW, weight_decay=0.01, fused=True),
-)
+MOMENTUM, ADAM = partial(sgd, momentum=0.9), partial(Adam, fused=True)
+ADAMW = partial(AdamW, weight_decay=0.01, fused=True)
 
 
 def free(job: Job, model: nn.Module, make: Make) -> Bits:
@@ -115,7 +113,7 @@ def hooked(job: Job, model: nn.Module, make: Make, reuse: bool = False, ours: bo
     return held
 
 
-def whole_tensors(job: Job, model: nn.Module) -> Bits:
+def last_tensors(job: Job, model: nn.Module) -> Bits:
     """`requires_grad` is off for all tensors but the last four, a weight and a bias of two layers."""
     names = [n for n, _ in model.named_parameters()]
     job.train(model, ADAMW, [model.get_parameter(n) for n in names[-4:]])
@@ -124,12 +122,12 @@ def whole_tensors(job: Job, model: nn.Module) -> Bits:
 
 def pruned(job: Job, model: nn.Module) -> Bits:
     """`torch.nn.utils.prune` with what is free as its mask: the rest does not move, but it is zero."""
-    held, places = job.held(model), [(n, model.get_submodule(n.rpartition(".")[0])) for n in job.mask.bits]
-    for name, owner in places:
-        prune.custom_from_mask(owner, name.rpartition(".")[2], ~held[name])
-    job.train(model, ADAMW, [owner.get_parameter(f"{name.rpartition('.')[2]}_orig") for name, owner in places])
-    for name, owner in places:
-        prune.remove(owner, name.rpartition(".")[2])
+    held, places = job.held(model), {n: owner_of(model, n) for n in job.mask.bits}
+    for name, place in places.items():
+        prune.custom_from_mask(*place, ~held[name])
+    job.train(model, ADAMW, [model.get_parameter(f"{name}_orig") for name in places])
+    for place in places.values():
+        prune.remove(*place)
     return held
 
 
@@ -147,18 +145,18 @@ class Where(nn.Module):
 
 def parametrized(job: Job, model: nn.Module) -> Bits:
     """`torch.nn.utils.parametrize` with `torch.where`."""
-    held, places = job.held(model), [(n, model.get_submodule(n.rpartition(".")[0])) for n in job.mask.bits]
-    for name, owner in places:
-        where = Where(model.get_parameter(name), held[name])
-        parametrize.register_parametrization(owner, name.rpartition(".")[2], where)
-    originals = [owner.get_parameter(f"parametrizations.{name.rpartition('.')[2]}.original") for name, owner in places]
-    job.train(model, ADAMW, originals)
-    for name, owner in places:
-        parametrize.remove_parametrizations(owner, name.rpartition(".")[2])
+    held, places = job.held(model), {n: owner_of(model, n) for n in job.mask.bits}
+    for name, place in places.items():
+        parametrize.register_parametrization(*place, Where(model.get_parameter(name), held[name]))
+    job.train(
+        model, ADAMW, [owner.get_parameter(f"parametrizations.{leaf}.original") for owner, leaf in places.values()]
+    )
+    for place in places.values():
+        parametrize.remove_parametrizations(*place)
     return held
 
 
-def spu(job: Job, model: nn.Module, rate: float | None = None) -> Bits:
+def selective_update(job: Job, model: nn.Module, rate: float | None = None) -> Bits:
     """SPU: a tenth of the first layer of an MLP, of highest gradient of the squared logits, summed over a quarter of the batches.
 
     The other gradients are zeroed, under AdamW with weight decay 0.2. Source: Zhang et al. 2024 (CVPR), *Overcoming Generic Knowledge Loss
@@ -202,7 +200,7 @@ class MoFO(AdamW):
 
 def mofo(job: Job, model: nn.Module) -> Bits:
     """MoFO; held is what no step has chosen."""
-    make = Kept(MoFO)
+    make = Remembered(MoFO)
     job.train(model, make)
     return {n: ~make.made.chosen[p] for n, p in model.named_parameters()}
 
@@ -216,11 +214,11 @@ RECIPES: dict[str, Callable[[Job, nn.Module], Bits]] = {
     "zeroed gradients, Adam": partial(hooked, make=ADAM),
     "zeroed gradients, re-used Adam": partial(hooked, make=ADAM, reuse=True),
     "zeroed gradients, AdamW": partial(hooked, make=ADAMW),
-    "requires_grad, whole tensors": whole_tensors,
+    "requires_grad, whole tensors": last_tensors,
     "prune": pruned,
     "parametrize, torch.where": parametrized,
-    "SPU": spu,
-    "SPU at its own rate": partial(spu, rate=7.5e-6),
+    "SPU": selective_update,
+    "SPU at its own rate": partial(selective_update, rate=7.5e-6),
     "MoFO": mofo,
     "protect, AdamW": partial(hooked, make=ADAMW, ours=True),
     "protect, re-used momentum": partial(hooked, make=partial(MOMENTUM, weight_decay=5e-4), reuse=True, ours=True),

@@ -10,7 +10,6 @@ import re
 import resource
 import secrets
 import subprocess
-import sys
 import textwrap
 from functools import cache
 from importlib.metadata import version
@@ -175,38 +174,28 @@ def git_commit() -> str:
     """The commit of the checkout, with "-dirty" where package or notebooks differ from it; "unknown" outside one."""
     if paths.checkout() is None:  # an environment may lie in somebody else's repository
         return "unknown"
-    try:
-        return _git("rev-parse", "--short=12", "HEAD") + (
-            "-dirty" if _git("status", "--porcelain", "maskutils", "notebooks") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    changed = "-dirty" * bool(_git("status", "--porcelain", "maskutils", "notebooks"))
+    return head + changed if (head := _git("rev-parse", "--short=12", "HEAD")) else "unknown"
 
 
 def is_committed(folder: Path) -> bool:
     """Whether git follows a file in `folder`, in the checkout of this package."""
     home = paths.checkout()
-    if home is None or not folder.is_relative_to(home):
-        return False
-    try:
-        return bool(_git("ls-files", str(folder)))
-    except (OSError, subprocess.CalledProcessError):
-        return False
+    return home is not None and folder.is_relative_to(home) and bool(_git("ls-files", str(folder)))
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=paths.PACKAGE.parent, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """What git prints in the checkout; nothing where there is no git, or no repository."""
+    command = ["git", "-C", str(paths.PACKAGE.parent), *arguments]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return ""
 
 
 def machine() -> dict[str, Any]:
     """The processor, its cores and the threads of a kernel on this machine."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        return {"processor": name, "cores": cores(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
-    return {"processor": platform.processor(), "cores": cores(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
+    name = _told_by_linux("/proc/cpuinfo", "model name") or platform.processor()
+    return {"processor": name, "cores": cores(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
 
 
 def begin_peak() -> bool:
@@ -229,7 +218,17 @@ def peak_bytes() -> int:
 
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if peak := _told_by_linux("/proc/self/status", "VmHWM"):
+        return 1024 * int(peak.split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of a Mac, in bytes
+
+
+def _told_by_linux(file: str, name: str) -> str:
+    """The first value of `name` in a file of the kernel; empty where there is none."""
+    with contextlib.suppress(OSError):
+        found = re.search(rf"^{name}\s*:\s*(.+)$", Path(file).read_text(encoding="utf-8"), re.MULTILINE)
+        return found[1] if found else ""
+    return ""
 
 
 def cores() -> int:

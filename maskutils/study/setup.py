@@ -34,7 +34,7 @@ class Settings(BaseModel):
         return self.changed(**update or {})
 
 
-class Part(Settings):
+class Nested(Settings):
     """Settings that are given as one dict, by field; `str` of them is their column in records."""
 
     @model_validator(mode="before")
@@ -54,7 +54,7 @@ class Part(Settings):
         raise NotImplementedError
 
 
-class Compute(Part):
+class Compute(Nested):
     """On what, and in which precision, a network is trained.
 
     `device` "auto" is CUDA, else MPS, else the CPU. `precision` "bf16" is automatic mixed precision: scores and weights stay
@@ -80,7 +80,7 @@ class Compute(Part):
         return {values.get(word, word): word if word in values else "true" for word in text.split()}
 
 
-class Images(Part):
+class Images(Nested):
     """How image files are read; `maskutils.data.pair.Loading` says what each field does.
 
     >>> str(Images(size=64, damaged="skip"))
@@ -110,7 +110,7 @@ class Images(Part):
         return dict(zip_longest(words[::2], words[1::2], fillvalue="?"))
 
 
-PARTS: dict[str, type[Part]] = {"images": Images, "compute": Compute}
+NESTED: dict[str, type[Nested]] = {"images": Images, "compute": Compute}
 
 
 class Setup(Settings):
@@ -176,7 +176,7 @@ def _line(error: Mapping[str, Any]) -> str:
 
 def known_setting(name: str, names: Collection[str], value: Any, kind: str = "parameter") -> str:
     """`name` itself if it is among `names`; else `BadSetting`, which tells a field of `images` or `compute` its place."""
-    for part, fields in PARTS.items():
+    for part, fields in NESTED.items():
         if name in fields.model_fields and name not in names:
             raise BadSetting(f"{name} is an option of `{part}`: write {part}: {{{name}: {value}}}")
     return known(name, names, kind)

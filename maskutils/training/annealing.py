@@ -17,7 +17,8 @@ from maskutils.masks.layers import LAYERS, MaskLayer
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.masks.selection import kept_whole, kth, places
-from maskutils.models.parts import device_of, logits_of
+from maskutils.models.inputs import device_of, taken_by
+from maskutils.models.parts import logits_of
 from maskutils.models.sizes import is_large
 
 CONSTANT = "constant"  # what scores begin from in the papers
@@ -134,7 +135,9 @@ class Annealing(Level):
         """Warn if the network has a much greater loss through `mask`, in the last tenth of its learning, than it has whole."""
         images, labels = some(data, 100, seed)
         with torch.no_grad():
-            whole = F.cross_entropy(logits_of(model.eval()(images.to(device_of(model)))).cpu(), labels.cpu()).item()
+            whole = F.cross_entropy(
+                logits_of(model.eval()(taken_by(model, images).to(device_of(model)))).cpu(), labels.cpu()
+            ).item()
         through = mask.history[-1]["loss"]
         if through > whole + CARRIED:
             warnings.warn(

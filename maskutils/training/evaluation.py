@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from maskutils.core.progress import bar
 from maskutils.data.batches import Batches, images_and_labels, in_order, that_fit
 from maskutils.models.copies import check_values
-from maskutils.models.parts import check_labels, device_of, logits_of
+from maskutils.models.inputs import device_of, taken_by
+from maskutils.models.parts import check_labels, logits_of
 from maskutils.models.sizes import fitting_threads
 
 
@@ -32,10 +33,11 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
     device, results = device_of(model), []
     with evaluating(model), fitting_threads(model):
         for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
-            results.append(
-                (torch.cat([logits_of(model(part.to(device))).cpu() for part in x.split(that_fit(x, device))]), y.cpu())
-            )
-    if not any(len(y) for _, y in results):
+            if not len(y):
+                continue
+            parts = taken_by(model, x).split(that_fit(x, device))
+            results.append((torch.cat([logits_of(model(part.to(device))).cpu() for part in parts]), y.cpu()))
+    if not results:
         raise ValueError("there is nothing to evaluate on: the data is empty")
     logits, labels = zip(*results, strict=True)
     return torch.cat(logits), torch.cat(labels)
@@ -56,6 +58,8 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         raise ValueError(
             f"labels are {tuple(labels.shape)}; accuracy needs one class for each image, as labels.argmax(1) gives"
         )
+    if not len(labels):
+        raise ValueError("there are no labels, and hence no accuracy")
     if logits.isnan().any():
         raise ValueError("logits are nan: the images or the weights hold nan, or values too large for the network")
     check_labels(labels, logits)

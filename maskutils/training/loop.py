@@ -12,7 +12,8 @@ from maskutils.core.progress import bar
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches, batches, images_and_labels
 from maskutils.models.copies import check_values
-from maskutils.models.parts import classification, device_of, logits_of, norm_layers
+from maskutils.models.inputs import device_of, taken_by
+from maskutils.models.parts import classification, logits_of, norm_layers
 from maskutils.models.sizes import fitting_threads, usual_lr
 
 Penalty = Callable[[Tensor, Tensor, float], Tensor]
@@ -119,6 +120,9 @@ def _step(
     device = device_of(model)
     at_once = device.type == "cuda"  # MPS may read memory that is free again by then
     x, y = (t.to(device, non_blocking=at_once) for t in images_and_labels(batch))
+    if not len(y):
+        raise ValueError("a batch holds no images, so it has no loss; leave empty batches out")
+    x = taken_by(model, x)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = logits_of(model(x))
         loss = classification(logits, y)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from maskutils.core.approaches import Approach, describe, described
-from maskutils.core.checks import known
+from maskutils.core.checks import BadSetting, known, number
 from maskutils.core.storage import Kept
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
@@ -62,6 +62,8 @@ def transfer(
             needs = f"needs {name}=" if value is None else f"takes no {name}"
             raise ValueError(f"protocol {protocol!r} {needs}")
     training = Training(steps, usual_lr(model) if lr is None else lr, batch_size, seed, norm, precision, mask_steps)
+    if not isinstance(pair, Pair):
+        raise BadSetting(f"pair is a {type(pair).__name__}; it must be a Pair, as load_pair gives")
     _check_fit(model, mask, importance)
     for knob in knobs:
         known(knob, about.knobs, f"knob of {protocol}")
@@ -136,6 +138,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
     WiSE-FT; it costs no training. Source: Wortsman et al. 2022 (arXiv 2109.01903), eq. 1. Raises `ValueError` for networks that
     have no parameter in common.
     """
+    number("alpha", alpha)
     before, after = unwrapped(before), unwrapped(after)
     model, source, head = copied(after), for_task(before, "source"), head_name(after)
     theta_0 = source.state_dict()
@@ -155,6 +158,10 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
 def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -> None:
     """Raise `ValueError` if a mask or an importance that is given is of another network."""
     if mask is not None:
+        if not isinstance(mask, Mask):
+            raise BadSetting(
+                f"mask is a {type(mask).__name__}; it must be a Mask, as learn_mask or Mask.load(path) gives"
+            )
         mask.check(model)
     if importance is None:
         return

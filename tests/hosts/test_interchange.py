@@ -37,6 +37,79 @@ def test_pruning_gives_a_mask_and_a_mask_prunes(net):
         Mask.from_pruning(net)
 
 
+class Tied(nn.Module):
+    """Two layers of one weight, in bfloat16 and channels_last, beside a head, a buffer and a parameter without dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = (
+            nn.Conv2d(3, 3, 3, padding=1),
+            nn.Conv2d(3, 3, 3, padding=1),
+            nn.Linear(3, 4),
+        )
+        self.second.weight, self.scale = self.first.weight, nn.Parameter(torch.ones(()))
+        self.register_buffer("shift", torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.scale * self.second(self.first(x)).mean((2, 3)) + self.shift)
+
+
+def tied() -> Tied:
+    torch.manual_seed(0)
+    return Tied().to(torch.bfloat16, memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("wrap", [nn.Identity, nn.DataParallel, torch.compile], ids=["plain", "parallel", "compiled"])
+def test_a_tied_weight_goes_there_and_back_in_every_format(wrap, tmp_path):
+    model = tied() if wrap is nn.Identity else wrap(tied())
+    images = torch.randn(2, 3, 5, 5, dtype=torch.bfloat16)
+    mask = Mask({"first.weight": torch.rand(3, 3, 3, 3) < 0.5})
+    through = mask.apply(model)(images)
+    mask.with_state(model).save_pretrained(tmp_path)
+    assert torch.equal(Mask.from_pretrained(tmp_path).apply(tied())(images), through)
+    mask.to_pruning(model)
+    pruned = model if wrap is nn.Identity else getattr(model, "module", None) or model._orig_mod
+    assert torch.equal(pruned(images), through)
+    assert Mask.from_pruning(model) == mask
+    other = tied()
+    with torch.no_grad():
+        other.first.weight[mask.bits["first.weight"].logical_not()] += 1
+    found = Mask.from_difference(tied() if wrap is nn.Identity else wrap(tied()), other, mask.density)
+    assert found == mask
+    ranked = Mask.from_scores({"a": found.scores["first.weight"], "b": found.scores["first.weight"]}, 0.5)
+    ranked.save(tmp_path / "twice", scores=True)  # one tensor by two names
+    assert Mask.load(tmp_path / "twice").at_density(0.5) == ranked
+
+
+def test_owners_of_a_tied_weight_that_are_pruned_apart_keep_it_together():
+    model = Tied()
+    for layer, kept in ((model.first, 0), (model.second, 1)):
+        prune.custom_from_mask(layer, "weight", (torch.arange(81) % 3 == kept).view(3, 3, 3, 3))
+    mask = Mask.from_pruning(model)
+    assert torch.equal(mask.bits["first.weight"], (torch.arange(81) % 3 < 2).view(3, 3, 3, 3))
+    assert list(mask.bits) == ["first.weight"]
+
+
+def test_equal_networks_have_no_difference(net):
+    with pytest.raises(ValueError, match="equal weights, so no difference says which"):
+        Mask.from_difference(net, copy.deepcopy(net), 0.5)
+
+
+def test_differences_of_float64_that_float32_cannot_tell_are_told():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).double()
+    after, moved = copy.deepcopy(net), torch.arange(16.0, dtype=torch.float64).view(4, 4) * 1e-12
+    with torch.no_grad():
+        after[0].weight += moved
+    assert torch.equal(Mask.from_difference(net, after, 0.5).bits["0.weight"], moved < 8e-12)
+
+
+def test_shira_is_refused_more_weights_than_a_layer_has(net):
+    mask_fn = Mask({"0.weight": torch.ones(20, 6).bool()}).shira_mask_fn(nn.DataParallel(net))
+    assert int(mask_fn(net[0], 2).sum()) == 52
+    with pytest.raises(ValueError, match=r"r = 5 trains 130 weights of Linear.* has 120; lower r"):
+        mask_fn(net[0], 5)
+
+
 def test_a_difference_keeps_what_moved_least(net):
     after, moved = copy.deepcopy(net), torch.rand(20, 6)
     with torch.no_grad():

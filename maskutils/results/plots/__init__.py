@@ -27,19 +27,3 @@ with needs("study"):
     )
     from maskutils.results.plots.slide import talk
     from maskutils.results.plots.style import in_order, look, save_figure
-
-__all__ = ["by_density", "differences", "forgetting_split", "fronts", "gallery", "in_order", "layer_densities", "leaks"]
-__all__ += [
-    "learning",
-    "lines",
-    "look",
-    "matrix",
-    "readings",
-    "save_figure",
-    "storage",
-    "storage_fronts",
-    "tradeoff",
-    "tradeoff_by_pair",
-]
-__all__ += ["accuracy_curves", "filters", "flipped", "hypervolume_drawn", "idea", "layer_images"]
-__all__ += ["score_histogram", "talk", "two_readings"]

@@ -68,9 +68,9 @@ def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
 
 
 def short(pair: str) -> str:
-    """The name of a pair as a title: of image folders the last part of each path."""
+    """The name of a pair as a title: of image folders the last part of each path, of two collections each domain with its own."""
     sides = [Path(part).name for part in pair.split(":")]
-    return " → ".join(sides[1:]) if len(sides) == 3 else pair
+    return " → ".join(sides[1:]) if len(sides) == 3 else pair.replace(":", " → ")
 
 
 def save_figure(
