@@ -303,10 +303,11 @@ def test_numbers_of_the_readme_and_the_results_are_those_of_the_committed_record
 
 
 @pytest.mark.slow
-def test_formulas_on_the_site_need_no_script(monkeypatch):
+def test_formulas_and_tables_of_outputs_are_shown_on_the_site(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     site = runpy.run_path(str(ROOT / "docs" / "conf.py"))
     assert "dollarmath" in site["myst_enable_extensions"]
+    assert site["nb_render_markdown_format"] == "gfm"  # or tables in outputs stand there as text
     page, nodes = SimpleNamespace(body=[]), pytest.importorskip("docutils.nodes")
     with pytest.raises(nodes.SkipNode):
         site["as_mathml"](page, nodes.math(text=r"\sigma(s)"))
