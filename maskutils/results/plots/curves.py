@@ -21,7 +21,7 @@ from maskutils.results.records import of_masks, on_grid, summarise
 
 TARGET = "target accuracy (%)"
 HIGHLIGHTED = ["gumbel_sigmoid", "fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown
-READINGS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
+LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
@@ -147,7 +147,7 @@ def readings(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     points = summarise(on_grid(records).query("alpha == 1"), ["density"]).sort_values("density")
     figure, axis = plt.subplots(figsize=(7, 3.4))
     named: dict[str, Line2D] = {}
-    for (column, label), (colour, dash, marker) in zip(values.items(), READINGS, strict=False):
+    for (column, label), (colour, dash, marker) in zip(values.items(), LOOKS, strict=False):
         style: dict[str, Any] = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5, "capsize": 2}
         drawn = axis.errorbar(points["density"], 100 * points[column], 100 * points[f"{column}_ci"], **style)
         named[label] = drawn.lines[0]
