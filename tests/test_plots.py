@@ -396,7 +396,8 @@ def test_the_storage_fronts_are_those_of_the_table():
 
 def test_points_of_the_storage_fronts_that_have_no_name_can_be_seen():
     names = ["gumbel_sigmoid", "two_networks", "ewc", "replay", "fisher", "oft", "linear_probe"]
-    table = pd.DataFrame({"family": names, "stored_bits": [1e3 * i for i in range(7)], "both": 0.9})
+    reached = [0.9, 0.9, 0.92, 0.9, 0.9, 0.91, 0.89]  # the two that reach most have names, beside the usual four
+    table = pd.DataFrame({"family": names, "stored_bits": [1e3 * i for i in range(7)], "both": reached})
     (axis,) = plots.storage_fronts(table).axes
     behind = [line for line in axis.get_lines() if line.get_color() == "#c8c8c8"]
     assert [line.get_marker() for line in behind] == ["."]

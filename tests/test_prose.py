@@ -279,25 +279,19 @@ def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
     assert "takes LoRA's hypervolume from 9 to 54 points, and OFT's from 14 to 40." in limits
 
 
-def test_no_adapter_on_photographs_stores_as_little_as_a_sparse_mask():
-    rows = on_grid(read("photos")).query("alpha == 1")
-    rows = rows.assign(both=source_read(rows, "known") + rows["target_acc"])
-    mask, lora, ewc = (
-        rows.query("method == 'gumbel_sigmoid' and density == 0.3"),
-        *(rows[rows["approach"] == a] for a in ("lora", "ewc")),
-    )
-    rank_4 = lora[lora["knob"] == 4]
-    assert lora["stored_bits"].min() == rank_4["stored_bits"].max()
-    assert 1.7 < rank_4["stored_bits"].mean() / mask["stored_bits"].mean() < 2
-    assert rank_4["both"].mean() < ewc.groupby("strength")["both"].mean().max()
+def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network_before():
+    cost = on_grid(read("photos")).query("pair == 'pacs:cartoon:photo' and method == 'edge_popup' and alpha == 1")
+    assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-1.2, -0.8).all()
+    limits = " ".join(text("docs/limits.md").split())
+    assert "answers better through the mask of `edge_popup` than it did before, by a point." in limits
 
 
 def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
     told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert (
-        "At density 0.3 learnt masks lose at most a point of the source; the Fisher and magnitude rankings lose about sixty."
+        "At density 0.3 learnt masks lose at most a point of the source; the Fisher ranking loses 44, magnitude 60."
         in told
     )
     lost = 100 * at_density(read("photos"), 0.3).groupby("approach")["masking_cost"].mean()
     assert lost[["gumbel_sigmoid", "edge_popup"]].max() < 1.05
-    assert lost[["fisher", "magnitude"]].between(55, 67).all()
+    assert lost[["fisher", "magnitude"]].round().tolist() == [44, 60]

@@ -12,11 +12,15 @@ from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
 from maskutils.results.plots.labels import BEHIND, name_curves
-from maskutils.results.plots.style import BESIDE, framed, in_order, look, ordered, styled, visible, within
+from maskutils.results.plots.style import BESIDE, framed, look, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
-STORING = ["gumbel_sigmoid", "two_networks", "ewc", "replay", "fisher", "oft"]  # named first, with the task known
-STORING += ["edge_popup", "lora", "sparse_change", "random"]
+STORING = [
+    "gumbel_sigmoid",
+    "two_networks",
+    "replay",
+    "fisher",
+]  # have names in the storage figures, with the best of the others
 DEEP = 0.08  # below the best, of the mean of both tasks, the storage figures begin
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
@@ -162,8 +166,8 @@ def storage(records: pd.DataFrame) -> Figure:
 def storage_fronts(table: pd.DataFrame) -> Figure:
     """Mean accuracy of both tasks, the task known, against bits stored: a curve through the best settings of each family.
 
-    `table` is that of `analysis.storage_front`. Six families have names, those of `STORING` first. The others are grey. Families that
-    store nothing stand at 0. The axis begins at most `DEEP` below the best.
+    `table` is that of `analysis.storage_front`. Six families have names: those of `STORING`, then those that reach most. The others are
+    grey. Families that store nothing stand at 0. The axis begins at most `DEEP` below the best.
     """
     figure, axis = plt.subplots(figsize=(7, 4.5))
     name_curves({axis: storage_panel(axis, table)})
@@ -176,7 +180,8 @@ def storage_panel(axis: Axes, table: pd.DataFrame) -> dict[str, Line2D]:
     shown, lines = pd.concat([stores, table[~table["family"].isin(stores["family"])]]), {}
     least, most = shown["both"].min(), shown["both"].max()
     low = max(least, most - DEEP)
-    named = ordered(in_order({*shown.loc[shown["both"] >= low, "family"]}), STORING)[:6]
+    best = shown[shown["both"] >= low].groupby("family")["both"].max().sort_values(ascending=False, kind="stable")
+    named = [*(n for n in STORING if n in best.index), *(n for n in best.index if n not in STORING)][:6]
     for name, own in shown.sort_values("stored_bits").groupby("family"):
         x, y = own["stored_bits"] / 1e3, 100 * own["both"]
         if name in named:
