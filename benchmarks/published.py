@@ -1,19 +1,15 @@
 """Accuracies that others published, beside those of the same experiment with our functions.
 
-`python benchmarks/published.py digits` takes a minute on an idle core. `pacs` takes five, and the images and weights of
+`python -m benchmarks.published digits` takes a minute on an idle core. `pacs` takes five, and the images and weights of
 docs/guides/photos.md. docs/limits.md has the numbers, and says why they differ.
 """
 
 import sys
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.optim import SGD
 from torch.utils.data import TensorDataset
-
-if str(root := Path(__file__).parents[1]) not in sys.path:  # as a script
-    sys.path.insert(0, str(root))
 
 from maskutils.core import paths
 from maskutils.data.load import load_pair

@@ -81,13 +81,9 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 
 def all_blocks() -> dict[str, str]:
     """The blocks of all pages: those of the study on digits, of photographs ("photos:" before their names), and the audit."""
-    photos = readme_blocks("photos", (), 0.5)
-    digits = readme_blocks()
-    for blocks, lines in (
-        (photos, 2),
-        (digits, 3),
-    ):  # for the README; what learning a mask adds is told of digits alone
-        blocks["brief"] = brief(blocks["findings"], lines)
+    photos, digits = readme_blocks("photos", (), 0.5), readme_blocks()
+    photos["brief"] = brief(photos["findings"], 2)  # for the README, where digits tell the third
+    digits["brief"] = brief(digits["findings"], 3)
     return digits | {f"photos:{name}": photos[name] for name in PHOTOS} | {"leaks": audit_table()}
 
 

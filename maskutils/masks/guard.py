@@ -12,7 +12,7 @@ from maskutils.core.checks import some_of
 from maskutils.masks.held import Held
 from maskutils.masks.mask import Mask
 from maskutils.models.made import PLAIN, makes_in
-from maskutils.models.parts import check_prefixes
+from maskutils.models.parts import check_prefixes, owner_of
 
 
 class Guard:
@@ -32,10 +32,10 @@ class Guard:
         free = {id(t) for n, t in named if n.startswith(train)}  # under any of the names of a tied one
         kept = {n: t for n, t in tensors.items() if n in mask.bits or id(t) not in free}
         _check_state(mask, kept)
-        owners = {n: model.get_submodule(n.rpartition(".")[0]) for n in tensors}
-        self.held = {n: Held(owners[n], n.rpartition(".")[2], mask.bits.get(n)) for n in kept}
-        self.leaves = [(m._parameters, n.rpartition(".")[2]) for n, m in owners.items()]
-        self.norms = [owners[n] for n in kept if n.endswith("running_mean")]
+        owners = {n: owner_of(model, n) for n in tensors}
+        self.held = {n: Held(*owners[n], mask.bits.get(n)) for n in kept}
+        self.leaves = [(owner._parameters, leaf) for owner, leaf in owners.values()]
+        self.norms = [owners[n][0] for n in kept if n.endswith("running_mean")]
         self.steps, self.others, self.restored, self.begun, self.loaded = 0, 0, False, False, False
         self.missing: set[str] = set()
         _tell_of_made(model, tensors, {n for n in kept if n not in mask.bits})
@@ -148,8 +148,8 @@ class Guard:
 
     def _written(self, ours: set[int]) -> dict[str, tuple[Held, Tensor]]:
         """The held parameters among `ours` that were written since the last step."""
-        now = {n: (h, t) for n, h in self.held.items() if (t := h.now()) is not None and id(t) in ours}
-        return {n: (h, t) for n, (h, t) in now.items() if not h.noted(t) and h.fits(t)}
+        now = ((n, h, t) for n, h in self.held.items() if (t := h.now()) is not None and id(t) in ours)
+        return {n: (h, t) for n, h, t in now if not h.noted(t) and h.fits(t)}
 
     def _tell_of_loaded(self, stepped: Optimizer, ours: set[int]) -> None:
         """Warn, once, of weights that something else has written since entry or the last step; some optimisers do so by themselves."""
@@ -194,7 +194,7 @@ class Guard:
 def _is_at(model: nn.Module, name: str, owner: nn.Module) -> bool:
     """Whether `owner` is still the module that `name` is a tensor of, compiled or not."""
     try:
-        found = model.get_submodule(name.rpartition(".")[0])
+        found, _ = owner_of(model, name)
     except AttributeError:
         return False
     return owner in (found, found._modules.get("_orig_mod"))

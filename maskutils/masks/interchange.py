@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 from maskutils.core.checks import needs
 from maskutils.masks.selection import highest
 from maskutils.models.copies import unwrapped
-from maskutils.models.parts import maskable
+from maskutils.models.parts import maskable, owner_of
 
 if TYPE_CHECKING:
     from maskutils.masks.mask import Mask
@@ -49,8 +49,7 @@ class Interchange:
         masked = {id(inside.get_parameter(name)): bits for name, bits in self.bits.items()}
         for name, p in list(inside.named_parameters(remove_duplicate=False)):
             if id(p) in masked:
-                owner, _, leaf = name.rpartition(".")
-                prune.custom_from_mask(inside.get_submodule(owner), leaf, masked[id(p)].to(p.device))
+                prune.custom_from_mask(*owner_of(inside, name), masked[id(p)].to(p.device))
         return model
 
     @classmethod

@@ -19,6 +19,7 @@ from maskutils.masks.selection import highest, kept_whole
 from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.made import absent
+from maskutils.models.parts import owner_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,9 +244,8 @@ def _fingerprint(bits: Mapping[str, Tensor], model: nn.Module) -> str:
 def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put tensors in the place of parameters and buffers of `model`, whatever their shape was. Mutates `model`."""
     for name, tensor in state.items():
-        owner, _, leaf = name.rpartition(".")
         try:
-            module = model.get_submodule(owner)
+            module, leaf = owner_of(model, name)
             before = getattr(module, leaf)
             value = tensor.detach().clone().to(before.device, before.dtype)
         except AttributeError:  # also where it is None, as a bias that was switched off

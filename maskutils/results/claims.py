@@ -13,11 +13,8 @@ from maskutils.results.verdicts import ACCURACY, CLAIMS, Found, Skip, Verdict, c
 with needs("study"):
     import pandas as pd
 
-LOSS, MARGIN, minus_wise_ft = (
-    equal_storage.LOSS,
-    rivals.MARGIN,
-    rivals.minus_wise_ft,
-)  # to import both also files their claims
+LOSS, MARGIN = equal_storage.LOSS, rivals.MARGIN  # importing both modules also files their claims
+minus_wise_ft = rivals.minus_wise_ft
 
 
 @claim(

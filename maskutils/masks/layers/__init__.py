@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from maskutils.core.checks import BadSetting, known
 from maskutils.masks.layers.base import LAYERS, MaskLayer
-from maskutils.models.parts import maskable
+from maskutils.models.parts import maskable, owner_of
 
 __all__ = ["LAYERS", "MaskLayer", "attach", "detach"]
 
@@ -44,8 +44,7 @@ def attach(
     shared = {id(model.get_parameter(name)): layer for name, layer in layers.items()}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):  # a tied weight, wherever it is used
         if id(parameter) in shared:
-            module, _, leaf = name.rpartition(".")
-            parametrize.register_parametrization(model.get_submodule(module), leaf, shared[id(parameter)], unsafe=True)
+            parametrize.register_parametrization(*owner_of(model, name), shared[id(parameter)], unsafe=True)
     return layers
 
 

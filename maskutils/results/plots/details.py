@@ -15,12 +15,7 @@ from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import BESIDE, framed, look, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
-STORING = [
-    "gumbel_sigmoid",
-    "two_networks",
-    "replay",
-    "fisher",
-]  # have names in the storage figures, with the best of the others
+STORING = ["gumbel_sigmoid", "two_networks", "replay", "fisher"]  # named in the storage figures, beside the best others
 DEEP = 0.08  # below the best, of the mean of both tasks, the storage figures begin
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
