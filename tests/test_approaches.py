@@ -25,11 +25,11 @@ def test_everything_that_can_be_chosen_is_described():
         ("source_only", 0),
         ("protect", 70),  # the mask as it is stored
         ("target_mask", 100),  # half of the weights changed: one bit each tells which
-        ("select", 100 + 32 * 50),
+        ("select", 100 + 16 * 50),
         ("sparse_change", 100 + 16 * 50),
-        ("sign_change", 100 + 32 * (9 + 1)),
-        ("bias_only", 32 * 50),
-        ("two_networks", 3200),
+        ("sign_change", 100 + 16 * (9 + 1)),
+        ("bias_only", 16 * 50),
+        ("two_networks", 1600),
         ("finetune", 0),
         ("ewc", 0),
     ],
@@ -45,7 +45,7 @@ def test_a_name_is_given_once():
 
 
 @pytest.mark.parametrize(
-    ("n", "values"), [(1, (0.1,)), (2, (0.1, 1.0)), (5, described("l2_sp").grid), (9, described("l2_sp").grid)]
+    ("n", "values"), [(1, (1.0,)), (2, (1.0, 10.0)), (5, described("l2_sp").grid), (9, described("l2_sp").grid)]
 )
 def test_a_smaller_grid_is_the_middle_of_the_whole(n, values):
     assert described("l2_sp").values(n) == values

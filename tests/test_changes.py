@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from maskutils.core.approaches import described
 from maskutils.core.checks import BadSetting
+from maskutils.core.storage import signs
 from maskutils.data.pair import Domain, Pair
 from maskutils.models.parts import for_task
 from maskutils.training import changes
@@ -132,7 +133,8 @@ def test_sign_change_is_the_sign_times_the_scale_of_its_channel(code):
     first = torch.tensor([[1.375, 1.625], [3.0625, 4.0625]])  # a tau of 0 counts as positive
     second = torch.tensor([[5 - 0.53125, 6 + 0.53125], [7.375, 8 - 0.375]])
     assert torch.equal(code["output"], PAIR.target.train.tensors[0] @ first.T @ second.T)
-    found = [[[1.1, 2 - 0.1], [3.2, 4.2]], [[5 - 0.3, 6.3], [7 - 0.4, 8.4]]]
+    a, b, c, d = (float(torch.tensor(v).half()) for v in (0.1, 0.2, 0.3, -0.4))
+    found = [[[1 + a, 2 - a], [3 + b, 4 + b]], [[5 - c, 6 + c], [7 + d, 8 - d]]]
     assert weights(t) == [torch.tensor(e).tolist() for e in found]
     assert code["steps"] == 5
 
@@ -217,9 +219,8 @@ def test_what_is_stored_turns_the_source_network_into_the_new_one_and_nothing_el
     changed = sum(int((source[n] != before[n]).sum()) for n in weights)
     stored = kept(net, after, None, **about.knobs)
     assert stored.changed == changed > 0
-    if about.bits is changes.rounded_changes:
-        sixteen = {n: (source[n] - before[n]).half() for n in weights}
-        assert all(torch.equal(before[n] + t.float(), source[n]) for n, t in sixteen.items())
+    if about.bits is not signs:
+        assert all(torch.equal(source[n], before[n] + (source[n] - before[n]).half().float()) for n in weights)
     if "density" in about.knobs:  # at least one entry of each tensor, or of each neuron
         assert changed <= about.knobs["density"] * sum(before[n].numel() for n in weights) + len(weights) + 12
 

@@ -146,7 +146,7 @@ def the_choice_of_weights_matters_less_in_the_full_network(records):
 @claim("notebooks/11_which_mask.ipynb", "at most one bit for each weight, less than half of that at density 0.1")
 def a_mask_stores_less_than_half_a_bit_a_weight(records):
     rows = at_density(records, 0.1)
-    weights = records.loc[records["approach"] == "two_networks", "stored_bits"].min() / 32
+    weights = records.loc[records["approach"] == "two_networks", "stored_bits"].min() / 16
     masks = stored_bits(rows)[of_masks(rows) & (rows["alpha"] == 1)]
     return bool((masks < weights / 2).all())
 

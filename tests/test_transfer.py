@@ -6,14 +6,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from maskutils.core.approaches import described
+from maskutils.core.approaches import described, every
 from maskutils.core.checks import BadSetting
+from maskutils.core.storage import changes, whole_network, whole_tensors
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Domain, Pair
 from maskutils.masks.mask import Mask
 from maskutils.models.networks import build_model
 from maskutils.models.parts import TaskHeads, for_task, head_name, maskable
-from maskutils.training.base import PROTOCOLS, answer
+from maskutils.training.base import PROTOCOLS, answer, rounded_change
 from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.loop import fit
 from maskutils.training.transfer import interpolate, score, transfer
@@ -209,6 +210,24 @@ def test_linear_probe_moves_only_the_head_that_answers(trained, pair, mask):
     after, before = run(trained, pair, "linear_probe", mask), run(trained, pair, "source_only", mask)
     head = "6." if pair.shared_head else "6.target."
     assert moved(after, before) == {head + "weight", head + "bias"}
+
+
+@pytest.mark.parametrize(
+    "protocol", [a.name for a in every() if a.bits in (changes, whole_network, whole_tensors) and a.only_for == ""]
+)
+def test_values_that_are_stored_are_read_as_float16_keeps_them(protocol, trained, pair, mask):
+    history = []
+    after = transfer(trained, pair, protocol, steps=8, history=history, **given(trained, protocol, mask))
+    source, start = for_task(after, "source"), dict(trained.named_parameters())
+    for name, p in source.named_parameters():
+        assert torch.equal(p, start[name] + (p - start[name]).half().float()), name
+    assert history[-1]["target_val"] == evaluate(for_task(after, "target"), pair.target.val)
+
+
+def test_a_rounded_change_leaves_what_did_not_change_bit_for_bit():
+    found = rounded_change(torch.tensor([-0.0, 1.0, 2.0]), torch.tensor([-0.0, 1.1, 2.0]))
+    assert found.tolist() == [0, 1 + torch.tensor(0.1).half().item(), 2]
+    assert found.signbit().tolist() == [True, False, False]
 
 
 def test_joint_keeps_the_source_better_than_finetuning(trained, pair, mask):

@@ -1,11 +1,14 @@
 """What an approach stores for an added task, in bits, beside one network and the heads of its tasks.
 
-Each function takes a `Kept` and is the `bits` of approaches. A value counts 32 bits, as float32, unless its approach rounds it.
+Each function takes a `Kept` and is the `bits` of approaches. A value counts 16 bits, and approaches that store values round them to
+float16 before their networks are read.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+VALUE = 16  # bits of one value
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ def nothing(kept: Kept) -> float:
 
 
 def whole_network(kept: Kept) -> float:
-    """A second network: every parameter."""
-    return 32.0 * kept.n
+    """A second network: a value for every parameter."""
+    return float(VALUE * kept.n)
 
 
 def mask_only(kept: Kept) -> float:
@@ -50,22 +53,17 @@ def pattern(kept: Kept) -> float:
 
 def changes(kept: Kept) -> float:
     """Each changed entry's value, and which they are, at the entropy bound: taken off, they leave the source network."""
-    return 32.0 * kept.changed + entropy(kept.n, kept.changed)
-
-
-def rounded_changes(kept: Kept) -> float:
-    """As `changes`, each value in the 16 bits of a float16."""
-    return 16.0 * kept.changed + entropy(kept.n, kept.changed)
+    return VALUE * kept.changed + entropy(kept.n, kept.changed)
 
 
 def signs(kept: Kept) -> float:
-    """One bit for every entry, and a float32 for each output channel; vectors have one channel."""
-    return kept.n + 32.0 * sum(shape[0] if len(shape) > 1 else 1 for shape in kept.shapes.values())
+    """One bit for every entry, and a value for each output channel; vectors have one channel."""
+    return float(kept.n + VALUE * sum(shape[0] if len(shape) > 1 else 1 for shape in kept.shapes.values()))
 
 
 def whole_tensors(kept: Kept) -> float:
     """Each changed entry's value alone: which they are goes without saying, as with all biases."""
-    return 32.0 * kept.changed
+    return float(VALUE * kept.changed)
 
 
 def entropy(n: int, k: int) -> float:

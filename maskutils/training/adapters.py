@@ -2,7 +2,7 @@
 
 All three adapt linear layers and convolutions, a shared head too; a head of the target's own is trained whole. Layers with groups and
 those of `nn.MultiheadAttention` stay whole, untrained (peft cannot merge the first, and the second read their weights past any
-adapter), and so do norm layers, embeddings and biases.
+adapter), and so do norm layers, embeddings and biases. The values of `lora` and `oft` are rounded to float16, as they are stored.
 """
 
 import math
@@ -16,9 +16,9 @@ from torch.nn.utils import parametrize
 
 from maskutils.core.checks import BadSetting, needs, number
 from maskutils.core.seeds import seeded
-from maskutils.core.storage import Kept
+from maskutils.core.storage import VALUE, Kept
 from maskutils.models.parts import TaskHeads, own_head
-from maskutils.training.base import History, Transfer, protocol
+from maskutils.training.base import History, Transfer, protocol, rounded
 
 
 def adapted(model: nn.Module) -> dict[str, nn.Module]:
@@ -40,14 +40,14 @@ def _matrices(kept: Kept) -> Iterable[tuple[int, int]]:
 
 
 def low_rank(kept: Kept) -> float:
-    """32 bits for each value of A (rank x in) and B (out x rank)."""
-    return 32.0 * sum(kept.knobs["rank"] * (rows + columns) for rows, columns in _matrices(kept))
+    """A value for each entry of A (rank x in) and B (out x rank)."""
+    return VALUE * sum(kept.knobs["rank"] * (rows + columns) for rows, columns in _matrices(kept))
 
 
 def rotations(kept: Kept) -> float:
-    """32 bits for each value above the diagonal of a skew-symmetric block."""
+    """A value for each entry above the diagonal of a skew-symmetric block."""
     sizes = [(columns, block_of(columns, int(kept.knobs["block"]))) for _, columns in _matrices(kept)]
-    return 32.0 * sum(columns * (size - 1) / 2 for columns, size in sizes)
+    return VALUE * sum(columns * (size - 1) / 2 for columns, size in sizes)
 
 
 @protocol(
@@ -72,7 +72,7 @@ def lora(t: Transfer, rank: int) -> History:
     factors = [p for p in t.model.parameters() if p.requires_grad]
     for p in free:
         p.requires_grad_(True)  # peft froze them, the target's own head too; `fit` trains what it is given
-    history = t.fit(params=[*factors, *_own(t.model)])
+    history = _stored(t, factors, t.fit(params=[*factors, *_own(t.model)]))
     tuner.merge_and_unload()
     return history
 
@@ -116,7 +116,7 @@ def oft(t: Transfer, block: int) -> History:
         nn.init.zeros_(module.weight)
         return _Rotated(module)
 
-    return _reparametrised(t, [n for n, size in sizes.items() if size > 1], rotation)
+    return _reparametrised(t, [n for n, size in sizes.items() if size > 1], rotation, stored=True)
 
 
 @protocol(
@@ -174,7 +174,9 @@ class _Spared(nn.Module):
             return weight + (self.low() - self.start).view_as(weight).to(weight.dtype)
 
 
-def _reparametrised(t: Transfer, names: Iterable[str], make: Callable[[str, Tensor], nn.Module]) -> History:
+def _reparametrised(
+    t: Transfer, names: Iterable[str], make: Callable[[str, Tensor], nn.Module], stored: bool = False
+) -> History:
     """Train `make(name, weight)` in the place of the weight of each layer, then leave what it gives as a plain parameter."""
     layers = {name: t.model.get_submodule(name) for name in names}
     trained = []
@@ -184,10 +186,19 @@ def _reparametrised(t: Transfer, names: Iterable[str], make: Callable[[str, Tens
         trained += list(made.parameters())
         parametrize.register_parametrization(layer, "weight", made)
     history = t.fit(params=[*trained, *_own(t.model)])
+    history = _stored(t, trained, history) if stored else history
     for layer in layers.values():
         parametrize.remove_parametrizations(layer, "weight")
         layer._parameters = {"weight": layer._parameters.pop("weight"), **layer._parameters}  # first again, as it was
     return history
+
+
+def _stored(t: Transfer, values: Iterable[nn.Parameter], history: History) -> History:
+    """Round the `values` of an adapter as they are stored; `history` then ends with the network that they give."""
+    with torch.no_grad():
+        for value in values:
+            value.copy_(rounded(value))
+    return t.read_stored(history)
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -1,17 +1,18 @@
 """What protocols and baselines share: the transfer that they are given, their registry, and how a network answers for one of two tasks."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maskutils.core.approaches import Approach, Kind, describe
 from maskutils.core.checks import known, number, positive, register
 from maskutils.data.pair import Pair
-from maskutils.models.parts import TaskHeads, head_name, logits_of
+from maskutils.models.parts import TaskHeads, head_name, logits_of, own_head
 from maskutils.training.loop import NORMS, Penalty, check_training, fit
 
 History = list[dict[str, float]]
@@ -58,7 +59,7 @@ class Transfer:
     model: nn.Module
     pair: Pair
     training: Training
-    watch: Callable[[], dict[str, float]] | None = None
+    watch: Callable[..., dict[str, float]] | None = None  # again=True: in the place of its last reading
 
     def fit(
         self,
@@ -73,6 +74,42 @@ class Transfer:
             self.model, self.pair.target.train, steps=t.steps, lr=t.lr, batch_size=t.batch_size, seed=t.seed, norm=t.norm,
             precision=t.precision, optimizer=optimizer, params=params, penalty=penalty, watch=self.watch,
         )  # fmt: skip
+
+    def fit_stored(self, **given: Any) -> History:
+        """`fit`, and then what it changed of the parameters that both tasks use rounded to float16, as it is stored."""
+        before = {name: p.clone() for name, p in shared(self.model).items()}
+        rows = self.fit(**given)
+        put(self.model, {name: rounded_change(before[name], p) for name, p in shared(self.model).items()})
+        return self.read_stored(rows)
+
+    def read_stored(self, rows: History) -> History:
+        """`rows`, the last of which now tells of the network as it is: with values that were rounded after training."""
+        if self.watch is not None:
+            rows[-1] |= self.watch(again=True)
+        return rows
+
+
+def shared(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that both tasks use, tied ones once: all, or all but the heads where each task has its own."""
+    heads = (f"{head_name(model)}.",) if own_head(model) else ()
+    return {n: p.detach() for n, p in model.named_parameters() if not n.startswith(heads)}
+
+
+def put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Write `values` over the parameters of their names."""
+    with torch.no_grad():
+        for name, value in values.items():
+            model.get_parameter(name).copy_(value)
+
+
+def rounded(values: Tensor) -> Tensor:
+    """Each value as float16 keeps it, of the type that it had."""
+    return values.half().to(values.dtype)
+
+
+def rounded_change(before: Tensor, after: Tensor) -> Tensor:
+    """`before` plus the `rounded` change to `after`; what did not change keeps its bits."""
+    return before.where(after == before, before + rounded(after - before))
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def anchor(model: nn.Module, strength: float, importance: Scores | None = None) 
     marker=(8, 1, 0),
     opponent=True,
     knobs={"strength": 0.1},
-    grid=(0.001, 0.01, 0.1, 1.0, 10.0),
+    grid=(0.01, 0.1, 1.0, 10.0, 100.0),
 )
 def l2_sp(t: Transfer, strength: float) -> History:
     """Loss + strength / 2 * |theta - theta_0|^2. Source: Li et al. 2018 (arXiv 1802.01483), eq. 3.
@@ -64,7 +64,7 @@ def l2_sp(t: Transfer, strength: float) -> History:
 
 @protocol(
     "baseline", place=22, colour="#2ca02c", marker=(4, 1, 0), opponent=True, headline=2, needs=("importance",), importance="information",
-    knobs={"strength": 100.0}, grid=(1.0, 10.0, 100.0, 1000.0, 10000.0),
+    knobs={"strength": 100.0}, grid=(10.0, 100.0, 1000.0, 10000.0, 100000.0),
 )  # fmt: skip
 def ewc(t: Transfer, importance: Scores, strength: float) -> History:
     """Loss + strength / 2 * sum_i F_i (theta_i - theta_0,i)^2. Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), eq. 3.
@@ -156,7 +156,7 @@ def bias_only(t: Transfer) -> History:
     Source: Ben Zaken et al. 2022 (BitFit, arXiv 2106.10199).
     """
     head = tuple(own_head(t.model))
-    return t.fit(params=[p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)])
+    return t.fit_stored(params=[p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)])
 
 
 @protocol("baseline", known="intact", bits=whole_tensors, only_for="norm layers")
@@ -169,7 +169,7 @@ def bn_only(t: Transfer) -> History:
     if not norms:
         raise ValueError(f"bn_only: {type(t.model).__name__} has no norm layers with parameters; use bias_only")
     head = tuple(own_head(t.model))
-    return t.fit(params=[p for n, p in t.model.named_parameters() if id(p) in norms or n.startswith(head)])
+    return t.fit_stored(params=[p for n, p in t.model.named_parameters() if id(p) in norms or n.startswith(head)])
 
 
 @protocol(

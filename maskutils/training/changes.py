@@ -1,7 +1,7 @@
 """Approaches that store a change tau = theta - theta_0 of the source network: taken off, the source network is back bit for bit.
 
 theta_0 are the parameters that both tasks use, as the source left them. A head of the target's own is trained whole and is no
-part of the change. Norm layers keep the source's statistics.
+part of the change. Norm layers keep the source's statistics. What is stored of a change is rounded to float16.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,12 +16,12 @@ from torch.optim import AdamW, Optimizer
 
 from maskutils.core.checks import fraction, positive
 from maskutils.core.seeds import stream
-from maskutils.core.storage import changes, rounded_changes, signs
+from maskutils.core.storage import changes, signs
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import gradient, magnitude, sensitivity
-from maskutils.models.parts import head_name, own_head
-from maskutils.training.base import History, Transfer, protocol
+from maskutils.models.parts import own_head
+from maskutils.training.base import History, Transfer, protocol, put, rounded, rounded_change, shared
 from maskutils.training.loop import Penalty, fit
 
 Tensors = dict[str, Tensor]
@@ -29,25 +29,23 @@ DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.3)  # fractions of the entries that may c
 
 
 @protocol(
-    "baseline", place=50, colour="#006400", marker=(7, 0, 0), known="intact", bits=rounded_changes, knobs={"density": 0.03},
+    "baseline", place=50, colour="#006400", marker=(7, 0, 0), known="intact", bits=changes, knobs={"density": 0.03},
     grid=DENSITIES,
 )  # fmt: skip
 def sparse_change(t: Transfer, density: float) -> History:
     """Fine-tune for half of the steps, cut tau to its top `density` by |tau|, and train those alone for the other half.
 
-    tau is then rounded to float16. At least one entry of each tensor is kept. Source: LoTA, Panda et al. 2024 (arXiv 2406.16797),
-    which begins the second training at theta_0, gives both their full length and rounds nothing. To go on from the cut tau is the
-    stronger rival in half of the steps: 37 against 4 % of `mnist_to_inverted` on validation, at a density of 0.03.
+    At least one entry of each tensor is kept. Source: LoTA, Panda et al. 2024 (arXiv 2406.16797), which begins the second training at
+    theta_0, gives both their full length and rounds nothing. To go on from the cut tau is the stronger rival in half of the steps:
+    37 against 4 % of `mnist_to_inverted` on validation, at a density of 0.03.
     """
     fraction("density", density)
     first, theta_0, tau = _first_half(t)
     mask = _largest(tau, density)
-    _put(t.model, {n: before + tau[n] * mask.bits[n] for n, before in theta_0.items()})
-    second = _train_only(t, mask, **_second_half(t))
-    _put(t.model, {n: before + _rounded(_shared(t.model)[n] - before) for n, before in theta_0.items()})
-    if t.watch is not None:
-        second[-1] |= t.watch()  # of the network as it is stored
-    return _joined(first, second)
+    put(t.model, {n: before + tau[n] * mask.bits[n] for n, before in theta_0.items()})
+    second = _train_only(t, mask, partial(t.fit, **_second_half(t)))
+    put(t.model, {n: rounded_change(theta_0[n], p) for n, p in shared(t.model).items()})
+    return _joined(first, t.read_stored(second))
 
 
 @protocol("baseline", place=51, colour="#8b0000", marker=(7, 1, 0), known="intact", bits=signs)
@@ -65,20 +63,23 @@ def sign_change(t: Transfer) -> History:
     def values() -> Tensors:
         return {n: theta_0[n] + scale[n] * sign[n] for n in tau}
 
-    return _joined(first, _train_code(t, scale, values, values, t.training.lr))
+    def stored() -> Tensors:
+        return {n: theta_0[n] + rounded(scale[n]) * sign[n] for n in tau}
+
+    return _joined(first, _train_code(t, scale, values, stored, t.training.lr))
 
 
 @protocol(
-    "baseline", place=52, colour="#4b0082", marker=(6, 0, 30), known="intact", bits=rounded_changes, knobs={"strength": 3e-5},
+    "baseline", place=52, colour="#4b0082", marker=(6, 0, 30), known="intact", bits=changes, knobs={"strength": 3e-5},
     grid=(1e-6, 1e-5, 3e-5, 1e-4, 3e-4),
 )  # fmt: skip
 def change_mask(t: Transfer, strength: float) -> History:
     """Fine-tune for half of the steps, then learn a mask on tau: loss + strength * sum_i g_i at theta_0 + g tau, g = sigmoid(s).
 
-    s starts at 5 on the top 1e-5 of |tau| (at least one entry of each tensor) and at -5 elsewhere. At the end g is rounded, and
-    tau to float16. Source: Localize-and-Stitch, He et al. 2024 (arXiv 2408.13656). They take ten full-batch steps of rate 1e7,
-    which suit the tiny gradients at |s| = 5; Adam, here, needs no such rate. Their code rewards s for leaving 0 either way, where
-    the paper, and this, pay for g.
+    s starts at 5 on the top 1e-5 of |tau| (at least one entry of each tensor) and at -5 elsewhere. At the end g is rounded.
+    Source: Localize-and-Stitch, He et al. 2024 (arXiv 2408.13656). They take ten full-batch steps of rate 1e7, which suit the tiny
+    gradients at |s| = 5; Adam, here, needs no such rate. Their code rewards s for leaving 0 either way, where the paper, and this,
+    pay for g.
     """
     positive("strength", strength)
     first, theta_0, tau = _first_half(t)
@@ -88,7 +89,7 @@ def change_mask(t: Transfer, strength: float) -> History:
         return {n: theta_0[n] + score[n].sigmoid() * tau[n] for n in tau}
 
     def stored() -> Tensors:
-        return {n: theta_0[n] + _rounded(tau[n]) * (score[n] > 0) for n in tau}
+        return {n: theta_0[n] + rounded(tau[n]) * (score[n] > 0) for n in tau}
 
     def pay(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         return strength * torch.stack([s.sigmoid().sum() for s in score.values()]).sum()
@@ -108,7 +109,8 @@ def spu(t: Transfer, density: float) -> History:
     """
     fraction("density", density)
     found = _target_gradient(t, lambda logits, labels: logits.square().sum())
-    return _train_only(t, Mask.from_scores({n: g.abs() for n, g in found.items()}, density, per_layer=True))
+    mask = Mask.from_scores({n: g.abs() for n, g in found.items()}, density, per_layer=True)
+    return _train_only(t, mask, t.fit_stored)
 
 
 @protocol(
@@ -123,7 +125,7 @@ def talos(t: Transfer, density: float) -> History:
     """
     fraction("density", density)
     found = sensitivity(t.model, t.pair.target.train, t.training.seed)
-    return _train_only(t, Mask.from_scores({n: -s for n, s in found.items()}, density, floor=0.0))
+    return _train_only(t, Mask.from_scores({n: -s for n, s in found.items()}, density, floor=0.0), t.fit_stored)
 
 
 @protocol(
@@ -138,7 +140,7 @@ def gps(t: Transfer, density: float) -> History:
     """
     fraction("density", density)
     found = _target_gradient(t, partial(F.cross_entropy, reduction="sum"))
-    return _train_only(t, Mask({n: _top_of_rows(g.abs(), density) for n, g in found.items()}))
+    return _train_only(t, Mask({n: _top_of_rows(g.abs(), density) for n, g in found.items()}), t.fit_stored)
 
 
 @protocol(
@@ -153,7 +155,8 @@ def super_tuning(t: Transfer, density: float, bottom: float) -> History:
     fraction("density", density)
     sign = -1 if bottom else 1
     found = magnitude(t.model, t.pair.target.train, t.training.seed)
-    return _train_only(t, Mask.from_scores({n: sign * s for n, s in found.items()}, density, per_layer=True))
+    mask = Mask.from_scores({n: sign * s for n, s in found.items()}, density, per_layer=True)
+    return _train_only(t, mask, t.fit_stored)
 
 
 # What they share
@@ -161,10 +164,10 @@ def super_tuning(t: Transfer, density: float, bottom: float) -> History:
 MASK_RATE = 0.3  # of the scores of `change_mask`: 0.1 opens half as many entries in 150 steps, 1.0 adapts no better
 
 
-def _train_only(t: Transfer, mask: Mask, **given: Any) -> History:
-    """Train what `mask` keeps and a head of the target's own; nothing else moves."""
+def _train_only(t: Transfer, mask: Mask, fit: Callable[..., History]) -> History:
+    """Train what `mask` keeps and a head of the target's own, by `fit` of `t`; nothing else moves."""
     with protection.protect(t.model, ~mask, train=own_head(t.model)):
-        return t.fit(norm="eval", **given)
+        return fit(norm="eval")
 
 
 def _largest(tau: Tensors, density: float) -> Mask:
@@ -183,18 +186,12 @@ def _target_gradient(t: Transfer, loss: Callable[[Tensor, Tensor], Tensor]) -> T
     return gradient(t.model, t.pair.target.train, loss, t.training.seed)
 
 
-def _shared(model: nn.Module) -> Tensors:
-    """The parameters that both tasks use, tied ones once: all, or all but the heads where each task has its own."""
-    heads = (f"{head_name(model)}.",) if own_head(model) else ()
-    return {n: p.detach() for n, p in model.named_parameters() if not n.startswith(heads)}
-
-
 def _first_half(t: Transfer) -> tuple[History, Tensors, Tensors]:
     """Fine-tune for half of the steps, then put theta_0 back: the history, theta_0 and tau."""
-    theta_0 = {n: p.clone() for n, p in _shared(t.model).items()}
+    theta_0 = {n: p.clone() for n, p in shared(t.model).items()}
     rows = t.fit(steps=max(1, t.training.steps // 2), norm="eval")
-    tau = {n: p - theta_0[n] for n, p in _shared(t.model).items()}
-    _put(t.model, theta_0)
+    tau = {n: p - theta_0[n] for n, p in shared(t.model).items()}
+    put(t.model, theta_0)
     return rows, theta_0, tau
 
 
@@ -207,16 +204,6 @@ def _second_half(t: Transfer) -> dict[str, Any]:
 def _joined(first: History, second: History) -> History:
     """One history of both halves."""
     return first + [row | {"step": first[-1]["step"] + row["step"]} for row in second]
-
-
-def _put(model: nn.Module, values: Tensors) -> None:
-    with torch.no_grad():
-        for name, value in values.items():
-            model.get_parameter(name).copy_(value)
-
-
-def _rounded(change: Tensor) -> Tensor:
-    return change.half().to(change.dtype)
 
 
 def _by_channel(values: Tensor) -> Tensor:
@@ -248,12 +235,12 @@ def _train_code(
         return AdamW([scored, {"params": head}], lr, weight_decay=0.01, fused=True)
 
     def watch() -> dict[str, float]:
-        _put(t.model, stored())
+        put(t.model, stored())
         return t.watch() if t.watch else {}
 
     rows = fit(
         _Coded(t.model, values), t.pair.target.train, lr=t.training.lr, batch_size=t.training.batch_size, optimizer=make,
         params=[*code.values(), *head], penalty=penalty, norm="eval", precision=t.training.precision, watch=watch, **_second_half(t),
     )  # fmt: skip
-    _put(t.model, stored())
+    put(t.model, stored())
     return rows

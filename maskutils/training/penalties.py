@@ -17,7 +17,7 @@ from maskutils.training.base import History, Transfer, protocol
 
 @protocol(
     "baseline", place=32, colour="#1b7837", marker=(3, 1, 180), opponent=True, knobs={"strength": 10.0},
-    grid=(0.1, 1.0, 10.0, 100.0, 1000.0),
+    grid=(1.0, 10.0, 100.0, 1000.0, 10000.0),
 )  # fmt: skip
 def ldifs(t: Transfer, strength: float) -> History:
     """Loss + strength * mean over layers of the mean squared difference of normalised features to those of the source network.

@@ -27,13 +27,13 @@ def finetune(t: Transfer) -> History:
 )
 def two_networks(t: Transfer) -> History:
     """Fine-tuning, with the source network kept beside the new one: the dearest way to lose nothing of the source."""
-    return t.fit()
+    return t.fit_stored()
 
 
 @protocol("reference", place=41, colour="black", marker=r"$\mathrm{L}$", known="intact", bits=whole_tensors)
 def linear_probe(t: Transfer) -> History:
     """Only the head trained: what the source features are worth on the target."""
-    return t.fit(params=head_parameters(t.model))
+    return t.fit_stored(params=head_parameters(t.model))
 
 
 @protocol(needs=("mask",), named_by_mask=True, known="masked", bits=mask_only)
@@ -60,7 +60,7 @@ def protect_weights(t: Transfer, mask: Mask) -> History:
 def select(t: Transfer, mask: Mask) -> History:
     """Only what the source mask keeps is trained, and a head of the target's own: the weights that matter are re-used."""
     with protection.protect(t.model, ~mask, train=own_head(t.model)):
-        return t.fit()
+        return t.fit_stored()
 
 
 @protocol(needs=("mask",), method="gumbel_sigmoid", learns_mask=True, known="intact", bits=changes)
@@ -72,7 +72,7 @@ def exclusive(t: Transfer, mask: Mask) -> History:
     learnt, target = _for_target(t, "gumbel_sigmoid")
     t.model.load_state_dict(learnt.state_dict())
     with protection.protect(t.model, ~(target.at_density(mask.density) & ~mask), train=own_head(t.model)):
-        return t.fit()
+        return t.fit_stored()
 
 
 @protocol(

@@ -174,12 +174,13 @@ def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -
         )
 
 
-def _watch(model: nn.Module, pair: Pair, path: list[nn.Module] | None) -> dict[str, float]:
-    """Accuracy of `model` on both validation sets; a copy of it goes to `path`."""
+def _watch(model: nn.Module, pair: Pair, path: list[nn.Module] | None, again: bool = False) -> dict[str, float]:
+    """Accuracy of `model` on both validation sets; a copy of it goes to `path`, `again` in the place of the last one."""
     accuracies = {}
     for task, domain in (("source", pair.source), ("target", pair.target)):
         with answering(model, task):
             accuracies[f"{task}_val"] = evaluate(model, domain.val)
     if path is not None:
+        del path[len(path) - again :]
         path.append(adapters.plain(copied(model)))
     return accuracies
