@@ -77,6 +77,14 @@ def test_it_is_scaled_from_the_run_that_is_most_like_it(work, monkeypatch):
     assert work() == pytest.approx(estimates.START + 200)
 
 
+def test_what_a_notebook_tunes_multiplies_its_steps():
+    assert estimates.steps({"seeds": [100], "lrs": [0.001, 0.01, 0.1], "steps": [300, 900], "mask_steps": 7}) == 3 * 1200
+    assert estimates.steps({"settings": [{}, {}], "pairs": ["a", "b"], "mask_steps": 300}) == 4 * 300
+    assert estimates.steps({"target_steps": 50, "chosen": ["ewc", "lora"]}) == 100
+    assert estimates.steps({"target_steps": 50, "chosen": []}) == 50 * estimates.APPROACHES
+    assert estimates.steps({"seeds": [0]}) == 0
+
+
 def test_a_notebook_that_never_ran_anywhere_takes_its_steps_at_the_measured_pace(work, monkeypatch):
     monkeypatch.setattr(estimates, "step_seconds", lambda network: 2.0 if network == ("mlp", 1, 28, 32) else None)
     assert work() == pytest.approx(estimates.START + 600 * 2.0)

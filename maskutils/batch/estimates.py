@@ -18,6 +18,8 @@ UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
 START = 8.0  # seconds of a notebook's kernel, imports and figures, whatever it trains
 STEP = 0.002  # seconds of a training step outside the network: its images, the optimiser and Python
 ENOUGH = 0.5  # seconds to measure a network for
+TRIED = ("seeds", "densities", "rankings", "lrs", "settings", "pairs")  # lists of which each value is trained for
+APPROACHES = 20  # that a notebook runs where none are `chosen`
 
 Network = tuple[str, int, int, int]  # name, channels, pixels a side, images a step
 
@@ -77,9 +79,11 @@ def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 def steps(parameters: Mapping[str, Any]) -> float:
-    """Optimiser steps on the target that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
-    ways = [max(1, len(parameters.get(name, ()))) for name in ("seeds", "densities", "rankings")]
-    return float(parameters.get("target_steps", 0) * math.prod(ways))
+    """Optimiser steps that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
+    ways = [max(1, len(parameters.get(name, ()))) for name in TRIED]
+    ways += [len(parameters["chosen"]) or APPROACHES] if "chosen" in parameters else []
+    each = parameters.get("target_steps") or sum(parameters.get("steps", ())) or parameters.get("mask_steps", 0)
+    return float(each * math.prod(ways))
 
 
 def _network(parameters: Mapping[str, Any]) -> Network | None:
