@@ -78,7 +78,9 @@ def test_it_is_scaled_from_the_run_that_is_most_like_it(work, monkeypatch):
 
 
 def test_what_a_notebook_tunes_multiplies_its_steps():
-    assert estimates.steps({"seeds": [100], "lrs": [0.001, 0.01, 0.1], "steps": [300, 900], "mask_steps": 7}) == 3 * 1200
+    assert (
+        estimates.steps({"seeds": [100], "lrs": [0.001, 0.01, 0.1], "steps": [300, 900], "mask_steps": 7}) == 3 * 1200
+    )
     assert estimates.steps({"settings": [{}, {}], "pairs": ["a", "b"], "mask_steps": 300}) == 4 * 300
     assert estimates.steps({"target_steps": 50, "chosen": ["ewc", "lora"]}) == 100
     assert estimates.steps({"target_steps": 50, "chosen": []}) == 50 * estimates.APPROACHES
