@@ -45,7 +45,7 @@ def test_a_name_is_given_once():
 
 
 @pytest.mark.parametrize(
-    ("n", "values"), [(1, (1.0,)), (2, (1.0, 10.0)), (5, described("l2_sp").grid), (9, described("l2_sp").grid)]
+    ("n", "values"), [(1, (0.1,)), (2, (0.1, 1.0)), (5, described("l2_sp").grid), (9, described("l2_sp").grid)]
 )
 def test_a_smaller_grid_is_the_middle_of_the_whole(n, values):
     assert described("l2_sp").values(n) == values

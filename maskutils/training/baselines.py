@@ -52,7 +52,7 @@ def anchor(model: nn.Module, strength: float, importance: Scores | None = None) 
     marker=(8, 1, 0),
     opponent=True,
     knobs={"strength": 0.1},
-    grid=(0.01, 0.1, 1.0, 10.0, 100.0),
+    grid=(0.001, 0.01, 0.1, 1.0, 10.0),
 )
 def l2_sp(t: Transfer, strength: float) -> History:
     """Loss + strength / 2 * |theta - theta_0|^2. Source: Li et al. 2018 (arXiv 1802.01483), eq. 3.
