@@ -4,6 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const READINGS = { full: "task unknown", known: "task known" };
 const KEY = "Dashed: the front, of settings that no other beats on both tasks (on validation). Thick ring: the choice. Thin rings: what cannot be told apart from it. Pale: loses more than the slider allows, on some pair.";
 const HINT = "Point at a setting, or go to the plot with Tab and from point to point with the arrow keys. Click or Enter pins a point, Escape lets it go.";
+const STAR = "M0.0 -9.0L2.1 -2.9L8.6 -2.8L3.4 1.1L5.3 7.3L0.0 3.6L-5.3 7.3L-3.4 1.1L-8.6 -2.8L-2.1 -2.9Z";
 const percent = (x) => (100 * x).toFixed(1);
 
 function make(parent, tag, attributes = {}, text = "") {
@@ -94,7 +95,7 @@ class Tradeoff {
     [this.X, this.Y] = axes(back, [ideal[0], ...this.shown.map((p) => p[r])], [ideal[1], ...this.shown.map((p) => p.target_acc)], READINGS[r]);
     const best = this.shown.filter((p) => p[`front_${r}`]).sort((a, b) => a[r] - b[r]);
     make(back, "polyline", { class: "front", points: best.map((p) => `${this.X(p[r])},${this.Y(p.target_acc)}`).join(" ") });
-    make(back, "circle", { class: "ideal", cx: this.X(ideal[0]), cy: this.Y(ideal[1]), r: 6 });
+    make(back, "path", { class: "ideal", d: STAR, transform: `translate(${this.X(ideal[0])} ${this.Y(ideal[1])})` });
     make(back, "text", { x: this.X(ideal[0]) - 11, y: this.Y(ideal[1]) - 6, "text-anchor": "end" }, "ideal");
     this.nodes = new Map();
     for (const p of this.shown) {
