@@ -252,12 +252,12 @@ def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
         kbit=lambda t: (t["stored_bits"] / 1e3).round(), both=lambda t: t["both"].round(3)
     )
     both = {(row.family, row.kbit): row.both for row in found.itertuples()}
-    assert 0 <= both["oft", 233] - both["gumbel_sigmoid", 51] < 0.002
-    assert "gumbel_sigmoid at 51 kbit is within 0.2 points of oft at 233" in text("docs/results.md")
+    assert 0 <= both["oft", 116] - both["gumbel_sigmoid", 51] < 0.003
+    assert "gumbel_sigmoid at 51 kbit is within 0.3 points of oft at 116" in text("docs/results.md")
 
 
-def test_the_best_change_stores_several_times_the_bits_of_a_mask_as_good():
-    assert "the best change, `oft`, needs several times the bits of a mask for the same mean of both tasks" in text(
+def test_the_best_change_stores_more_than_twice_the_bits_of_a_mask_as_good():
+    assert "the best change, `oft`, needs more than twice the bits of a mask for the same mean of both tasks" in text(
         "notebooks/19_changes.ipynb"
     )
     front = storage_front(read("study")).round({"both": 3})
@@ -266,7 +266,7 @@ def test_the_best_change_stores_several_times_the_bits_of_a_mask_as_good():
     as_good = front[intact & (front["family"] != "two_networks") & (front["both"] >= mask["both"])]
     least = as_good.sort_values("stored_bits").iloc[0]
     assert least["family"] == "oft"
-    assert least["stored_bits"] > 3 * mask["stored_bits"]
+    assert least["stored_bits"] > 2 * mask["stored_bits"]
 
 
 def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
@@ -274,9 +274,9 @@ def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
         "area_unknown"
     ]
     told = {name: (round(100 * found.first()[name]), round(100 * found.max()[name])) for name in ("lora", "oft")}
-    assert told == {"lora": (9, 54), "oft": (14, 40)}  # of the rate that is best with the task known, and of the best
+    assert told == {"lora": (9, 54), "oft": (0, 40)}  # of the rate that is best with the task known, and of the best
     limits = " ".join(text("docs/limits.md").split())
-    assert "takes LoRA's hypervolume from 9 to 54 points, and OFT's from 14 to 40." in limits
+    assert "takes LoRA's hypervolume from 9 to 54 points, and OFT's from 0 to 40." in limits
 
 
 def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network_before():
