@@ -249,7 +249,7 @@ def test_the_two_weights_by_hand_of_edge_popup(monkeypatch):
 def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
     """The alternative text of the storage figure in docs/results.md."""
     found = storage_front(read("study")).assign(
-        kbit=lambda t: (t["stored_bits"] / 1e3).round(), both=lambda t: t["both"].round(3)
+        kbit=lambda t: (t["stored_bits"] / 1e3).round(), both=lambda t: t["both"].round(4)
     )
     both = {(row.family, row.kbit): row.both for row in found.itertuples()}
     assert 0 <= both["oft", 116] - both["gumbel_sigmoid", 51] < 0.003
