@@ -59,7 +59,7 @@ GUMBEL = {"protocol": "protect", "method": "gumbel_sigmoid", "density": 0.1, "al
 @pytest.mark.parametrize(("approach", "text", "where", "known"), [
     ("gumbel_sigmoid", "density 0.1", GUMBEL, "source_acc_masked"),  # the task known: through the mask
     ("lora", "rank 4", {"protocol": "lora", "knob": 4.0, "alpha": 1.0}, "source_acc_before"),  # the adapter taken off
-    ("ewc", "strength 10", {"protocol": "ewc", "strength": 10.0, "alpha": 1.0}, "source_acc_full"),
+    ("ewc", "strength 100", {"protocol": "ewc", "strength": 100.0, "alpha": 1.0}, "source_acc_full"),
 ])  # fmt: skip
 @pytest.mark.parametrize("pair", [None, "mnist_to_inverted"])
 def test_a_point_is_the_mean_of_its_records(shown, raw, approach, text, where, known, pair):
