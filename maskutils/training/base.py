@@ -78,7 +78,10 @@ class Transfer:
     def fit_stored(self, **given: Any) -> History:
         """`fit`, and then what it changed of the parameters that both tasks use rounded to float16, as it is stored."""
         before = {name: p.clone() for name, p in shared(self.model).items()}
-        rows = self.fit(**given)
+        return self.store_change(before, self.fit(**given))
+
+    def store_change(self, before: Mapping[str, Tensor], rows: History) -> History:
+        """Round what changed of the shared parameters since `before`; `rows` then ends with the network that is stored."""
         put(self.model, {name: rounded_change(before[name], p) for name, p in shared(self.model).items()})
         return self.read_stored(rows)
 

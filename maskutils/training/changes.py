@@ -21,7 +21,7 @@ from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import gradient, magnitude, sensitivity
 from maskutils.models.parts import own_head
-from maskutils.training.base import History, Transfer, protocol, put, rounded, rounded_change, shared
+from maskutils.training.base import History, Transfer, protocol, put, rounded, shared
 from maskutils.training.loop import Penalty, fit
 
 Tensors = dict[str, Tensor]
@@ -44,8 +44,7 @@ def sparse_change(t: Transfer, density: float) -> History:
     mask = _largest(tau, density)
     put(t.model, {n: before + tau[n] * mask.bits[n] for n, before in theta_0.items()})
     second = _train_only(t, mask, partial(t.fit, **_second_half(t)))
-    put(t.model, {n: rounded_change(theta_0[n], p) for n, p in shared(t.model).items()})
-    return _joined(first, t.read_stored(second))
+    return _joined(first, t.store_change(theta_0, second))
 
 
 @protocol("baseline", place=51, colour="#8b0000", marker=(7, 1, 0), known="intact", bits=signs)

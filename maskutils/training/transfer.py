@@ -181,6 +181,7 @@ def _watch(model: nn.Module, pair: Pair, path: list[nn.Module] | None, again: bo
         with answering(model, task):
             accuracies[f"{task}_val"] = evaluate(model, domain.val)
     if path is not None:
-        del path[len(path) - again :]
+        if again:
+            path.pop()
         path.append(adapters.plain(copied(model)))
     return accuracies
