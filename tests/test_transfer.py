@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import Plain
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -360,3 +361,28 @@ def test_a_wrapped_network_is_transferred_scored_and_interpolated_as_the_one_ins
     assert not moved(plain, after)
     assert score(wrapped, nn.DataParallel(after), pair, mask) == score(trained, plain, pair, mask)
     assert not moved(interpolate(wrapped, after, 0.5), interpolate(trained, plain, 0.5))
+
+
+def test_a_path_is_kept_without_a_history_too(trained, shared):
+    path: list[nn.Module] = []
+    transfer(trained, shared, "finetune", steps=STEPS, path=path)
+    assert len(path) == 10
+
+
+def test_to_look_at_the_training_does_not_change_it(shared):
+    """A loader draws from torch's own generator, as dropout does."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Dropout(), nn.Linear(8, 4))
+    domains = [Domain(d.name, *map(Plain, (d.train, d.val, d.test)), d.classes) for d in (shared.source, shared.target)]
+    runs = [transfer(model, Pair("plain", *domains), "finetune", steps=STEPS, history=h) for h in (None, [])]
+    assert not moved(*runs)
+
+
+def test_replay_takes_what_a_batch_may_be(trained, shared):
+    x, y = shared.source.train.tensors
+    source = Domain(
+        "a", TensorDataset(x.double(), y.int()), shared.source.val, shared.source.test, shared.source.classes
+    )
+    odd, usual = (
+        transfer(trained, Pair("p", s, shared.target), "replay", steps=STEPS) for s in (source, shared.source)
+    )
+    assert not moved(odd, usual)
