@@ -15,6 +15,7 @@ from maskutils.data.pair import Domain, Pair
 from maskutils.models.parts import for_task, head_name
 from maskutils.training import adapters, penalties
 from maskutils.training.base import PROTOCOLS, Training, Transfer
+from maskutils.training.evaluation import evaluate
 from maskutils.training.penalties import SelectiveDecay
 from maskutils.training.transfer import kept, transfer
 
@@ -407,3 +408,17 @@ def test_spd_trains_with_selective_decay_and_draws_nearer_with_more_strength(net
     run = functools.partial(transfer, net, SHARED, "spd", steps=60, lr=1e-2)
     weak, strong = (far(run(strength=s)) for s in (1e-6, 10.0))
     assert strong < 0.95 * weak
+
+
+@pytest.mark.parametrize("protocol", ADAPTERS)
+def test_layers_that_share_their_weights_stay_as_they_are(protocol):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(72, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+    )
+    model[4].weight = model[3].weight
+    history: list[dict[str, float]] = []
+    after = transfer(model, SHARED, protocol, steps=STEPS, history=history)
+    assert torch.equal(after[3].weight, model[3].weight)
+    assert not torch.equal(after[1].weight, model[1].weight)
+    assert history[-1]["target_val"] == evaluate(after, SHARED.target.val)

@@ -301,3 +301,10 @@ def test_the_ideal_forgets_nothing_and_learns_the_target_as_a_network_of_its_own
     assert analysis.ideal(make(free, two, at(0.7, 0.99, protocol="ewc"))) == pytest.approx((0.95, 0.9))
     assert analysis.ideal(make(free, at(0.7, 0.99, protocol="ewc"))) == pytest.approx((0.95, 0.8))
     assert math.isnan(analysis.ideal(make(at(0.7, 0.99, protocol="ewc")))[1])
+
+
+def test_the_front_is_chosen_on_validation_and_shown_on_test():
+    rows = make(
+        l2(1, 0.6, 0.9, val=(0.6, 0.9)), l2(2, 0.8, 0.5, val=(0.8, 0.5)), l2(3, 0.9, 0.95, val=(0.5, 0.8)), l2(4, 0.1, 0.1, val=(0.7, 0.7))
+    )  # fmt: skip
+    assert analysis.front(rows).round(6).to_numpy().tolist() == [[80, 50], [60, 90], [10, 10]]

@@ -12,6 +12,7 @@ from maskutils.masks.rankings import fisher
 from maskutils.masks.selection import kept_whole
 from maskutils.models import sizes
 from maskutils.models.networks import build_model
+from maskutils.models.parts import maskable
 from maskutils.training import annealing
 from maskutils.training.annealing import Annealing, density_at, learns_density
 from maskutils.training.evaluation import evaluate
@@ -62,6 +63,7 @@ def test_what_is_learnt_through_training_is_what_is_kept_in_the_end(trained, met
     began = Mask.from_scores(fisher(trained, easy(), 0), 0.1)
     assert evaluate(mask.apply(trained), easy()) > evaluate(began.apply(trained), easy())
     assert mask.at_density(0.1) == mask
+    assert list(mask.bits) == list(maskable(trained))
 
 
 def test_small_networks_begin_as_in_the_papers_and_large_ones_from_a_ranking(trained, monkeypatch):

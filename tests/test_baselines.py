@@ -181,8 +181,13 @@ def test_bias_only_moves_what_has_one_dimension_and_a_head_of_the_targets_own(pa
     assert moved(after, before).keys() == {"0.bias", "2.bias"} | (head or {"4.bias"})
 
 
+def test_bias_only_needs_some():
+    with pytest.raises(ValueError, match="no parameters of one dimension"):
+        transfer(nn.Sequential(nn.Flatten(), nn.Linear(10, 3, bias=False)), SHARED, "bias_only", steps=1)
+
+
 def test_bn_only_moves_the_affine_of_norm_layers_and_needs_some(net):
-    with pytest.raises(ValueError, match="no norm layers"):
+    with pytest.raises(ValueError, match="no batch or instance norm"):
         transfer(net, SHARED, "bn_only", steps=1)
     normed = nn.Sequential(net[0], nn.BatchNorm1d(10), *net[1:])
     assert moved(transfer(normed, SHARED, "bn_only", steps=STEPS), normed).keys() == {"1.weight", "1.bias"}

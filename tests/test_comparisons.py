@@ -80,5 +80,6 @@ def test_rewinding_is_set_beside_interpolation_at_the_best_setting_of_each():
 
 def test_where_no_difference_can_be_told_the_sentence_says_so():
     volumes = pd.DataFrame({"family": ["ewc", "wise_ft"], "pair": "a", "seed": 0, "hypervolume": [0.5, 0.4]})
-    for table in (volumes, volumes[1:]):
+    two = pd.concat([volumes, volumes.assign(seed=1, hypervolume=[0.5, 0.3])])
+    for table in (volumes, volumes[1:], two):
         assert comparisons.detectable(table, "wise_ft").endswith("no difference can be told.")

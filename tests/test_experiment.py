@@ -212,6 +212,23 @@ def test_a_record_is_measured_again_exactly_if_what_it_depends_on_changes(calls,
     assert calls.count("transfer") == 1 + again
 
 
+@pytest.mark.parametrize(
+    ("protocol", "method"),
+    [
+        ("protect", "gumbel_sigmoid"),
+        ("protect", "shuffled"),
+        ("elastic_mask", "magnitude"),
+        ("elastic_mask", "shuffled"),
+    ],
+)
+def test_what_is_made_of_a_mask_is_made_again_with_the_code_of_its_layer(calls, monkeypatch, protocol, method):
+    own_code, layer = artefacts.own_code, LAYERS["gumbel_sigmoid"]
+    for version in (1, 2):
+        monkeypatch.setattr(artefacts, "own_code", lambda a, v=version: f"{v}" if a is layer else own_code(a))
+        trials.records_of(TINY, trials.Trial(protocol, method, None if protocol == "elastic_mask" else 0.1), 0)
+    assert calls.count("transfer") == 2
+
+
 @pytest.mark.parametrize("stage", ["transfer", "score"])
 def test_another_version_of_transfers_measures_again_but_keeps_what_it_starts_from(calls, monkeypatch, stage):
     for version in (-1, -2):

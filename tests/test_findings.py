@@ -103,6 +103,12 @@ def test_a_mask_that_nobody_learns_is_a_rival_at_equal_storage():
     assert "It leads the best rival without a mask that stores no more (`ewc`, 0 kbit) by 6." in known
 
 
+def test_the_strongest_rival_comes_first_though_it_stores_nothing():
+    ranked = mask("fisher", 0.93, 0.6, 0.9, stored_bits=0)
+    known = findings(study(*ROWS, ranked)).split("\n")[1]
+    assert known.index("the best rival that stores no more (`fisher`, 0 kbit)") < known.index("`ewc`")
+
+
 def test_the_strongest_mask_is_the_strongest_on_validation():
     lucky = mask("magnitude", 0.8, 0.8, 0.88, stored_bits=90e3)
     records = study(FREE, EWC, LEARNT, lucky)

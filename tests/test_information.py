@@ -30,6 +30,13 @@ def convolutions():
     )  # fmt: skip
 
 
+class Activated(nn.BatchNorm2d):
+    """A subclass that computes something else, as those of timm do."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
 def data(n=12):
     g = torch.Generator().manual_seed(0)
     return TensorDataset(torch.randn(n, 2, 8, 8, generator=g), torch.zeros(n).long())
@@ -63,8 +70,10 @@ def test_by_batches_it_is_that_of_one_image_at_a_time(network, monkeypatch):
         nn.Sequential(nn.Flatten(), *[nn.Linear(128, 128)] * 2, nn.Linear(128, 3)),  # one layer, called twice
         nn.Sequential(nn.Conv2d(2, 2, 3, padding_mode="reflect", padding=1), nn.Flatten(), nn.Linear(128, 3)),
         nn.Sequential(nn.Flatten(1, 2), nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), nn.Flatten(), nn.Linear(128, 3)),
+        nn.Sequential(Activated(2), nn.Flatten(), nn.Linear(128, 3)),
+        nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(128, 3)),
     ],
-    ids=["called twice", "reflected", "attention"],
+    ids=["called twice", "reflected", "attention", "a subclass", "statistics of the batch"],
 )  # fmt: skip
 def test_other_networks_are_taken_image_by_image(network):
     expected = information._by_image(network.eval(), data(4).tensors[0])

@@ -18,6 +18,19 @@ SIZES = {"a.weight": (20, 30), "b.weight": (7, 3, 3, 3), "c.weight": (50, 4)}
 TOTAL = 600 + 189 + 200
 
 
+def test_a_loaded_mask_of_a_large_network_is_the_same_at_every_density(tmp_path):
+    """Of two layers of one size only one can be kept whole."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = {"y.weight": 10_000, "big.weight": 1_000_000, "x.weight": 10_000}
+    mask = Mask.from_scores({name: torch.rand(n, generator=draw) for name, n in sizes.items()}, 0.05)
+    mask.save(tmp_path / "m", scores=True)
+    loaded = Mask.load(tmp_path / "m")
+    assert list(loaded.scores) == list(sizes)
+    for density in (0.05, 0.06, 0.07):
+        assert loaded.at_density(density) == mask.at_density(density)
+    assert [name for name, b in mask.bits.items() if b.all()] == ["x.weight"]
+
+
 def random_scores(seed: int = 0) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     return {name: torch.randn(shape, generator=draw) for name, shape in SIZES.items()}

@@ -1,5 +1,7 @@
 """Inputs of other types and sizes: they work, or are refused in one sentence, never by a raw error of torch."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,18 @@ def test_float64_images_as_numpy_has_them_give_the_mask_of_float32(method):
     model, wide = net(), TensorDataset(torch.from_numpy(DATA.tensors[0].numpy().astype(np.float64)), DATA.tensors[1])
     found, expected = (learn_mask(model, d, method, density=0.2, **QUICK.get(method, {})) for d in (wide, DATA))
     assert found == expected
+
+
+@pytest.mark.parametrize("weights", [torch.float64, torch.bfloat16])
+def test_masks_are_learnt_on_weights_of_other_types(weights):
+    assert learn_mask(net().to(weights), DATA, steps=2, density=0.2).density == pytest.approx(0.2, abs=0.001)
+
+
+def test_the_information_of_bf16_weights_is_added_up_in_float32():
+    narrow = net().to(torch.bfloat16)
+    wide = fisher_information(copy.deepcopy(narrow).float(), easy(400), 400)
+    for name, found in fisher_information(narrow, easy(400), 400).items():
+        assert found.sum() == pytest.approx(wide[name].sum().item(), rel=0.02)
 
 
 QUICK = {"gumbel_sigmoid": {"steps": 2}, "edge_popup": {"steps": 2}}

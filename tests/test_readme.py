@@ -62,7 +62,7 @@ def test_the_cost_counts_transfers_once_and_interpolations_apart():
     learnt = mask("bernoulli", 0.9, 0.7, 0.8) | STEPS
     fresh = [learnt | {"mask_seconds": t, "seed": s} for s, t in enumerate([2.0, 4.0, 0.04])]
     assert readme.cost(make(*BASE, *OTHERS, *fresh), MANIFEST) == (
-        "The `p` profile is 8 transfers and 1 interpolations of them that cost nothing, 9 records in all, over 1 pairs and 3 "
+        "The `p` profile is 8 transfers and 1 interpolated or rewound networks that took no training, 9 records in all, over 1 pairs and 3 "
         "seeds, with 600 steps of source training, 300 for a mask and 200 on the target. A transfer took 1.5 s (median), "
         "learning a mask 3.0 s, all notebooks together 2 minutes of one core, on 2 cores with Python 3.11.7 and torch 2.14.1."
     )
@@ -113,13 +113,13 @@ def test_the_readme_has_every_block_for_records_with_baselines(results):
 def test_the_choice_with_the_task_unknown_is_made_once(monkeypatch):
     asked, recommend = [], choice.recommend
     monkeypatch.setattr(choice, "recommend", lambda rows, **need: asked.append(need) or recommend(rows, **need))
-    readme.choices(make(at(0.5, 0.95, "two_networks", stored_bits=3200), at(0.9, 0.6, stored_bits=0)), [0.01])
+    readme.choices(make(at(0.5, 0.95, "two_networks", stored_bits=1600), at(0.9, 0.6, stored_bits=0)), [0.01])
     assert [(need["task_known"], need.get("max_bits")) for need in asked] == [(True, None), (False, None), (True, 100)]
 
 
 def test_who_can_store_little_has_choices_of_his_own():
-    """Two networks of 100 weights: 3,200 bits. A mask is behind them, at less than a bit for each weight."""
-    two, learnt = at(0.5, 0.95, "two_networks", stored_bits=3200), mask("snip", 0.95, 0.5, 0.9, stored_bits=64)
+    """Two networks of 100 weights: 1,600 bits. A mask is behind them, at less than a bit for each weight."""
+    two, learnt = at(0.5, 0.95, "two_networks", stored_bits=1600), mask("snip", 0.95, 0.5, 0.9, stored_bits=64)
     chosen = readme.choices(make(two, learnt, at(0.9, 0.6, stored_bits=0)), [0.01, 0.06])
     assert chosen[["need", "task known", "choose"]].to_numpy().tolist() == [
         ["lose at most 1.0 to 6.0 points", "yes", "two_networks"],

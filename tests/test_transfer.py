@@ -1,7 +1,11 @@
 """Protocols: one contract for all, what each one is, and the readings of a transfer."""
 
+from functools import cache
+from typing import Any
+
 import pytest
 import torch
+from networks import Plain
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -91,7 +95,7 @@ def trained(shared) -> nn.Module:
     return model
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mask(trained) -> Mask:
     return Mask.from_scores({n: trained.get_parameter(n).abs() for n in maskable(trained)}, 0.4)
 
@@ -112,6 +116,18 @@ def run(model: nn.Module, pair: Pair, protocol: str, mask: Mask, **options) -> n
     return transfer(model, pair, protocol, **{"steps": STEPS, **beside, **given(model, protocol, mask), **options})
 
 
+@pytest.fixture(scope="module")
+def made(trained, mask):
+    """Gives a short transfer of a protocol on a pair, with its history; made once for all tests, which only look at it."""
+
+    @cache
+    def make(protocol: str, pair: Pair) -> tuple[nn.Module, list[dict[str, Any]]]:
+        history: list[dict[str, Any]] = []
+        return run(trained, pair, protocol, mask, history=history), history
+
+    return make
+
+
 def loss(model: nn.Module, task: str, data: TensorDataset) -> float:
     return F.cross_entropy(*predict(for_task(model, task), data)).item()
 
@@ -130,8 +146,8 @@ def test_the_source_network_is_left_alone(protocol, trained, pair, mask):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_result_is_a_plain_network_that_answers_for_both_tasks(protocol, trained, pair, mask):
-    after, x = run(trained, pair, protocol, mask), pair.target.test[:][0]
+def test_the_result_is_a_plain_network_that_answers_for_both_tasks(protocol, trained, pair, made):
+    (after, _), x = made(protocol, pair), pair.target.test[:][0]
     assert type(after) is type(trained)
     assert not any(nn.utils.parametrize.is_parametrized(m) or m._forward_hooks for m in after.modules())
     for task, side in (("source", pair.source), ("target", pair.target)):
@@ -142,16 +158,15 @@ def test_the_result_is_a_plain_network_that_answers_for_both_tasks(protocol, tra
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_seed_decides_the_result(protocol, trained, pair, mask):
-    first, again, other = (run(trained, pair, protocol, mask, seed=seed) for seed in (1, 1, 2))
+def test_the_seed_decides_the_result(protocol, trained, pair, mask, made):
+    (first, _), again, other = made(protocol, pair), *(run(trained, pair, protocol, mask, seed=seed) for seed in (0, 1))
     assert not moved(first, again)
     assert bool(moved(first, other)) == (protocol != "source_only" or not pair.shared_head)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_history_has_both_validation_accuracies_and_ends_with_those_of_the_result(protocol, trained, pair, mask):
-    history = []
-    after = run(trained, pair, protocol, mask, history=history)
+def test_the_history_has_both_validation_accuracies_and_ends_with_those_of_the_result(protocol, trained, pair, made):
+    after, history = made(protocol, pair)
     assert len(history) == 10 or protocol in OWN_LOOP
     for row in history[-1:]:
         last = score(trained, after, pair, split="val")
@@ -346,3 +361,28 @@ def test_a_wrapped_network_is_transferred_scored_and_interpolated_as_the_one_ins
     assert not moved(plain, after)
     assert score(wrapped, nn.DataParallel(after), pair, mask) == score(trained, plain, pair, mask)
     assert not moved(interpolate(wrapped, after, 0.5), interpolate(trained, plain, 0.5))
+
+
+def test_a_path_is_kept_without_a_history_too(trained, shared):
+    path: list[nn.Module] = []
+    transfer(trained, shared, "finetune", steps=STEPS, path=path)
+    assert len(path) == 10
+
+
+def test_to_look_at_the_training_does_not_change_it(shared):
+    """A loader draws from torch's own generator, as dropout does."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Dropout(), nn.Linear(8, 4))
+    domains = [Domain(d.name, *map(Plain, (d.train, d.val, d.test)), d.classes) for d in (shared.source, shared.target)]
+    runs = [transfer(model, Pair("plain", *domains), "finetune", steps=STEPS, history=h) for h in (None, [])]
+    assert not moved(*runs)
+
+
+def test_replay_takes_what_a_batch_may_be(trained, shared):
+    x, y = shared.source.train.tensors
+    source = Domain(
+        "a", TensorDataset(x.double(), y.int()), shared.source.val, shared.source.test, shared.source.classes
+    )
+    odd, usual = (
+        transfer(trained, Pair("p", s, shared.target), "replay", steps=STEPS) for s in (source, shared.source)
+    )
+    assert not moved(odd, usual)

@@ -13,6 +13,7 @@ import pandas as pd
 from maskutils.core import paths
 from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
+from maskutils.core.storage import VALUE
 from maskutils.results import analysis, comparisons, report, verdicts
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
@@ -127,7 +128,7 @@ def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0
     """The choice for each of `drops`; with the task known also for who can store at most one bit a weight, where that differs."""
     known, unknown = (report.choices(records, drops, tasks=[task]) for task in (True, False))
     second = records[analysis.of_second_network(records)]
-    bits = analysis.stored_bits(second).max() / 32  # nan without a second network
+    bits = analysis.stored_bits(second).max() / VALUE  # nan without a second network
     few = known if math.isnan(bits) else report.choices(records, drops, tasks=[True], max_bits=bits)
     if few["choose"].tolist() != known["choose"].tolist():
         known = pd.concat([known, few.assign(need=few["need"] + f", store at most {bits / 1e3:,.0f} kbit")])
@@ -145,7 +146,11 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     made, one, steps = manifest["versions"], records.iloc[0], records["target_steps"].dropna()
     told = f"{steps.min():g}" + (f" to {steps.max():g}" if steps.nunique() > 1 else "")
     free = len(records) - len(trained)
-    also = f" and {free:,} interpolations of them that cost nothing, {len(records):,} records in all," if free else ""
+    also = (
+        f" and {free:,} interpolated or rewound networks that took no training, {len(records):,} records in all,"
+        if free
+        else ""
+    )
     # a mask that came from the cache took no longer than a transfer without one
     prepared = trained.loc[trained["approach"] == the("free"), "mask_seconds"].median()
     learnt = trained.loc[trained["method"].isin(names("mask")), "mask_seconds"]

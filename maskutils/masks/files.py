@@ -91,7 +91,7 @@ def read_mask(path: str | Path) -> dict[str, Any]:
         raise DamagedFile(f"{path} is not a mask file or is damaged ({error}); delete it and make it again") from None
     return {
         "bits": bits,
-        "scores": parts["scores"] or None,
+        "scores": {n: parts["scores"][n] for n in bits if n in parts["scores"]} or None,  # in the order of the layers
         "history": history,
         "state": parts["state"],
         "fingerprint": fingerprint,

@@ -37,9 +37,14 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
         return _by_image(model, x) if found is None else found
 
 
+def sums(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A sum of squares for each of `tensors`, 0 so far, of float32 at least: bf16 loses most of many small ones."""
+    return {name: torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for name, t in tensors.items()}
+
+
 def _by_image(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     parameters = dict(model.requires_grad_(True).named_parameters())
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    total = sums(parameters)
     for image in bar(x.to(device_of(model)).split(1), "Fisher information", "image"):
         logs = F.log_softmax(logits_of(model(image)), dim=1)[0]
         for y in logs.topk(min(LABELS, len(logs))).indices.sort().values.tolist():
@@ -56,7 +61,7 @@ def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
     The root of p(y|x) multiplies log p(y|x), so that p(y|x) multiplies the square of its gradient.
     """
     layers = {name: m for name, m in model.named_modules() if [*m.parameters(recurse=False)]}
-    total = {name: torch.zeros_like(p) for name, p in model.requires_grad_(False).named_parameters()}
+    total = sums(dict(model.requires_grad_(False).named_parameters()))
     own = {f"{name}.{leaf}".lstrip(".") for name, m in layers.items() for leaf, _ in m.named_parameters(recurse=False)}
     if own != total.keys() or not all(_known(m) for m in layers.values()):  # tied weights have two owners
         return None
@@ -109,7 +114,8 @@ def _by_place(layer: nn.Module, g: Tensor) -> Tensor:
 def _known(layer: nn.Module) -> bool:
     leaves = {name for name, _ in layer.named_parameters(recurse=False)}
     plain = not isinstance(layer, nn.Conv2d) or (layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
-    return leaves <= {"weight", "bias"} and plain and isinstance(layer, KNOWN)
+    own = type(layer).forward in {kind.forward for kind in KNOWN}  # a subclass may compute something else
+    return leaves <= {"weight", "bias"} and plain and own and getattr(layer, "running_mean", 0) is not None
 
 
 def _inputs(layer: nn.Module, x: Tensor) -> Tensor:

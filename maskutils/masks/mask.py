@@ -55,12 +55,12 @@ class Mask(Shown, Interchange):
     def from_scores(
         cls, scores: Mapping[str, Tensor], density: float, per_layer: bool = False, floor: float = 0.01
     ) -> "Mask":
-        """The mask of exactly round(density * n) highest scores, over all layers or (`per_layer`) in each.
+        """The mask of round(density * n) highest scores, over all layers or (`per_layer`) in each.
 
         Over all layers each one keeps at least a share `floor` of its weights, so that none is cut off; never more than `density`,
         so up to that density every layer keeps the same share. In large networks the smallest layers are kept whole besides (see
-        `masks.selection.kept_whole`), unless `floor` is 0. Equal scores are kept in order of position. Raises `ValueError` for a density
-        outside (0, 1] or scores that are nan.
+        `masks.selection.kept_whole`), unless `floor` is 0; up to the density `floor` that adds up to a quarter to what is kept. Equal
+        scores are kept in order of position. Raises `ValueError` for a density outside (0, 1] or scores that are nan.
         """
         fraction("density", density)
         yes_or_no("per_layer", per_layer)
@@ -202,7 +202,7 @@ class Mask(Shown, Interchange):
             )
 
     def checksum(self) -> str:
-        """16 hex digits that tell this mask's bits from any others."""
+        """16 hex digits that tell this mask's bits from others of the same shapes."""
         return digest(packed(self.bits))
 
     def __and__(self, other: "Mask") -> "Mask":

@@ -14,7 +14,7 @@ from maskutils.core.approaches import Approach, describe
 from maskutils.core.checks import register
 from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
-from maskutils.masks.information import fisher_information
+from maskutils.masks.information import fisher_information, sums
 from maskutils.models.copies import copied
 from maskutils.models.inputs import device_of, taken_by
 from maskutils.models.parts import classification, logits_of, maskable
@@ -91,7 +91,7 @@ def sensitivity(model: nn.Module, data: Any, seed: int = 0) -> Scores:
     x, _ = some(data, 500, seed)
     names, model = maskable(model), copied(model).eval().requires_grad_(True)
     weights, draw = {name: model.get_parameter(name) for name in names}, generator(seed, "sensitivity")
-    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    total = sums(weights)
     for image in taken_by(model, x).to(device_of(model)).split(1):
         logits = logits_of(model(image))[0]
         y = int(torch.multinomial(logits.detach().softmax(0).cpu(), 1, generator=draw))

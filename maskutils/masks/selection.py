@@ -63,7 +63,7 @@ def kept_whole(sizes: Mapping[str, int], total: int) -> set[str]:
     depends on few. None in networks of fewer than a million weights.
     """
     whole, budget = set(), total / 4 if many(sizes.values()) else 0
-    for name in sorted(sizes, key=lambda n: sizes[n]):
+    for name in sorted(sizes, key=lambda n: (sizes[n], n)):  # the same layers in whatever order they come
         if (budget := budget - sizes[name]) >= 0:
             whole.add(name)
     return whole

@@ -1,5 +1,7 @@
 """What a network takes: on which device, and of which type."""
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -18,5 +20,8 @@ def taken_by(model: nn.Module, images: Tensor) -> Tensor:
         if any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in model.modules()):
             return images
         raise ValueError(f"images are {images.dtype}; make them float, as torchvision's ToTensor does")
-    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    beside = re.compile(
+        r"(^|\.)parametrizations\..*\.(?!original)\w+$"
+    )  # what a parametrisation adds, as the scores of a mask
+    types = {p.dtype for n, p in model.named_parameters() if p.is_floating_point() and not beside.search(n)}
     return images.to(types.pop()) if len(types) == 1 else images

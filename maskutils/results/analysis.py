@@ -115,7 +115,7 @@ def best_on_validation(rows: pd.DataFrame, value: str, by: Sequence[str] = ("fam
     by = list(by)
     found = rows.groupby([*by, *CANDIDATE], dropna=False).agg(mean=(f"val_{value}", "mean"), pairs=("pair", "nunique"))
     everywhere = found["pairs"] == found.groupby(by)["pairs"].transform("max")
-    means = found.loc[everywhere, "mean"].dropna().reset_index()
+    means = found.loc[everywhere, "mean"].round(DECIMALS).dropna().reset_index()
     best = means.loc[means.groupby(by)["mean"].idxmax()].drop(columns="mean")
     return rows.merge(best, on=[*by, *CANDIDATE])
 
@@ -144,6 +144,20 @@ def hypervolumes(
         points.setdefault(tuple(group), []).append((x, y))
     areas = [[*group, metrics.hypervolume(front, (corner(s), corner(t)))] for (*group, s, t), front in points.items()]
     return pd.DataFrame(areas, columns=["pair", "seed", "family", "hypervolume"])
+
+
+def front(rows: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
+    """Test means in percent of the settings of `rows` that no other beats on both tasks on validation, from the highest source down.
+
+    Columns source and target. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
+    """
+    rows = rows.assign(source=source_read(rows, reading), val_source=source_read(rows, reading, "val_"))
+    values = ["source", "target_acc", "val_source", "val_target_acc"]
+    means = (
+        rows.groupby(CANDIDATE, dropna=False)[values].mean().dropna().reset_index(drop=True).rename_axis("candidate")
+    )
+    best = 100 * means.loc[_on_front(means[["val_source", "val_target_acc"]]), ["source", "target_acc"]]
+    return best.set_axis(["source", "target"], axis=1).sort_values("source", ascending=False)
 
 
 def _on_front(means: pd.DataFrame) -> list[int]:

@@ -87,7 +87,7 @@ def some_masks_prevent_forgetting_and_pay(records: pd.DataFrame) -> Found:
 @claim(
     "Through the mask, every learnt mask retains more than its controls.",
     holds="Which weights a mask keeps matters, when all others are zero.",
-    fails="Some learnt mask is no better than chance.",
+    fails="For some learnt mask, no lead over its controls is shown.",
 )
 def learnt_masks_beat_their_controls_through_the_mask(records: pd.DataFrame) -> Found:
     """Each keeps more source accuracy than random masks of its density, and gumbel_sigmoid than its own mask shuffled.
@@ -156,6 +156,8 @@ def the_choice_holds_on_seeds_left_out(records: pd.DataFrame) -> Found:
 
     A seed left out has other training images and initial weights, and the same test images.
     """
+    if (left := records["seed"].nunique() - 1) < statistics.LEAST:
+        raise Skip(f"a seed left out leaves {left}, too few for the choice to tell settings apart")
     told = []
     for left_out in ("seed", "pair"):
         try:

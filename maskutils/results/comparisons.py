@@ -104,7 +104,7 @@ def detectable(volumes: pd.DataFrame, opponent: str) -> str:
     """A sentence on the smallest difference to `opponent` in hypervolume that the seeds of `volumes` can show."""
     others = sorted(set(volumes["family"]) - {opponent})
     rows = statistics.paired(volumes, "hypervolume", others, opponent)
-    if rows["sd"].isna().all():
+    if rows["sd"].isna().all() or rows["n"].max() < statistics.LEAST:
         return f"With fewer than {statistics.LEAST} seeds, or {opponent} alone, no difference can be told."
     n, sd = int(rows["n"].max()), rows["sd"].median()
     effect = statistics.smallest_effect(n)

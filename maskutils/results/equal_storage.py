@@ -16,7 +16,7 @@ BEHIND = 0.01  # target accuracy that it may lie behind two networks
 @claim(
     f"{KNOWN}, a learnt mask beats every rival that stores no more bits.",
     holds="Where the task is known and bits are scarce, a mask is worth its bits.",
-    fails="For the same bits a rival without a mask is as good.",
+    fails="No lead is shown over the best rival that stores no more.",
 )
 def masks_win_at_equal_bits(records: pd.DataFrame) -> Found:
     """Masks may lose at most 2 points of the source. A rival stores no more bits and loses no more of the source.

@@ -122,7 +122,7 @@ def _asked(menu: choice.Menu, drop: float, known: bool, number: Mapping[int, int
         return {"setting": None, "same": [], "text": said}
     words, met, others = settings(best), int((menu.worst_drops() <= drop).sum()), len(same) - 1
     lost, reached = (interval(best[c], best[f"{c}_low"], best[f"{c}_high"]) for c in ("source_drop", "target_acc"))
-    by = "stores least" if known else "trains in the fewest steps"
+    by = "stores least (to two digits)" if known else "trains in the fewest steps"
     rivals = f"{others} other{'s' * (others > 1)}"
     why = f"It cannot be told apart from {rivals} at the best target accuracy, and {by}." if others else ""
     text = [

@@ -122,8 +122,11 @@ def task_known(records: pd.DataFrame) -> str:
         "without a mask that stores no more": rivals[(rivals["bits"] <= best["bits"]) & ~rivals["unlearnt"]],
         "that stores nothing": rivals[rivals["bits"] == 0],
     }
-    chosen = {table["val_both"].idxmax(): which for which, table in reversed(cheap.items()) if len(table)}
-    minus = {rival: paired(rows, "both", [mask], rival, by="candidate").iloc[0] for rival in reversed(chosen)}
+    chosen: dict[int, str] = {}  # the strongest first
+    for which, table in cheap.items():
+        if len(table):
+            chosen.setdefault(table["val_both"].idxmax(), which)
+    minus = {rival: paired(rows, "both", [mask], rival, by="candidate").iloc[0] for rival in chosen}
     reaches = "{} reaches {} as the mean of both tasks and stores {}.".format
     said = [reaches(f"{_called(best['approach'])} at density {best['density']:g}", points(best["both"]), _kbit(best))]
     for rival, row in minus.items():

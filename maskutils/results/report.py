@@ -215,9 +215,9 @@ def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
     means = volumes.groupby("family")["hypervolume"].mean().sort_values(ascending=False)
     others = [name for name in means.index if name != opponent]
     rows = statistics.paired(volumes, "hypervolume", others, opponent).set_index("family")
-    columns = {f"minus {opponent} (points)": intervals(rows), "p (Holm)": rows["p_holm"].map(p_text)}
+    columns = {f"minus {opponent} (points)": intervals(rows), "p (Holm)": statistics.holm(rows["p"]).map(p_text)}
     columns |= {"corrected": [c[c.find("[") :] if "[" in c else "" for c in intervals(rows, "_corrected")]}
-    columns |= {"corrected p (Holm)": rows["p_corrected_holm"].map(p_text), "seeds": rows["n"].astype(str)}
+    columns |= {"corrected p (Holm)": statistics.holm(rows["p_corrected"]).map(p_text), "seeds": rows["n"].astype(str)}
     shown = pd.DataFrame({"hypervolume (%)": (100 * means).round(1).astype(str)})
     if "pair" in volumes and volumes["pair"].nunique() > 1:
         columns |= _on_pairs(volumes, others, opponent)

@@ -62,8 +62,8 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[Name], against: Name, b
     A seed that lacks a value on one of the pairs does not count: a mean over other pairs is no paired value.
 
     Columns: `by`, against, difference, low and high (`t_interval`), p (`p_value`), n (seeds that have both), sd (the standard
-    deviation over seeds), low_corrected, high_corrected and p_corrected (the same with `OVERLAP`), and p_holm and
-    p_corrected_holm (Holm's correction over `of`).
+    deviation over seeds), low_corrected, high_corrected and p_corrected (the same with `OVERLAP`). No p allows for the number of
+    tests: see `holm`.
     """
     pairs = ["pair"] if "pair" in table else []
     wide, rows = table.groupby([*pairs, "seed", by])[value].mean().unstack(), []
@@ -75,8 +75,7 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[Name], against: Name, b
         rows.append([name, against, found.mean() if len(found) else np.nan, *plain, len(found), sd, *corrected])
     tested = ["low", "high", "p"]
     columns = [by, "against", "difference", *tested, "n", "sd", *(f"{name}_corrected" for name in tested)]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.assign(p_holm=holm(frame["p"]), p_corrected_holm=holm(frame["p_corrected"]))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def holm(p: pd.Series) -> pd.Series:

@@ -205,12 +205,10 @@ def source_key(setup: Setup, seed: int) -> str:
 
 def mask_key(setup: Setup, method: str, seed: int, options: Mapping[str, Any]) -> str:
     """Names the content of a mask of a source network."""
-    _method(method)
     approach: Any = (LAYERS | RANKINGS).get(method)
-    own = own_code(approach)
-    return content_key(
-        "mask", source_key(setup, seed), method, setup.mask_steps, unusual(method, options), STAGES["mask"], own
-    )
+    made_of = [mask_key(setup, options.get("of", base), seed, {})] if (base := _method(method).method) else []
+    own = [STAGES["mask"], own_code(approach), *made_of]
+    return content_key("mask", source_key(setup, seed), method, setup.mask_steps, unusual(method, options), *own)
 
 
 def _cached_mask(path: Path, make: Callable[[], Mask]) -> Mask:

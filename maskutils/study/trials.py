@@ -74,11 +74,12 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     upstream = source_key(setup, seed)
     if trial.method is not None:
         upstream = mask_key(setup, trial.method, seed, trial.options)
+    about = described(trial.protocol)
+    made_of = [mask_key(setup, about.method, seed, {})] if about.importance == "probability" else []
     depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
     stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
-    key = content_key(
-        upstream, asdict(trial), stage, STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol])
-    )
+    own = [STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol]), *made_of]
+    key = content_key(upstream, asdict(trial), stage, *own)
     path = paths.cache_dir("transfer") / f"{key}.json"
     rows: list[dict[str, Any]] = cached(
         path, lambda: _measure(setup, trial, seed, splits), lambda rows, p: write_json(p, rows), read_json

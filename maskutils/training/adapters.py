@@ -1,12 +1,14 @@
 """Adapters: what is trained is a few values for each layer, merged into plain weights when the transfer is over.
 
-All three adapt linear layers and convolutions, a shared head too; a head of the target's own is trained whole. Layers with groups and
-those of `nn.MultiheadAttention` stay whole, untrained (peft cannot merge the first, and the second read their weights past any
-adapter), and so do norm layers, embeddings and biases. The values of `lora` and `oft` are rounded to float16, as they are stored.
+All three adapt linear layers and convolutions, a shared head too; a head of the target's own is trained whole. Layers with groups,
+those of `nn.MultiheadAttention` and those that share their weights stay whole, untrained (peft cannot merge the first, the second
+read their weights past any adapter, the third would have two), and so do norm layers, embeddings and biases. The values of `lora`
+and `oft` are rounded to float16, as they are stored.
 """
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,9 +30,12 @@ def adapted(model: nn.Module) -> dict[str, nn.Module]:
     layers: dict[str, nn.Module] = {
         n: m for n, m in model.named_modules() if n and isinstance(m, kinds) and not n.startswith(apart)
     }
-    if layers := {n: m for n, m in layers.items() if getattr(m, "groups", 1) == 1}:
+    owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    if layers := {n: m for n, m in layers.items() if getattr(m, "groups", 1) == 1 and owners[id(m.weight)] == 1}:
         return layers
-    raise ValueError(f"{type(model).__name__} has no linear layer or convolution (without groups) to adapt")
+    raise ValueError(
+        f"{type(model).__name__} has no linear layer or convolution to adapt (without groups, and with weights that it does not share)"
+    )
 
 
 def _matrices(kept: Kept) -> Iterable[tuple[int, int]]:

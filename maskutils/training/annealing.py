@@ -96,6 +96,7 @@ class Annealing(Level):
         chosen = set() if per_layer else kept_whole(sizes, round(density * self.total))
         self.whole = {name: torch.ones_like(s, dtype=torch.bool) for name, s in ranking.items() if name in chosen}
         self.ranking = self.names = {name: s for name, s in ranking.items() if name not in chosen}
+        self.order = list(ranking)
 
     def begin(self, layers: Mapping[str, MaskLayer], lr: float) -> None:
         """Put the scores of `layers` into the order of the ranking."""
@@ -126,9 +127,9 @@ class Annealing(Level):
     def mask(self, history: Iterable[dict[str, float]] = ()) -> Mask:
         """The mask of the highest scores; layers that are kept whole have scores above all others."""
         scores = {name: layer.ranking() for name, layer in self.layers.items()}
-        top = max(float(s.max()) for s in scores.values()) + 1
-        scores |= {name: torch.full_like(bits, top, dtype=torch.float) for name, bits in self.whole.items()}
-        found = Mask.from_scores({name: scores[name].detach() for name in scores}, self.density, self.per_layer)
+        top, like = max(float(s.max()) for s in scores.values()) + 1, next(iter(scores.values()))
+        scores |= {name: like.new_full(bits.shape, top) for name, bits in self.whole.items()}
+        found = Mask.from_scores({name: scores[name].detach() for name in self.order}, self.density, self.per_layer)
         return Mask(found.bits, found.scores, tuple(history))
 
     def check(self, model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:

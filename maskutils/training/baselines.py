@@ -13,12 +13,13 @@ from maskutils.core.checks import fraction as check_fraction
 from maskutils.core.checks import positive
 from maskutils.core.seeds import generator, stream
 from maskutils.core.storage import mask_only, whole_tensors
-from maskutils.data.batches import batches
+from maskutils.data.batches import batches, images_and_labels
 from maskutils.data.pair import subset
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import Scores
 from maskutils.models.copies import copied
+from maskutils.models.inputs import taken_by
 from maskutils.models.parts import head_name, head_parameters, norm_layers, own_head
 from maskutils.training.base import History, Transfer, answer, protocol
 from maskutils.training.loop import Penalty, fit
@@ -127,8 +128,8 @@ def replay(t: Transfer, fraction: float) -> History:
     source = batches(subset(data, kept), t.training.batch_size, stream(seed, "replay"))
 
     def rehearse(x: Tensor, logits: Tensor, progress: float) -> Tensor:
-        images, labels = (part.to(x.device) for part in next(source))
-        return F.cross_entropy(answer(t.model, "source", images), labels)
+        images, labels = (part.to(x.device) for part in images_and_labels(next(source)))
+        return F.cross_entropy(answer(t.model, "source", taken_by(t.model, images)), labels)
 
     return t.fit(penalty=rehearse)
 
@@ -153,21 +154,26 @@ def lp_ft(t: Transfer) -> History:
 def bias_only(t: Transfer) -> History:
     """Only parameters of one dimension (biases, norm layers) and a head of the target's own are trained.
 
-    Source: Ben Zaken et al. 2022 (BitFit, arXiv 2106.10199).
+    Source: Ben Zaken et al. 2022 (BitFit, arXiv 2106.10199). Raises `ValueError` for a network with none of these.
     """
     head = tuple(own_head(t.model))
-    return t.fit_stored(params=[p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)])
+    params = [p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)]
+    if not params:
+        raise ValueError(f"bias_only: {type(t.model).__name__} has no parameters of one dimension")
+    return t.fit_stored(params=params)
 
 
 @protocol("baseline", known="intact", bits=whole_tensors, only_for="norm layers")
 def bn_only(t: Transfer) -> History:
-    """Only the scales and shifts of norm layers and a head of the target's own are trained.
+    """Only the scales and shifts of batch and instance norm and a head of the target's own are trained.
 
-    Source: Frankle et al. 2021 (arXiv 2003.00152), there on random features. Raises `ValueError` for a network without norm layers.
+    Source: Frankle et al. 2021 (arXiv 2003.00152), there on random features. Raises `ValueError` for a network without such layers.
     """
     norms = {id(p) for module in norm_layers(t.model) for p in module.parameters()}
     if not norms:
-        raise ValueError(f"bn_only: {type(t.model).__name__} has no norm layers with parameters; use bias_only")
+        raise ValueError(
+            f"bn_only: {type(t.model).__name__} has no batch or instance norm with parameters; use bias_only"
+        )
     head = tuple(own_head(t.model))
     return t.fit_stored(params=[p for n, p in t.model.named_parameters() if id(p) in norms or n.startswith(head)])
 

@@ -31,7 +31,7 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
     """Logits (N, classes) and labels (N,) of the whole of `data` in evaluation mode, on the CPU; `model` is left as it was."""
     check_values(model)
     device, results = device_of(model), []
-    with evaluating(model), fitting_threads(model):
+    with evaluating(model), fitting_threads(model), torch.random.fork_rng([]):  # a loader draws a seed
         for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
             if not len(y):
                 continue

@@ -68,7 +68,7 @@ def transfer(
     for knob in knobs:
         known(knob, about.knobs, f"knob of {protocol}")
     model = copied(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
-    watch = functools.partial(_watch, model, pair, path) if history is not None else None
+    watch = functools.partial(_watch, model, pair, path) if history is not None or path is not None else None
     needed = {name: given[name] for name in about.needs}
     rows = PROTOCOLS[protocol](Transfer(model, pair, training, watch), **needed, **{**about.knobs, **knobs})
     if history is not None:

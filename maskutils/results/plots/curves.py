@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, the
-from maskutils.results.analysis import CANDIDATE, ideal, storage_front
-from maskutils.results.metrics import pareto_front
+from maskutils.results.analysis import front, ideal, storage_front
 from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
@@ -170,7 +169,7 @@ def _density_axis(axis: Axes, densities: Sequence[float], label: str) -> None:
 def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str] = ()) -> Figure:
     """What each of `families` reaches on the target beyond WiSE-FT at equal source accuracy (full network), a panel for each pair.
 
-    `records` need the column `family`. A curve joins the settings that no other setting of the family beats in both means. Families
+    `records` need the column `family`. A curve joins the settings that no other setting of the family beats on validation. Families
     `behind` are grey and have no names. WiSE-FT is the line at 0; between its settings, which lie on one path, it is interpolated.
     """
     pairs, rule = ordered(records["pair"].unique(), PAIR_ORDER), the("yardstick")
@@ -180,14 +179,14 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
     named: dict[Axes, dict[str, Line2D]] = {}
     for axis, pair in zip(axes.flat, pairs, strict=False):
         own = records[records["pair"] == pair]
-        yardstick, lines = _front(own[own["family"] == rule]).sort_values("source_acc_full"), {}
+        yardstick, lines = front(own[own["family"] == rule]).sort_values("source"), {}
         for family in (name for name in (*behind, *families) if name != rule):
-            front = _front(own[own["family"] == family])
-            beyond = front["target_acc"] - np.interp(front["source_acc_full"], *yardstick.to_numpy().T)
+            points = front(own[own["family"] == family])
+            beyond = points["target"] - np.interp(points["source"], *yardstick.to_numpy().T)
             if family in behind:
-                axis.plot(front["source_acc_full"], beyond, **BEHIND)
+                axis.plot(points["source"], beyond, **BEHIND)
             else:
-                (lines[family],) = axis.plot(front["source_acc_full"], beyond, **look(family) | {"markersize": 5})
+                (lines[family],) = axis.plot(points["source"], beyond, **look(family) | {"markersize": 5})
         axis.axhline(0, color="#666666", linewidth=1, zorder=1)
         axis.set(title=short(pair), xlabel="source accuracy, full network (%)", ylabel="target, minus WiSE-FT (points)")
         named[axis] = lines
@@ -195,10 +194,3 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
         axis.axis("off")
     name_curves(named)
     return figure
-
-
-def _front(rows: pd.DataFrame) -> pd.DataFrame:
-    """The best means of `rows` in percent, from the highest source to the lowest: columns source_acc_full and target_acc."""
-    values = ["source_acc_full", "target_acc"]
-    means = summarise(rows, CANDIDATE, values)[values].dropna()
-    return 100 * pd.DataFrame(pareto_front([*means.itertuples(index=False, name=None)]), columns=values)

@@ -7,12 +7,11 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from maskutils.results.analysis import CANDIDATE, ideal, source_read, with_family
-from maskutils.results.metrics import pareto_front
+from maskutils.results.analysis import front, ideal, with_family
 from maskutils.results.plots.labels import name_curves
 from maskutils.results.plots.masks import Filters, draw_filters
 from maskutils.results.plots.style import look, short, styled
-from maskutils.results.records import on_grid, summarise
+from maskutils.results.records import on_grid
 
 CURVES = {  # family and reading of the source -> what it is called
     ("random", "known"): "random, task known",
@@ -28,8 +27,8 @@ CURVES = {  # family and reading of the source -> what it is called
 def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     """Left: filters of the first layer, kept weights coloured. Right: source kept against target reached on `pair`, six named curves.
 
-    Each curve joins the settings of a family that no other of its settings beats, in means over seeds. With the task known curves are
-    solid, else dashed. The target axis begins at 25 %. The star is the `ideal` point.
+    Each curve joins the settings of a family that no other of its settings beats on validation, in means over seeds. With the
+    task known curves are solid, else dashed. The target axis begins at 25 %. The star is the `ideal` point.
     """
     figure = plt.figure(figsize=(10, 4.6))
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2.1))
@@ -38,10 +37,10 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     axis, lines = parts[1].subplots(), dict[str, Line2D]()
     rows = with_family(on_grid(records[records["pair"] == pair]))
     for (family, reading), label in CURVES.items():
-        front = _front(rows[rows["family"] == family], reading)
+        points = front(rows[rows["family"] == family], reading)
         style: dict[str, Any] = look(family) | {"linestyle": "-" if reading == "known" else "--", "markersize": 5}
-        if len(front):
-            (lines[label],) = axis.plot(front["source"], front["target"], **style)
+        if len(points):
+            (lines[label],) = axis.plot(points["source"], points["target"], **style)
     (lines["ideal"],) = axis.plot(*([100 * v] for v in ideal(rows)), "*", color="black", markersize=14, zorder=5)
     axis.set(
         title=f"{short(pair)}: up and right is better", xlim=(-22, 108), ylim=(25, 103)
@@ -50,10 +49,3 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
     name_curves({axis: lines})
     return figure
-
-
-def _front(rows: pd.DataFrame, reading: str) -> pd.DataFrame:
-    """The best means of `rows` in percent, columns source and target, from the highest source to the lowest."""
-    means = summarise(rows.assign(source=source_read(rows, reading)), CANDIDATE, ["source", "target_acc"])
-    points = means[["source", "target_acc"]].dropna().itertuples(index=False, name=None)
-    return 100 * pd.DataFrame(pareto_front([*points]), columns=["source", "target"])
