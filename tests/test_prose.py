@@ -281,9 +281,9 @@ def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
 
 def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network_before():
     cost = on_grid(read("photos")).query("pair == 'pacs:cartoon:photo' and method == 'edge_popup' and alpha == 1")
-    assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-1.2, -0.8).all()
+    assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-1.2, -0.5).all()
     limits = " ".join(text("docs/limits.md").split())
-    assert "answers better through the mask of `edge_popup` than it did before, by a point." in limits
+    assert "answers better through the mask of `edge_popup` than it did before, by half a point to a point." in limits
 
 
 def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
