@@ -137,7 +137,8 @@ def hypervolumes(
     rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
     rows = rows.assign(candidate=rows.groupby(["pair", "family", *CANDIDATE], dropna=False).ngroup())
     means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean()
-    best = [candidate for _, group in means.groupby(["pair", "family"]) for candidate in _on_front(group)]
+    fronts = [unbeaten(group, "val_x", "val_y") for _, group in means.groupby(["pair", "family"])]
+    best = [candidate for own in fronts for candidate in own.index.get_level_values("candidate")]
     points: dict[tuple[Any, ...], list[metrics.Point]] = {}
     kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
     for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
@@ -153,18 +154,16 @@ def front(rows: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
     """
     rows = rows.assign(source=source_read(rows, reading), val_source=source_read(rows, reading, "val_"))
     values = ["source", "target_acc", "val_source", "val_target_acc"]
-    means = (
-        rows.groupby(CANDIDATE, dropna=False)[values].mean().dropna().reset_index(drop=True).rename_axis("candidate")
-    )
-    best = 100 * means.loc[_on_front(means[["val_source", "val_target_acc"]]), ["source", "target_acc"]]
+    means = rows.groupby(CANDIDATE, dropna=False)[values].mean().dropna()
+    best = 100 * unbeaten(means, "val_source", "val_target_acc")[["source", "target_acc"]]
     return best.set_axis(["source", "target"], axis=1).sort_values("source", ascending=False)
 
 
-def _on_front(means: pd.DataFrame) -> list[int]:
-    """The candidates, last in the index of `means`, whose two values no other candidate beats."""
-    points = list(map(tuple, means.to_numpy().round(DECIMALS)))
-    front = set(metrics.pareto_front(points))
-    return [c for c, point in zip(means.index.get_level_values("candidate"), points, strict=True) if point in front]
+def unbeaten(means: pd.DataFrame, *values: str) -> pd.DataFrame:
+    """The rows of `means` of which no other has two greater `values`, or one greater and the other equal."""
+    points = list(map(tuple, means[[*values]].to_numpy().round(DECIMALS)))
+    best = set(metrics.pareto_front(points))
+    return means.loc[[point in best for point in points]]
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:

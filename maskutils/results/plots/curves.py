@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, the
-from maskutils.results.analysis import front, ideal, storage_front
+from maskutils.results.analysis import front, ideal, storage_front, unbeaten
 from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
@@ -21,6 +21,8 @@ from maskutils.results.records import of_masks, on_grid, summarise
 TARGET = "target accuracy (%)"
 HIGHLIGHTED = ["gumbel_sigmoid", "fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown
 LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
+VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are left out
+SHOWN = ["source_acc_full", "target_acc", *VALIDATION]
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
@@ -30,8 +32,8 @@ def tradeoff(records: pd.DataFrame) -> Figure:
 
     Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
     accuracy of the full network against target accuracy. There a solid curve is a mask over its densities, with 95 % intervals over
-    seeds, and a dotted one a method without masks over its own knob. The star is the `ideal`. The
-    axes begin `NEAR` points before it. Other approaches are grey.
+    seeds, and a dotted one a method without masks over its own knob; settings that another beats on both tasks on validation are
+    left out. The star is the `ideal`. The axes begin `NEAR` points before it. Other approaches are grey.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), squeeze=False)
     _both_readings(axes, {"": records})
@@ -61,8 +63,9 @@ def _both_readings(axes: np.ndarray, records: Mapping[str, pd.DataFrame]) -> Non
 def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
     """The task unknown, in percent; returns the lines to be named: the curves of `HIGHLIGHTED`, two references and the ideal."""
     rows, lines = on_grid(records).query("alpha == 1"), {}
-    masks = summarise(rows[of_masks(rows)], ["approach", "density"]).sort_values("density").groupby("approach")
-    for name, curve in [*masks, *_opponents(on_grid(records))]:
+    masks = summarise(rows[of_masks(rows)], ["approach", "density"], SHOWN).sort_values("density").groupby("approach")
+    for name, means in [*masks, *_opponents(on_grid(records))]:
+        curve = unbeaten(means, *VALIDATION)
         x, y = 100 * curve["source_acc_full"], 100 * curve["target_acc"]
         if name not in HIGHLIGHTED:
             axis.plot(x, y, **BEHIND)
@@ -106,7 +109,7 @@ def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         ends = [untrained, free] if about.knob == "alpha" else []
         rows = records[records["approach"].isin([about.name, *ends])]
         rows = rows.assign(alpha=rows["alpha"].where(rows["approach"] != untrained, 0.0))
-        yield about.name, summarise(rows, [about.knob]).sort_values(about.knob)
+        yield about.name, summarise(rows, [about.knob], SHOWN).sort_values(about.knob)
 
 
 @styled()
