@@ -114,3 +114,9 @@ def test_nothing_is_cleaned_while_a_batch_is_at_work(root, profile):  # noqa: F8
         code, output = call("clean", "--yes")
     assert code == 2
     assert "a batch works on" in output
+
+
+def test_what_a_run_that_was_stopped_has_made_stays(root, profile):  # noqa: F811
+    (paths.runs_dir(profile) / "first.json").unlink()
+    used = artefact("transfer", "a")
+    assert used not in {file for files in leftovers.leftovers()[0].values() for file in files}

@@ -46,6 +46,9 @@ def test_rates_are_the_committed_ones_also_after_a_local_tuning(clone):
 def test_committed_results_are_shown_until_there_are_own_ones(clone):
     with local.shown("study", committed=False):
         assert paths.results_dir("study") == clone / "results" / "study"
+    files.write_atomically(clone / "results" / "local" / "study" / ".lock", b"")  # a batch that was stopped
+    with local.shown("study", committed=False):
+        assert paths.results_dir("study") == clone / "results" / "study"
     files.write_atomically(clone / "results" / "local" / "study" / "records.csv", b"x")
     with local.shown("study", committed=False):
         assert paths.results_dir("study") == clone / "results" / "local" / "study"

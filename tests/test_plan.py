@@ -56,6 +56,9 @@ def test_unknown_profile_is_refused_with_the_known_ones():
         plan.make_plan("defualt")
 
 
+SEEDS = {"seeds": [[1], [2]]}
+
+
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
@@ -67,16 +70,24 @@ def test_unknown_profile_is_refused_with_the_known_ones():
         ([{"notbook": "first"}], "notebook"),
         ([], "runs"),
         ([{"notebook": "first", "each": {"seeds": []}}], "each: seeds has no values"),
+        ([{"notebook": []}], "notebook"),
+        ([{"notebook": "first", "each": SEEDS}, {"notebook": "second", "each": SEEDS, "after": ["first"], "collect": True}],
+         "second-1, second-2 would each write records.csv"),
         ([{"notebook": "first", "collect": True}], "collect joins the records of what it comes after"),
         ([{"notebook": "first", "each": {"seeds": [list(range(99))]}}], "too long to name a file"),
         ([{"notebook": "reals", "parameters": {"x": math.nan}}], "x = nan is not finite; give a number"),
         ([{"notebook": "reals", "parameters": {"xs": [1.0, -math.inf]}}], "xs = .*inf.* is not finite; give a number"),
     ],
-)
+)  # fmt: skip
 def test_faults_of_a_profile_are_refused_before_anything_runs(root, runs, message):  # noqa: F811
     write_notebook(root / "notebooks" / "reals.ipynb", parameters="x: float = 1.0\nxs: list[float] = [1.0]")
     with pytest.raises(BadSetting, match=message):
         plan.make_plan(write_profile(root / "bad.yaml", runs))
+
+
+def test_a_profile_with_a_dot_in_its_name_is_refused(root):  # noqa: F811
+    with pytest.raises(BadSetting, match="has a dot in its name"):
+        plan.make_plan(write_profile(root / "lr0.1.yaml", [{"notebook": "first"}]))
 
 
 def test_numbers_of_a_profile_may_be_written_as_in_python(root):  # noqa: F811

@@ -7,6 +7,8 @@ from projects import root, write_profile  # noqa: F401
 
 from maskutils.batch import plan, schedule
 from maskutils.batch.schedule import Schedule
+from maskutils.core import paths
+from maskutils.core.files import read_json
 from maskutils.results import records
 
 
@@ -108,8 +110,36 @@ def test_with_fail_fast_nothing_more_is_started(root, monkeypatch):  # noqa: F81
     ends = {"first-1": ["failed"]}
     assert carried_out(profile, Workers(**ends))[0]["second-2"] == "done"  # it does not come after what failed
     workers = Workers(**ends)
-    assert set(carried_out(profile, workers, fail_fast=True)[0]) == {"first-1", "first-2"}  # both had been started
+    assert set(carried_out(profile, workers, fail_fast=True)[0]) == {
+        "first-1",
+        "first-2",
+    }  # both had been started
     assert set(workers.calls) == {"first-1", "first-2"}
+
+
+def test_with_fail_fast_records_that_cannot_be_joined_stop_it_too(root, profile, monkeypatch):  # noqa: F811
+    collect = {"notebook": "second", "after": ["first"], "collect": True}
+    other = {"notebook": "broken", "after": ["first"]}
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, collect, other])
+    monkeypatch.setattr(Schedule, "_collect", lambda self, run: "two records stand for one transfer")
+    ends, _ = carried_out(profile, Workers(), fail_fast=True)
+    assert ends == {"first": "done", "second": "failed"}
+
+
+def test_what_was_collected_without_a_failed_run_is_made_again_once_that_is_done(root, monkeypatch):  # noqa: F811
+    first = {"notebook": "first", "each": {"seeds": [[1], [2]]}}
+    second, last = (
+        {"notebook": "second", "after": ["first"], "collect": True},
+        {"notebook": "broken", "after": ["second"]},
+    )
+    profile = write_profile(root / "tiny.yaml", [first, second, last])
+    monkeypatch.setattr(records, "collect", lambda files, path: None)
+    for folder in (paths.runs_dir(profile), paths.results_dir(profile)):
+        folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(schedule, "file_digest", lambda path: "0")
+    carried_out(profile, Workers(**{"first-2": ["failed"]}), keep_going=True)
+    lacking = [read_json(plan.state_file(profile, run))["parts"]["upstream"] for run in ("second", "broken")]
+    assert [set(found) for found in lacking] == [{"first-1"}, set()]
 
 
 def test_no_run_waits_with_a_busy_worker_and_the_longest_chain_begins(root, monkeypatch):  # noqa: F811

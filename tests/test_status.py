@@ -111,7 +111,7 @@ def test_what_made_a_result_is_told(root, profile):  # noqa: F811
 
 def test_status_and_plan_print_json(root, profile):  # noqa: F811
     code, output = call("status", "--profile", profile, "--json")
-    assert code == 0
+    assert code == 1  # nothing is done
     assert [row["status"] for row in json.loads(output)] == ["missing"] * 4
     code, output = call("plan", "--profile", profile, "--json", "--only", "broken", "--param", "seeds=[9]")
     assert code == 0
@@ -122,3 +122,19 @@ def test_status_and_plan_print_json(root, profile):  # noqa: F811
     state_of(root, profile, plan.make_plan(profile)[3], status="failed")
     code, output = call("plan", "--profile", profile, "--json", "--only-failed")
     assert [row["run"] for row in json.loads(output) if row["why"]] == ["broken"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("seeds=[17", "cannot be read"), ("profile=study", "unknown parameter of profile"), ("seeds", "not of the form")],
+)
+def test_a_change_that_says_nothing_is_refused(root, profile, change, message):  # noqa: F811
+    with pytest.raises(BadSetting, match=message):
+        status.variation(profile, [change])
+
+
+def test_a_variation_is_planned_after_its_results_are_there(root, profile):  # noqa: F811
+    own = status.variation(profile, ["seeds=[9]"])
+    paths.runs_dir(own).mkdir(parents=True)
+    plan.claim(own)
+    assert call("plan", "--profile", profile, "--param", "seeds=[9]")[0] == 0

@@ -123,7 +123,7 @@ def lab(context: typer.Context) -> None:
     with faults(), needs("study", "jupyterlab"):
         from maskutils.batch.notebooks import notebooks_folder
 
-        first = min(notebooks_folder().glob("*.ipynb"))
+        first = min(notebooks_folder().glob("*.ipynb"), default=notebooks_folder())
         root = [f"--ServerApp.root_dir={paths.project_root()}", str(first)]
         command = [sys.executable, "-m", "jupyterlab", *root, *context.args]
     os.environ.update(paths.environment())  # its kernels start in folders of their own

@@ -47,6 +47,7 @@ Renew = Annotated[bool, typer.Option("--renew", help="Write over the committed r
 Committed = Annotated[
     bool, typer.Option("--committed", help="Read the committed results instead of yours in results/local.")
 ]
+DataRoot = Annotated[str | None, typer.Option(help="Folder of your data sets, in torchvision's layout.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -57,11 +58,12 @@ def plan(
     only_failed: OnlyFailed = False,
     force: Force = False,
     param: Param = None,
+    data_root: DataRoot = None,
     renew: Renew = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what `reproduce` would run with the same options, and why. Nothing is run."""
-    with faults(), placed(renew), varied(profile, param) as own:
+    with faults(), placed(renew), data_at(data_root), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
         from maskutils.batch.status import select, statuses
@@ -93,7 +95,7 @@ def reproduce(
         str | None, typer.Option(help="Run on a Dask cluster: the address of its scheduler, as tcp://host:8786.")
     ] = None,
     force: Force = False,
-    data_root: Annotated[str | None, typer.Option(help="Folder of your data sets, in torchvision's layout.")] = None,
+    data_root: DataRoot = None,
     only: Only = None,
     only_failed: OnlyFailed = False,
     param: Param = None,
@@ -110,9 +112,7 @@ def reproduce(
     begun = time.monotonic()
     how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
     how |= {"keep_going": keep_going, "fail_fast": fail_fast}
-    with faults(), placed(renew):
-        if data_root is not None:  # for the kernels of this machine
-            os.environ["MASKUTILS_DATA_ROOT"] = str(paths.folder_at(data_root, "--data-root").resolve())
+    with faults(), placed(renew), data_at(data_root):
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
         from maskutils.batch.display import Display
@@ -126,7 +126,7 @@ def reproduce(
             states = batch.reproduce(profile, workers, scheduler, force, display.report, see=print_dashboard, **how)
         failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
         print_end(profile, len(states) - failed, len(runs), time.monotonic() - begun)
-    raise typer.Exit(1 if failed or (fail_fast and len(states) < len(runs)) else 0)
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
@@ -137,11 +137,12 @@ def status(
     ] = None,
     profile: ProfileName = "default",
     param: Param = None,
+    data_root: DataRoot = None,
     committed: Committed = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which runs of a profile are done, running, failed, blocked, changed or missing."""
-    with faults(), placed(committed), varied(profile, param) as own:
+    with faults(), placed(committed), data_at(data_root), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.status import explain, statuses
         from maskutils.core.checks import known
@@ -155,7 +156,7 @@ def status(
             return
     if as_json:
         print(json.dumps([{"run": name} | state for name, state in states.items()], indent=1))
-        raise typer.Exit(1 if any(s["status"] in ("failed", "blocked") for s in states.values()) else 0)
+        raise typer.Exit(1 if any(s["status"] != "done" for s in states.values()) else 0)
     table = Table(Column("run", overflow="fold"), "status", "seconds", "why", title=profile, title_justify="left")
     for name, state in states.items():
         table.add_row(name, coloured(state["status"]), str(state.get("seconds", "")), escape(state["why"]))
@@ -184,12 +185,27 @@ def verify(profile: ProfileName = "default", committed: Committed = False) -> No
 
 
 @app.command()
-def report(profile: ProfileName = "default", committed: Committed = False) -> None:
+def report(profile: ProfileName = "default", data_root: DataRoot = None, committed: Committed = False) -> None:
     """Write a page about a profile that opens offline: figures, tables, every executed notebook, and what made them."""
-    with faults(), shown(profile, committed):
+    with faults(), shown(profile, committed), data_at(data_root):
         from maskutils.batch.page import write_page
 
         console.print(f"written: {write_page(profile)}", soft_wrap=True)
+
+
+@contextmanager
+def data_at(folder: str | None) -> Iterator[None]:
+    """Inside the block data sets are those in `folder`, for kernels too; None leaves it as it is."""
+    before = os.environ.get(paths.DATA)
+    if folder is not None:
+        os.environ[paths.DATA] = str(paths.folder_at(folder, "--data-root").resolve())
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(paths.DATA, None)
+        else:
+            os.environ[paths.DATA] = before
 
 
 @contextmanager

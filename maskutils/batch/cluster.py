@@ -104,7 +104,7 @@ def _remote(scheduler: str, folder: Path | None) -> Iterator[Any]:
             remote.wait_for_workers(1, timeout=30)
         except TimeoutError:
             raise BadSetting(
-                f"the scheduler at {scheduler} has no workers; start some: dask worker {scheduler}"
+                f"the scheduler at {scheduler} has no workers; start some: dask worker {scheduler} --nthreads 1"
             ) from None
         check_workers(remote, folder)
         yield remote
@@ -120,6 +120,8 @@ def check_workers(remote: Any, folder: Path | None) -> None:
         if theirs != ours:
             has = "has no maskutils" if isinstance(theirs, Exception) else f"has maskutils {theirs}"
             raise BadSetting(f"the worker {worker} {has}; install maskutils {ours} there")
+    if many := [f"{worker} has {n} threads" for worker, n in remote.nthreads().items() if n != 1]:
+        raise BadSetting(f"the worker {many[0]}, which share its environment; start it with --nthreads 1")
     if folder and (blind := [worker for worker, there in remote.run(os.path.isdir, str(folder)).items() if not there]):
         raise BadSetting(
             f"the worker {blind[0]} does not see {folder}; set MASKUTILS_ROOT to a folder that all machines share"

@@ -17,7 +17,7 @@ class Display:
     """A line for all runs, with an estimate, and one for each that runs, with its cell and its time; `report` hears of them."""
 
     def __init__(self, expected: Mapping[str, float], console: Console) -> None:
-        self.left, self.expected, self.live = dict(expected), expected, console.is_terminal
+        self.left, self.expected, self.live = dict(expected), dict(expected), console.is_terminal
         self.at: dict[str, float] = {}  # when the runs that run now began
         self.spent, self.reckoned = 0.0, 0.0  # seconds of runs that ended, as they were and as they were expected
         self.most = 1  # runs at a time, so far
@@ -28,7 +28,9 @@ class Display:
 
     def report(self, event: str, run: Run, state: Mapping[str, Any]) -> None:
         """Show an event of the batch, see `run.reproduce`."""
-        if event == "started":
+        if event == "left out":
+            del self.left[run.id], self.expected[run.id]
+        elif event == "started":
             self._started(run)
         elif event == "cell":
             if run.id in self.lines:
@@ -36,7 +38,9 @@ class Display:
         else:
             self._ended(event, run, state)
         done = len(self.expected) - len(self.left)
-        self.bar.update(self.all, completed=done, at=f"{done} of {len(self.expected)}{self.estimate()}")
+        self.bar.update(
+            self.all, completed=done, total=len(self.expected), at=f"{done} of {len(self.expected)}{self.estimate()}"
+        )
 
     def _started(self, run: Run) -> None:
         self.at[run.id] = time.monotonic()

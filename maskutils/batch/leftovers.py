@@ -78,8 +78,9 @@ def _wanted(folder: Path) -> set[str] | None:
 
 
 def _runs(folder: Path) -> list[str]:
-    """The ids of the runs that left a state in `folder`."""
-    return sorted(file.stem for file in (folder / "runs").glob("*.json") if "parts" in _content(file))
+    """The ids of the runs that left a state in `folder`, or were stopped before their end."""
+    states = (file for file in (folder / "runs").glob("*.json") if "parts" in _content(file))
+    return sorted({file.stem for file in (*states, *(folder / "runs").glob("*.uses"))})
 
 
 def _files(folder: Path, run: str) -> list[Path]:

@@ -25,7 +25,7 @@ def placed(committed: bool) -> Iterator[None]:
 def shown(profile: str, committed: bool) -> Iterator[None]:
     """As `placed`; where there are no local results of `profile`, the committed ones are meant."""
     with placed(committed):
-        there = any(paths.results_dir(profile).glob("*.*"))
+        there = any(paths.results_dir(profile).glob("[!.]*.*"))
     with placed(committed or not there):
         yield
 

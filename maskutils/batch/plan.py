@@ -44,7 +44,7 @@ class RunSpec(BaseModel):
     """One entry of a profile: notebooks, the parameters they vary over, and what must be done before."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    notebook: str | list[str]
+    notebook: str | Annotated[list[str], Field(min_length=1)]
     each: dict[str, list[Any]] = {}
     after: list[str] = []
     parameters: dict[str, Any] = {}
@@ -93,6 +93,10 @@ def load_profile(name: str) -> Profile:
         raise BadSetting(
             f"profile {name} has the name of one that ships, and would write over its results; rename the file"
         )
+    if own and "." in Path(name).stem:
+        raise BadSetting(
+            f"profile {name} has a dot in its name, and results would go to a folder without what follows it; rename it"
+        )
     file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
     _check_owner(name, file)
     try:
@@ -115,6 +119,8 @@ def _check_owner(name: str, file: Path) -> None:
     """Raises `BadSetting` if the results of `name` are those of another file that is still there."""
     with contextlib.suppress(OSError):
         other = paths.project_root() / (paths.runs_dir(name) / ".profile").read_text(encoding="utf-8")
+        if other.parent == paths.results_dir(name):
+            return  # of --param, which writes it anew each time
         if other.exists() and file.exists() and not other.samefile(file):
             raise BadSetting(f"{paths.results_dir(name)} holds the results of profile {other}; rename {file}")
 
@@ -143,6 +149,10 @@ def make_plan(name: str) -> list[Run]:
             if not _unchanged(name, run):  # else its names were checked when it ran
                 check_names(run.id, run.parameters)
             runs[run.id] = run
+    if len(collecting := [run.id for run in runs.values() if run.collect]) > 1:
+        raise BadSetting(
+            f"profile {name}: {', '.join(collecting)} would each write records.csv; let one of them collect"
+        )
     return list(runs.values())
 
 

@@ -21,7 +21,10 @@ def print_damaged(folder: Path) -> None:
         return
     faulty = damaged(folder)
     for fault in faulty:
-        console.print(f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again", soft_wrap=True)
+        console.print(
+            f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again: maskutils reproduce --force",
+            soft_wrap=True,
+        )
     if faulty:
         raise typer.Exit(1)
     console.print(f"{folder}: {len(vouched(folder))} files are as their manifest says", soft_wrap=True, markup=False)

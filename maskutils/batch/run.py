@@ -47,9 +47,9 @@ def reproduce(
     Runs that are done stay as they are, unless `force`. `only` and `only_failed` choose runs, see `status.select`; `how` is for
     `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine (by default one a GPU, or one a core where
     there is none), or those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
-    "skipped", "started", "cell" (it is at), "retried", "done", "failed" and "blocked" (something it comes after failed); `see` hears
-    the address of Dask's dashboard, where there is one. Raises `BadSetting` before anything starts, `Busy` if another batch holds the
-    results, `ConnectionError` if all workers are lost.
+    "skipped", "left out" (by `only`), "started", "cell" (it is at), "retried", "done", "failed" and "blocked" (something it comes
+    after failed); `see` hears the address of Dask's dashboard, where there is one. Raises `BadSetting` before anything starts,
+    `Busy` if another batch holds the results, `ConnectionError` if all workers are lost.
     """
     runs = plan.make_plan(profile)
     with exclusive(profile):
@@ -61,8 +61,8 @@ def reproduce(
             _check_clean(profile)
         states = {r.id: read_json(plan.state_file(profile, r.id)) for r in runs if not reasons[r.id] and r not in todo}
         for run in runs:
-            if run.id in states:
-                report("skipped", run, states[run.id])
+            if run not in todo:
+                report("skipped" if run.id in states else "left out", run, states.get(run.id, {}))
         if todo:
             with client(min(workers or at_once(), len(todo)), scheduler, paths.runs_dir(profile)) as dask:
                 if find_spec("bokeh"):  # which draws it

@@ -43,7 +43,7 @@ class Schedule:
         self.running: dict[Any, Any] = {}
         self.retries = dict.fromkeys(self.by_id, retries)
         self.timeout = timeout or plan.load_profile(profile).cell_timeout
-        self.keep_going, self.fail_fast = keep_going, fail_fast
+        self.keep_going, self.fail_fast, self.stopped = keep_going, fail_fast, False
         self.longest = longest_paths(profile, todo)
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures that ended, and what workers tell
         self.topic, self.seen = f"maskutils-{time.time_ns()}", time.monotonic()
@@ -77,7 +77,9 @@ class Schedule:
 
     def _launch(self) -> None:
         """Start what can be started; what cannot ever be is blocked, and then so is what comes after it."""
-        while able := [run for run in self.waiting if all(before in self.states for before in run.after)]:
+        while not self.stopped and (
+            able := [run for run in self.waiting if all(before in self.states for before in run.after)]
+        ):
             for run in able:
                 self.waiting.remove(run)
                 self._start(run)
@@ -88,6 +90,8 @@ class Schedule:
 
         Dask gives a run to a worker at once, and leaves it there where that is busy and another becomes idle.
         """
+        if self.stopped:
+            return
         self.ready.sort(key=lambda run: self.longest[run.id], reverse=True)
         free = max(1, sum(self.dask.nthreads().values())) - len(self.running)
         for run in [self.ready.pop(0) for _ in range(min(free, len(self.ready)))]:
@@ -134,7 +138,7 @@ class Schedule:
         else:
             error = f"no worker could execute it: {future.exception()!r}"
             state = {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)}
-        if state["status"] == "failed" and self.retries[run.id]:
+        if state["status"] == "failed" and self.retries[run.id] and not self.stopped:
             self.retries[run.id] -= 1
             self.report("retried", run, state)
             self.ready.append(run)
@@ -142,12 +146,12 @@ class Schedule:
             self._settle(run, state)
 
     def _settle(self, run: Run, state: dict[str, Any]) -> None:
+        if lacks := [b for b in run.after if self.states[b]["status"] != "done" or "lacks" in self.states[b]]:
+            state["lacks"] = lacks  # what it was made of is not whole, so it runs again once that is
         self.states[run.id] = state
         _write_state(self.profile, run, state)
         self.report(state["status"], run, state)
-        if state["status"] == "failed" and self.fail_fast:
-            self.waiting.clear()
-            self.ready.clear()
+        self.stopped |= state["status"] == "failed" and self.fail_fast
 
     def _look_for_workers(self) -> None:
         """Dask itself waits for ever for workers that do not come back."""
@@ -161,7 +165,8 @@ class Schedule:
 def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
     """The last thing written of a run: from now on it is done, or failed. Its paths are relative to the results."""
     folder, outputs = paths.results_dir(profile), []
-    stored = state | {"parts": dict(run.parts)}
+    upstream = {before: key for before, key in run.parts["upstream"].items() if before not in state.get("lacks", ())}
+    stored = state | {"parts": {**run.parts, "upstream": upstream}}
     if "notebook" in state:
         stored["notebook"] = str(Path(state["notebook"]).relative_to(folder))
     if state["status"] == "done":

@@ -139,8 +139,12 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
         name, equals, text = change.partition("=")
         if not equals:
             raise BadSetting(f"--param {change!r} is not of the form name=value")
-        known(name, {n for run in runs for n in run.parts["parameters"]}, f"parameter of profile {profile}")
-        value = yaml.safe_load(text)
+        names = {n for run in runs for n in run.parts["parameters"]} - {"profile", "output"}  # the batch gives these
+        known(name, names, f"parameter of profile {profile}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BadSetting(f"--param {change!r} cannot be read: {error}") from None
         content.setdefault("parameters", {})[name] = value
         for spec in content["runs"]:
             spec.get("parameters", {}).pop(name, None)

@@ -9,6 +9,7 @@ from maskutils.core.checks import BadSetting, needs
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PROFILES = PACKAGE / "batch" / "profiles"
+DATA = "MASKUTILS_DATA_ROOT"  # the environment variable that names the folder of data sets
 LOCAL = "MASKUTILS_LOCAL"  # set where the committed results of a checkout are to stay as they are
 SHIPPED = PACKAGE / "project"  # where a wheel holds notebooks and results, see pyproject.toml
 MARKER = ".maskutils"  # this file marks a folder that `maskutils init` laid out
@@ -56,7 +57,7 @@ def environment() -> dict[str, str]:
     """Environment variables with which any process on this file system finds the same folders."""
     return {
         "MASKUTILS_ROOT": str(project_root()),
-        "MASKUTILS_DATA_ROOT": str(data_root()),
+        DATA: str(data_root()),
         LOCAL: os.environ.get(LOCAL, ""),
     }
 
@@ -104,8 +105,8 @@ def data_root() -> Path:
 
     Raises `BadSetting` if the variable is a URL.
     """
-    root = os.environ.get("MASKUTILS_DATA_ROOT")
-    return folder_at(root, "MASKUTILS_DATA_ROOT") if root else _users("cache") / "data"
+    root = os.environ.get(DATA)
+    return folder_at(root, DATA) if root else _users("cache") / "data"
 
 
 def all_results() -> list[Path]:
