@@ -215,6 +215,11 @@ def test_where_nothing_can_be_chosen_verify_still_gives_its_verdicts():
     assert claims.the_choice_holds_on_seeds_left_out(make(at(0.5, 0.9))).passed is not True
 
 
+def test_two_seeds_cannot_tell_whether_the_choice_holds():
+    rows = [at(0.9, 0.9, seed=0), at(0.9, 0.9, seed=1)]
+    assert claims.the_choice_holds_on_seeds_left_out(make(*rows)).passed is None
+
+
 def test_three_seeds_cannot_tell_whether_the_choice_holds():
     """Two are left, of which no interval tells settings apart."""
     said = claims.the_choice_holds_on_seeds_left_out(make(SAFE, at(0.9, 0.9)))
@@ -229,6 +234,7 @@ def test_verify_gives_one_verdict_for_every_claim_in_order():
     found = verify(records)
     assert claims.density_is_the_dial(records) in found
     assert len({v.claim for v in found}) == len(found) == len(CLAIMS)
+    assert {v.word for v in found} == {"PASS", "FAIL", "SKIP"}
     assert {v.claim for v in found if v.word == "SKIP"} == {claims.the_choice_holds_on_seeds_left_out(records).claim}
 
 

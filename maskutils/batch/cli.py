@@ -1,7 +1,6 @@
 """The commands of the batch: arguments in, printing out, nothing else."""
 
 import json
-import os
 import signal
 import tempfile
 import time
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from maskutils.batch.app import app, console, faults
-from maskutils.batch.local import placed, shown
+from maskutils.batch.local import data_at, placed, shown
 from maskutils.batch.printed import coloured, print_damaged, print_dashboard, print_end, print_failed, print_plan
 from maskutils.core import paths
 
@@ -191,21 +190,6 @@ def report(profile: ProfileName = "default", data_root: DataRoot = None, committ
         from maskutils.batch.page import write_page
 
         console.print(f"written: {write_page(profile)}", soft_wrap=True)
-
-
-@contextmanager
-def data_at(folder: str | None) -> Iterator[None]:
-    """Inside the block data sets are those in `folder`, for kernels too; None leaves it as it is."""
-    before = os.environ.get(paths.DATA)
-    if folder is not None:
-        os.environ[paths.DATA] = str(paths.folder_at(folder, "--data-root").resolve())
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(paths.DATA, None)
-        else:
-            os.environ[paths.DATA] = before
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from maskutils.batch import kernels
+from maskutils.batch.local import environment
 from maskutils.batch.temporary import temporary_folder
 from maskutils.core.checks import BadSetting
 from maskutils.study.provenance import cores
@@ -45,21 +46,6 @@ def at_once() -> int:
     import torch
 
     return 1 if torch.backends.mps.is_available() else cores()
-
-
-@contextlib.contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """`variables` in the environment of this process inside the block; on leaving it is what it was, whatever changed it.
-
-    Dask changes it too: a kernel that some later code starts would inherit its thread counts.
-    """
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextlib.contextmanager

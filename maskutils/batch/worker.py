@@ -11,7 +11,8 @@ from typing import Any
 import filelock
 
 from maskutils.batch import kernels
-from maskutils.batch.cluster import GPUS, environment
+from maskutils.batch.cluster import GPUS
+from maskutils.batch.local import environment
 from maskutils.batch.plan import Run
 from maskutils.batch.temporary import temporary_folder
 from maskutils.core.caches import USES

@@ -5,6 +5,8 @@ import re
 import torch
 from torch import Tensor, nn
 
+ADDED = re.compile(r"(^|\.)parametrizations\..*\.(?!original)\w+$")  # by a parametrisation, as the scores of a mask
+
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's parameters; the CPU for a model without any."""
@@ -20,8 +22,5 @@ def taken_by(model: nn.Module, images: Tensor) -> Tensor:
         if any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in model.modules()):
             return images
         raise ValueError(f"images are {images.dtype}; make them float, as torchvision's ToTensor does")
-    beside = re.compile(
-        r"(^|\.)parametrizations\..*\.(?!original)\w+$"
-    )  # what a parametrisation adds, as the scores of a mask
-    types = {p.dtype for n, p in model.named_parameters() if p.is_floating_point() and not beside.search(n)}
+    types = {p.dtype for n, p in model.named_parameters() if p.is_floating_point() and not ADDED.search(n)}
     return images.to(types.pop()) if len(types) == 1 else images

@@ -12,7 +12,6 @@ from maskutils.core import paths
 from maskutils.core.checks import needs
 from maskutils.core.files import read_json
 from maskutils.results import analysis, choice
-from maskutils.results.metrics import pareto_front
 from maskutils.results.plots.style import PAIR_ORDER, in_order, look, ordered, short
 from maskutils.results.records import load_records, on_grid, summarise
 from maskutils.results.wording import interval, settings
@@ -94,10 +93,8 @@ def _points(rows: pd.DataFrame) -> dict[str, list[Any]]:
     choosable = set(analysis.choosable(rows))
     may = means["setting"].isin(rows.loc[rows["approach"].isin(choosable), "setting"])
     for reading in BY_TASK:
-        values = means[[f"val_{reading}", "val_target_acc"]].round(analysis.DECIMALS).where(may)
-        points = list(values.itertuples(index=False, name=None))
-        front = set(pareto_front([p for p in points if not math.isnan(sum(p))]))
-        out[f"front_{reading}"] = [point in front for point in points]
+        values = means.loc[may, [f"val_{reading}", "val_target_acc"]].dropna()
+        out[f"front_{reading}"] = means.index.isin(analysis.unbeaten(values, *values).index).tolist()
     return out
 
 

@@ -70,11 +70,11 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     """The records of one transfer, one for each alpha and one rewound, cached as JSON."""
     known(trial.protocol, PROTOCOLS, "protocol")
     trial = replace(trial, options=unusual(trial.method, trial.options))
-    setup = _rated(setup, trial) if setup.tuned and described(trial.protocol).trains else setup
+    about = described(trial.protocol)
+    setup = _rated(setup, trial) if setup.tuned and about.trains else setup
     upstream = source_key(setup, seed)
     if trial.method is not None:
         upstream = mask_key(setup, trial.method, seed, trial.options)
-    about = described(trial.protocol)
     made_of = [mask_key(setup, about.method, seed, {})] if about.importance == "probability" else []
     depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
     stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
