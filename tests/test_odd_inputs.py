@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from maskutils import Mask, evaluate, fit, learn_mask, protect, transfer
 from maskutils.masks.held import Held
 from maskutils.masks.information import fisher_information
+from maskutils.masks.rankings import gradient
 from maskutils.models.parts import maskable
 from maskutils.training.evaluation import accuracy
 from maskutils.training.transfer import interpolate
@@ -58,6 +59,15 @@ def test_the_information_of_bf16_weights_is_added_up_in_float32():
     wide = fisher_information(copy.deepcopy(narrow).float(), easy(400), 400)
     for name, found in fisher_information(narrow, easy(400), 400).items():
         assert found.sum() == pytest.approx(wide[name].sum().item(), rel=0.02)
+
+
+def test_the_gradient_of_bf16_weights_is_added_up_in_float32():
+    narrow = net().to(torch.bfloat16)
+    squares = lambda logits, labels: logits.square().sum()  # noqa: E731
+    wide = gradient(copy.deepcopy(narrow).float(), easy(400), squares)
+    for name, found in gradient(narrow, easy(400), squares).items():
+        assert found.dtype == torch.float32
+        assert (found - wide[name]).norm() < 0.02 * wide[name].norm()
 
 
 QUICK = {"gumbel_sigmoid": {"steps": 2}, "edge_popup": {"steps": 2}}

@@ -1,5 +1,6 @@
 """Protocols: one contract for all, what each one is, and the readings of a transfer."""
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -171,6 +172,18 @@ def test_the_history_has_both_validation_accuracies_and_ends_with_those_of_the_r
     for row in history[-1:]:
         last = score(trained, after, pair, split="val")
         assert (row["source_val"], row["target_val"]) == (last["source_acc_full"], last["target_acc"])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_network_of_bf16_is_re_trained_and_stays_one(protocol, trained, shared, mask):
+    after = run(copy.deepcopy(trained).bfloat16(), shared, protocol, mask, steps=2)
+    assert {p.dtype for p in after.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("protocol", HALVES)
+def test_two_halves_need_two_steps(protocol, trained, shared, mask):
+    with pytest.raises(BadSetting, match="steps = 1 must be 2 or more: this approach trains twice"):
+        run(trained, shared, protocol, mask, steps=1)
 
 
 @pytest.mark.parametrize("protocol", [p for p in PROTOCOLS if p not in LITTLE])

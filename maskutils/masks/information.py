@@ -38,7 +38,7 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
 
 
 def sums(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A sum of squares for each of `tensors`, 0 so far, of float32 at least: bf16 loses most of many small ones."""
+    """A sum for each of `tensors`, 0 so far, of float32 at least: bf16 loses most of many small ones."""
     return {name: torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for name, t in tensors.items()}
 
 

@@ -72,7 +72,7 @@ def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tenso
     x, y = some(data, 500, seed)
     names, model = maskable(model), copied(model).eval().requires_grad_(True)
     weights = {name: model.get_parameter(name) for name in names}
-    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    total = sums(weights)
     device = device_of(model)
     size = min(100, that_fit(x, device))
     for images, labels in zip(taken_by(model, x).to(device).split(size), y.to(device).split(size), strict=True):

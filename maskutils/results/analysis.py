@@ -136,14 +136,19 @@ def hypervolumes(
     rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
     rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
     rows = rows.assign(candidate=rows.groupby(["pair", "family", *CANDIDATE], dropna=False).ngroup())
-    means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean()
-    fronts = [unbeaten(group, "val_x", "val_y") for _, group in means.groupby(["pair", "family"])]
-    best = [candidate for own in fronts for candidate in own.index.get_level_values("candidate")]
-    points: dict[tuple[Any, ...], list[metrics.Point]] = {}
+    means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean().round(DECIMALS)
+    tried: dict[tuple[Any, ...], dict[int, metrics.Point]] = {}
+    for (*group, candidate), *point in means.itertuples():
+        tried.setdefault(tuple(group), {})[candidate] = (point[0], point[1])
+    fronts = [(own.items(), set(metrics.pareto_front([*own.values()]))) for own in tried.values()]
+    best = [candidate for points, ahead in fronts for candidate, point in points if point in ahead]
+    reached: dict[tuple[Any, ...], list[metrics.Point]] = {}
     kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
     for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
-        points.setdefault(tuple(group), []).append((x, y))
-    areas = [[*group, metrics.hypervolume(front, (corner(s), corner(t)))] for (*group, s, t), front in points.items()]
+        reached.setdefault(tuple(group), []).append((x, y))
+    areas = [
+        [*group, metrics.hypervolume(points, (corner(s), corner(t)))] for (*group, s, t), points in reached.items()
+    ]
     return pd.DataFrame(areas, columns=["pair", "seed", "family", "hypervolume"])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maskutils.core.approaches import Approach, Kind, describe
-from maskutils.core.checks import known, number, positive, register
+from maskutils.core.checks import BadSetting, known, number, positive, register
 from maskutils.data.pair import Pair
 from maskutils.models.parts import TaskHeads, head_name, logits_of, own_head
 from maskutils.training.loop import NORMS, Penalty, check_training, fit
@@ -90,6 +90,13 @@ class Transfer:
         if self.watch is not None:
             rows[-1] |= self.watch(again=True)
         return rows
+
+
+def halves(steps: int) -> tuple[int, int]:
+    """The steps of the two trainings that share `steps`, as 4 and 5 of 9. Raises `BadSetting` unless there is one for each."""
+    if steps < 2:
+        raise BadSetting(f"steps = {steps} must be 2 or more: this approach trains twice, for half of the steps each")
+    return steps // 2, steps - steps // 2
 
 
 def shared(model: nn.Module) -> dict[str, Tensor]:

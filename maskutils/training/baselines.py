@@ -21,7 +21,7 @@ from maskutils.masks.rankings import Scores
 from maskutils.models.copies import copied
 from maskutils.models.inputs import taken_by
 from maskutils.models.parts import head_name, head_parameters, norm_layers, own_head
-from maskutils.training.base import History, Transfer, answer, protocol
+from maskutils.training.base import History, Transfer, answer, halves, protocol
 from maskutils.training.loop import Penalty, fit
 
 
@@ -143,11 +143,10 @@ def joint(t: Transfer) -> History:
 @protocol("baseline", place=27, colour="#7f7f7f", marker="+")
 def lp_ft(t: Transfer) -> History:
     """The head alone for half of the steps, then everything for the other half. Source: Kumar et al. 2022 (arXiv 2202.10054)."""
-    steps, seed = t.training.steps, t.training.seed
-    half = steps // 2
-    probe = t.fit(params=head_parameters(t.model), steps=max(1, half))
-    rest = t.fit(steps=max(1, steps - half), seed=stream(seed, "lp_ft"))
-    return probe + [row | {"step": row["step"] + half} for row in rest]
+    first, second = halves(t.training.steps)
+    probe = t.fit(params=head_parameters(t.model), steps=first)
+    rest = t.fit(steps=second, seed=stream(t.training.seed, "lp_ft"))
+    return probe + [row | {"step": row["step"] + first} for row in rest]
 
 
 @protocol("baseline", place=28, colour="#7f7f7f", marker="x", known="intact", bits=whole_tensors)

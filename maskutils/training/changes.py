@@ -21,7 +21,7 @@ from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import gradient, magnitude, sensitivity
 from maskutils.models.parts import own_head
-from maskutils.training.base import History, Transfer, protocol, put, rounded, shared
+from maskutils.training.base import History, Transfer, halves, protocol, put, rounded, shared
 from maskutils.training.loop import Penalty, fit
 
 Tensors = dict[str, Tensor]
@@ -85,7 +85,7 @@ def change_mask(t: Transfer, strength: float) -> History:
     score = {n: nn.Parameter(torch.where(b, 5.0, -5.0)) for n, b in _largest(tau, 1e-5).bits.items()}
 
     def values() -> Tensors:
-        return {n: theta_0[n] + score[n].sigmoid() * tau[n] for n in tau}
+        return {n: theta_0[n] + score[n].sigmoid().to(c.dtype) * c for n, c in tau.items()}
 
     def stored() -> Tensors:
         return {n: theta_0[n] + rounded(tau[n]) * (score[n] > 0) for n in tau}
@@ -188,7 +188,7 @@ def _target_gradient(t: Transfer, loss: Callable[[Tensor, Tensor], Tensor]) -> T
 def _first_half(t: Transfer) -> tuple[History, Tensors, Tensors]:
     """Fine-tune for half of the steps, then put theta_0 back: the history, theta_0 and tau."""
     theta_0 = {n: p.clone() for n, p in shared(t.model).items()}
-    rows = t.fit(steps=max(1, t.training.steps // 2), norm="eval")
+    rows = t.fit(steps=halves(t.training.steps)[0], norm="eval")
     tau = {n: p - theta_0[n] for n, p in shared(t.model).items()}
     put(t.model, theta_0)
     return rows, theta_0, tau
@@ -196,8 +196,7 @@ def _first_half(t: Transfer) -> tuple[History, Tensors, Tensors]:
 
 def _second_half(t: Transfer) -> dict[str, Any]:
     """The rest of the steps, and the seed of other batches than those of the first half."""
-    given = t.training
-    return {"steps": given.steps - given.steps // 2, "seed": stream(given.seed, "second half")}
+    return {"steps": halves(t.training.steps)[1], "seed": stream(t.training.seed, "second half")}
 
 
 def _joined(first: History, second: History) -> History:
