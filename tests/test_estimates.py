@@ -25,23 +25,31 @@ def work(root):  # noqa: F811
 
 def ran(profile, run, seconds, **parameters):
     """Write a manifest that says how long a run took."""
-    row = {"id": run, "seconds": seconds, "parameters": PARAMETERS | parameters}
-    files.write_json(paths.results_dir(profile) / "manifest.json", {"runs": [row]})
+    write_manifest(profile, {"id": run, "seconds": seconds, "parameters": PARAMETERS | parameters})
+
+
+def write_manifest(profile, *rows):
+    files.write_json(paths.results_dir(profile) / "manifest.json", {"runs": rows})
+
+
+def done(seconds, **parameters):
+    """The state of a run that is done."""
+    return {"status": "done", "seconds": seconds, "parts": {"parameters": parameters}}
 
 
 def test_a_run_takes_what_it_took_last_and_another_what_nothing_is_known_of(root):  # noqa: F811
     profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
     runs = plan.make_plan(profile)
-    files.write_json(plan.state_file(profile, "first"), {"status": "done", "seconds": 7.5})
+    files.write_json(plan.state_file(profile, "first"), done(7.5))
     assert estimates.expected_seconds(profile, runs) == {"first": 7.5, "second": estimates.UNKNOWN}
 
 
 def test_the_last_state_is_believed_before_the_manifest(root):  # noqa: F811
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
     runs = plan.make_plan(profile)
-    ran(profile, "first", 40.0)
+    write_manifest(profile, {"id": "first", "seconds": 40.0, "parameters": {}})
     assert estimates.expected_seconds(profile, runs) == {"first": 40.0}
-    files.write_json(plan.state_file(profile, "first"), {"status": "done", "seconds": 7.5})
+    files.write_json(plan.state_file(profile, "first"), done(7.5))
     assert estimates.expected_seconds(profile, runs) == {"first": 7.5}
     files.write_json(plan.state_file(profile, "first"), {"status": "failed", "seconds": 1.0})
     assert estimates.expected_seconds(profile, runs) == {"first": 40.0}
@@ -55,8 +63,8 @@ def test_a_run_is_as_urgent_as_the_longest_chain_that_begins_with_it(root):  # n
         {"notebook": "third", "after": ["second"]},
     ]
     profile = write_profile(root / "tiny.yaml", runs)
-    rows = [{"id": n, "seconds": s} for n, s in {"first": 5.0, "second": 7.0, "third": 1.0}.items()]
-    files.write_json(paths.results_dir(profile) / "manifest.json", {"runs": rows})
+    rows = [{"id": n, "seconds": s, "parameters": {}} for n, s in {"first": 5.0, "second": 7.0, "third": 1.0}.items()]
+    write_manifest(profile, *rows)
     found = estimates.longest_paths(profile, plan.make_plan(profile))
     assert found == {"first": 13.0, "second": 8.0, "third": 1.0}
 
@@ -65,6 +73,15 @@ def test_a_run_never_done_is_scaled_by_its_steps_from_another_profile(work, monk
     monkeypatch.setattr(estimates, "step_seconds", None)  # the same network: nothing is measured
     ran("study", "work-x", estimates.START + 10)
     assert work(seeds=[0, 1, 2], target_steps=600) == pytest.approx(estimates.START + 60)
+
+
+def test_a_run_with_other_parameters_than_last_time_is_scaled_from_that(work, monkeypatch, root):  # noqa: F811
+    monkeypatch.setattr(estimates, "step_seconds", None)  # the same network: nothing is measured
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "work"}])
+    ran("study", "work-x", 1000.0, target_steps=100)
+    files.write_json(plan.state_file(profile, "work"), done(estimates.START + 10, **PARAMETERS))
+    assert work(seeds=[5]) == estimates.START + 10
+    assert work(seeds=[0, 1, 2]) == pytest.approx(estimates.START + 30)
 
 
 def test_it_is_scaled_from_the_run_that_is_most_like_it(work, monkeypatch):

@@ -25,11 +25,12 @@ Network = tuple[str, int, int, int]  # name, channels, pixels a side, images a s
 
 
 def expected_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
-    """Seconds of each run: those of its last time in `profile`, or an estimate. The first estimate for a network that has not
-    run in any profile measures it, for a second or two.
+    """Seconds of each run: those of its last time in `profile` if it trained as much, or an estimate. The first estimate for a
+    network that has not run in any profile measures it, for a second or two.
     """
-    last, rows = _last_seconds(profile, runs), [row for name in plan.profiles() for row in _manifest(name)]
-    return {run.id: last.get(run.id) or _estimate(run, rows) for run in runs}
+    last = _last(profile, runs)
+    rows = [*last.values(), *(row for name in plan.profiles() for row in _manifest(name))]
+    return {run.id: _again(run, last.get(run.id)) or _estimate(run, rows) for run in runs}
 
 
 def longest_paths(profile: str, runs: Sequence[Run]) -> dict[str, float]:
@@ -42,14 +43,21 @@ def longest_paths(profile: str, runs: Sequence[Run]) -> dict[str, float]:
     return {run.id: found[run.id] for run in runs}
 
 
-def _last_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
-    """Seconds of those of `runs` that were done before, by their state or, where that is gone, by the manifest."""
-    known = {row["id"]: row["seconds"] for row in _manifest(profile)}
+def _last(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Id, seconds and parameters of those of `runs` that were done before, by their state or, where that is gone, by the manifest."""
+    found = {row["id"]: row for row in _manifest(profile)}
     for run in runs:
         with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
             state = read_json(plan.state_file(profile, run.id))
-            known |= {run.id: state["seconds"]} if state["status"] == "done" else {}
-    return known
+            row = {"id": run.id, "seconds": state["seconds"], "parameters": state["parts"]["parameters"]}
+            found |= {run.id: row} if state["status"] == "done" else {}
+    return found
+
+
+def _again(run: Run, row: Mapping[str, Any] | None) -> float | None:
+    """The seconds of `row`, the last time of `run`, if that trained the same network as long."""
+    work = [(p.get("model"), steps(p)) for p in (run.parameters, row["parameters"])] if row else []
+    return row["seconds"] if row and work[0] == work[1] else None
 
 
 def _manifest(profile: str) -> list[dict[str, Any]]:
