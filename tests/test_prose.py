@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from maskutils.core.approaches import described, names
+from maskutils.core.approaches import described, every, names
 from maskutils.masks.layers import LAYERS
 from maskutils.results.analysis import (
     for_storage,
@@ -176,7 +176,7 @@ def which_weights_a_layer_holds_matters_through_the_mask_alone(records):
     return bool(through["low"] > 0.05 and full["low"] <= 0)
 
 
-@claim("README.md", "EWC, which\nneeds no mask, comes closer than any mask.")
+@claim("README.md", "EWC, which needs no mask, comes closer than either mask.")
 def ewc_is_closer_than_masks(records):
     return ewc_is_nearest_when_the_task_is_unknown(records)
 
@@ -277,6 +277,30 @@ def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
     assert told == {"lora": (9, 54), "oft": (0, 40)}  # of the rate that is best with the task known, and of the best
     limits = " ".join(text("docs/limits.md").split())
     assert "takes LoRA's hypervolume from 9 to 54 points, and OFT's from 0 to 40." in limits
+
+
+def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
+    told = "So with the full network, masks of density 0.1 retain less than free fine-tuning."
+    assert told in text("docs/results.md")
+    assert "for most masks it is higher than for fine-tuning." in text("docs/results.md")
+    records = read("study")
+    masks, free = (rows.query("alpha == 1") for rows in (at_density(records[of_masks(records)], 0.1), on_grid(records)))
+    free = free[free["approach"] == "finetune"]
+    assert masks.groupby("approach")["source_acc_full"].mean().max() < free["source_acc_full"].mean()
+    rates = masks.groupby(["approach", "pair"])["target_lr"].first().unstack("pair")
+    assert (rates > free.groupby("pair")["target_lr"].first()).to_numpy().mean() > 0.5
+
+
+def test_on_photographs_interpolation_cannot_be_told_from_ewc_and_replay():
+    told = "On photographs, WiSE-FT, which is free, cannot be told from them."
+    assert told in " ".join(text("README.md").split())
+    rows = paired(hypervolumes(read("photos")), "hypervolume", ["ewc", "replay"], "wise_ft")
+    assert ((rows["low"] < 0) & (rows["high"] > 0)).all()
+
+
+@pytest.mark.parametrize("approach", [a.name for a in every()])
+def test_the_glossary_names_every_approach(approach):
+    assert f"`{approach}`" in text("docs/glossary.md")
 
 
 def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network_before():

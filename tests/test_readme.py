@@ -152,8 +152,8 @@ def test_the_audit_on_the_site_is_that_of_the_committed_notebook(tmp_path):
 
 def test_findings_are_brief_on_the_first_page():
     first = "- **One.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. It is old."
-    second, third = "- **Two.** C. It leads D. It is E. `f` reaches 9.", "- **Three.** G."
+    second, third = "- **Two.** C. It leads D. It is E. With more bits, `f` reaches 9.", "- **Three.** G."
     assert readme.brief("\n".join([first, second, third]), 2).splitlines() == [
         "- **One.** A leads B by 1.5 [0.1, 2.9] points. `b` is level.",
-        "- **Two.** C. It leads D. `f` reaches 9.",
+        "- **Two.** C. It leads D. With more bits, `f` reaches 9.",
     ]

@@ -136,12 +136,10 @@ def hypervolumes(
     rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
     rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
     rows = rows.assign(candidate=rows.groupby(["pair", "family", *CANDIDATE], dropna=False).ngroup())
-    means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean().round(DECIMALS)
-    tried: dict[tuple[Any, ...], dict[int, metrics.Point]] = {}
-    for (*group, candidate), *point in means.itertuples():
-        tried.setdefault(tuple(group), {})[candidate] = (point[0], point[1])
-    fronts = [(own.items(), set(metrics.pareto_front([*own.values()]))) for own in tried.values()]
-    best = [candidate for points, ahead in fronts for candidate, point in points if point in ahead]
+    means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean().round(DECIMALS).reset_index()
+    best: list[int] = []
+    for _, own in means.groupby(["pair", "family"]):
+        best += own["candidate"][metrics.unbeaten([*zip(own["val_x"], own["val_y"], strict=True)])].tolist()
     reached: dict[tuple[Any, ...], list[metrics.Point]] = {}
     kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
     for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
@@ -166,9 +164,7 @@ def front(rows: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
 
 def unbeaten(means: pd.DataFrame, *values: str) -> pd.DataFrame:
     """The rows of `means` of which no other has two greater `values`, or one greater and the other equal."""
-    points = list(map(tuple, means[[*values]].to_numpy().round(DECIMALS)))
-    best = set(metrics.pareto_front(points))
-    return means.loc[[point in best for point in points]]
+    return means.loc[metrics.unbeaten(list(map(tuple, means[[*values]].to_numpy().round(DECIMALS))))]
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:

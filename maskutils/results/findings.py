@@ -26,6 +26,13 @@ from maskutils.results.wording import interval, points
 with needs("study"):
     import pandas as pd
 
+APART = "cannot be told from"
+TITLES = {
+    "leads": "a learnt mask leads the rivals that store no more",
+    "trails": "a learnt mask trails a rival that stores no more",
+    APART: "a learnt mask cannot be told from its best rival",
+}
+
 
 @dataclass(frozen=True)
 class Areas:
@@ -79,7 +86,9 @@ def task_unknown(full: Areas) -> str:
     whom = "all of them" if led == rivals else f"only {_listed(map(_called, led))}" if led else "none of them"
     said = f"**Task unknown: no opponent leads the masks.** Opponents: {_listed(map(_called, rivals))}."
     said += f" The best learnt mask, {_called(best)}, leads {whom}."
-    ahead = {r: row for r in rivals if (row := full.minus([r], best).iloc[0])["low"] > 0}
+    ahead = {
+        r: row for r in sorted(rivals, key=mean.get, reverse=True) if (row := full.minus([r], best).iloc[0])["low"] > 0
+    }
     if ahead:
         by = _listed(f"{_called(r)} by {_size(row)} points" for r, row in ahead.items())
         said = f"**Task unknown: masks trail.** The best learnt mask, {_called(best)}, trails {by}."
@@ -89,7 +98,10 @@ def task_unknown(full: Areas) -> str:
         lead = f"The lead over the strongest mask, {_called(top)}, is {by} points."
         said = f"**Task unknown: masks lose.** {who} {lead}"
     who = f"The best learnt mask, {_called(best)}," if over else "It"
-    return said + (f" {who} {_beside(full, best, yardstick)}" if yardstick in rivals else "")
+    said += f" {who} {_beside(full, best, yardstick)}" if yardstick in rivals else ""
+    for rival in [r for r in ahead if r != yardstick and not over][:1]:
+        said += _on_pairs(by_pair(full.test, "hypervolume", best, rival), _called(rival))
+    return said
 
 
 def _beside(full: Areas, best: str, yardstick: str) -> str:
@@ -108,8 +120,9 @@ def _on_pairs(differences: pd.Series, whom: str) -> str:
 
 
 def task_known(records: pd.DataFrame) -> str:
-    """The best learnt mask beside the best rivals that store no more bits and none at all; and what a second network reaches.
+    """The best learnt mask beside the best rivals that store no more bits and none at all; and what is reached with more bits.
 
+    That is the better rival of fewest bits, and a second network.
     Best is the highest mean of both tasks on validation. A rival is an approach that learns no mask, masks that nobody learns too.
     """
     rows, means = _tried(records)
@@ -134,9 +147,11 @@ def task_known(records: pd.DataFrame) -> str:
         said.append(f"It {_versus(row, whom)}.")
         if len(said) == 2:  # the strongest comes first
             said[-1] += _on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), _called(means.approach[rival]))
-    for _, two in rivals[rivals["whole"]].iterrows():
-        said.append(reaches(_called(two["approach"]), points(two["both"]), _kbit(two)))
-    title = f": a learnt mask {_verb(next(iter(minus.values())))} at equal storage" if minus else ""
+    better = rivals[(rivals["bits"] > best["bits"]) & (rivals["val_both"] > best["val_both"]) & ~rivals["whole"]]
+    dearer = [*better.nsmallest(1, "bits").iterrows(), *rivals[rivals["whole"]].iterrows()]
+    if more := [(f"{_called(r['approach'])} ({_kbit(r)})", points(r["both"])) for _, r in dearer]:
+        said.append(f"With more bits, {_listed(' reaches '.join(m) if m is more[0] else ' '.join(m) for m in more)}.")
+    title = f": {TITLES[_verb(next(iter(minus.values())))]}" if minus else ""
     return f"**Task known{title}.** {' '.join(said)}"
 
 
@@ -191,9 +206,7 @@ def _kbit(setting: pd.Series) -> str:
 
 
 def _verb(row: pd.Series) -> str:
-    if math.isnan(row["low"]):
-        return "cannot be told"
-    return "leads" if row["low"] > 0 else "trails" if row["high"] < 0 else "is level"
+    return "leads" if row["low"] > 0 else "trails" if row["high"] < 0 else APART
 
 
 def _size(row: pd.Series) -> str:
@@ -204,10 +217,10 @@ def _size(row: pd.Series) -> str:
 
 def _versus(row: pd.Series, whom: str) -> str:
     """What a row of `paired` says, from the verb on."""
-    if (verb := _verb(row)) == "cannot be told":
-        return f"{verb} from {whom}, for they share fewer than {LEAST} seeds"
-    if verb == "is level":
-        return f"{verb} with {whom} at {interval(row['difference'], row['low'], row['high'], '+')} points"
+    if math.isnan(row["low"]):
+        return f"{APART} {whom}, for they share fewer than {LEAST} seeds"
+    if (verb := _verb(row)) == APART:
+        return f"{verb} {whom} at {interval(row['difference'], row['low'], row['high'], '+')} points"
     return f"{verb} {whom} by {_size(row)} points"
 
 

@@ -114,8 +114,12 @@ def compared(rows: pd.DataFrame, table: pd.DataFrame, value: str, unit: str, by:
 
 
 def closest(rows: pd.DataFrame, unit: str, by: str = "family") -> str:
-    """The one of `rows` that decides whether all lie above 0: the one whose interval begins lowest, as "a - b -3.4 [-5.7, -1.1] points"."""
-    row = rows.loc[rows["low"].idxmin()]
+    """The one of `rows` that decides whether all lie above 0, as "a - b -3.4 [-5.7, -1.1] points".
+
+    It is the one whose interval begins lowest, of those that lie below 0 if there are any.
+    """
+    below = rows[rows["high"] < 0]
+    row = rows.loc[(rows if below.empty else below)["low"].idxmin()]
     ahead = f"; ahead in {(rows['low'] > 0).sum()} of {len(rows)} comparisons" if len(rows) > 1 else ""
     return f"{row[by]} - {row['against']}: {interval(row['difference'], row['low'], row['high'], '+')} {unit}{ahead}"
 
