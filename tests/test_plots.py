@@ -82,7 +82,7 @@ FIGURES |= {
     "score_histogram": lambda: plots.score_histogram(np.array([-1.0, 0.5, 2.0, 3.0]), 0.5),
     "accuracy_curves": lambda: plots.accuracy_curves(CURVES, 0.96),
     "flipped": lambda: plots.flipped(FLIPS, ["a", "b"]),
-    "talk": lambda: plots.talk(FILTERS, RECORDS, "mnist_to_digits"),
+    "talk": lambda: plots.talk(FILTERS, 0.1, RECORDS, "mnist_to_digits"),
     "two_readings": plots.two_readings,
     "hypervolume_drawn": plots.hypervolume_drawn,
 }

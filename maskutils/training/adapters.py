@@ -56,7 +56,7 @@ def rotations(kept: Kept) -> float:
 
 
 @protocol(
-    "baseline", place=29, colour="#1f77b4", marker=(3, 1, 0), opponent=True, known="intact", bits=low_rank, knobs={"rank": 4},
+    "baseline", place=29, colour="#ff7f0e", marker=(3, 1, 0), opponent=True, known="intact", bits=low_rank, knobs={"rank": 4},
     grid=(1, 2, 4, 8, 16),
 )  # fmt: skip
 def lora(t: Transfer, rank: int) -> History:

@@ -11,15 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from maskutils.core.approaches import every, the
-from maskutils.results.analysis import front, ideal, storage_front, unbeaten
+from maskutils.core.approaches import every, names, the
+from maskutils.results.analysis import front, hypervolumes, ideal, storage_front, unbeaten
 from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
 from maskutils.results.records import of_masks, on_grid, summarise
 
 TARGET = "target accuracy (%)"
-HIGHLIGHTED = ["gumbel_sigmoid", "fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown
+HIGHLIGHTED = ["fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown, beside the best learnt mask
 LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are left out
 SHOWN = ["source_acc_full", "target_acc", *VALIDATION]
@@ -32,8 +32,9 @@ def tradeoff(records: pd.DataFrame) -> Figure:
 
     Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
     accuracy of the full network against target accuracy. There a solid curve is a mask over its densities, with 95 % intervals over
-    seeds, and a dotted one a method without masks over its own knob; settings that another beats on both tasks on validation are
-    left out. The star is the `ideal`. The axes begin `NEAR` points before it. Other approaches are grey.
+    seeds: of the learnt ones the best on validation. A dotted one is a method without masks over its own knob. Settings that another
+    beats on both tasks on validation are left out. The star is the `ideal`. The axes begin `NEAR` points before it. Other approaches
+    are grey.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), squeeze=False)
     _both_readings(axes, {"": records})
@@ -52,22 +53,30 @@ def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
 def _both_readings(axes: np.ndarray, records: Mapping[str, pd.DataFrame]) -> None:
     """A row of `axes` for each of `records` (pair -> rows): task known, and task unknown. Names come last, when the layout stands."""
     named: dict[Axes, dict[str, Line2D]] = {}
+    shown = [*_best_learnt(pd.concat(records.values())), *HIGHLIGHTED]
     for (known, unknown), (pair, rows) in zip(axes, records.items(), strict=True):
-        named |= {known: storage_panel(known, storage_front(rows)), unknown: _tradeoff_panel(unknown, rows)}
+        named |= {known: storage_panel(known, storage_front(rows)), unknown: _tradeoff_panel(unknown, rows, shown)}
         where = f"{short(pair)}, " if pair else ""
         known.set_title(f"{where}task known: accuracy for what is stored", fontsize=10)
         unknown.set_title(f"{where}task unknown: one network for both", fontsize=10)
     name_curves(named)
 
 
-def _tradeoff_panel(axis: Axes, records: pd.DataFrame) -> dict[str, Line2D]:
-    """The task unknown, in percent; returns the lines to be named: the curves of `HIGHLIGHTED`, two references and the ideal."""
+def _best_learnt(records: pd.DataFrame) -> list[str]:
+    """The learnt mask of the largest hypervolume on validation, with the task unknown; none if there is no learnt mask."""
+    areas = hypervolumes(records, split="val_").groupby("family")["hypervolume"].mean()
+    masks = areas[areas.index.isin(names("mask"))]
+    return [] if masks.empty else [masks.idxmax()]
+
+
+def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> dict[str, Line2D]:
+    """The task unknown, in percent; returns the lines to be named: the curves of `shown`, two references and the ideal."""
     rows, lines = on_grid(records).query("alpha == 1"), {}
     masks = summarise(rows[of_masks(rows)], ["approach", "density"], SHOWN).sort_values("density").groupby("approach")
     for name, means in [*masks, *_opponents(on_grid(records))]:
         curve = unbeaten(means, *VALIDATION)
         x, y = 100 * curve["source_acc_full"], 100 * curve["target_acc"]
-        if name not in HIGHLIGHTED:
+        if name not in shown:
             axis.plot(x, y, **BEHIND)
             continue
         style: dict[str, Any] = look(name) | {"linestyle": line_of(name), "markersize": 5, "zorder": 3}

@@ -19,6 +19,7 @@ BEHIND: dict[str, Any] = {
     "zorder": 1,
 }  # without a name
 REACH = (6, 15, 26, 40, 60, 90)  # points from a curve to its name; the far ones get a thin line
+MARKER = 6  # how much a point weighs, against four pixels of a line
 CLOSE = 6  # pixels within which two lines look like one
 SIDES = [(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
 ALIGNED = ({1: "left", -1: "right", 0: "center"}, {1: "bottom", -1: "top", 0: "center"})
@@ -103,13 +104,15 @@ def _places(axis: Axes, line: Line2D, drawn: np.ndarray) -> Iterator[tuple[float
 
 
 def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:
-    """Points along all lines of `axis`, in pixels: rows x, y, weight and number of the line. Lines without a name weigh little."""
+    """Points along all lines of `axis`, in pixels: rows x, y, weight and number of the line. Lines without a name weigh little, the
+    points that a line joins much.
+    """
     rows = [np.empty((0, 4))]
     for number, line in enumerate(axis.get_lines()):
         corners = line.get_transform().transform(np.asarray(line.get_xydata(), dtype=float))
         corners = corners[np.isfinite(corners).all(axis=1)]  # the interval of a single seed is missing
         steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in zip(corners, corners[1:], strict=False)]
-        along = np.concatenate([corners, *steps] if line.get_linestyle() != "None" else [corners])
+        along = np.concatenate([*[corners] * MARKER, *(steps if line.get_linestyle() != "None" else [])])
         weight, which = (np.full(len(along), value) for value in (1.0 if line in named else 0.1, number))
         rows.append(np.column_stack([along, weight, which]))
     return np.concatenate(rows)

@@ -24,16 +24,19 @@ CURVES = {  # family and reading of the source -> what it is called
 
 
 @styled()
-def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
-    """Left: filters of the first layer, kept weights coloured. Right: source kept against target reached on `pair`, six named curves.
+def talk(filters: Filters, density: float, records: pd.DataFrame, pair: str) -> Figure:
+    """Left: filters of the first layer, kept weights coloured, of a mask of `density`.
 
-    Each curve joins the settings of a family that no other of its settings beats on validation, in means over seeds. With the
-    task known curves are solid, else dashed. The target axis begins at 25 %. The star is the `ideal` point.
+    Right: source kept against target reached on `pair`, six named curves. Each curve joins the settings of a family that no other
+    of its settings beats on validation, in means over seeds. With the task known curves are solid, else dashed. The target axis
+    begins at 25 %. The star is the `ideal` point.
     """
     figure = plt.figure(figsize=(10, 4.6))
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2.1))
     draw_filters([*parts[0].subplots(4, 2).flat], filters)
-    parts[0].suptitle(f"first layer: {filters[1].mean():.0%} kept, grey is dropped", fontsize=10)
+    parts[0].suptitle(
+        f"kept: {density:.0%} of all weights,\n{filters[1].mean():.0%} of the first layer", fontsize=10
+    )
     axis, lines = parts[1].subplots(), dict[str, Line2D]()
     rows = with_family(on_grid(records[records["pair"] == pair]))
     for (family, reading), label in CURVES.items():
@@ -42,9 +45,7 @@ def talk(filters: Filters, records: pd.DataFrame, pair: str) -> Figure:
         if len(points):
             (lines[label],) = axis.plot(points["source"], points["target"], **style)
     (lines["ideal"],) = axis.plot(*([100 * v] for v in ideal(rows)), "*", color="black", markersize=14, zorder=5)
-    axis.set(
-        title=f"{short(pair)}: up and right is better", xlim=(-22, 108), ylim=(25, 103)
-    )  # room for a name on the left
+    axis.set(title=f"{short(pair)}: up and right is better", xlim=(0, 108), ylim=(25, 103))
     axis.set_xticks(range(0, 101, 20))
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
     name_curves({axis: lines})
