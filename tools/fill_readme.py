@@ -163,8 +163,9 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         f"The `{manifest['profile']}` profile is {len(trained):,} transfers{also} over {records['pair'].nunique()} pairs and "
         f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, "
         f"{records['mask_steps'].max():g} for a mask and {told} on the target. "
-        f"A transfer took {trained['seconds'].median():.1f} s (median){mask}, all transfers {trained['seconds'].sum() / 60:.0f} minutes of one "
-        f"core. The notebooks of the last run took {manifest['kernel_seconds'] / 60:.0f}{cached}, on {manifest['cores']} cores with Python "
+        f"A transfer took {trained['seconds'].median():.1f} s (median){mask}, all transfers "
+        f"{trained['seconds'].sum() / 60:.0f} minutes of one core. The notebooks of the last run took "
+        f"{manifest['kernel_seconds'] / 60:.0f}{cached}, on {manifest['cores']} cores with Python "
         f"{made['python']} and torch {made['torch']}."
     )
 
