@@ -48,6 +48,7 @@ PHOTOS = (
     "evidence",
     "cost",
 )
+OBJECTS = ("tradeoff", "headline", "storage", "cost")  # two seeds: no findings
 
 
 def fill_readme(text: str, blocks: Mapping[str, str]) -> str:
@@ -81,11 +82,14 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 
 
 def all_blocks() -> dict[str, str]:
-    """The blocks of all pages: those of the study on digits, of photographs ("photos:" before their names), and the audit."""
+    """The blocks of all pages: digits, photographs and objects ("photos:" and "modality:" before their names), and the audit."""
     photos, digits = readme_blocks("photos", (), 0.5), readme_blocks()
     photos["brief"] = brief(photos["findings"], 2)  # for the README, where digits tell the third
     digits["brief"] = brief(digits["findings"], 3)
-    return digits | {f"photos:{name}": photos[name] for name in PHOTOS} | {"leaks": audit_table()}
+    objects = readme_blocks("modality", (), 0.3)
+    others = {"photos": (photos, PHOTOS), "modality": (objects, OBJECTS)}
+    beside = {f"{profile}:{name}": blocks[name] for profile, (blocks, shown) in others.items() for name in shown}
+    return digits | beside | {"leaks": audit_table()}
 
 
 def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), density: float = 0.1) -> dict[str, str]:

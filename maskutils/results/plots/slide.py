@@ -34,9 +34,7 @@ def talk(filters: Filters, density: float, records: pd.DataFrame, pair: str) -> 
     figure = plt.figure(figsize=(10, 4.6))
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2.1))
     draw_filters([*parts[0].subplots(4, 2).flat], filters)
-    parts[0].suptitle(
-        f"kept: {density:.0%} of all weights,\n{filters[1].mean():.0%} of the first layer", fontsize=10
-    )
+    parts[0].suptitle(f"kept: {density:.0%} of all weights,\n{filters[1].mean():.0%} of the first layer", fontsize=10)
     axis, lines = parts[1].subplots(), dict[str, Line2D]()
     rows = with_family(on_grid(records[records["pair"] == pair]))
     for (family, reading), label in CURVES.items():
