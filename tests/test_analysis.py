@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rows import make as records_of
 
-from maskutils.results import analysis
+from maskutils.results import analysis, fronts
 from maskutils.results.records import on_grid
 
 DEFAULTS = {"source_acc_before": 0.9, "source_acc_full": 0.5, "target_acc": 0.9}
@@ -62,7 +62,7 @@ def test_a_pair_that_is_not_shipped_has_its_own_chance_in_every_measure():
     row = analysis.relative(rows).iloc[1]
     assert row["retention_full"] == pytest.approx(0.3 / 0.75)
     assert row["adaptation"] == pytest.approx(0.25 / 0.5)
-    areas = analysis.hypervolumes(rows).set_index("family")["hypervolume"]
+    areas = fronts.hypervolumes(rows).set_index("family")["hypervolume"]
     assert areas["l2_sp"] == pytest.approx(0.3 * 0.25 / (0.75 * 0.5))
 
 
@@ -150,7 +150,7 @@ def test_the_best_of_a_family_may_be_one_for_all_pairs():
 
 def test_the_front_is_chosen_on_validation_and_its_area_is_that_of_test():
     rows = [l2(1, 0.8, 0.4, (0.9, 0.5)), l2(2, 0.5, 0.9, (0.5, 0.9)), l2(3, 1.0, 1.0, (0.4, 0.4))]
-    found = analysis.hypervolumes(make(*rows))
+    found = fronts.hypervolumes(make(*rows))
     assert found[["pair", "seed", "family"]].to_numpy().tolist() == [["mnist_to_digits", 0, "l2_sp"]]
     # steps of (0.8, 0.4) and (0.5, 0.9) over chance, in a box of 0.9 squared; the third is not on the validation front
     assert found["hypervolume"].item() == pytest.approx((0.7 * 0.3 + 0.4 * 0.5) / 0.81)
@@ -159,11 +159,11 @@ def test_the_front_is_chosen_on_validation_and_its_area_is_that_of_test():
 def test_all_seeds_share_the_front_of_the_validation_means():
     val = {(1, 0): (0.9, 0.9), (2, 0): (0.2, 0.2), (1, 1): (0.5, 0.5), (2, 1): (0.6, 0.6)}
     rows = [l2(k, *{1: (0.6, 0.6), 2: (1.0, 1.0)}[k], val[k, s], seed=s) for k in (1, 2) for s in (0, 1)]
-    assert analysis.hypervolumes(make(*rows))["hypervolume"].tolist() == pytest.approx([0.25 / 0.81] * 2)
+    assert fronts.hypervolumes(make(*rows))["hypervolume"].tolist() == pytest.approx([0.25 / 0.81] * 2)
 
 
 def test_the_box_begins_at_the_chance_of_the_pair():
-    found = analysis.hypervolumes(make(l2(1, 0.6, 0.6, pair="mnist_low_to_high"), l2(1, 0.6, 0.6)))
+    found = fronts.hypervolumes(make(l2(1, 0.6, 0.6, pair="mnist_low_to_high"), l2(1, 0.6, 0.6)))
     assert dict(zip(found["pair"], found["hypervolume"], strict=True)) == pytest.approx(
         {"mnist_low_to_high": 0.16 / 0.64, "mnist_to_digits": 0.25 / 0.81}
     )
@@ -171,13 +171,13 @@ def test_the_box_begins_at_the_chance_of_the_pair():
 
 def test_the_masked_reading_takes_only_what_has_a_mask():
     rows = make(at(0.2, 0.9), at(0.2, 0.7, protocol="protect", method="snip", density=0.1, source_acc_masked=0.8))
-    found = analysis.hypervolumes(rows, "masked")
+    found = fronts.hypervolumes(rows, "masked")
     assert found["family"].tolist() == ["snip"]
     assert found["hypervolume"].item() == pytest.approx(0.7 * 0.6 / 0.81)
 
 
 def test_with_the_task_known_what_has_no_mask_is_read_whole():
-    found = analysis.hypervolumes(make(*READ, l2(1, 0.6, 0.6)), "known").set_index("family")["hypervolume"]
+    found = fronts.hypervolumes(make(*READ, l2(1, 0.6, 0.6)), "known").set_index("family")["hypervolume"]
     expected = {"snip": 0.6 * 0.6, "wise_ft": 0.4 * 0.6, "piggyback (target)": 0.8 * 0.6, "l2_sp": 0.25}
     assert found.to_dict() == pytest.approx({name: area / 0.81 for name, area in expected.items()})
 
@@ -186,20 +186,27 @@ def test_ties_on_validation_are_not_broken_by_float_noise():
     """0.1 + 0.2 and 0.3 agree: both settings are on the front, whichever comes first."""
     for noisy in (1, 2):
         rows = [l2(k, 0.8, 0.5 + 0.2 * (k == 2), (0.5, 0.3 if k == noisy else 0.1 + 0.2)) for k in (1, 2)]
-        assert analysis.hypervolumes(make(*rows))["hypervolume"].item() == pytest.approx(0.7 * 0.6 / 0.81)
+        assert fronts.hypervolumes(make(*rows))["hypervolume"].item() == pytest.approx(0.7 * 0.6 / 0.81)
 
 
 @pytest.mark.parametrize(("reference", "area"), [
     ("zero", 0.6 * 0.8), ("chance", 0.5 * 0.7 / 0.81), ("halfway", 0.05 * 0.25 / 0.45**2),
 ])  # fmt: skip
 def test_the_box_may_begin_at_another_corner(reference, area):
-    found = analysis.hypervolumes(make(l2(1, 0.6, 0.8)), reference=reference)
+    found = fronts.hypervolumes(make(l2(1, 0.6, 0.8)), reference=reference)
     assert found["hypervolume"].item() == pytest.approx(area)
+
+
+def test_the_family_of_the_largest_area_is_found_by_its_mean_over_seeds():
+    areas = fronts.hypervolumes(make(l2(1, 0.6, 0.6), l2(1, 0.9, 0.9, seed=1), at(0.8, 0.8), at(0.8, 0.8, seed=1)))
+    assert fronts.largest(areas, ["l2_sp", "wise_ft"]) == "wise_ft"
+    assert fronts.largest(areas, ["l2_sp", "ewc"]) == "l2_sp"
+    assert fronts.largest(areas, ["ewc"]) == ""
 
 
 def test_an_unknown_corner_is_refused():
     with pytest.raises(ValueError, match=r"unknown reference 'half'.*known: chance, halfway, zero"):
-        analysis.hypervolumes(make({}), reference="half")
+        fronts.hypervolumes(make({}), reference="half")
 
 
 # Storage and settings
@@ -290,8 +297,8 @@ def test_settings_are_ranked_by_their_masks_after_those_that_cost_too_much():
 
 def test_a_second_network_answers_for_nothing_with_the_task_unknown():
     rows = make(at(0.5, 0.9), at(0.5, 0.9, protocol="two_networks"))
-    assert set(analysis.hypervolumes(rows)["family"]) == {"wise_ft"}
-    assert set(analysis.hypervolumes(rows, "known")["family"]) == {"wise_ft", "two_networks"}
+    assert set(fronts.hypervolumes(rows)["family"]) == {"wise_ft"}
+    assert set(fronts.hypervolumes(rows, "known")["family"]) == {"wise_ft", "two_networks"}
     assert set(analysis.best_of_family(rows)["family"]) == {"wise_ft"}
     assert set(analysis.best_of_family(rows, "harmonic_known")["family"]) == {"wise_ft", "two_networks"}
 
@@ -307,4 +314,4 @@ def test_the_front_is_chosen_on_validation_and_shown_on_test():
     rows = make(
         l2(1, 0.6, 0.9, val=(0.6, 0.9)), l2(2, 0.8, 0.5, val=(0.8, 0.5)), l2(3, 0.9, 0.95, val=(0.5, 0.8)), l2(4, 0.1, 0.1, val=(0.7, 0.7))
     )  # fmt: skip
-    assert analysis.front(rows).round(6).to_numpy().tolist() == [[80, 50], [60, 90], [10, 10]]
+    assert fronts.front(rows).round(6).to_numpy().tolist() == [[80, 50], [60, 90], [10, 10]]

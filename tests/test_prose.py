@@ -13,7 +13,6 @@ from maskutils.core.approaches import described, every, names
 from maskutils.masks.layers import LAYERS
 from maskutils.results.analysis import (
     for_storage,
-    hypervolumes,
     source_read,
     storage_front,
     stored_bits,
@@ -21,6 +20,7 @@ from maskutils.results.analysis import (
 )
 from maskutils.results.claims import minus_control
 from maskutils.results.equal_storage import masks_win_at_equal_bits
+from maskutils.results.fronts import hypervolumes
 from maskutils.results.records import at_density, load_records, of_masks, on_grid
 from maskutils.results.statistics import paired
 

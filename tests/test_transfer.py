@@ -30,16 +30,8 @@ STEPS = 20
 
 
 GIVEN = ("mask", "importance")  # what a protocol may need beside the network
-LITTLE = (
-    "ewc",
-    "bias_only",
-    "bn_only",
-    "target_mask",
-    "source_only",
-    "sparse_change",
-    "change_mask",
-    "talos",
-)  # too few weights, or steps, to fit these targets
+# too few weights, or steps, to fit these targets
+LITTLE = ("ewc", "bias_only", "bn_only", "target_mask", "source_only", "sparse_change", "change_mask", "talos")
 HALVES = ("lp_ft", "sparse_change", "sign_change", "change_mask")
 OWN_LOOP = ("source_only", "target_mask", *HALVES)  # their history is not that of one training
 

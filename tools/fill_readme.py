@@ -14,7 +14,7 @@ from maskutils.core import paths
 from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
 from maskutils.core.storage import VALUE
-from maskutils.results import analysis, comparisons, report, verdicts
+from maskutils.results import analysis, comparisons, fronts, report, verdicts
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
 from maskutils.results.records import load_records
@@ -114,11 +114,11 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
         return blocks | dict.fromkeys(COMPARED, none)
     tables = {"baselines": report.best_settings(records)}
     for name, reading in {"families": "full", "families_known": "known"}.items():
-        areas = report.plain(analysis.hypervolumes(records, reading))
+        areas = report.plain(fronts.hypervolumes(records, reading))
         tables[name] = report.against(areas, the("yardstick")).drop(columns=DETAILS, errors="ignore")
     tables |= {"storage": comparisons.storage(records), "budgets": comparisons.budgets(records)}
     tables["rewinding"] = comparisons.rewinding(records)
-    blocks["detectable"] = comparisons.detectable(analysis.hypervolumes(records), the("yardstick"))
+    blocks["detectable"] = comparisons.detectable(fronts.hypervolumes(records), the("yardstick"))
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
 
 

@@ -1,10 +1,9 @@
-"""Compares records: relative measures, families, fronts and what is stored.
+"""Compares records: relative measures, families and what is stored.
 
 Settings are chosen on validation (columns `val_...`) and reported on test.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,11 +20,6 @@ CANDIDATE = ["approach", *KNOBS, "alpha"]  # what a reader can choose
 DECIMALS = 6  # of validation means: those that agree in as many are equal, whatever the order of their sum
 SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`
 CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; all others have 10
-REFERENCES: dict[str, Callable[[float], float]] = {  # corners of the hypervolume's box, from the accuracy of chance
-    "zero": lambda chance: 0.0,
-    "chance": lambda chance: chance,
-    "halfway": lambda chance: (1 + chance) / 2,
-}
 
 
 def chance(records: pd.DataFrame, task: str) -> pd.Series:
@@ -118,53 +112,6 @@ def best_on_validation(rows: pd.DataFrame, value: str, by: Sequence[str] = ("fam
     means = found.loc[everywhere, "mean"].round(DECIMALS).dropna().reset_index()
     best = means.loc[means.groupby(by)["mean"].idxmax()].drop(columns="mean")
     return rows.merge(best, on=[*by, *CANDIDATE])
-
-
-def hypervolumes(
-    records: pd.DataFrame, reading: str = "full", split: str = "", reference: str = "chance"
-) -> pd.DataFrame:
-    """The area that each family covers, as a fraction of the box up to 1: columns pair, seed, family and hypervolume.
-
-    The points on the front are chosen by validation means over seeds. The area is that of their test points, so a family
-    with many strengths gains nothing from noise. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
-    `split` "val_" gives the area of the validation points, to choose families by. The box begins at `reference`, one of
-    `REFERENCES`: accuracy "zero", "chance" of the pair, or "halfway" from chance to 1. Raises `BadSetting` for another.
-    """
-    corner = REFERENCES[known(reference, REFERENCES, "reference")]
-    rows = with_family(on_grid(records if reading != "full" else of_one_network(records)))
-    x, val_x = source_read(rows, reading, split), source_read(rows, reading, "val_")
-    rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
-    rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
-    rows = rows.assign(candidate=rows.groupby(["pair", "family", *CANDIDATE], dropna=False).ngroup())
-    means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean().round(DECIMALS).reset_index()
-    best: list[int] = []
-    for _, own in means.groupby(["pair", "family"]):
-        best += own["candidate"][metrics.unbeaten([*zip(own["val_x"], own["val_y"], strict=True)])].tolist()
-    reached: dict[tuple[Any, ...], list[metrics.Point]] = {}
-    kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
-    for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
-        reached.setdefault(tuple(group), []).append((x, y))
-    areas = [
-        [*group, metrics.hypervolume(points, (corner(s), corner(t)))] for (*group, s, t), points in reached.items()
-    ]
-    return pd.DataFrame(areas, columns=["pair", "seed", "family", "hypervolume"])
-
-
-def front(rows: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
-    """Test means in percent of the settings of `rows` that no other beats on both tasks on validation, from the highest source down.
-
-    Columns source and target. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
-    """
-    rows = rows.assign(source=source_read(rows, reading), val_source=source_read(rows, reading, "val_"))
-    values = ["source", "target_acc", "val_source", "val_target_acc"]
-    means = rows.groupby(CANDIDATE, dropna=False)[values].mean().dropna()
-    best = 100 * unbeaten(means, "val_source", "val_target_acc")[["source", "target_acc"]]
-    return best.set_axis(["source", "target"], axis=1).sort_values("source", ascending=False)
-
-
-def unbeaten(means: pd.DataFrame, *values: str) -> pd.DataFrame:
-    """The rows of `means` of which no other has two greater `values`, or one greater and the other equal."""
-    return means.loc[metrics.unbeaten(list(map(tuple, means[[*values]].to_numpy().round(DECIMALS))))]
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:

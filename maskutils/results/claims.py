@@ -148,7 +148,7 @@ def minus_control(records: pd.DataFrame, value: str, control: str = "random") ->
 
 @claim(
     "The choice holds on seeds that it was not made on.",
-    holds="A reader can rely on the table of choices for other training images of these pairs. The rule says how it does on another pair.",
+    holds="A reader can rely on the table of choices for other images of these pairs. The evidence says how it does on another pair.",
     fails="The table of choices promises more than it keeps.",
 )
 def the_choice_holds_on_seeds_left_out(records: pd.DataFrame) -> Found:

@@ -2,7 +2,7 @@
 
 from maskutils.core.approaches import REWOUND, the
 from maskutils.core.checks import needs
-from maskutils.results import analysis, statistics
+from maskutils.results import analysis, fronts, statistics
 from maskutils.results.records import on_grid
 from maskutils.results.wording import intervals, settings
 
@@ -25,12 +25,12 @@ def overview(records: pd.DataFrame) -> pd.DataFrame:
 def by_reference(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
     """How the hypervolume depends on the corner that its box begins at: each family minus WiSE-FT, in points of the box.
 
-    A column for each of `analysis.REFERENCES`, with 95 % t intervals over seeds. The farther the corner from 0, the more counts
+    A column for each of `fronts.REFERENCES`, with 95 % t intervals over seeds. The farther the corner from 0, the more counts
     what lies near perfection on both tasks. Families are in the order of the box from chance.
     """
     tables, yardstick = {}, the("yardstick")
-    for name in analysis.REFERENCES:
-        areas = analysis.hypervolumes(records, reading, reference=name)
+    for name in fronts.REFERENCES:
+        areas = fronts.hypervolumes(records, reading, reference=name)
         others = sorted(set(areas["family"]) - {yardstick})
         tables[name] = statistics.paired(areas, "hypervolume", others, yardstick).set_index("family")
     order = tables["chance"]["difference"].sort_values(ascending=False).index

@@ -11,7 +11,7 @@ from typing import Any
 from maskutils.core import paths
 from maskutils.core.checks import needs
 from maskutils.core.files import read_json
-from maskutils.results import analysis, choice
+from maskutils.results import analysis, choice, fronts
 from maskutils.results.plots.style import PAIR_ORDER, in_order, look, ordered, short
 from maskutils.results.records import load_records, on_grid, summarise
 from maskutils.results.wording import interval, settings
@@ -94,7 +94,7 @@ def _points(rows: pd.DataFrame) -> dict[str, list[Any]]:
     may = means["setting"].isin(rows.loc[rows["approach"].isin(choosable), "setting"])
     for reading in BY_TASK:
         values = means.loc[may, [f"val_{reading}", "val_target_acc"]].dropna()
-        out[f"front_{reading}"] = means.index.isin(analysis.unbeaten(values, *values).index).tolist()
+        out[f"front_{reading}"] = means.index.isin(fronts.unbeaten(values, *values).index).tolist()
     return out
 
 

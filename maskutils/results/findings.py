@@ -11,13 +11,13 @@ from maskutils.core.approaches import every, find, names, the
 from maskutils.core.checks import needs
 from maskutils.results.analysis import (
     CANDIDATE,
-    hypervolumes,
     learnt,
     of_second_network,
     source_read,
     stored_bits,
     trained,
 )
+from maskutils.results.fronts import hypervolumes, largest
 from maskutils.results.records import of_masks, on_grid
 from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.verdicts import rankings
@@ -36,18 +36,18 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Areas:
-    """Hypervolumes of all families in one reading of the source: `test` as `hypervolumes` gives them, `val` means by family."""
+    """Hypervolumes of all families in one reading of the source, on `test` and on `val`, as `hypervolumes` gives them."""
 
     test: pd.DataFrame
-    val: pd.Series
+    val: pd.DataFrame
 
     def there(self, wanted: Sequence[str]) -> list[str]:
         """Those of the families `wanted` that there are."""
-        return [name for name in wanted if name in self.val.index]
+        return [name for name in wanted if name in set(self.val["family"])]
 
     def best(self, wanted: Sequence[str]) -> str:
         """The one of `wanted` with the largest area on validation; empty if there is none."""
-        return max(self.there(wanted), key=self.val.get, default="")
+        return largest(self.val, wanted)
 
     def minus(self, of: Sequence[str], other: str) -> pd.DataFrame:
         """The areas of the families `of` minus that of `other`, on test: rows of `paired`."""
@@ -69,8 +69,7 @@ def findings(records: pd.DataFrame) -> str:
 
 def areas(records: pd.DataFrame, reading: str) -> Areas:
     """The hypervolumes of `records` with the source read as `reading`."""
-    val = hypervolumes(records, reading, split="val_").groupby("family")["hypervolume"].mean()
-    return Areas(hypervolumes(records, reading), val)
+    return Areas(hypervolumes(records, reading), hypervolumes(records, reading, split="val_"))
 
 
 def task_unknown(full: Areas) -> str:
@@ -79,16 +78,14 @@ def task_unknown(full: Areas) -> str:
     rivals = full.there([a.name for a in every() if a.opponent and a.kind != "control"])
     if not full.best(names("mask")) or not rivals:
         return "**Task unknown.** The records hold no learnt masks beside opponents without one."
-    mean = full.test.groupby("family")["hypervolume"].mean()
-    over = [r for r in sorted(rivals, key=mean.get, reverse=True) if (full.minus(masks, r)["high"] < 0).all()]
+    ranked = sorted(rivals, key=full.test.groupby("family")["hypervolume"].mean().get, reverse=True)
+    over = [r for r in ranked if (full.minus(masks, r)["high"] < 0).all()]
     top, best = full.best(masks), full.best(names("mask"))
     led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
     whom = "all of them" if led == rivals else f"only {_listed(map(_called, led))}" if led else "none of them"
     said = f"**Task unknown: no opponent leads the masks.** Opponents: {_listed(map(_called, rivals))}."
     said += f" The best learnt mask, {_called(best)}, leads {whom}."
-    ahead = {
-        r: row for r in sorted(rivals, key=mean.get, reverse=True) if (row := full.minus([r], best).iloc[0])["low"] > 0
-    }
+    ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if ahead:
         by = _listed(f"{_called(r)} by {_size(row)} points" for r, row in ahead.items())
         said = f"**Task unknown: masks trail.** The best learnt mask, {_called(best)}, trails {by}."
@@ -99,8 +96,9 @@ def task_unknown(full: Areas) -> str:
         said = f"**Task unknown: masks lose.** {who} {lead}"
     who = f"The best learnt mask, {_called(best)}," if over else "It"
     said += f" {who} {_beside(full, best, yardstick)}" if yardstick in rivals else ""
-    for rival in [r for r in ahead if r != yardstick and not over][:1]:
-        said += _on_pairs(by_pair(full.test, "hypervolume", best, rival), _called(rival))
+    strongest = next((r for r in ahead if r != yardstick), "")
+    if strongest and not over:
+        said += _on_pairs(by_pair(full.test, "hypervolume", best, strongest), _called(strongest))
     return said
 
 
@@ -122,8 +120,8 @@ def _on_pairs(differences: pd.Series, whom: str) -> str:
 def task_known(records: pd.DataFrame) -> str:
     """The best learnt mask beside the best rivals that store no more bits and none at all; and what is reached with more bits.
 
-    That is the better rival of fewest bits, and a second network.
-    Best is the highest mean of both tasks on validation. A rival is an approach that learns no mask, masks that nobody learns too.
+    The last are the better rival of fewest bits, and a second network. Best is the highest mean of both tasks on validation. A rival
+    is an approach that learns no mask, masks that nobody learns too.
     """
     rows, means = _tried(records)
     masks, rivals = means[means["mask"]], means[~means["mask"]]
@@ -149,8 +147,12 @@ def task_known(records: pd.DataFrame) -> str:
             said[-1] += _on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), _called(means.approach[rival]))
     better = rivals[(rivals["bits"] > best["bits"]) & (rivals["val_both"] > best["val_both"]) & ~rivals["whole"]]
     dearer = [*better.nsmallest(1, "bits").iterrows(), *rivals[rivals["whole"]].iterrows()]
-    if more := [(f"{_called(r['approach'])} ({_kbit(r)})", points(r["both"])) for _, r in dearer]:
-        said.append(f"With more bits, {_listed(' reaches '.join(m) if m is more[0] else ' '.join(m) for m in more)}.")
+    more = [
+        f"{_called(r['approach'])} ({_kbit(r)}){'' if i else ' reaches'} {points(r['both'])}"
+        for i, (_, r) in enumerate(dearer)
+    ]
+    if more:
+        said.append(f"With more bits, {_listed(more)}.")
     title = f": {TITLES[_verb(next(iter(minus.values())))]}" if minus else ""
     return f"**Task known{title}.** {' '.join(said)}"
 

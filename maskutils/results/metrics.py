@@ -64,12 +64,6 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def unbeaten(points: Sequence[Point]) -> list[bool]:
-    """Which of `points` are on their front; equal ones all are."""
-    front = set(pareto_front(points))
-    return [point in front for point in points]
-
-
 def hypervolume(points: Sequence[Point], reference: Point, best: Point = (1.0, 1.0)) -> float:
     """Area that `points` dominate, as a fraction of the box from `reference` to `best`: in [0, 1], higher is better.
 

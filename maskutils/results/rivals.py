@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from maskutils.core.approaches import every, names, the
 from maskutils.core.checks import needs
-from maskutils.results import analysis, statistics
+from maskutils.results import analysis, fronts, statistics
 from maskutils.results.verdicts import (
     BOX,
     KNOWN,
@@ -65,14 +65,14 @@ def masks_beat_every_opponent(records: pd.DataFrame) -> Found:
 )
 def elastic_mask_beats_the_strongest(records: pd.DataFrame) -> Found:
     """The strongest is the opponent with the largest hypervolume on validation; the 95 % interval on test must lie above 0."""
-    areas = analysis.hypervolumes(records, split="val_")
+    areas = fronts.hypervolumes(records, split="val_")
     return _beats(records, "full", [ELASTIC[0]], [_best_of(areas, opponents(areas))])
 
 
 def _beats(records: pd.DataFrame, reading: str, families: Sequence[str], others: Sequence[str]) -> Found:
     """Whether the best of `families` (by validation) has a larger hypervolume than each of `others`."""
-    areas = analysis.hypervolumes(records, reading)
-    best = _best_of(analysis.hypervolumes(records, reading, split="val_"), families)
+    areas = fronts.hypervolumes(records, reading)
+    best = _best_of(fronts.hypervolumes(records, reading, split="val_"), families)
     others = [name for name in others if name in set(areas["family"])]
     if not others:
         raise Skip("the records hold none of these opponents")
@@ -83,10 +83,9 @@ def _beats(records: pd.DataFrame, reading: str, families: Sequence[str], others:
 
 def _best_of(areas: pd.DataFrame, families: Sequence[str]) -> str:
     """The one of `families` with the largest mean hypervolume. Raises `Skip` if there is none of them."""
-    means = areas[areas["family"].isin(families)].groupby("family")["hypervolume"].mean()
-    if means.empty:
+    if not (best := fronts.largest(areas, families)):
         raise Skip("the records hold none of these masks or none of their opponents")
-    return str(means.idxmax())
+    return best
 
 
 @claim(
@@ -150,8 +149,8 @@ def _not_worse(records: pd.DataFrame, families: Sequence[str], reading: str, all
     yardstick = the("yardstick")
     if yardstick not in set(records["approach"]):  # its family alone may be nothing but fine-tuning
         raise Skip("the records hold no WiSE-FT")
-    best = _best_of(analysis.hypervolumes(records, reading, split="val_"), families)
-    areas, without = analysis.hypervolumes(records, reading), ""
+    best = _best_of(fronts.hypervolumes(records, reading, split="val_"), families)
+    areas, without = fronts.hypervolumes(records, reading), ""
     if not all_pairs:
         on = statistics.by_pair(areas, "hypervolume", best, yardstick)
         if len(on) < 2:
@@ -181,7 +180,7 @@ def elastic_mask_owes_it_to_the_mask(records: pd.DataFrame) -> Found:
     p < 0.05 after Holm's correction, and the 95 % interval lies above 0.
     """
     elastic, *controls = ELASTIC
-    areas = analysis.hypervolumes(records)
+    areas = fronts.hypervolumes(records)
     if not set(ELASTIC) <= set(areas["family"]):
         raise Skip("the records hold no elastic masks with all controls")
     rows = minus_each(areas, "hypervolume", elastic, controls)
@@ -193,6 +192,6 @@ def elastic_mask_owes_it_to_the_mask(records: pd.DataFrame) -> Found:
 
 def minus_wise_ft(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
     """Hypervolume of each family of masks and of each other opponent minus that of WiSE-FT: rows of `statistics.paired`."""
-    areas, yardstick = analysis.hypervolumes(records, reading), the("yardstick")
+    areas, yardstick = fronts.hypervolumes(records, reading), the("yardstick")
     shown = [n for n in (*names("mask"), ELASTIC[0], *opponents(areas)) if n in set(areas["family"]) - {yardstick}]
     return statistics.paired(areas, "hypervolume", shown, yardstick)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, names, the
-from maskutils.results.analysis import front, hypervolumes, ideal, storage_front, unbeaten
+from maskutils.results.analysis import ideal, storage_front
+from maskutils.results.fronts import front, hypervolumes, largest, unbeaten
 from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
@@ -53,20 +54,16 @@ def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
 def _both_readings(axes: np.ndarray, records: Mapping[str, pd.DataFrame]) -> None:
     """A row of `axes` for each of `records` (pair -> rows): task known, and task unknown. Names come last, when the layout stands."""
     named: dict[Axes, dict[str, Line2D]] = {}
-    shown = [*_best_learnt(pd.concat(records.values())), *HIGHLIGHTED]
+    learnt = largest(hypervolumes(pd.concat(records.values()), split="val_"), names("mask"))
     for (known, unknown), (pair, rows) in zip(axes, records.items(), strict=True):
-        named |= {known: storage_panel(known, storage_front(rows)), unknown: _tradeoff_panel(unknown, rows, shown)}
+        named |= {
+            known: storage_panel(known, storage_front(rows)),
+            unknown: _tradeoff_panel(unknown, rows, [learnt, *HIGHLIGHTED]),
+        }
         where = f"{short(pair)}, " if pair else ""
         known.set_title(f"{where}task known: accuracy for what is stored", fontsize=10)
         unknown.set_title(f"{where}task unknown: one network for both", fontsize=10)
     name_curves(named)
-
-
-def _best_learnt(records: pd.DataFrame) -> list[str]:
-    """The learnt mask of the largest hypervolume on validation, with the task unknown; none if there is no learnt mask."""
-    areas = hypervolumes(records, split="val_").groupby("family")["hypervolume"].mean()
-    masks = areas[areas.index.isin(names("mask"))]
-    return [] if masks.empty else [masks.idxmax()]
 
 
 def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> dict[str, Line2D]:

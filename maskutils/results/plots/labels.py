@@ -112,8 +112,9 @@ def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:
         corners = line.get_transform().transform(np.asarray(line.get_xydata(), dtype=float))
         corners = corners[np.isfinite(corners).all(axis=1)]  # the interval of a single seed is missing
         steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in zip(corners, corners[1:], strict=False)]
-        along = np.concatenate([*[corners] * MARKER, *(steps if line.get_linestyle() != "None" else [])])
+        along = np.concatenate([corners, *steps] if line.get_linestyle() != "None" else [corners])
         weight, which = (np.full(len(along), value) for value in (1.0 if line in named else 0.1, number))
+        weight[: len(corners)] *= MARKER
         rows.append(np.column_stack([along, weight, which]))
     return np.concatenate(rows)
 
@@ -122,7 +123,7 @@ def _crossed(axis: Axes, line: Line2D, pixel: np.ndarray, drawn: np.ndarray) -> 
     """How many other named lines pass within `CLOSE` of `pixel`."""
     x, y, weight, which = drawn.T
     near = (
-        (weight == 1) & (which != list(axis.get_lines()).index(line)) & (np.hypot(x - pixel[0], y - pixel[1]) < CLOSE)
+        (weight >= 1) & (which != list(axis.get_lines()).index(line)) & (np.hypot(x - pixel[0], y - pixel[1]) < CLOSE)
     )
     return len(np.unique(which[near]))
 

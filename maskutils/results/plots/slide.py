@@ -7,7 +7,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from maskutils.results.analysis import front, ideal, with_family
+from maskutils.results.analysis import ideal, with_family
+from maskutils.results.fronts import front
 from maskutils.results.plots.labels import name_curves
 from maskutils.results.plots.masks import Filters, draw_filters
 from maskutils.results.plots.style import look, short, styled
