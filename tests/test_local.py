@@ -122,6 +122,6 @@ def test_the_manifest_of_an_earlier_version_vouches_for_its_records(vouched):
     assert len(manifest.damaged(vouched)) == 1
 
 
-@pytest.mark.parametrize("profile", ["default", "fashion", "study", "tuning"])
+@pytest.mark.parametrize("profile", ["default", "fashion", "modality", "photos", "study", "tuning"])
 def test_what_is_committed_is_as_its_manifest_says(profile):
     assert manifest.damaged(paths.PACKAGE.parent / "results" / profile) == []

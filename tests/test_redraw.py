@@ -1,0 +1,65 @@
+"""Committed figures and tables, drawn again from committed records."""
+
+import pytest
+from projects import root, write_notebook, write_profile  # noqa: F401
+from rows import at, make
+
+from maskutils.batch import plan
+from maskutils.core import files
+from maskutils.results import manifest
+from maskutils.results.records import save_records
+from tools.redraw import redraw
+
+ONE, OTHER = "mnist_to_digits", "mnist_to_inverted"
+READER = (
+    "from maskutils.core import paths\nfrom maskutils.results.records import load_records\ntable = load_records(profile)\n"
+    "_ = write and (paths.results_dir(profile) / 'told.md').write_text(f\"{sorted(set(table['pair']))}\")"
+)
+
+
+def records(pair):
+    """One record on `pair`."""
+    return make(at(0.9, 0.8, pair=pair))
+
+
+@pytest.fixture
+def study(root):  # noqa: F811
+    """A profile of one notebook on two pairs, of which one is committed; and the notebook that reads the records."""
+    parameters = "pair: str = 'mnist_to_digits'  # pair\noutput: str = ''  # file"
+    write_notebook(root / "notebooks" / "first.ipynb", "", parameters=parameters)
+    parameters = "profile: str = 'x'  # whose\nwrite: bool = False  # tables"
+    write_notebook(root / "notebooks" / "reader.ipynb", READER, parameters=parameters)
+    collecting = {"notebook": "reader", "after": ["first"], "collect": True, "parameters": {"write": True}}
+    profile = write_profile(root / "mine.yaml", [{"notebook": "first", "each": {"pair": [ONE, OTHER]}}, collecting])
+    save_records(records(ONE), root / "results" / "mine" / "records.csv")
+    rows = [{"id": name, "key": "old", "seconds": 4.0, "parameters": {}} for name in (f"first-{ONE}", "reader")]
+    files.write_json(root / "results" / "mine" / "manifest.json", {"commit": "old", "runs": rows, "checksums": {}})
+    return profile
+
+
+@pytest.mark.slow
+def test_tables_are_drawn_again_and_a_new_pair_joins(root, study):  # noqa: F811
+    folder = root / "results" / "mine"
+    redraw(study)
+    assert (folder / "told.md").read_text() == f"['{ONE}']"
+    assert manifest.damaged(folder) == []
+    assert len(manifest.vouched(folder)) == 2
+    assert files.read_json(folder / "manifest.json")["commit"] == "old"
+
+    save_records(records(OTHER), root / "b.csv")
+    run = next(run for run in plan.make_plan(study) if run.id == f"first-{OTHER}")
+    state = {"status": "done", "seconds": 2.5, "outputs": {}, "parts": plan.as_stored(run.parts)}
+    files.write_json(plan.state_file(study, run.id), state)
+    redraw(study, [root / "b.csv"])
+    assert (folder / "told.md").read_text() == f"['{ONE}', '{OTHER}']"
+    found = files.read_json(folder / "manifest.json")
+    keys = {row["id"]: row["key"] for row in found["runs"]}
+    assert keys == {f"first-{ONE}": "old", f"first-{OTHER}": run.key, "reader": "old"}
+    assert found["kernel_seconds"] == 10.5
+    assert manifest.damaged(folder) == []
+
+
+def test_records_of_other_settings_do_not_join(root, study):  # noqa: F811
+    save_records(records(ONE).assign(target_steps=7), root / "a.csv")
+    with pytest.raises(ValueError, match="with other settings: target_steps"):
+        redraw(study, [root / "a.csv"])
