@@ -12,7 +12,7 @@ from maskutils.core import paths
 from maskutils.results import claims, equal_storage, rivals
 from maskutils.results.claims import CLAIMS, Verdict, verify
 from maskutils.results.records import READINGS, with_approach
-from maskutils.results.verdicts import explain, summary
+from maskutils.results.verdicts import closest, explain, summary
 
 pytestmark = pytest.mark.slow
 
@@ -273,9 +273,9 @@ def test_rules_name_the_thresholds_that_are_used():
     for name, judge in CLAIMS.items():
         rule = judge(make(at(0.9, 0.5, "lp_ft"))).rule
         assert rule
-        assert (
-            "not worse" not in judge(make(FREE)).claim
-        ) or f"above -{100 * rivals.MARGIN:g} points of the box" in rule, name
+        if "not worse" in (claim := judge(make(FREE)).claim):
+            assert f"above -{100 * rivals.MARGIN:g} points of the box" in rule, name
+            assert f"by {100 * rivals.MARGIN:g} points or more" in claim, name
     for judge, threshold in (
         (equal_storage.masks_win_at_equal_bits, equal_storage.LOSS),
         (equal_storage.masks_reach_two_networks, equal_storage.BEHIND),
@@ -296,6 +296,13 @@ def test_the_comparison_that_decides_is_the_one_that_lies_lowest():
     found = rivals.masks_beat_every_opponent(make(*rows))
     # 0.8 * 0.8 / 0.81 = 79.0 against 0.7 * 0.8 / 0.81 = 69.1 and 0.6 * 0.8 / 0.81 = 59.3
     assert found.effect == "gumbel_sigmoid - ewc: +9.9 [+9.9, +9.9] points of the box; ahead in 2 of 2 comparisons"
+
+
+def test_a_lost_comparison_decides_before_one_that_tells_nothing():
+    rows = [("unclear", -0.02, -0.10, 0.06), ("lost", -0.02, -0.03, -0.01), ("won", 0.02, 0.01, 0.03)]
+    table = pd.DataFrame(rows, columns=["against", "difference", "low", "high"]).assign(family="mask")
+    assert closest(table, "points").startswith("mask - lost: -2.0 ")
+    assert closest(table[table["against"] != "lost"], "points").startswith("mask - unclear: -2.0 ")
 
 
 def test_a_rank_correlation_at_the_limit_counts_whatever_its_last_bit():

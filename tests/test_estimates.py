@@ -100,6 +100,7 @@ def test_what_a_notebook_tunes_multiplies_its_steps():
     )
     assert estimates.steps({"settings": [{}, {}], "pairs": ["a", "b"], "mask_steps": 300}) == 4 * 300
     assert estimates.steps({"target_steps": 50, "chosen": ["ewc", "lora"]}) == 100
+    assert estimates.steps({"target_steps": 50, "chosen": ["ewc", "lora"], "grid": 4}) == 400
     assert estimates.steps({"target_steps": 50, "chosen": []}) == 50 * estimates.APPROACHES
     assert estimates.steps({"seeds": [0]}) == 0
 

@@ -521,6 +521,7 @@ def test_rates_are_tuned_on_validation_alone_and_then_used_by_name(root, calls):
     assert not {"source_only", "target_mask", "protect", "bn_only"} & every
     table = experiment.tune_rates(setup, [1e-3, 1e-2], [5, 10], ["magnitude", "ewc"])
     assert not {"source_acc_full", "target_acc"} & set(table)
+    assert not any(table["history"])  # nobody reads it, and it costs as much as training
     assert table.groupby("approach").size().to_dict() == {"magnitude": 4, "ewc": 4}
     ranked = rates.ranked(table)
     assert (ranked.groupby("approach")["area"].diff().dropna() <= 0).all()

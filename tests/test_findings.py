@@ -37,7 +37,7 @@ def test_three_findings_the_defeat_first():
     assert "The lead over the strongest mask, `edge_popup`, is 2" in unknown
     assert "The best learnt mask, `edge_popup`, leads `wise_ft` by " in unknown
     assert known.startswith(
-        "- **Task known: a learnt mask leads the rivals that store no more.** `edge_popup` at density 0.1 reaches 91.0 %"
+        "- **Task known: a learnt mask leads the best rival that stores no more.** `edge_popup` at density 0.1 reaches 91.0 %"
     )
     assert "It leads the best rival that stores no more (`ewc`, 0 kbit) by 6.0 [" in known
     assert known.count("It leads") == 1  # the best that stores nothing is the same
@@ -74,6 +74,14 @@ def test_an_unlearnt_mask_that_no_opponent_leads_is_no_defeat_of_all():
     assert " It is better than `ewc` on 0 of 2 pairs, from -2" in said
 
 
+def test_wise_ft_that_leads_is_told_of_once():
+    strong = mask("magnitude", 0.8, 0.95, 0.95, stored_bits=90e3)
+    unknown = findings(study(at(0.8, 0.9), LEARNT, strong)).split("\n")[0]
+    assert unknown.count("`wise_ft` by ") == 1
+    assert "trails `wise_ft` by " in unknown
+    assert unknown.count("It is better than `wise_ft` on 0 of 2 pairs") == 1
+
+
 def test_a_lead_says_on_which_pairs():
     records = study(*ROWS)
     free = records["protocol"].eq("finetune") & records["pair"].eq(PAIRS[0])
@@ -91,7 +99,7 @@ def test_a_rival_that_stores_more_is_no_rival_but_told_of():
     assert "(`ewc`, 0 kbit)" in known
     assert known.endswith("With more bits, `packnet` (95 kbit) reaches 93.0 % and `two_networks` (4,400 kbit) 92.5 %.")
     known = findings(study(*ROWS, light)).split("\n")[1]
-    assert known.startswith("- **Task known: a learnt mask trails a rival that stores no more.**")
+    assert known.startswith("- **Task known: a learnt mask trails the best rival that stores no more.**")
     assert "It trails the best rival that stores no more (`packnet`, 80 kbit) by 2" in known
     assert "It leads the best rival that stores nothing (`ewc`, 0 kbit) by " in known
 

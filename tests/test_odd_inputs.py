@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from maskutils import Mask, evaluate, fit, learn_mask, protect, transfer
+from maskutils.masks import rankings
 from maskutils.masks.held import Held
 from maskutils.masks.information import fisher_information
 from maskutils.masks.rankings import gradient
@@ -61,12 +62,12 @@ def test_the_information_of_bf16_weights_is_added_up_in_float32():
         assert found.sum() == pytest.approx(wide[name].sum().item(), rel=0.02)
 
 
-def test_the_gradient_of_bf16_weights_is_added_up_in_float32():
+def test_the_gradient_of_bf16_weights_is_added_up_in_float32(monkeypatch):
     narrow = net().to(torch.bfloat16)
     squares = lambda logits, labels: logits.square().sum()  # noqa: E731
     wide = gradient(copy.deepcopy(narrow).float(), easy(400), squares)
+    monkeypatch.setattr(rankings, "that_fit", lambda images, device: 1)  # 400 sums, of which bf16 would lose most
     for name, found in gradient(narrow, easy(400), squares).items():
-        assert found.dtype == torch.float32
         assert (found - wide[name]).norm() < 0.02 * wide[name].norm()
 
 

@@ -176,13 +176,16 @@ def test_a_histogram_of_scores_says_how_many_are_kept():
     assert {t.get_text() for t in FIGURES["score_histogram"]().axes[0].texts} == {"dropped 25%", "kept 75%"}
 
 
-@pytest.mark.parametrize("scores", [[-1.0, 0.5, 2.0, 3.0], [0.1, 0.2, 0.3, 0.9], [0.5, 0.5, 0.5, 0.5]])
+@pytest.mark.parametrize(
+    "scores", [[-1.0, 0.5, 2.0, 3.0], [0.1, 0.2, 0.3, 0.9], [0.5, 0.5, 0.5, 0.5], [0.4999, 0.4999, 0.5, 1.0, 1.5]]
+)
 def test_no_bar_of_the_histogram_holds_kept_and_dropped_weights(scores):
     axis = plots.score_histogram(np.array(scores), 0.5).axes[0]
     dropped, kept = axis.containers
     assert all(bar.get_x() + bar.get_width() <= 0.5 + 1e-9 for bar in dropped if bar.get_height())
     assert all(bar.get_x() >= 0.5 for bar in kept if bar.get_height())
     assert sum(bar.get_height() for bar in [*dropped, *kept]) >= 3  # a thousandth at each end is left out
+    assert any(bar.get_height() for bar in dropped) == (min(scores) < 0.5)
     highest = max(bar.get_y() + bar.get_height() for bar in kept)
     labels = [axis.transAxes.transform((0, text.xyann[1] + text.xy[1]))[1] for text in axis.texts]
     assert min(labels) > axis.transData.transform((0, highest))[1]
@@ -310,6 +313,14 @@ def test_the_trade_off_names_at_most_six_curves_and_the_references():
     }
 
 
+def test_of_the_learnt_masks_the_trade_off_names_the_one_that_is_best_on_validation():
+    worse = RECORDS[RECORDS["method"] == METHOD].assign(method="edge_popup", approach="edge_popup")
+    worse = worse.assign(val_source_acc_full=0.3, source_acc_full=0.99, target_acc=0.99)  # on test it is the better one
+    found = named(plots.tradeoff(pd.concat([RECORDS, worse])), 1)
+    assert METHOD in found
+    assert "edge_popup" not in found
+
+
 def test_a_name_covers_no_other_and_stays_within_its_axes():
     figure = FIGURES["tradeoff"]()
     figure.draw_without_rendering()
@@ -321,7 +332,9 @@ def test_a_name_covers_no_other_and_stays_within_its_axes():
 
 
 def test_the_talk_figure_marks_the_ideal_and_names_its_curves():
-    assert named(FIGURES["talk"](), -1) >= {"ideal", "learnt, task known", "weight averaging"}
+    figure = FIGURES["talk"]()
+    assert named(figure, -1) >= {"ideal", "learnt, task known", "weight averaging"}
+    assert figure.subfigs[0].get_suptitle() == "kept: 10% of all weights,\n25% of the first layer"
 
 
 def test_fronts_are_what_nothing_beats_minus_weight_averaging():

@@ -64,17 +64,14 @@ def test_the_cost_counts_transfers_once_and_interpolations_apart():
     assert readme.cost(make(*BASE, *OTHERS, *fresh), MANIFEST) == (
         "The `p` profile is 8 transfers and 1 interpolated or rewound networks that took no training, 9 records in all, over 1 pairs and 3 "
         "seeds, with 600 steps of source training, 300 for a mask and 200 on the target. A transfer took 1.5 s (median), "
-        "learning a mask 3.0 s, all transfers 0 minutes of one core. The notebooks of the last run took 2, on 2 cores with Python "
-        "3.11.7 and torch 2.14.1."
+        "learning a mask 3.0 s, all transfers and masks 0 minutes of one core. The last run of the notebooks took 2, without what it "
+        "found in caches, on 2 cores with Python 3.11.7 and torch 2.14.1."
     )
     said = readme.cost(make(*BASE), MANIFEST)
     assert said.startswith("The `p` profile is 4 transfers over 1 pairs and 1 seeds")
     assert "learning" not in said
     said = readme.cost(make(*[row | {"seconds": 60.0} for row in BASE]), MANIFEST)
-    assert (
-        "all transfers 4 minutes of one core. The notebooks of the last run took 2, as transfers came from caches, on"
-        in said
-    )
+    assert "all transfers and masks 4 minutes of one core." in said
 
 
 def blocks_of(results, *rows: dict) -> dict[str, str]:

@@ -161,16 +161,16 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     prepared = trained.loc[trained["approach"] == the("free"), "mask_seconds"].median()
     learnt = trained.loc[trained["method"].isin(names("mask")), "mask_seconds"]
     learnt = learnt[learnt > 10 * prepared]
-    cached = ", as transfers came from caches" if manifest["kernel_seconds"] < trained["seconds"].sum() else ""
+    minutes = trained[["seconds", "mask_seconds"]].sum().sum() / 60
     mask = f", learning a mask {learnt.median():.1f} s" if len(learnt) else ""
     return (
         f"The `{manifest['profile']}` profile is {len(trained):,} transfers{also} over {records['pair'].nunique()} pairs and "
         f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, "
         f"{records['mask_steps'].max():g} for a mask and {told} on the target. "
-        f"A transfer took {trained['seconds'].median():.1f} s (median){mask}, all transfers "
-        f"{trained['seconds'].sum() / 60:.0f} minutes of one core. The notebooks of the last run took "
-        f"{manifest['kernel_seconds'] / 60:.0f}{cached}, on {manifest['cores']} cores with Python "
-        f"{made['python']} and torch {made['torch']}."
+        f"A transfer took {trained['seconds'].median():.1f} s (median){mask}, all "
+        f"transfers and masks {minutes:.0f} minutes of one core. The last run of the notebooks took "
+        f"{manifest['kernel_seconds'] / 60:.0f}, without what it found in caches, on {manifest['cores']} cores with "
+        f"Python {made['python']} and torch {made['torch']}."
     )
 
 

@@ -18,6 +18,7 @@ UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
 START = 8.0  # seconds of a notebook's kernel, imports and figures, whatever it trains
 STEP = 0.002  # seconds of a training step outside the network: its images, the optimiser and Python
 ENOUGH = 0.5  # seconds to measure a network for
+SAME = ("pair", "model", "images", "batch_size")  # parameters that decide how long a step takes
 TRIED = ("seeds", "densities", "rankings", "lrs", "settings", "pairs")  # lists of which each value is trained for
 APPROACHES = 20  # that a notebook runs where none are `chosen`
 
@@ -55,9 +56,11 @@ def _last(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 
 def _again(run: Run, row: Mapping[str, Any] | None) -> float | None:
-    """The seconds of `row`, the last time of `run`, if that trained the same network as long."""
-    work = [(p.get("model"), steps(p)) for p in (run.parameters, row["parameters"])] if row else []
-    return row["seconds"] if row and work[0] == work[1] else None
+    """The seconds of `row`, the last time of `run`, if that took as many steps of the same kind."""
+    if row is None:
+        return None
+    mine, last = ([steps(p), *map(p.get, SAME)] for p in (run.parameters, row["parameters"]))
+    return row["seconds"] if mine == last else None
 
 
 def _manifest(profile: str) -> list[dict[str, Any]]:
@@ -90,6 +93,7 @@ def steps(parameters: Mapping[str, Any]) -> float:
     """Optimiser steps that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
     ways = [max(1, len(parameters.get(name, ()))) for name in TRIED]
     ways += [len(parameters["chosen"]) or APPROACHES] if "chosen" in parameters else []
+    ways += [parameters.get("grid", 1)]  # values of the knob of each
     each = parameters.get("target_steps") or sum(parameters.get("steps", ())) or parameters.get("mask_steps", 0)
     return float(each * math.prod(ways))
 

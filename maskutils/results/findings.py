@@ -7,10 +7,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from maskutils.core.approaches import every, find, names, the
-from maskutils.core.checks import needs
 from maskutils.results.analysis import (
     CANDIDATE,
+    DECIMALS,
     learnt,
     of_second_network,
     source_read,
@@ -23,14 +25,11 @@ from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.verdicts import rankings
 from maskutils.results.wording import interval, points
 
-with needs("study"):
-    import pandas as pd
-
 APART = "cannot be told from"
 TITLES = {
-    "leads": "a learnt mask leads the rivals that store no more",
-    "trails": "a learnt mask trails a rival that stores no more",
-    APART: "a learnt mask cannot be told from its best rival",
+    "leads": "a learnt mask leads the best rival that stores no more",
+    "trails": "a learnt mask trails the best rival that stores no more",
+    APART: "a learnt mask cannot be told from the best rival that stores no more",
 }
 
 
@@ -43,7 +42,8 @@ class Areas:
 
     def there(self, wanted: Sequence[str]) -> list[str]:
         """Those of the families `wanted` that there are."""
-        return [name for name in wanted if name in set(self.val["family"])]
+        found = set(self.val["family"])
+        return [name for name in wanted if name in found]
 
     def best(self, wanted: Sequence[str]) -> str:
         """The one of `wanted` with the largest area on validation; empty if there is none."""
@@ -94,8 +94,11 @@ def task_unknown(full: Areas) -> str:
         who = f"{_listed(map(_called, over))} {'lead' if len(over) > 1 else 'leads'} every mask, learnt or not."
         lead = f"The lead over the strongest mask, {_called(top)}, is {by} points."
         said = f"**Task unknown: masks lose.** {who} {lead}"
-    who = f"The best learnt mask, {_called(best)}," if over else "It"
-    said += f" {who} {_beside(full, best, yardstick)}" if yardstick in rivals else ""
+    if yardstick in ahead and not over:
+        said += _on_pairs(by_pair(full.test, "hypervolume", best, yardstick), _called(yardstick))
+    elif yardstick in rivals:
+        who = f"The best learnt mask, {_called(best)}," if over else "It"
+        said += f" {who} {_beside(full, best, yardstick)}"
     strongest = next((r for r in ahead if r != yardstick), "")
     if strongest and not over:
         said += _on_pairs(by_pair(full.test, "hypervolume", best, strongest), _called(strongest))
@@ -146,7 +149,8 @@ def task_known(records: pd.DataFrame) -> str:
         if len(said) == 2:  # the strongest comes first
             said[-1] += _on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), _called(means.approach[rival]))
     better = rivals[(rivals["bits"] > best["bits"]) & (rivals["val_both"] > best["val_both"]) & ~rivals["whole"]]
-    dearer = [*better.nsmallest(1, "bits").iterrows(), *rivals[rivals["whole"]].iterrows()]
+    better = better.sort_values(["bits", "val_both"], ascending=[True, False])
+    dearer = [*better[:1].iterrows(), *rivals[rivals["whole"]].iterrows()]
     more = [
         f"{_called(r['approach'])} ({_kbit(r)}){'' if i else ' reaches'} {points(r['both'])}"
         for i, (_, r) in enumerate(dearer)
@@ -182,6 +186,7 @@ def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         .first()
         .join(groups[["bits", "both", "val_both"]].mean())
     )
+    means["val_both"] = means["val_both"].round(DECIMALS)
     return groups.obj, means[groups["pair"].nunique() == records["pair"].nunique()]
 
 

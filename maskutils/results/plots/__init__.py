@@ -1,29 +1,26 @@
 """The figures: one function draws each of them from records. A method looks the same in all, as its description says."""
 
-from maskutils.core.checks import needs
-
-with needs("study"):
-    from maskutils.results.plots.curves import by_density, fronts, readings, tradeoff, tradeoff_by_pair
-    from maskutils.results.plots.details import (
-        differences,
-        forgetting_split,
-        gallery,
-        layer_densities,
-        leaks,
-        learning,
-        lines,
-        matrix,
-        storage,
-        storage_fronts,
-    )
-    from maskutils.results.plots.diagrams import hypervolume_drawn, two_readings
-    from maskutils.results.plots.masks import (
-        accuracy_curves,
-        filters,
-        flipped,
-        idea,
-        layer_images,
-        score_histogram,
-    )
-    from maskutils.results.plots.slide import talk
-    from maskutils.results.plots.style import in_order, look, save_figure
+from maskutils.results.plots.curves import by_density, fronts, readings, tradeoff, tradeoff_by_pair
+from maskutils.results.plots.details import (
+    differences,
+    forgetting_split,
+    gallery,
+    layer_densities,
+    leaks,
+    learning,
+    lines,
+    matrix,
+    storage,
+    storage_fronts,
+)
+from maskutils.results.plots.diagrams import hypervolume_drawn, two_readings
+from maskutils.results.plots.masks import (
+    accuracy_curves,
+    filters,
+    flipped,
+    idea,
+    layer_images,
+    score_histogram,
+)
+from maskutils.results.plots.slide import talk
+from maskutils.results.plots.style import in_order, look, save_figure

@@ -33,9 +33,9 @@ def tradeoff(records: pd.DataFrame) -> Figure:
 
     Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
     accuracy of the full network against target accuracy. There a solid curve is a mask over its densities, with 95 % intervals over
-    seeds: of the learnt ones the best on validation. A dotted one is a method without masks over its own knob. Settings that another
-    beats on both tasks on validation are left out. The star is the `ideal`. The axes begin `NEAR` points before it. Other approaches
-    are grey.
+    seeds: of the learnt ones the best on validation, its interpolations counted. A dotted one is a method without masks over its own
+    knob. Settings that another beats on both tasks on validation are left out. The star is the `ideal`. The axes begin `NEAR` points
+    before it. Other approaches are grey.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), squeeze=False)
     _both_readings(axes, {"": records})

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from maskutils.results.metrics import pareto_front
+from maskutils.core.metrics import pareto_front
 from maskutils.results.plots.style import styled
 
 BOX: dict[str, Any] = {"boxstyle": "round,pad=0.4", "facecolor": "#eef3f8", "edgecolor": "#0173b2"}

@@ -87,11 +87,12 @@ def score_histogram(scores: np.ndarray, threshold: float, label: str = "score af
     """How many weights have which score (array (N,)): those kept, from `threshold` up, in blue, and the rest in grey."""
     low, high = np.quantile(scores, [0.001, 0.999])
     step = (max(high, threshold) - min(low, threshold)) / 60 or 1.0
+    kept = scores >= threshold
     # a hundredth of a bar is rounding, and no bar of its own
     below, above = (int(np.ceil(far / step - 0.01)) for far in (threshold - low, high - threshold))
-    edges = threshold + step * np.arange(-max(below, 0), max(above, 1) + 1)  # no bar holds both kinds
+    below = max(below, int(not kept.all()))
+    edges = threshold + step * np.arange(-below, max(above, 1) + 1)  # no bar holds both kinds
     figure, axis = plt.subplots(figsize=(6.5, 2.8))
-    kept = scores >= threshold
     axis.hist([scores[~kept], scores[kept]], bins=edges.tolist(), stacked=True, color=["#b0b0b0", KEPT])
     axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
     axis.set(xlabel=label, ylabel="weights", ylim=(0, 1.2 * axis.get_ylim()[1]))
