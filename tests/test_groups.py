@@ -30,7 +30,7 @@ ASKED = {
     "transfer(net, pair, 'oft', steps=1)": "peft",
     "importlib.import_module('maskutils.study.experiment')": "pandas",
     "importlib.import_module('maskutils.batch.run')": "distributed",
-    "importlib.import_module('maskutils.results.plots')": "matplotlib",
+    "importlib.import_module('maskutils.results.plots')": "pandas",
     "importlib.import_module('maskutils.results.records')": "pandas",
     "importlib.import_module('maskutils.results.report')": "pandas",
     "importlib.import_module('maskutils.results.claims')": "pandas",

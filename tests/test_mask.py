@@ -244,13 +244,11 @@ def test_a_file_has_one_bit_a_weight(tmp_path):
     assert n / 8 < (tmp_path / "m").stat().st_size < n / 8 + 500
 
 
-META = {"format": files.RAW, "history": "[]"}
-
-
-def mask_file(meta: dict[str, str] | None = None, **shapes: list[int]) -> bytes:
-    """A safetensors file with one byte of bits "w", and metadata that say what they will."""
-    meta = META | {"shapes": json.dumps(shapes)} | (meta or {})
-    return save({"bits/w": torch.tensor([255], dtype=torch.uint8)}, meta)
+def mask_file(meta: dict[str, str] | None = None, bits: int = 8, **shapes: list[int]) -> bytes:
+    """A safetensors file with so many `bits` "w", and metadata that say what they will."""
+    meta = {"format": files.FORMAT, "history": "[]", "shapes": json.dumps(shapes)} | (meta or {})
+    tensors = files.coded({"w": torch.ones(bits).bool()}) if bits else {}
+    return save(tensors, {"checksum": files.digest(tensors, meta["shapes"], meta["history"], "")} | meta)
 
 
 def test_a_hand_made_file_is_a_mask_and_a_missing_one_is_said_to_be_missing(tmp_path):
@@ -271,7 +269,11 @@ def test_what_is_stored_is_within_six_percent_of_the_entropy_bound_and_never_abo
 
 
 FOREIGN = {
-    "not coded": mask_file({"format": files.FORMAT}, w=[8]),
+    "without bits": mask_file(bits=0, w=[8]),
+    "not coded": save(
+        {"bits/w": torch.tensor([255]).byte()}, {"format": files.FORMAT, "shapes": "{}", "history": "[]"}
+    ),
+    "without a checksum": mask_file({"checksum": ""}, w=[8]),
     "empty": b"",
     "text": b"not a mask, by any means",
     "weights": save({"w": torch.ones(3)}),
@@ -281,7 +283,7 @@ FOREIGN = {
     "damaged history": mask_file({"history": "{"}, w=[8]),
     "another format": mask_file({"format": "maskutils.mask/3"}, w=[8]),
     "fewer bits than weights": mask_file(w=[800]),
-    "more bits than weights": save({"bits/w": torch.ones(9).byte()}, META | {"shapes": '{"w": [8]}'}),
+    "more bits than weights": mask_file(bits=72, w=[8]),
     "shapes that are no shapes": mask_file({"shapes": "[1]"}),
 }
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from maskutils.results import metrics
+from maskutils.core import metrics
 
 NAN = math.nan
 FRONT = [(0.9, 0.2), (0.6, 0.5), (0.3, 0.8)]

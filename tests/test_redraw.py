@@ -37,6 +37,15 @@ def study(root):  # noqa: F811
     return profile
 
 
+def add(study, pair, status="done", **settings):
+    """The state of the run on `pair`, with its records beside it; returns its file."""
+    run = next(run for run in plan.make_plan(study) if run.id == f"first-{pair}")
+    file = plan.state_file(study, run.id)
+    save_records(records(pair).assign(**settings), file.with_suffix(".csv"))
+    files.write_json(file, {"status": status, "seconds": 2.5, "outputs": {}, "parts": plan.as_stored(run.parts)})
+    return file
+
+
 @pytest.mark.slow
 def test_tables_are_drawn_again_and_a_new_pair_joins(root, study):  # noqa: F811
     folder = root / "results" / "mine"
@@ -46,20 +55,21 @@ def test_tables_are_drawn_again_and_a_new_pair_joins(root, study):  # noqa: F811
     assert len(manifest.vouched(folder)) == 2
     assert files.read_json(folder / "manifest.json")["commit"] == "old"
 
-    save_records(records(OTHER), root / "b.csv")
-    run = next(run for run in plan.make_plan(study) if run.id == f"first-{OTHER}")
-    state = {"status": "done", "seconds": 2.5, "outputs": {}, "parts": plan.as_stored(run.parts)}
-    files.write_json(plan.state_file(study, run.id), state)
-    redraw(study, [root / "b.csv"])
+    new = add(study, OTHER)
+    redraw(study, [new])
     assert (folder / "told.md").read_text() == f"['{ONE}', '{OTHER}']"
     found = files.read_json(folder / "manifest.json")
     keys = {row["id"]: row["key"] for row in found["runs"]}
-    assert keys == {f"first-{ONE}": "old", f"first-{OTHER}": run.key, "reader": "old"}
+    assert keys == {f"first-{ONE}": "old", f"first-{OTHER}": plan.make_plan(study)[1].key, "reader": "old"}
     assert found["kernel_seconds"] == 10.5
     assert manifest.damaged(folder) == []
 
 
-def test_records_of_other_settings_do_not_join(root, study):  # noqa: F811
-    save_records(records(ONE).assign(target_steps=7), root / "a.csv")
+def test_records_of_other_settings_do_not_join(study):
     with pytest.raises(ValueError, match="with other settings: target_steps"):
-        redraw(study, [root / "a.csv"])
+        redraw(study, [add(study, ONE, target_steps=7)])
+
+
+def test_a_run_that_is_not_done_does_not_join(study):
+    with pytest.raises(ValueError, match=r"first-mnist_to_inverted\.json is the state of a run that is not done"):
+        redraw(study, [add(study, OTHER, status="failed")])

@@ -1,17 +1,19 @@
 """Draws the committed figures and tables of a profile again from its committed records, to which runs of new pairs may be added.
 
-Usage: python -m tools.redraw PROFILE [RECORDS.csv ...]. No network is trained.
+Usage: python -m tools.redraw PROFILE [STATE.json ...], with the states of the runs to add. No network is trained.
 """
 
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import papermill
 
 from maskutils.batch import plan
 from maskutils.core import paths
+from maskutils.core.checks import content_key
 from maskutils.core.files import read_json, write_json
 from maskutils.results.manifest import NAME, checksums
 from maskutils.results.records import collect
@@ -19,15 +21,17 @@ from maskutils.study.provenance import git_commit
 
 
 def redraw(profile: str, added: Sequence[Path] = ()) -> None:
-    """Write the figures, tables and manifest of `profile` anew, its records joined with those of the files `added`.
+    """Write the figures, tables and manifest of `profile` anew, with the records of the runs whose states are in the files `added`.
 
-    Raises `ValueError` for added records that are there already with other settings.
+    Raises `ValueError` for a run that is not done, and for added records that are there already with other settings.
     """
     folder, runs = paths.results_dir(profile), plan.make_plan(profile)
     manifest = read_json(folder / NAME)
     if added:
-        collect([folder / "records.csv", *added], folder / "records.csv")
-        manifest |= {"commit": git_commit(), "runs": rows_of(profile, runs, manifest["runs"])}
+        rows = {row["id"]: row for row in [*manifest["runs"], *map(row_of, added)]}
+        tables = [file for state in added if (file := state.with_suffix(".csv")).exists()]
+        collect([folder / "records.csv", *tables], folder / "records.csv")
+        manifest |= {"commit": git_commit(), "runs": [rows[run.id] for run in runs if run.id in rows]}
         manifest["kernel_seconds"] = round(sum(row["seconds"] for row in manifest["runs"]), 1)
     for run in runs:
         if {"profile", "write"} <= run.parameters.keys() and "model" not in run.parameters:  # it reads records alone
@@ -39,17 +43,18 @@ def redraw(profile: str, added: Sequence[Path] = ()) -> None:
     write_json(folder / NAME, manifest | {"checksums": checksums(folder)})
 
 
-def rows_of(profile: str, runs: Sequence[plan.Run], before: Sequence[dict]) -> list[dict]:
-    """The rows of a manifest: of `runs` that are done here their own, of others those of `before`."""
-    known, rows = {row["id"]: row for row in before}, []
-    for run in runs:
-        state = plan.last_state(profile, run)
-        if state.get("status") == "done" and not plan.why(profile, run):
-            own = {"key": run.key, "seconds": state["seconds"], "parameters": run.parts["parameters"]}
-            rows.append({"id": run.id} | own)
-        elif run.id in known:
-            rows.append(known[run.id])
-    return rows
+def row_of(file: Path) -> dict[str, Any]:
+    """What a manifest says of the run whose state is in `file`."""
+    state = read_json(file)
+    if state["status"] != "done":
+        raise ValueError(f"{file} is the state of a run that is not done; run it first")
+    parts = state["parts"]
+    return {
+        "id": file.stem,
+        "key": content_key(parts),
+        "seconds": state["seconds"],
+        "parameters": parts["parameters"],
+    }
 
 
 if __name__ == "__main__":

@@ -5,18 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nbformat
+from jinja2 import Environment
+from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
+
 from maskutils.batch import plan
 from maskutils.batch.status import parameters_of, statuses
 from maskutils.core import paths
-from maskutils.core.checks import needs
 from maskutils.core.files import read_json, write_atomically
 from maskutils.core.progress import bar
-
-with needs("study"):
-    import nbformat
-    from jinja2 import Environment
-    from nbconvert import HTMLExporter
-    from nbconvert.filters import markdown2html
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ profile }}</title><style>

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from maskutils.core.checks import content_key
 
 
 class DamagedFile(ValueError):
@@ -46,6 +48,17 @@ def _naming(path: Path) -> Iterator[None]:
 def file_digest(path: Path) -> str:
     """16 hex digits of a file's content; empty if there is no such file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
+def stamp(files: Iterable[str | Path]) -> str:
+    """Names the content of `files` without reading them: by their names, sizes and times of change."""
+    seen = ((str(file), os.stat(file)) for file in files)
+    return content_key([(file, s.st_size, s.st_mtime_ns) for file, s in seen])
+
+
+def is_path(name: str) -> bool:
+    """Whether `name`, of weights, is a path rather than one of torchvision's names."""
+    return "." in name or "/" in name
 
 
 def write_json(path: Path, value: Any) -> None:

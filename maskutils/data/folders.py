@@ -15,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extensi
 from torchvision.transforms.functional import to_pil_image
 
 from maskutils.core.checks import BadSetting
+from maskutils.core.files import stamp
 from maskutils.core.seeds import generator
 from maskutils.data import FOLDERS, pictures, stored
 from maskutils.data import pair as base
@@ -162,7 +163,7 @@ def _first(names: Sequence[str], n: int = 20) -> str:
 def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[pictures.Header]]:
     """The sides without damaged images, if the policy `damaged` allows to leave them out, and the headers of the rest."""
     files = [file for side in sides for file in side.files]
-    headers = stored.headers(tuple(files), stored.stamp_of(files))
+    headers = stored.headers(tuple(files), stamp(files))
     _leave_out([file for file in files if file not in headers], len(files), damaged)
     sides = [_enough(side.only(headers)) for side in sides]
     unknown = Counter(mode for mode, _ in headers.values() if mode not in pictures.READABLE)
@@ -186,7 +187,7 @@ def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, T
     if math.prod(shape) * (1 if recipe.eight_bits else 4) > base.IN_MEMORY:
         return folder, Streamed(folder.files, folder.labels, recipe, loading.workers)
     if recipe.eight_bits:
-        x, kept = stored.pixels(folder.files, stored.stamp_of(folder.files), recipe.size, recipe.channels, recipe.shape)
+        x, kept = stored.pixels(folder.files, stamp(folder.files), recipe.size, recipe.channels, recipe.shape)
     else:
         x, kept = stored.decoded(folder.files, recipe)
     _leave_out(sorted(set(folder.files) - set(kept)), len(folder.files), loading.damaged)

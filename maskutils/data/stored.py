@@ -1,6 +1,5 @@
 """Image files that are read once a process, and many of them once for all processes."""
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -35,12 +34,6 @@ def decoded(files: Sequence[str], recipe: Recipe) -> tuple[Tensor, list[str]]:
         x[len(kept)] = recipe.pixels(image) if recipe.eight_bits else recipe(image)
         kept.append(file)
     return x[: len(kept)], kept
-
-
-def stamp_of(files: Sequence[str]) -> str:
-    """Names the content of `files`, by their names, sizes and times of change."""
-    seen = ((file, os.stat(file)) for file in files)
-    return content_key([(file, s.st_size, s.st_mtime_ns) for file, s in seen])
 
 
 @lru_cache(maxsize=8)

@@ -17,7 +17,6 @@ from torch import Tensor
 from maskutils.core.files import DamagedFile, write_atomically
 
 FORMAT = "maskutils.mask/2"
-RAW = "maskutils.mask/1"  # of old: one bit a weight, not coded; still read
 PARTS = ("bits", "scores", "state")
 
 
@@ -77,15 +76,14 @@ def read_mask(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             meta = file.metadata()
-            if meta["format"] not in (FORMAT, RAW):
+            if meta["format"] != FORMAT:
                 raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         fingerprint = meta.get("fingerprint", "")
-        if meta.get("checksum") not in (None, digest(tensors, meta["shapes"], meta["history"], fingerprint)):
-            raise ValueError("its checksum is not that of its content")  # files of old have none
+        if meta["checksum"] != digest(tensors, meta["shapes"], meta["history"], fingerprint):
+            raise ValueError("its checksum is not that of its content")
         parts = {p: {k.removeprefix(f"{p}/"): t for k, t in tensors.items() if k.startswith(f"{p}/")} for p in PARTS}
-        read = _decoded if meta["format"] == FORMAT else _unpacked
-        bits = {n: read(parts["bits"][n], shape) for n, shape in json.loads(meta["shapes"]).items()}
+        bits = {n: _decoded(parts["bits"][n], shape) for n, shape in json.loads(meta["shapes"]).items()}
         history = tuple(json.loads(meta["history"]))
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
         raise DamagedFile(f"{path} is not a mask file or is damaged ({error}); delete it and make it again") from None
@@ -98,14 +96,10 @@ def read_mask(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _unpacked(bytes_: Tensor, shape: Iterable[int]) -> Tensor:
+def _decoded(coded_bytes: Tensor, shape: Iterable[int]) -> Tensor:
     shape = tuple(shape)
     n = math.prod(shape)
-    if bytes_.numel() != -(-n // 8):
-        raise ValueError(f"{bytes_.numel()} bytes for the {n} bits of shape {shape}")
-    return torch.from_numpy(np.unpackbits(bytes_.numpy(), count=n).astype(bool)).view(shape)
-
-
-def _decoded(coded_bytes: Tensor, shape: Iterable[int]) -> Tensor:
-    packed_bytes = zlib.decompress(coded_bytes.numpy().tobytes(), -zlib.MAX_WBITS)
-    return _unpacked(torch.from_numpy(np.frombuffer(packed_bytes, dtype=np.uint8).copy()), shape)  # may be empty
+    packed_bytes = np.frombuffer(zlib.decompress(coded_bytes.numpy().tobytes(), -zlib.MAX_WBITS), dtype=np.uint8)
+    if packed_bytes.size != -(-n // 8):
+        raise ValueError(f"{packed_bytes.size} bytes for the {n} bits of shape {shape}")
+    return torch.from_numpy(np.unpackbits(packed_bytes, count=n).astype(bool)).view(shape)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from maskutils.core.checks import BadSetting, known, needs, register
+from maskutils.core.files import is_path
 from maskutils.core.seeds import seeded
 from maskutils.models.parts import head_name, set_submodule
 
@@ -34,19 +35,14 @@ def build_model(
     torch.Size([2, 5])
     """
     check_model(name)
-    if weights and not is_file(weights):
+    if weights and not is_path(weights):
         _weights_of(name, weights)
     with seeded(seed, f"model/{name}"):
         if name in MODELS:
             model = MODELS[name](n_classes, in_channels, image_size)
         else:
-            model = torchvision_model(name, n_classes, in_channels, image_size, "" if is_file(weights) else weights)
-    return load_weights(model, weights, fresh_head) if is_file(weights) else model
-
-
-def is_file(weights: str) -> bool:
-    """Whether `weights` is a path rather than the name of torchvision's weights."""
-    return "." in weights or "/" in weights
+            model = torchvision_model(name, n_classes, in_channels, image_size, "" if is_path(weights) else weights)
+    return load_weights(model, weights, fresh_head) if is_path(weights) else model
 
 
 def check_model(name: str) -> str:
@@ -134,7 +130,7 @@ def _weights_of(name: str, weights: str) -> Any:
 
 def check_head_fits(name: str, weights: str, n_classes: int) -> None:
     """Raise `BadSetting` if torchvision's `weights` of `name` have a head for another number of classes."""
-    if not is_file(weights) and len(_weights_of(name, weights).meta["categories"]) != n_classes:
+    if not is_path(weights) and len(_weights_of(name, weights).meta["categories"]) != n_classes:
         raise BadSetting(
             f"source_steps = 0, but the weights {weights!r} of {name} have no head for the {n_classes} classes of the source; set "
             "source_steps to train one, or give a .safetensors file of a network that does the source task already"
@@ -145,7 +141,7 @@ def check_head_fits(name: str, weights: str, n_classes: int) -> None:
 def pretrained_transform(name: str, weights: str) -> Callable[[Any], Tensor] | None:
     """The transform (PIL image -> tensor) that torchvision's `weights` of `name` expect; None for other weights."""
     found: Callable[[Any], Tensor] | None = None
-    if weights and not is_file(weights):
+    if weights and not is_path(weights):
         found = _weights_of(name, weights).transforms()
     return found
 

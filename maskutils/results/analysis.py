@@ -6,15 +6,13 @@ Settings are chosen on validation (columns `val_...`) and reported on test.
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
+from maskutils.core import metrics
 from maskutils.core.approaches import INTERPOLATED, every, names, the
-from maskutils.core.checks import known, needs
+from maskutils.core.checks import known
 from maskutils.core.storage import nothing, whole_network
-from maskutils.results import metrics
 from maskutils.results.records import KNOBS, at_density, of_masks, on_grid
-
-with needs("study"):
-    import pandas as pd
 
 CANDIDATE = ["approach", *KNOBS, "alpha"]  # what a reader can choose
 DECIMALS = 6  # of validation means: those that agree in as many are equal, whatever the order of their sum

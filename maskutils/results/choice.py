@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from maskutils.core.checks import known, needs
+from maskutils.core.checks import known
 from maskutils.results.analysis import CANDIDATE, DECIMALS, choosable, of_one_network, source_read, stored_bits, trained
 from maskutils.results.records import on_grid
 from maskutils.results.statistics import over_seeds, t_interval
-
-with needs("study"):
-    import pandas as pd
 
 CLOSE = 0.01  # accuracy that a setting may lie behind the best and still be taken for storing less
 

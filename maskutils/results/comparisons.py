@@ -1,13 +1,11 @@
 """Tables beside the comparison of families: what it depends on, what it costs, and what it can show."""
 
+import pandas as pd
+
 from maskutils.core.approaches import REWOUND, the
-from maskutils.core.checks import needs
 from maskutils.results import analysis, fronts, statistics
 from maskutils.results.records import on_grid
 from maskutils.results.wording import intervals, settings
-
-with needs("study"):
-    import pandas as pd
 
 
 def overview(records: pd.DataFrame) -> pd.DataFrame:

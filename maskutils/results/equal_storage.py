@@ -1,13 +1,11 @@
 """Claims on what a mask buys for its bits, with the task known: against rivals that store no more, and against two networks."""
 
+import pandas as pd
+
 from maskutils.core.approaches import every
-from maskutils.core.checks import needs
 from maskutils.results import analysis, choice, statistics
 from maskutils.results.verdicts import ACCURACY, KNOWN, Found, Skip, claim, closest, compared
 from maskutils.results.wording import settings
-
-with needs("study"):
-    import pandas as pd
 
 LOSS = 0.02  # the most source accuracy that a mask may lose on validation to stand for masks
 BEHIND = 0.01  # target accuracy that it may lie behind two networks

@@ -8,19 +8,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
+
 from maskutils.core import paths
-from maskutils.core.checks import needs
 from maskutils.core.files import read_json
 from maskutils.results import analysis, choice, fronts
 from maskutils.results.plots.style import PAIR_ORDER, in_order, look, ordered, short
 from maskutils.results.records import load_records, on_grid, summarise
 from maskutils.results.wording import interval, settings
-
-with needs("study"):
-    import numpy as np
-    import pandas as pd
-    from matplotlib.colors import to_hex
-    from matplotlib.markers import MarkerStyle
 
 SCRIPT, STYLE = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
 DROPS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the slider

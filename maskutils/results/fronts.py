@@ -6,13 +6,12 @@ Settings are chosen on validation (columns `val_...`) and reported on test.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from maskutils.core.checks import known, needs
-from maskutils.results import metrics
+import pandas as pd
+
+from maskutils.core import metrics
+from maskutils.core.checks import known
 from maskutils.results.analysis import CANDIDATE, DECIMALS, chance, of_one_network, source_read, with_family
 from maskutils.results.records import on_grid
-
-with needs("study"):
-    import pandas as pd
 
 REFERENCES: dict[str, Callable[[float], float]] = {  # corners of the hypervolume's box, from the accuracy of chance
     "zero": lambda chance: 0.0,

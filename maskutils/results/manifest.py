@@ -23,7 +23,7 @@ def damaged(folder: Path) -> list[str]:
     for name, digest in vouched(folder).items():
         if name not in found:
             told.append(f"{folder / name} is missing")
-        elif not found[name].startswith(digest):
+        elif found[name] != digest:
             told.append(
                 f"{folder / name} is not what was written: its SHA-256 is {found[name]}, the manifest's {digest}"
             )
@@ -31,8 +31,6 @@ def damaged(folder: Path) -> list[str]:
 
 
 def vouched(folder: Path) -> dict[str, str]:
-    """File name -> checksum by the manifest in `folder`; one of version 0.1 has the first 16 digits of its records alone."""
-    manifest = read_json(folder / NAME)
-    old = {"records.csv": manifest["records"]} if manifest.get("records") else {}
-    checked: dict[str, str] = manifest.get("checksums", old)
+    """File name -> checksum by the manifest in `folder`."""
+    checked: dict[str, str] = read_json(folder / NAME).get("checksums", {})
     return checked

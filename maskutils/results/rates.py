@@ -4,15 +4,14 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+import pandas as pd
+
 from maskutils.core import paths
 from maskutils.core.approaches import every
-from maskutils.core.checks import BadSetting, needs
+from maskutils.core.checks import BadSetting
 from maskutils.core.files import write_atomically
+from maskutils.core.metrics import hypervolume
 from maskutils.results.analysis import chance, source_read
-from maskutils.results.metrics import hypervolume
-
-with needs("study"):
-    import pandas as pd
 
 SETTING = ["pair", "model", "approach", "target_lr", "target_steps"]
 AREAS = {"area_unknown": "full", "area_known": "known"}  # and the readings of the source that they are of

@@ -5,14 +5,12 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
+import pandas as pd
+from scipy.special import stdtrit
+
 from maskutils.core import paths
 from maskutils.core.approaches import INTERPOLATED, REWOUND, Approach, every, find
-from maskutils.core.checks import needs
 from maskutils.core.files import DamagedFile, write_atomically
-
-with needs("study"):
-    import pandas as pd
-    from scipy.special import stdtrit
 
 KNOBS = ("density", "strength", "fraction", "knob")  # what trades retention for adaptation, beside alpha
 IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native_of", "strength", "fraction", "knob"]

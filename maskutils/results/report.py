@@ -5,16 +5,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from maskutils.core import paths
 from maskutils.core.approaches import every, names, the
-from maskutils.core.checks import needs
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice, statistics
 from maskutils.results.records import KNOBS, at_density, of_masks, on_grid, summarise
 from maskutils.results.wording import interval, intervals, p_text, points, settings
-
-with needs("study"):
-    import pandas as pd
 
 TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
 STORED = "kbit stored"

@@ -1,10 +1,8 @@
 """Records that were made again, beside those that they should repeat."""
 
-from maskutils.core.checks import needs
-from maskutils.results.records import IDENTITY, READINGS, summarise
+import pandas as pd
 
-with needs("study"):
-    import pandas as pd
+from maskutils.results.records import IDENTITY, READINGS, summarise
 
 
 def compared(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:

@@ -6,12 +6,8 @@ One seed gives one paired difference: both approaches start from the same source
 from collections.abc import Sequence
 
 import numpy as np
-
-from maskutils.core.checks import needs
-
-with needs("study"):
-    import pandas as pd
-    from scipy.special import stdtr, stdtrit  # as scipy.stats has them, whose import takes a second
+import pandas as pd
+from scipy.special import stdtr, stdtrit  # as scipy.stats has them, whose import takes a second
 
 Name = str | int  # of what is compared: a family or an approach, or the number of a candidate
 LEAST = 3  # seeds: fewer give no interval of a difference and no verdict

@@ -5,13 +5,12 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 from maskutils.core.approaches import described, every
-from maskutils.core.checks import enter, needs
+from maskutils.core.checks import enter
 from maskutils.results import report, statistics
 from maskutils.results.wording import interval, intervals
-
-with needs("study"):
-    import pandas as pd
 
 ACCURACY, BOX = "points of accuracy", "points of the box"
 KNOWN, UNKNOWN = "With the task known", "With the task unknown"

@@ -4,12 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from maskutils.core.approaches import INTERPOLATED, find
-from maskutils.core.checks import needs
-from maskutils.results.records import KNOBS
+import pandas as pd
 
-with needs("study"):
-    import pandas as pd
+from maskutils.core.approaches import INTERPOLATED, find
+from maskutils.results.records import KNOBS
 
 
 def points(fraction: float) -> str:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskutils.core import paths
-from maskutils.core.checks import content_key
-from maskutils.core.files import file_digest
+from maskutils.core.files import file_digest, is_path, stamp
 from maskutils.data import FOLDERS
 from maskutils.data.named import as_folders, is_folders
 from maskutils.study.setup import Images
@@ -25,7 +24,7 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
         whole["pair"] = FOLDERS + ":".join(_whole(path) for path in _folders(whole["pair"]))
     if "pairs" in whole:
         whole["pairs"] = [with_whole_paths({"pair": pair})["pair"] for pair in whole["pairs"]]
-    if _is_file(str(whole.get("weights", ""))):
+    if is_path(str(whole.get("weights", ""))):
         whole["weights"] = _whole(whole["weights"])
     return whole
 
@@ -42,7 +41,7 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
     for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
         check_there(pair, shared)
     for model, weights in {(p.get("model", ""), p["weights"]): None for p in notebooks if p.get("weights")}:
-        if _is_file(weights):
+        if is_path(weights):
             check_weights(model, weights)
         else:
             build_model(model, in_channels=3, image_size=224, weights=weights)
@@ -60,10 +59,10 @@ def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
     A weight file is named by its digest, image folders by the names, sizes and modification times of all files, torchvision's data sets
     by the data root.
     """
-    found = [file_digest(Path(weights).expanduser())] if _is_file(weights) else []
+    found = [file_digest(Path(weights).expanduser())] if is_path(weights) else []
     if is_folders(pair):
         files = [file for folder in _folders(as_folders(pair)) for file in _files(Path(folder).expanduser())]
-        found.append(content_key([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]))
+        found.append(stamp(files))
     elif pair not in packaged():
         found.append(str(paths.data_root()))
     return tuple(found)
@@ -74,14 +73,6 @@ def packaged() -> frozenset[str]:
     """Names of the pairs that ship in packages; read from the source, for to import it takes torch."""
     source = (paths.PACKAGE / "data" / "embedded.py").read_text(encoding="utf-8")
     return frozenset(re.findall(r"^@packaged\ndef (\w+)", source, re.MULTILINE))
-
-
-def _is_file(weights: str) -> bool:
-    if not weights:
-        return False
-    from maskutils.models.networks import is_file
-
-    return is_file(weights)
 
 
 def _files(folder: Path) -> list[Path]:

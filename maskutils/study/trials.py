@@ -15,11 +15,11 @@ from maskutils.core.approaches import described, the
 from maskutils.core.caches import cached
 from maskutils.core.checks import content_key, known, positive
 from maskutils.core.files import read_json, write_json
+from maskutils.core.metrics import harmonic_mean
 from maskutils.data.pair import Domain
 from maskutils.masks.mask import Mask
 from maskutils.models.parts import for_task
 from maskutils.results import rates
-from maskutils.results.metrics import harmonic_mean
 from maskutils.study.artefacts import (
     STAGES,
     mask_key,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from maskutils.core import metrics
 from maskutils.core.approaches import Approach, describe, described
 from maskutils.core.checks import BadSetting, known, number
 from maskutils.core.storage import Kept
@@ -15,7 +16,6 @@ from maskutils.masks.rankings import Scores
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.parts import TaskHeads, for_task, head_name, with_target_head
 from maskutils.models.sizes import usual_lr
-from maskutils.results import metrics
 from maskutils.training import adapters, baselines, changes, penalties, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
 from maskutils.training.evaluation import accuracy, evaluate, predict
