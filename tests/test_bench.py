@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
-from benchmarks import bench, layers, photographs, processes, timing
+from benchmarks import bench, family, layers, photographs, processes, timing
+from maskutils.data.pair import Domain, Pair
 from maskutils.masks.layers import LAYERS
 
 pytestmark = pytest.mark.slow
@@ -77,6 +79,20 @@ def test_a_step_that_misses_its_target_is_explained_by_what_its_masks_take_alone
     (reason,) = bench.reasons(pd.DataFrame(rows, columns=timing.COLUMNS))
     assert reason.startswith("Not met by a step of edge_popup, resnet18: masks of 11 M weights take 320 ms alone")
     assert "64 images take 2e+03 ms without" in reason
+
+
+def test_a_network_of_another_family_has_a_row_for_each_mask(monkeypatch, capsys):
+    images = TensorDataset(torch.randn(16, 3, 16, 16), torch.arange(16) % 2)
+    domains = (Domain(name, images, images, images, ("a", "b")) for name in ("sketch", "cartoon"))
+    monkeypatch.setattr(family, "load_pair", lambda *_: Pair("p", *domains))
+    monkeypatch.setattr(family, "SIZE", 16)
+    monkeypatch.setattr(family, "MASKS", ("magnitude",))
+    family.family(source_steps=1, steps=1)
+    plain, masked = capsys.readouterr().out.splitlines()
+    assert plain.startswith("| finetune | ")
+    assert " | – | " in plain
+    assert masked.startswith("| magnitude | ")
+    assert "–" not in masked
 
 
 def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table):
