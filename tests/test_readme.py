@@ -62,13 +62,13 @@ def test_the_cost_counts_transfers_once_and_interpolations_apart():
     learnt = mask("bernoulli", 0.9, 0.7, 0.8) | STEPS
     fresh = [learnt | {"mask_seconds": t, "seed": s} for s, t in enumerate([2.0, 4.0, 0.04])]
     assert readme.cost(make(*BASE, *OTHERS, *fresh), MANIFEST) == (
-        "The `p` profile is 8 transfers and 1 interpolated or rewound networks that took no training, 9 records in all, over 1 pairs and 3 "
-        "seeds, with 600 steps of source training, 300 for a mask and 200 on the target. A transfer took 1.5 s (median), "
+        "The `p` profile is 8 transfers over 1 pair and 3 seeds. 1 more records are of interpolated or rewound networks, which took no "
+        "training. The source is trained for 600 steps, a mask for 300 and the target for 200. A transfer took 1.5 s (median), "
         "learning a mask 3.0 s, all transfers and masks 0 minutes of one core. The last run of the notebooks took 2, without what it "
         "found in caches, on 2 cores with Python 3.11.7 and torch 2.14.1."
     )
     said = readme.cost(make(*BASE), MANIFEST)
-    assert said.startswith("The `p` profile is 4 transfers over 1 pairs and 1 seeds")
+    assert said.startswith("The `p` profile is 4 transfers over 1 pair and 1 seed.")
     assert "learning" not in said
     said = readme.cost(make(*[row | {"seconds": 60.0} for row in BASE]), MANIFEST)
     assert "all transfers and masks 4 minutes of one core." in said

@@ -150,13 +150,10 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     """Sentences on what the records took: how many transfers, seconds and minutes, and on what machine."""
     trained = records[(records["alpha"] == 1) & ~records["rewound"].astype(bool)]
     made, one, steps = manifest["versions"], records.iloc[0], records["target_steps"].dropna()
-    told = f"{steps.min():g}" + (f" to {steps.max():g}" if steps.nunique() > 1 else "")
+    on_target = f"{steps.min():g}" + (f" to {steps.max():g}" if steps.nunique() > 1 else "")
+    pairs, seeds = (f"{n} {of}{'s' * (n != 1)}" for of in ("pair", "seed") for n in [records[of].nunique()])
     free = len(records) - len(trained)
-    also = (
-        f" and {free:,} interpolated or rewound networks that took no training, {len(records):,} records in all,"
-        if free
-        else ""
-    )
+    also = f" {free:,} more records are of interpolated or rewound networks, which took no training." if free else ""
     # a mask that came from the cache took no longer than a transfer without one
     prepared = trained.loc[trained["approach"] == the("free"), "mask_seconds"].median()
     learnt = trained.loc[trained["method"].isin(names("mask")), "mask_seconds"]
@@ -164,13 +161,12 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     minutes = trained[["seconds", "mask_seconds"]].sum().sum() / 60
     mask = f", learning a mask {learnt.median():.1f} s" if len(learnt) else ""
     return (
-        f"The `{manifest['profile']}` profile is {len(trained):,} transfers{also} over {records['pair'].nunique()} pairs and "
-        f"{records['seed'].nunique()} seeds, with {one['source_steps']} steps of source training, "
-        f"{records['mask_steps'].max():g} for a mask and {told} on the target. "
-        f"A transfer took {trained['seconds'].median():.1f} s (median){mask}, all "
-        f"transfers and masks {minutes:.0f} minutes of one core. The last run of the notebooks took "
-        f"{manifest['kernel_seconds'] / 60:.0f}, without what it found in caches, on {manifest['cores']} cores with "
-        f"Python {made['python']} and torch {made['torch']}."
+        f"The `{manifest['profile']}` profile is {len(trained):,} transfers over {pairs} and {seeds}.{also} The source is "
+        f"trained for {one['source_steps']} steps, a mask for {records['mask_steps'].max():g} and the target for "
+        f"{on_target}. A transfer took {trained['seconds'].median():.1f} s (median){mask}, all transfers and masks "
+        f"{minutes:.0f} minutes of one core. The last run of the notebooks took {manifest['kernel_seconds'] / 60:.0f}, "
+        f"without what it found in caches, on {manifest['cores']} cores with Python {made['python']} and torch "
+        f"{made['torch']}."
     )
 
 
