@@ -104,6 +104,17 @@ def test_a_rival_that_stores_more_is_no_rival_but_told_of():
     assert "It leads the best rival that stores nothing (`ewc`, 0 kbit) by " in known
 
 
+def test_what_learning_a_mask_adds_to_the_source_is_told_and_not_counted():
+    """The mask reads 98 % where the network had 95: 93.0 as the mean of both tasks, 91.5 without the gain, and lora 92.0."""
+    gained = mask("edge_popup", 0.98, 0.6, 0.88, stored_bits=90e3)
+    lora = at(0.5, 0.89, "lora", knob=1, stored_bits=80e3)
+    known = findings(study(FREE, EWC, gained, lora)).split("\n")[1]
+    assert known.startswith("- **Task known: a learnt mask trails the best rival that stores no more.** `edge_popup`")
+    assert "It leads the best rival that stores no more (`lora`, 80 kbit) by 1.0 [" in known
+    assert "Learning it trains more on the source (+3.0 points); without that it trails `lora` by 0.5 [" in known
+    assert "Learning it" not in findings(study(*ROWS))
+
+
 def test_a_mask_that_nobody_learns_is_a_rival_at_equal_storage():
     ranked = mask("fisher", 0.93, 0.6, 0.87, stored_bits=80e3)
     known = findings(study(*ROWS, ranked)).split("\n")[1]

@@ -289,11 +289,13 @@ def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
     assert (rates > free.groupby("pair")["target_lr"].first()).to_numpy().mean() > 0.5
 
 
-def test_on_photographs_interpolation_cannot_be_told_from_ewc_and_replay():
-    told = "On photographs, WiSE-FT, which is free, cannot be told from them."
+def test_on_photographs_interpolation_cannot_be_told_from_ewc_and_trails_replay_by_a_point():
+    told = "On photographs, WiSE-FT, which is free, cannot be told from EWC and trails replay by a point."
     assert told in " ".join(text("README.md").split())
-    rows = paired(hypervolumes(read("photos")), "hypervolume", ["ewc", "replay"], "wise_ft")
-    assert ((rows["low"] < 0) & (rows["high"] > 0)).all()
+    ewc, replay = paired(hypervolumes(read("photos")), "hypervolume", ["ewc", "replay"], "wise_ft").itertuples()
+    assert ewc.low < 0 < ewc.high
+    assert replay.low > 0
+    assert 0.9 < 100 * replay.difference < 1.1
 
 
 @pytest.mark.parametrize("approach", [a.name for a in every()])
@@ -306,17 +308,29 @@ def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network
     assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-1.2, -0.5).all()
     limits = " ".join(text("docs/limits.md").split())
     assert "answers better through the mask of `edge_popup` than it did before, by half a point to a point." in limits
+    cost = on_grid(read("photos")).query("pair == 'pacs:sketch:cartoon' and method == 'edge_popup' and alpha == 1")
+    assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-7.5, -3).all()
+    assert "From sketches to cartoons it does so by three to seven points" in limits
+    lora = (
+        on_grid(read("photos"))
+        .query("pair == 'pacs:sketch:cartoon' and approach == 'lora'")
+        .groupby("knob")["target_acc"]
+    )
+    assert (lora.mean() < 0.2).to_dict() == {2: False, 4: False, 8: True, 16: True}
 
 
 def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
     told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert (
         "At density 0.3, learnt masks lose at most a point of the source. "
-        "Of masks that nobody learns, `fisher` loses 44 and `magnitude` 60." in told
+        "Unlearnt ones lose more, `fisher` 41 and `magnitude` 59." in told
     )
+    half = 100 * at_density(read("photos"), 0.5).groupby("approach")["masking_cost"].mean()
+    assert half["fisher"] - half[["gumbel_sigmoid", "edge_popup"]].min() < 6
+    assert "comes within six points of the learnt masks; at 0.3 the rankings fail" in text("docs/photographs.md")
     lost = 100 * at_density(read("photos"), 0.3).groupby("approach")["masking_cost"].mean()
     assert lost[["gumbel_sigmoid", "edge_popup"]].max() < 1.05
-    assert lost[["fisher", "magnitude"]].round().tolist() == [44, 60]
+    assert lost[["fisher", "magnitude"]].round().tolist() == [41, 59]
     assert "As above, learnt masks carry the source at density 0.3 where the rankings fail" in text(
         "docs/photographs.md"
     )

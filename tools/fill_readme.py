@@ -123,11 +123,10 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
 
 
 def brief(told: str, lines: int) -> str:
-    """The first `lines` findings, each with its title and two sentences, and with what is reached with more bits, if it ends on that."""
+    """The first `lines` findings, each with its title and two sentences, and with what limits them: a gain on the source, more bits."""
     found = [re.split(r"(?<=\.) (?=[A-Z`])", line) for line in told.splitlines()[:lines]]
-    return "\n".join(
-        " ".join(s[:2] + [last for last in s[2:][-1:] if last.startswith("With more bits")]) for s in found
-    )
+    limits = ("Learning it trains", "With more bits")
+    return "\n".join(" ".join(s[:2] + [more for more in s[2:] if more.startswith(limits)]) for s in found)
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:

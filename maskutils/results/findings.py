@@ -26,6 +26,7 @@ from maskutils.results.verdicts import rankings
 from maskutils.results.wording import interval, points
 
 APART = "cannot be told from"
+GAIN = 0.005  # source accuracy that learning a mask may add before it is told of
 TITLES = {
     "leads": "a learnt mask leads the best rival that stores no more",
     "trails": "a learnt mask trails the best rival that stores no more",
@@ -143,11 +144,14 @@ def task_known(records: pd.DataFrame) -> str:
     minus = {rival: paired(rows, "both", [mask], rival, by="candidate").iloc[0] for rival in chosen}
     reaches = "{} reaches {} as the mean of both tasks and stores {}.".format
     said = [reaches(f"{_called(best['approach'])} at density {best['density']:g}", points(best["both"]), _kbit(best))]
+    decides = next(iter(minus.values()), None)
     for rival, row in minus.items():
-        whom = f"the best rival {chosen[rival]} ({_called(means.approach[rival])}, {_kbit(means.loc[rival])})"
-        said.append(f"It {_versus(row, whom)}.")
+        called = _called(means.approach[rival])
+        said.append(f"It {_versus(row, f'the best rival {chosen[rival]} ({called}, {_kbit(means.loc[rival])})')}.")
         if len(said) == 2:  # the strongest comes first
-            said[-1] += _on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), _called(means.approach[rival]))
+            said[-1] += _on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), called)
+            gained, decides = _gained(rows, mask, rival, called, row)
+            said[-1] += gained
     better = rivals[(rivals["bits"] > best["bits"]) & (rivals["val_both"] > best["val_both"]) & ~rivals["whole"]]
     better = better.sort_values(["bits", "val_both"], ascending=[True, False])
     dearer = [*better[:1].iterrows(), *rivals[rivals["whole"]].iterrows()]
@@ -157,12 +161,30 @@ def task_known(records: pd.DataFrame) -> str:
     ]
     if more:
         said.append(f"With more bits, {_listed(more)}.")
-    title = f": {TITLES[_verb(next(iter(minus.values())))]}" if minus else ""
+    title = "" if decides is None else f": {TITLES[_verb(decides)]}"
     return f"**Task known{title}.** {' '.join(said)}"
+
+
+def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[str, pd.Series]:
+    """What is to be said if learning the `mask` has made the source network better, and the comparison without that gain.
+
+    Without a gain of `GAIN` on average nothing is said, and the comparison is `row` itself.
+    """
+    own = rows[rows["candidate"] == mask]
+    gain = 2 * (own["both"] - own["both_held"]).mean()  # of the source, which is half of both
+    if gain < GAIN:
+        return "", row
+    without = paired(rows, "both_held", [mask], rival, by="candidate").iloc[0]
+    told = (
+        f" Learning it trains more on the source (+{100 * gain:.1f} points); without that it {_versus(without, whom)}."
+    )
+    return told, without
 
 
 def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of learnt masks and of rivals with `candidate` and `both`, and a row for each setting tried on every pair of domains.
+
+    `both_held` is `both` with no more source accuracy than the source network had.
 
     Columns of the settings: approach, density, mask (is it learnt), unlearnt (is it a mask that nobody learns), whole (is it a
     second network), bits, both and val_both.
@@ -171,13 +193,14 @@ def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     mask = learnt(rows)
     kinds = ("baseline", "control", "reference")
     rival = [k for k, a in about.items() if a.kind in kinds and a.choosable and not a.learns_mask]
-    bits = stored_bits(rows)
+    bits, source = stored_bits(rows), source_read(rows, "known")
     rows = rows.assign(
         bits=bits,
         mask=mask,
         unlearnt=of_masks(rows) & ~mask,
         whole=of_second_network(rows) & (rows["alpha"] == 1),
-        both=(source_read(rows, "known") + rows["target_acc"]) / 2,
+        both=(source + rows["target_acc"]) / 2,
+        both_held=(source.clip(upper=rows["source_acc_before"]) + rows["target_acc"]) / 2,
         val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2,
     )[(mask | trained(rows).isin(rival)) & bits.notna()]
     groups = rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup()).groupby("candidate")
