@@ -323,7 +323,7 @@ def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
     told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert (
         "At density 0.3, learnt masks lose at most a point of the source. "
-        "Unlearnt ones lose more, `fisher` 41 and `magnitude` 59." in told
+        "Unlearnt ones lose more: `fisher` 41, `magnitude` 59." in told
     )
     half = 100 * at_density(read("photos"), 0.5).groupby("approach")["masking_cost"].mean()
     assert half["fisher"] - half[["gumbel_sigmoid", "edge_popup"]].min() < 6
