@@ -111,7 +111,7 @@ def test_what_learning_a_mask_adds_to_the_source_is_told_and_not_counted():
     known = findings(study(FREE, EWC, gained, lora)).split("\n")[1]
     assert known.startswith("- **Task known: a learnt mask trails the best rival that stores no more.** `edge_popup`")
     assert "It leads the best rival that stores no more (`lora`, 80 kbit) by 1.0 [" in known
-    assert "Learning it trains more on the source (+3.0 points); without that it trails `lora` by 0.5 [" in known
+    assert "Learning it trains more on the source (+3.0 points there); without that it trails `lora` by 0.5 [" in known
     assert "Learning it" not in findings(study(*ROWS))
 
 

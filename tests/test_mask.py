@@ -244,10 +244,10 @@ def test_a_file_has_one_bit_a_weight(tmp_path):
     assert n / 8 < (tmp_path / "m").stat().st_size < n / 8 + 500
 
 
-def mask_file(meta: dict[str, str] | None = None, bits: int = 8, **shapes: list[int]) -> bytes:
+def mask_file(meta: dict[str, str] | None = None, bits: int = 8, code=files.coded, **shapes: list[int]) -> bytes:
     """A safetensors file with so many `bits` "w", and metadata that say what they will."""
     meta = {"format": files.FORMAT, "history": "[]", "shapes": json.dumps(shapes)} | (meta or {})
-    tensors = files.coded({"w": torch.ones(bits).bool()}) if bits else {}
+    tensors = code({"w": torch.ones(bits).bool()}) if bits else {}
     return save(tensors, {"checksum": files.digest(tensors, meta["shapes"], meta["history"], "")} | meta)
 
 
@@ -270,10 +270,11 @@ def test_what_is_stored_is_within_six_percent_of_the_entropy_bound_and_never_abo
 
 FOREIGN = {
     "without bits": mask_file(bits=0, w=[8]),
-    "not coded": save(
-        {"bits/w": torch.tensor([255]).byte()}, {"format": files.FORMAT, "shapes": "{}", "history": "[]"}
+    "not coded": mask_file(code=lambda bits: {"bits/w": torch.tensor([255]).byte()}, w=[8]),
+    "without a checksum": save(
+        files.coded({"w": torch.ones(8).bool()}), {"format": files.FORMAT, "shapes": '{"w": [8]}', "history": "[]"}
     ),
-    "without a checksum": mask_file({"checksum": ""}, w=[8]),
+    "with another checksum": mask_file({"checksum": ""}, w=[8]),
     "empty": b"",
     "text": b"not a mask, by any means",
     "weights": save({"w": torch.ones(3)}),

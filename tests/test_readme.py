@@ -64,7 +64,7 @@ def test_the_cost_counts_transfers_once_and_interpolations_apart():
     assert readme.cost(make(*BASE, *OTHERS, *fresh), MANIFEST) == (
         "The `p` profile is 8 transfers over 1 pair and 3 seeds. 1 more records are of interpolated or rewound networks, which took no "
         "training. The source is trained for 600 steps, a mask for 300 and the target for 200. A transfer took 1.5 s (median), "
-        "learning a mask 3.0 s, all transfers and masks 0 minutes of one core. The last run of the notebooks took 2, without what it "
+        "learning a mask 3.0 s, all transfers and masks 0 minutes of one core. The last runs of the notebooks took 2, without what they "
         "found in caches, on 2 cores with Python 3.11.7 and torch 2.14.1."
     )
     said = readme.cost(make(*BASE), MANIFEST)

@@ -37,11 +37,11 @@ def study(root):  # noqa: F811
     return profile
 
 
-def add(study, pair, status="done", **settings):
-    """The state of the run on `pair`, with its records beside it; returns its file."""
-    run = next(run for run in plan.make_plan(study) if run.id == f"first-{pair}")
+def add(study, of, status="done", **settings):
+    """The state of the run on the pair `of`, with its records beside it; returns its file."""
+    run = next(run for run in plan.make_plan(study) if run.id == f"first-{of}")
     file = plan.state_file(study, run.id)
-    save_records(records(pair).assign(**settings), file.with_suffix(".csv"))
+    save_records(records(of).assign(**settings), file.with_suffix(".csv"))
     files.write_json(file, {"status": status, "seconds": 2.5, "outputs": {}, "parts": plan.as_stored(run.parts)})
     return file
 
@@ -65,9 +65,22 @@ def test_tables_are_drawn_again_and_a_new_pair_joins(root, study):  # noqa: F811
     assert manifest.damaged(folder) == []
 
 
-def test_records_of_other_settings_do_not_join(study):
+def test_records_of_other_settings_do_not_join(root, study):  # noqa: F811
+    state = add(study, OTHER, pair=ONE, target_steps=7)
     with pytest.raises(ValueError, match="with other settings: target_steps"):
-        redraw(study, [add(study, ONE, target_steps=7)])
+        redraw(study, [state])
+
+
+def test_a_run_that_is_there_already_is_renewed_and_not_added(study):
+    with pytest.raises(ValueError, match="first-mnist_to_digits is in the manifest already; renew the whole profile"):
+        redraw(study, [add(study, ONE)])
+
+
+def test_damaged_records_are_not_vouched_for(root, study):  # noqa: F811
+    file = root / "results" / "mine" / "manifest.json"
+    files.write_json(file, files.read_json(file) | {"checksums": {"records.csv": "0"}})
+    with pytest.raises(ValueError, match=r"records\.csv is not what was written.*; restore it with git"):
+        redraw(study)
 
 
 def test_a_run_that_is_not_done_does_not_join(study):

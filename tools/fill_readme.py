@@ -163,8 +163,8 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         f"The `{manifest['profile']}` profile is {len(trained):,} transfers over {pairs} and {seeds}.{also} The source is "
         f"trained for {one['source_steps']} steps, a mask for {records['mask_steps'].max():g} and the target for "
         f"{on_target}. A transfer took {trained['seconds'].median():.1f} s (median){mask}, all transfers and masks "
-        f"{minutes:.0f} minutes of one core. The last run of the notebooks took {manifest['kernel_seconds'] / 60:.0f}, "
-        f"without what it found in caches, on {manifest['cores']} cores with Python {made['python']} and torch "
+        f"{minutes:.0f} minutes of one core. The last runs of the notebooks took {manifest['kernel_seconds'] / 60:.0f}, "
+        f"without what they found in caches, on {manifest['cores']} cores with Python {made['python']} and torch "
         f"{made['torch']}."
     )
 

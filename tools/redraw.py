@@ -15,7 +15,7 @@ from maskutils.batch import plan
 from maskutils.core import paths
 from maskutils.core.checks import content_key
 from maskutils.core.files import read_json, write_json
-from maskutils.results.manifest import NAME, checksums
+from maskutils.results.manifest import NAME, checksums, damaged
 from maskutils.results.records import collect
 from maskutils.study.provenance import git_commit
 
@@ -23,10 +23,15 @@ from maskutils.study.provenance import git_commit
 def redraw(profile: str, added: Sequence[Path] = ()) -> None:
     """Write the figures, tables and manifest of `profile` anew, with the records of the runs whose states are in the files `added`.
 
-    Raises `ValueError` for a run that is not done, and for added records that are there already with other settings.
+    Raises `ValueError` for a run that is not done or is in the manifest already, for added records that are there with other settings,
+    and for files that are not as the manifest says.
     """
     folder, runs = paths.results_dir(profile), plan.make_plan(profile)
     manifest = read_json(folder / NAME)
+    if wrong := damaged(folder):
+        raise ValueError(f"{wrong[0]}; restore it with git")
+    if again := {row["id"] for row in manifest["runs"]} & {file.stem for file in added}:
+        raise ValueError(f"{min(again)} is in the manifest already; renew the whole profile instead")
     if added:
         rows = {row["id"]: row for row in [*manifest["runs"], *map(row_of, added)]}
         tables = [file for state in added if (file := state.with_suffix(".csv")).exists()]

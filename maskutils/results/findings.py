@@ -175,9 +175,7 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
     if gain < GAIN:
         return "", row
     without = paired(rows, "both_held", [mask], rival, by="candidate").iloc[0]
-    told = (
-        f" Learning it trains more on the source (+{100 * gain:.1f} points); without that it {_versus(without, whom)}."
-    )
+    told = f" Learning it trains more on the source (+{100 * gain:.1f} points there); without that it {_versus(without, whom)}."
     return told, without
 
 
