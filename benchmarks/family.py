@@ -1,6 +1,6 @@
 """Masks of a network of another family, without pretrained weights: a ResNet-18 of 11 million weights, from scratch.
 
-`python -m benchmarks.family` takes about twenty minutes on an idle core, and the images of docs/guides/photos.md, which has the table.
+`python -m benchmarks.family` takes about twenty minutes of a core, and the images of docs/guides/photos.md, which has the table.
 """
 
 import torch
