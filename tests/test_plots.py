@@ -96,7 +96,7 @@ def lines(figure: Figure) -> list:
 
 def test_every_public_figure_is_drawn_here():
     shown = {name for name, value in vars(plots).items() if callable(value)}
-    assert set(FIGURES) | {"in_order", "look", "save_figure", "needs"} == shown
+    assert set(FIGURES) | {"in_order", "look", "save_figure"} == shown
 
 
 @pytest.mark.parametrize("name", FIGURES)
