@@ -22,16 +22,15 @@ def family(source_steps: int = 600, steps: int = 150, lr: float = 3e-4) -> None:
     """Learn sketches, then cartoons under each mask and without one; print a row of Markdown for each, accuracies in percent."""
     pair = load_pair("pacs:sketch:cartoon", SEED, Loading(size=SIZE, channels=3))
     network = build_model("resnet18", len(pair.source.classes), 3, SIZE, SEED).to(memory_format=torch.channels_last)
-    fit(network, pair.source.train, steps=source_steps, lr=1e-3, seed=SEED)
-    for name in ("finetune", *MASKS):
-        mask = None
-        if name in MASKS:
-            mask = learn_mask(network, pair.source.train, name, density=DENSITY, steps=steps, seed=SEED)
-        protocol = "finetune" if mask is None else "protect"
+    data = pair.source.train
+    fit(network, data, steps=source_steps, lr=1e-3, seed=SEED)
+    for name in ("", *MASKS):
+        mask = learn_mask(network, data, name, density=DENSITY, steps=steps, seed=SEED) if name else None
+        protocol = "protect" if name else "finetune"
         adapted = transfer(network, pair, protocol, mask=mask, steps=steps, lr=lr, seed=SEED)
         found = score(network, adapted, pair, mask)
         told = ["–" if (value := found[reading]) is None else f"{100 * value:.1f}" for reading in READINGS]
-        print(f"| {name} | {' | '.join(told)} |", flush=True)
+        print(f"| {name or protocol} | {' | '.join(told)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.results.findings import findings
+from tools.fill_readme import brief
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +109,9 @@ def test_what_learning_a_mask_adds_to_the_source_is_told_and_not_counted():
     """The mask reads 98 % where the network had 95: 93.0 as the mean of both tasks, 91.5 without the gain, and lora 92.0."""
     gained = mask("edge_popup", 0.98, 0.6, 0.88, stored_bits=90e3)
     lora = at(0.5, 0.89, "lora", knob=1, stored_bits=80e3)
-    known = findings(study(FREE, EWC, gained, lora)).split("\n")[1]
+    told = findings(study(FREE, EWC, gained, lora))
+    known = told.split("\n")[1]
+    assert "Learning it trains more on the source" in brief(told, 2)  # in the README too
     assert known.startswith("- **Task known: a learnt mask trails the best rival that stores no more.** `edge_popup`")
     assert "It leads the best rival that stores no more (`lora`, 80 kbit) by 1.0 [" in known
     assert "Learning it trains more on the source (+3.0 points there); without that it trails `lora` by 0.5 [" in known

@@ -68,6 +68,7 @@ def test_the_gradient_of_bf16_weights_is_added_up_in_float32(monkeypatch):
     wide = gradient(copy.deepcopy(narrow).float(), easy(400), squares)
     monkeypatch.setattr(rankings, "that_fit", lambda images, device: 1)  # 400 sums, of which bf16 would lose most
     for name, found in gradient(narrow, easy(400), squares).items():
+        assert found.dtype == torch.float32
         assert (found - wide[name]).norm() < 0.02 * wide[name].norm()
 
 

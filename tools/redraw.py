@@ -15,7 +15,7 @@ from maskutils.batch import plan
 from maskutils.core import paths
 from maskutils.core.checks import content_key
 from maskutils.core.files import read_json, write_json
-from maskutils.results.manifest import NAME, checksums, damaged
+from maskutils.results.manifest import NAME, checksums, damaged, with_runs
 from maskutils.results.records import collect
 from maskutils.study.provenance import git_commit
 
@@ -36,8 +36,7 @@ def redraw(profile: str, added: Sequence[Path] = ()) -> None:
         rows = {row["id"]: row for row in [*manifest["runs"], *map(row_of, added)]}
         tables = [file for state in added if (file := state.with_suffix(".csv")).exists()]
         collect([folder / "records.csv", *tables], folder / "records.csv")
-        manifest |= {"commit": git_commit(), "runs": [rows[run.id] for run in runs if run.id in rows]}
-        manifest["kernel_seconds"] = round(sum(row["seconds"] for row in manifest["runs"]), 1)
+        manifest = with_runs(manifest | {"commit": git_commit()}, [rows[run.id] for run in runs if run.id in rows])
     for run in runs:
         if {"profile", "write"} <= run.parameters.keys() and "model" not in run.parameters:  # it reads records alone
             with tempfile.TemporaryDirectory() as executed:

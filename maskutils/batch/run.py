@@ -19,7 +19,7 @@ from maskutils.batch.status import select
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, read_json, write_json
-from maskutils.results.manifest import checksums
+from maskutils.results.manifest import checksums, with_runs
 from maskutils.study.inputs import check_inputs
 from maskutils.study.provenance import cores, git_commit, is_committed, versions
 
@@ -128,5 +128,4 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
         "cores": cores(),
         "checksums": checksums(folder),
     }
-    manifest["kernel_seconds"] = round(sum(row["seconds"] for row in rows), 1)
-    write_json(folder / "manifest.json", manifest | {"runs": rows})
+    write_json(folder / "manifest.json", with_runs(manifest, rows))

@@ -2,5 +2,7 @@
 
 from maskutils.core.checks import needs
 
-with needs("study", "pandas", "scipy", "matplotlib"):  # here, so that no module below has to say what it lacks
+with needs(
+    "study", "pandas", "scipy", "matplotlib", "seaborn"
+):  # here, so that no module below has to say what it lacks
     pass

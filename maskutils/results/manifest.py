@@ -1,7 +1,9 @@
 """The checksums by which a manifest vouches for the results beside it: records, tables, rates."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from maskutils.core.files import read_json
 
@@ -12,6 +14,11 @@ def checksums(folder: Path) -> dict[str, str]:
     """File name -> SHA-256, as `sha256sum` prints it, of the records and tables in `folder`; a README is neither."""
     files = sorted(f for f in folder.glob("*") if f.suffix in KINDS and f.name not in (NAME, "README.md"))
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def with_runs(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`manifest` with the `rows` of runs (id, key, seconds, parameters), and the seconds of all their notebooks."""
+    return {**manifest, "kernel_seconds": round(sum(row["seconds"] for row in rows), 1), "runs": rows}
 
 
 def damaged(folder: Path) -> list[str]:

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-import anywidget
 import numpy as np
 import pandas as pd
-import traitlets
 from torch import Tensor
 
 from maskutils.core import paths
-from maskutils.core.checks import BadSetting, known
+from maskutils.core.checks import BadSetting, known, needs
 from maskutils.core.files import write_atomically
 from maskutils.core.progress import watched
 from maskutils.masks.mask import Mask
@@ -23,6 +21,10 @@ from maskutils.study.artefacts import source_network, source_pair, source_subnet
 from maskutils.study.setup import Setup
 from maskutils.training.evaluation import accuracy, evaluate, predict
 from maskutils.training.transfer import transfer
+
+with needs("study"):
+    import anywidget
+    import traitlets
 
 DRAWN = 4096  # weights of a layer that are drawn, at most
 EXAMPLES = 12  # source images that fine-tuning forgets
