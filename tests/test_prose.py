@@ -1,5 +1,6 @@
 """What the prose of notebooks and README claims, computed again from the committed records. A sentence and its function stand together."""
 
+import inspect
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -337,3 +338,19 @@ def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
     lost = 100 * at_density(read("modality"), 0.3).groupby("approach")["masking_cost"].mean()
     assert lost[["gumbel_sigmoid", "edge_popup"]].max() < 1.05
     assert lost[["fisher", "magnitude"]].min() > 50
+
+
+def test_the_default_of_each_mask_layer_is_the_first_of_its_table_but_for_piggyback():
+    behind = {}
+    for file in (ROOT / "results" / "tuning").glob("[!r]*.csv"):
+        table, layer = pd.read_csv(file), LAYERS[file.stem]
+        words = table["setting"].str.split()
+        settings = [dict(zip(row[::2], row[1::2], strict=True)) for row in words]
+        start = inspect.signature(layer).parameters["init"].default
+        own = {"lr": f"{layer.lr:g}", "strength": f"{layer.strength:g}", "init": start}
+        [default] = [i for i, row in enumerate(settings) if row.items() <= own.items()]
+        assert table["affordable"][default], file
+        behind |= {file.stem: round(100 * (table["val_acc"][0] - table["val_acc"][default]), 1)}
+    assert len(behind) == 7
+    assert {name: points for name, points in behind.items() if points} == {"piggyback": 2.5}
+    assert "`piggyback` keeps 0.002, which is 2.5 points behind" in text("results/tuning/README.md")

@@ -94,20 +94,21 @@ def score(
     before, after = unwrapped(before), unwrapped(after)
     mask = mask and replace(mask, fingerprint="")  # the re-trained network is meant to have other weights
     source, target = getattr(pair.source, split), getattr(pair.target, split)
-    source_after, dense_before = for_task(after, "source"), source_acc_before
-    if dense_before is None:
-        dense_before = evaluate(before, source)
-    logits, labels = predict(source_after, source)
+    dense_before = evaluate(before, source) if source_acc_before is None else source_acc_before
+    with answering(after, "source"):
+        logits, labels = predict(after, source)
     full = accuracy(logits, labels)
     row: dict[str, float | None] = {"source_acc_before": dense_before, "source_acc_full": full}
     row |= dict.fromkeys(("source_acc_masked_before", "source_acc_masked", "masking_cost", "drift"))
     if mask is not None:
-        masked_before, masked = evaluate(mask.apply(before), source), evaluate(mask.apply(source_after), source)
+        masked_before = evaluate(mask.apply(before), source)
+        masked = evaluate(mask.apply(for_task(after, "source")), source)
         row |= {"source_acc_masked_before": masked_before, "source_acc_masked": masked}
         row["masking_cost"] = metrics.masking_cost(dense_before, masked_before)
         row["drift"] = metrics.drift(masked_before, masked)
     row["forgetting"] = metrics.forgetting(dense_before, full)
-    row["target_acc"] = evaluate(for_task(after, "target"), target)
+    with answering(after, "target"):
+        row["target_acc"] = evaluate(after, target)
     confidence, predicted = logits.softmax(1).max(1)
     return row | {"source_ece": metrics.ece(confidence.tolist(), (predicted == labels).tolist())}
 
