@@ -94,7 +94,8 @@ CASES = [
     ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"target_acc": 0.89}], True),
     ("masks_win_at_equal_bits", [MASK, NONE, NEAR], False),
     ("masks_win_at_equal_bits", [MASK | {"source_acc_masked": 0.99}, NONE, NEAR], False),  # to gain on the source is no way out
-    ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"stored_bits": 101}], True),  # the rival stores more
+    ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"stored_bits": 125}], False),  # about as many
+    ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"stored_bits": 126}], True),  # the rival stores more
     ("masks_win_at_equal_bits", [MASK, NONE, stored(0, at(0.9, 0.95, "ewc", strength=1))], True),  # the rival loses more
     ("masks_win_at_equal_bits", [MASK | {"target_acc": 0.3001}, NONE], False),  # ahead, but not in every seed
     ("masks_reach_two_networks", [MASK, TWO | {"target_acc": 0.905}], True),
@@ -281,6 +282,8 @@ def test_rules_name_the_thresholds_that_are_used():
         (equal_storage.masks_reach_two_networks, equal_storage.BEHIND),
     ):
         assert f" {100 * threshold:g} point" in judge(make(FREE)).rule.replace("-", " ")
+    assert "at most a quarter more bits" in equal_storage.masks_win_at_equal_bits(make(FREE)).rule
+    assert equal_storage.ABOUT == 1.25
 
 
 def test_what_a_mean_over_pairs_hides_is_told_pair_by_pair():

@@ -154,9 +154,13 @@ def test_the_audit_on_the_site_is_that_of_the_committed_notebook(tmp_path):
 
 
 def test_findings_are_brief_on_the_first_page():
-    first = "- **One.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. It is old."
-    second, third = "- **Two.** C. It leads D. It is E. With more bits, `f` reaches 9.", "- **Three.** G."
-    assert readme.brief("\n".join([first, second, third]), 2).splitlines() == [
-        "- **One.** A leads B by 1.5 [0.1, 2.9] points. `b` is level.",
-        "- **Two.** C. It leads D. With more bits, `f` reaches 9.",
+    first = (
+        "- **Task unknown: x.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. It is old. At one setting, C leads."
+    )
+    second = "- **Task known: y.** C. It leads D. It is better than D on 1 of 2 pairs. It leads E. With more bits, `f` reaches 9."
+    third, fourth = "- **Learnt.** F. G. H.", "- **More.** I."
+    assert readme.brief("\n".join([first, second, third, fourth]), 3).splitlines() == [
+        "- **Task unknown: x.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. At one setting, C leads.",
+        "- **Task known: y.** C. It leads D. It is better than D on 1 of 2 pairs. With more bits, `f` reaches 9.",
+        "- **Learnt.** F. G.",
     ]

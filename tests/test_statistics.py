@@ -168,3 +168,26 @@ def test_the_smallest_effect_is_found_in_80_of_100_cases():
     low, _ = statistics.t_interval(values)
     assert (low > 0).mean() == pytest.approx(0.8, abs=0.01)
     assert math.isnan(statistics.smallest_effect(1))
+
+
+def test_seeds_that_agree_by_chance_have_the_interval_of_independent_pairs():
+    """Differences of 0, 2 and 4 points on one pair, 4, 2 and 0 on the other: every seed has a mean of 2, with no spread."""
+    rows = [("a", (0.0, 0.02, 0.04)), ("b", (0.04, 0.02, 0.0))]
+    table = pd.concat([long({"m": [*d], "o": [0.0] * 3}).assign(pair=pair) for pair, d in rows])
+    row = statistics.paired(table, "v", ["m"], "o").iloc[0]
+    error = 0.02 * math.sqrt(1 / 2 / 3)  # of a mean over two pairs and three seeds
+    assert (row["low"], row["high"]) == pytest.approx((0.02 - T4 * error, 0.02 + T4 * error))
+    assert row["p"] == pytest.approx(stats.t.sf(0.02 / error, 4) * 2)
+    assert row["sd"] == pytest.approx(0)
+    wider = 0.02 * math.sqrt((1 / 3 + statistics.OVERLAP) / 2)
+    assert row["high_corrected"] == pytest.approx(0.02 + T4 * wider)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
+def test_the_interval_over_pairs_covers_at_least_its_share_whether_or_not_pairs_move_together(shared):
+    random = np.random.default_rng(1)
+    draws = random.normal(size=(4_000, 4, 3)) + shared * random.normal(
+        size=(4_000, 1, 3)
+    )  # pairs, seeds; the truth is 0
+    covered = [low <= 0 <= high for low, high, _ in (statistics._wider(draw, 0.0) for draw in draws)]
+    assert 0.945 < np.mean(covered) < 0.99

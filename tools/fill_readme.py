@@ -123,10 +123,17 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
 
 
 def brief(told: str, lines: int) -> str:
-    """The first `lines` findings, each with its title and two sentences, and with what limits them: a gain on the source, more bits."""
+    """The first `lines` findings, each with its title, two sentences and what limits them."""
     found = [re.split(r"(?<=\.) (?=[A-Z`])", line) for line in told.splitlines()[:lines]]
-    limits = ("Learning it trains", "With more bits")
-    return "\n".join(" ".join(s[:2] + [more for more in s[2:] if more.startswith(limits)]) for s in found)
+    limits = {
+        "Task unknown": ("At one setting",),
+        "Task known": ("It is better", "Learning it trains", "With more bits"),
+    }
+    own = [next((starts for title, starts in limits.items() if title in s[0]), ()) for s in found]
+    return "\n".join(
+        " ".join(s[:2] + [more for more in s[2:] if more.startswith(starts)])
+        for s, starts in zip(found, own, strict=True)
+    )
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:

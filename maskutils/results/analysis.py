@@ -172,11 +172,15 @@ def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     """
     if not task_known or "stored_bits" not in records:
         return pd.Series(np.nan if task_known else 0.0, records.index)
-    unread = (
+    free = records["protocol"].isin([a.name for a in every() if a.bits is nothing])
+    return records["stored_bits"].astype(float).mask(unread(records) | free, 0.0)
+
+
+def unread(records: pd.DataFrame) -> pd.Series:
+    """Which rows hold a mask through which the source is not read: those interpolated towards the source."""
+    return (
         records["protocol"].isin([a.name for a in every() if a.known == "masked"]) & records["source_acc_masked"].isna()
     )
-    free = records["protocol"].isin([a.name for a in every() if a.bits is nothing])
-    return records["stored_bits"].astype(float).mask(unread | free, 0.0)
 
 
 def storage_front(records: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from maskutils.core import metrics
 from maskutils.core.checks import known
-from maskutils.results.analysis import CANDIDATE, DECIMALS, chance, of_one_network, source_read, with_family
+from maskutils.results.analysis import CANDIDATE, DECIMALS, chance, of_one_network, source_read, unread, with_family
 from maskutils.results.records import on_grid
 
 REFERENCES: dict[str, Callable[[float], float]] = {  # corners of the hypervolume's box, from the accuracy of chance
@@ -27,11 +27,14 @@ def hypervolumes(
 
     The points on the front are chosen by validation means over seeds. The area is that of their test points, so a family
     with many strengths gains nothing from noise. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
+    A mask counts in the reading "known" only where the source is read through it, so not interpolated: the full network at half way
+    is what it answers with the task unknown.
     `split` "val_" gives the area of the validation points, to choose families by. The box begins at `reference`, one of
     `REFERENCES`: accuracy "zero", "chance" of the pair, or "halfway" from chance to 1. Raises `BadSetting` for another.
     """
     corner = REFERENCES[known(reference, REFERENCES, "reference")]
     rows = with_family(on_grid(records if reading != "full" else of_one_network(records)))
+    rows = rows if reading == "full" else rows[~unread(rows)]
     x, val_x = source_read(rows, reading, split), source_read(rows, reading, "val_")
     rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
     rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
@@ -60,6 +63,7 @@ def front(rows: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
 
     Columns source and target. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
     """
+    rows = rows if reading == "full" else rows[~unread(rows)]
     rows = rows.assign(source=source_read(rows, reading), val_source=source_read(rows, reading, "val_"))
     values = ["source", "target_acc", "val_source", "val_target_acc"]
     means = rows.groupby(CANDIDATE, dropna=False)[values].mean().dropna()

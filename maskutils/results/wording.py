@@ -1,13 +1,16 @@
 """How numbers and settings are written in sentences and tables."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from maskutils.core.approaches import INTERPOLATED, find
 from maskutils.results.records import KNOBS
+from maskutils.results.statistics import LEAST
+
+APART = "cannot be told from"
 
 
 def points(fraction: float) -> str:
@@ -41,3 +44,55 @@ def settings(candidate: Mapping[str, Any]) -> str:
     named = {name: (about.knob if about and name == "knob" else name) for name in KNOBS}
     told = [f"{named[name]} {candidate[name]:g}" for name in KNOBS if not math.isnan(candidate[name])]
     return ", ".join(told + ([f"alpha {candidate['alpha']:g}"] if candidate["alpha"] < 1 else []))
+
+
+def on_pairs(differences: pd.Series, whom: str) -> str:
+    """A sentence on the pairs of domains that a mean is over: their sorted `differences` to `whom`. Empty for a single pair."""
+    on = 100 * differences
+    if len(on) < 2:
+        return ""
+    pairs = f"from {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`"
+    return f" It is better than {whom} on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
+
+
+def called(approach: str) -> str:
+    """The approach within a sentence."""
+    about = find(approach)
+    return (about and about.phrase) or f"`{approach}`"
+
+
+def kbit(setting: pd.Series) -> str:
+    """What a setting stores, as "51 kbit"."""
+    return f"{setting['bits'] / 1e3:,.0f} kbit"
+
+
+def verb(row: pd.Series) -> str:
+    """What a row of `paired` says in a word: "leads", "trails" or `APART`."""
+    return "leads" if row["low"] > 0 else "trails" if row["high"] < 0 else APART
+
+
+def size(row: pd.Series) -> str:
+    """A paired difference without its sign, in points with its interval; with the corrected one too where that alone holds 0."""
+    told = _unsigned(row["difference"], row["low"], row["high"])
+    if row["low_corrected"] <= 0 <= row["high_corrected"]:
+        told += f" (corrected {_unsigned(row['difference'], row['low_corrected'], row['high_corrected']).partition(' ')[2]})"
+    return told
+
+
+def _unsigned(difference: float, low: float, high: float) -> str:
+    return interval(difference, low, high) if difference >= 0 else interval(-difference, -high, -low)
+
+
+def versus(row: pd.Series, whom: str) -> str:
+    """What a row of `paired` says, from the verb on."""
+    if math.isnan(row["low"]):
+        return f"{APART} {whom}, for they share fewer than {LEAST} seeds"
+    if verb(row) == APART:
+        return f"{APART} {whom} at {interval(row['difference'], row['low'], row['high'], '+')} points"
+    return f"{verb(row)} {whom} by {size(row)} points"
+
+
+def listed(words: Iterable[str]) -> str:
+    """The words joined as in "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
