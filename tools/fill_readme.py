@@ -154,18 +154,19 @@ def folded(verdict: verdicts.Verdict) -> str:
 
 def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
     """Sentences on what the records took: how many transfers, seconds and minutes, and on what machine."""
-    trained = records[(records["alpha"] == 1) & ~records["rewound"].astype(bool)]
+    transfers = records[records["protocol"] != the("untrained")]
+    trained = transfers[(transfers["alpha"] == 1) & ~transfers["rewound"].astype(bool)]
     made, one, steps = manifest["versions"], records.iloc[0], records["target_steps"].dropna()
     on_target = f"{steps.min():g}" + (f" to {steps.max():g}" if steps.nunique() > 1 else "")
     pairs, seeds = (f"{n} {of}{'s' * (n != 1)}" for of in ("pair", "seed") for n in [records[of].nunique()])
-    free = len(records) - len(trained)
+    free = len(transfers) - len(trained)
     also = f" {free:,} more records are of interpolated or rewound networks, which took no training." if free else ""
     # a mask that came from the cache took no longer than a transfer without one
     prepared = trained.loc[trained["approach"] == the("free"), "mask_seconds"].median()
     learnt = trained.loc[trained["method"].isin(names("mask")), "mask_seconds"]
     learnt = learnt[learnt > 10 * prepared]
     minutes = trained[["seconds", "mask_seconds"]].sum().sum() / 60
-    mask = f", learning a mask {learnt.median():.1f} s" if len(learnt) else ""
+    mask = f", learning a mask that was in no cache {learnt.median():.1f} s" if len(learnt) else ""
     return (
         f"The `{manifest['profile']}` profile is {len(trained):,} transfers over {pairs} and {seeds}.{also} The source is "
         f"trained for {one['source_steps']} steps, a mask for {records['mask_steps'].max():g} and the target for "

@@ -84,19 +84,17 @@ def task_known(records: pd.DataFrame) -> str:
             said[-1] += on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), whom)
             gained, decides = _gained(rows, mask, rival, whom, row)
             said[-1] += gained
-    better = rivals[
-        (rivals["bits"] > ABOUT * best["bits"]) & (rivals["val_both"] > best["val_both"]) & ~rivals["whole"]
-    ]
-    better = better.sort_values(["bits", "val_both"], ascending=[True, False])
-    dearer = [*better[:1].iterrows(), *rivals[rivals["whole"]].iterrows()]
-    more = [
-        f"{called(r['approach'])} ({kbit(r)}){'' if i else ' reaches'} {points(r['both'])}"
-        for i, (_, r) in enumerate(dearer)
-    ]
-    if more:
-        said.append(f"With more bits, {listed(more)}.")
     title = "" if decides is None else f": {TITLES[_told(decides)]}"
-    return f"**Task known{title}.** {' '.join(said)}"
+    return f"**Task known{title}.** {' '.join([*said, *_dearer(best, rivals)])}"
+
+
+def _dearer(best: pd.Series, rivals: pd.DataFrame) -> list[str]:
+    """What rivals of more bits than the setting `best` reach: a sentence, if there are any."""
+    better = (rivals["bits"] > ABOUT * best["bits"]) & (rivals["val_both"] > best["val_both"]) & ~rivals["whole"]
+    cheapest = rivals[better].sort_values(["bits", "val_both"], ascending=[True, False])[:1]
+    dearer = [row for _, row in [*cheapest.iterrows(), *rivals[rivals["whole"]].iterrows()]]
+    reached = [f"{called(row['approach'])} ({kbit(row)}) {points(row['both'])}" for row in dearer]
+    return [f"With more bits, {listed(reached)}.".replace(") ", ") reaches ", 1)] if reached else []
 
 
 def _told(row: pd.Series) -> str:
