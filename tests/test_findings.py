@@ -52,10 +52,13 @@ def test_three_findings_the_defeat_first():
 def test_masks_that_win_are_not_said_to_lose():
     winning = mask("edge_popup", 0.94, 0.94, 0.89, stored_bits=90e3)
     unknown, *_ = findings(study(FREE, EWC, winning)).split("\n")
-    assert unknown.startswith("- **Task unknown: no opponent leads the masks.** Opponents: `wise_ft` and `ewc`.")
+    assert unknown.startswith(
+        "- **Task unknown: no opponent leads the masks.** The best learnt mask, `edge_popup`, leads every opponent."
+    )
+    assert unknown.endswith(" Opponents: `wise_ft` and `ewc`.")
 
 
-@pytest.mark.parametrize(("full", "whom"), [(0.94, "all of them"), (0.845, "only `wise_ft`"), (0.5, "none of them")])
+@pytest.mark.parametrize(("full", "whom"), [(0.94, "every opponent"), (0.845, "only `wise_ft`"), (0.5, "no opponent")])
 def test_no_defeat_is_no_win_either(full, whom):
     """The mask lies ahead of both opponents, between them but for noise, and beside the lower one."""
     level = [at(0.84, 0.85 + shift, "ewc", strength=1, seed=s) for s, shift in enumerate((0.03, 0.0, -0.03))]

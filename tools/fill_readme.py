@@ -84,8 +84,8 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 def all_blocks() -> dict[str, str]:
     """The blocks of all pages: digits, photographs and objects ("photos:" and "modality:" before their names), and the audit."""
     photos, digits = readme_blocks("photos", (), 0.5), readme_blocks()
-    photos["brief"] = brief(photos["findings"], 2)  # for the README, where digits tell the third
-    digits["brief"] = brief(digits["findings"], 3)
+    for blocks in (photos, digits):
+        blocks["brief"] = brief(blocks["findings"], 2)  # for the README
     objects = readme_blocks("modality", (), 0.3)
     others = {"photos": (photos, PHOTOS), "modality": (objects, OBJECTS)}
     beside = {f"{profile}:{name}": blocks[name] for profile, (blocks, shown) in others.items() for name in shown}

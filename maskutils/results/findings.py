@@ -68,15 +68,14 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> str:
     over = [r for r in ranked if (full.minus(masks, r)["high"] < 0).all()]
     top, best = full.best(masks), full.best(names("mask"))
     led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
-    whom = "all of them" if led == rivals else f"only {listed(map(called, led))}" if led else "none of them"
+    whom = "every opponent" if led == rivals else f"only {listed(map(called, led))}" if led else "no opponent"
     leads, at_one = single.task_unknown(records, full.there(names("mask")), rivals)
     title = (
         "by whole curves no opponent leads the masks, at one setting some do"
         if leads
         else "no opponent leads the masks"
     )
-    said = f"**Task unknown: {title}.** Opponents: {listed(map(called, rivals))}."
-    said += f" The best learnt mask, {called(best)}, leads {whom}."
+    said = f"**Task unknown: {title}.** The best learnt mask, {called(best)}, leads {whom}."
     ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if ahead:
         by = listed(f"{called(r)} by {size(row)} points" for r, row in ahead.items())
@@ -94,7 +93,7 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> str:
     strongest = next((r for r in ahead if r != yardstick), "")
     if strongest and not over:
         said += on_pairs(by_pair(full.test, "hypervolume", best, strongest), called(strongest))
-    return f"{said} {at_one}"
+    return f"{said} {at_one} Opponents: {listed(map(called, rivals))}."
 
 
 def _beside(full: Areas, best: str, yardstick: str) -> str:
