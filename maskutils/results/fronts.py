@@ -39,9 +39,12 @@ def hypervolumes(
     rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
     rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
     rows = rows.assign(candidate=rows.groupby(["pair", "family", *CANDIDATE], dropna=False).ngroup())
-    means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean().reset_index()
-    groups = (own for _, own in means.groupby(["pair", "family"]))
-    best = [candidate for own in groups for candidate in unbeaten(own, "val_x", "val_y")["candidate"]]
+    means = rows.groupby(["pair", "family", "candidate"])[["val_x", "val_y"]].mean().round(DECIMALS)
+    tried: dict[tuple[str, str], dict[int, metrics.Point]] = {}
+    for (pair, family, candidate), *point in means.itertuples(name=None):
+        tried.setdefault((pair, family), {})[candidate] = tuple(point)
+    fronts = {group: set(metrics.pareto_front([*points.values()])) for group, points in tried.items()}
+    best = [c for group, points in tried.items() for c, point in points.items() if point in fronts[group]]
     reached: dict[tuple[Any, ...], list[metrics.Point]] = {}
     kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
     for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):

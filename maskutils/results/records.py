@@ -108,8 +108,10 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
             return base + REWOUND
         return base if alpha == 1 else about.family or base + INTERPOLATED
 
-    columns = records[["protocol", "method", "options", "alpha", "rewound", "per_layer"]].itertuples(index=False)
-    return records.assign(approach=[name(*row) for row in columns])
+    columns = records[["protocol", "method", "options", "alpha", "rewound", "per_layer"]].astype(object)
+    rows = list(columns.where(columns.notna(), None).itertuples(index=False, name=None))
+    named = {row: name(*row) for row in set(rows)}  # few differ
+    return records.assign(approach=[named[row] for row in rows])
 
 
 def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
