@@ -156,7 +156,9 @@ def nothing_drifts_under_protection(records):
     return bool((records.loc[records["protocol"] == "protect", "drift"].dropna() == 0).all())
 
 
-@claim("notebooks/14_claims.ipynb", "a learnt mask beats every approach without a mask of about as many bits.")
+@claim(
+    "notebooks/14_claims.ipynb", "a learnt mask beats every approach without a mask that stores at most a quarter more."
+)
 def a_mask_wins_at_equal_bits(records):
     return bool(masks_win_at_equal_bits(records).passed)
 

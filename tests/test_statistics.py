@@ -189,5 +189,15 @@ def test_the_interval_over_pairs_covers_at_least_its_share_whether_or_not_pairs_
     draws = random.normal(size=(4_000, 4, 3)) + shared * random.normal(
         size=(4_000, 1, 3)
     )  # pairs, seeds; the truth is 0
-    covered = [low <= 0 <= high for low, high, _ in (statistics._wider(draw, 0.0) for draw in draws)]
-    assert 0.945 < np.mean(covered) < 0.99
+    low, high = statistics.over_pairs(draws)
+    assert 0.945 < ((low <= 0) & (high >= 0)).mean() < 0.99
+
+
+def test_seeds_that_lack_a_pair_do_not_count_whichever_it_is():
+    rows = [("a", 0, 0.1), ("c", 0, 0.3), ("a", 1, 0.2), ("b", 1, 0.4), ("a", 2, 0.1), ("b", 2, 0.3)]
+    table = pd.DataFrame([{"pair": p, "seed": s, "family": f, "v": v * (f == "m")} for p, s, v in rows for f in "mo"])
+    row = statistics.paired(table, "v", ["m"], "o").iloc[0]
+    assert row["n"] == 0  # no seed has all three pairs
+    assert math.isnan(row["difference"])
+    row = statistics.paired(table[table["pair"] != "c"], "v", ["m"], "o").iloc[0]
+    assert (row["n"], row["difference"]) == (2, pytest.approx(0.25))

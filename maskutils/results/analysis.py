@@ -35,6 +35,7 @@ def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") 
     "full", the task unknown: one set of weights for both tasks. "masked": through the mask, `nan` without one. "known", the
     task known: what the approach can do for the source when it is told the task. A mask is put on; an adapter or a change is
     taken off and a second network is loaded, which give the source network itself; all others have their one set of weights.
+    An interpolated mask has no such reading: `nan`.
     The description of an approach says which (`known`). What this takes to store are the record's `stored_bits`.
     Raises `BadSetting` for another reading.
     """
@@ -43,7 +44,7 @@ def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") 
         return full if reading == "full" else masked
     intact = records["protocol"].isin([a.name for a in every() if a.known == "intact"])
     masked = masked.astype(float)  # a column of None alone holds objects
-    return masked.fillna(full).mask(intact, records[f"{prefix}source_acc_before"])
+    return masked.fillna(full).mask(unread(records)).mask(intact, records[f"{prefix}source_acc_before"])
 
 
 def relative(records: pd.DataFrame) -> pd.DataFrame:
@@ -193,6 +194,7 @@ def storage_front(records: pd.DataFrame) -> pd.DataFrame:
     rows = with_family(on_grid(records[records["approach"].isin(choosable(records))]))
     columns = {"stored_bits": stored_bits(rows), "source": source_read(rows, "known"), "target": rows["target_acc"]}
     rows = rows.assign(**columns, val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2)
+    rows = rows.dropna(subset=["source"])
     found = rows.groupby(["family", *CANDIDATE], dropna=False).agg(
         pairs=("pair", "nunique"), n=("seed", "nunique"), **{c: (c, "mean") for c in (*columns, "val_both")}
     )

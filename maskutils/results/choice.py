@@ -13,7 +13,7 @@ import pandas as pd
 from maskutils.core.checks import known
 from maskutils.results.analysis import CANDIDATE, DECIMALS, choosable, of_one_network, source_read, stored_bits, trained
 from maskutils.results.records import on_grid
-from maskutils.results.statistics import over_seeds, t_interval
+from maskutils.results.statistics import over_pairs, over_seeds, t_interval
 
 CLOSE = 0.01  # accuracy that a setting may lie behind the best and still be taken for storing less
 
@@ -80,7 +80,7 @@ def equivalent(
 ) -> pd.DataFrame:
     """The settings that meet the need and cannot be told apart from the best of them, in the order of `recommend`.
 
-    Told apart is what the 95 % t interval of its paired difference to the best, over seeds on validation, puts behind: in target
+    Told apart is what the 95 % interval of its paired difference to the best, on validation (`over_pairs`), puts behind: in target
     accuracy for `max_source_drop`, in source drop for `min_target`. Columns: `CANDIDATE`, stored_bits, steps (of training), and difference,
     low and high (in favour of the best, a fraction). Of few seeds the interval is wide, so the mean must also lie within `CLOSE` of
     the best. With fewer than three seeds nothing can be told, and the best stands alone.
@@ -122,6 +122,7 @@ def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[
     for prefix in ("", "val_"):
         reading = source_read(rows, "known" if task_known else "full", prefix)
         rows = rows.assign(**{f"{prefix}drop": rows[f"{prefix}source_acc_before"] - reading})
+    rows = rows.dropna(subset=["drop"])
     steps = sum(rows[name].fillna(0) for name in ("mask_steps", "target_steps") if name in rows)
     return rows.assign(
         candidate=rows.groupby(CANDIDATE, dropna=False).ngroup(), bits=stored_bits(rows, task_known), steps=steps
@@ -168,11 +169,10 @@ class Menu:
         draw = np.arange(self.seeds) if draw is None else draw
         ranked = self._ranked(need, draw)
         values = -self.drop if need.max_source_drop is None else self.target
-        over_pairs = pd.DataFrame(values[:, :, draw].mean(axis=1), index=self.index).loc[ranked]
-        behind = over_pairs.iloc[0] - over_pairs
-        low, high = (end.round(DECIMALS) for end in t_interval(behind.to_numpy()))
+        met = values[self.index.get_indexer(ranked)][:, :, draw]
+        low, high = (end.round(DECIMALS) for end in over_pairs(met[:1] - met))
         table = pd.DataFrame({"stored_bits": self.bits.loc[ranked], "steps": self.steps.loc[ranked]})
-        table = table.assign(difference=behind.mean(axis=1), low=low, high=high)
+        table = table.assign(difference=(met[:1] - met).mean(axis=(1, 2)), low=low, high=high)
         same = (table["low"] <= 0) & (table["difference"].round(DECIMALS) <= CLOSE)
         same.iloc[0] = True
         about = table["stored_bits"].map(lambda bits: float(f"{bits:.2g}"))

@@ -1,4 +1,4 @@
-"""Claims on what a mask buys for its bits, with the task known: against rivals of about as many, and against two networks."""
+"""Claims on what a mask buys for its bits, with the task known: against rivals of as many or a few more, and against two networks."""
 
 import pandas as pd
 
@@ -13,9 +13,9 @@ ABOUT = 1.25  # times the bits of a mask that a rival may store: the rivals' kno
 
 
 @claim(
-    f"{KNOWN}, a learnt mask beats every rival of about as many bits.",
+    f"{KNOWN}, a learnt mask beats every rival that stores at most a quarter more.",
     holds="Where the task is known and bits are scarce, a mask is worth its bits.",
-    fails="No lead is shown over the best rival of about as many bits.",
+    fails="No lead is shown over the best rival that stores at most a quarter more.",
 )
 def masks_win_at_equal_bits(records: pd.DataFrame) -> Found:
     """Masks may lose at most 2 points of the source. A rival stores at most a quarter more bits and loses no more of the source.
@@ -31,7 +31,9 @@ def masks_win_at_equal_bits(records: pd.DataFrame) -> Found:
     best = {m: rival for m, rival in tried.items() if rival is not None}
     leads = {m: masks.loc[m, "target"] - others.loc[rival, "target"] for m, rival in best.items()}
     if not leads:
-        raise Skip("the records hold no learnt mask beside an approach of about as many bits that loses no more")
+        raise Skip(
+            "the records hold no learnt mask beside an approach that stores at most a quarter more and loses no more"
+        )
     mask = max(leads, key=lambda m: leads[m])
     shown = [
         statistics.paired(rows, "target_acc", [m], rival, by="candidate")["low"].item() > 0 for m, rival in best.items()
@@ -43,7 +45,7 @@ def masks_win_at_equal_bits(records: pd.DataFrame) -> Found:
 
 
 def _best_rival(mask: pd.Series, others: pd.DataFrame) -> int | None:
-    """The one of `others` with the best target of those of about the bits of `mask` or fewer that lose no more of the source."""
+    """The one of `others` with the best target of those that store at most `ABOUT` times what `mask` does and lose no more."""
     met = others[(others["bits"] <= ABOUT * mask["bits"]) & (others["drop"] <= max(mask["drop"], 0.0))]
     return None if met.empty else int(met["target"].idxmax())
 

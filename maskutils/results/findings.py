@@ -13,7 +13,7 @@ from maskutils.results import single
 from maskutils.results.fronts import hypervolumes, largest
 from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.verdicts import rankings
-from maskutils.results.wording import called, listed, on_pairs, size, versus
+from maskutils.results.wording import APART, called, listed, on_pairs, size, versus
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Areas:
 
 
 def findings(records: pd.DataFrame) -> str:
-    """Three Markdown items: masks with the task unknown, with the task known at equal storage, and learnt against unlearnt.
+    """Three Markdown items: masks with the task unknown, with the task known at about equal storage, and learnt against unlearnt.
 
     Differences are in points, with 95 % intervals over seeds; "leads" and "trails" stand where the interval excludes 0. An item
     says so if its rows are missing, and the whole if there are fewer than `LEAST` seeds.
@@ -58,7 +58,7 @@ def areas(records: pd.DataFrame, reading: str) -> Areas:
 
 def task_unknown(full: Areas, records: pd.DataFrame) -> str:
     """Which opponents cover more than every mask, or else than the best learnt one, and by how much; that one beside the yardstick;
-    and whether opponents lead it at one setting.
+    and which lead at one setting.
     """
     masks, yardstick = full.there(names("mask", "control")), the("yardstick")
     rivals = full.there([a.name for a in every() if a.opponent and a.kind != "control"])
@@ -67,24 +67,24 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> str:
     ranked = sorted(rivals, key=full.test.groupby("family")["hypervolume"].mean().get, reverse=True)
     over = [r for r in ranked if (full.minus(masks, r)["high"] < 0).all()]
     top, best = full.best(masks), full.best(names("mask"))
-    led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
-    whom = "every opponent" if led == rivals else f"only {listed(map(called, led))}" if led else "no opponent"
-    leads, at_one = single.task_unknown(records, full.there(names("mask")), rivals)
-    title = (
-        "by whole curves no opponent leads the masks, at one setting some do"
-        if leads
-        else "no opponent leads the masks"
-    )
-    said = f"**Task unknown: {title}.** The best learnt mask, {called(best)}, leads {whom}."
+    leads, at_one = single.at_one_setting(records, full.there(names("mask")), rivals)
     ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
-    if ahead:
-        by = listed(f"{called(r)} by {size(row)} points" for r, row in ahead.items())
-        said = f"**Task unknown: masks trail.** The best learnt mask, {called(best)}, trails {by}."
     if over:
         by = listed([size(full.minus([r], top).iloc[0]) for r in over])
         who = f"{listed(map(called, over))} {'lead' if len(over) > 1 else 'leads'} every mask, learnt or not."
-        lead = f"The lead over the strongest mask, {called(top)}, is {by} points."
-        said = f"**Task unknown: masks lose.** {who} {lead}"
+        said = f"**Task unknown: masks lose.** {who} The lead over the strongest mask, {called(top)}, is {by} points."
+    elif ahead:
+        by = listed(f"{called(r)} by {size(row)} points" for r, row in ahead.items())
+        title = "masks trail" if leads else "by whole curves masks trail"
+        said = f"**Task unknown: {title}.** The best learnt mask, {called(best)}, trails {by}."
+    else:
+        does = "do" if len(leads) > 1 else "does"
+        title = "no opponent leads the masks"
+        title = f"by whole curves {title}, at one setting {listed(map(called, leads))} {does}" if leads else title
+        led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
+        told = {"leads": led, APART: [r for r in rivals if r not in led]}
+        beside = " and ".join(f"{says} {listed(map(called, of))}" for says, of in told.items() if of)
+        said = f"**Task unknown: {title}.** The best learnt mask, {called(best)}, {beside}."
     if yardstick in ahead and not over:
         said += on_pairs(by_pair(full.test, "hypervolume", best, yardstick), called(yardstick))
     elif yardstick in rivals:
@@ -93,7 +93,8 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> str:
     strongest = next((r for r in ahead if r != yardstick), "")
     if strongest and not over:
         said += on_pairs(by_pair(full.test, "hypervolume", best, strongest), called(strongest))
-    return f"{said} {at_one} Opponents: {listed(map(called, rivals))}."
+    opponents = f" Opponents: {listed(map(called, rivals))}." if ahead or over else ""  # else they are named
+    return f"{said} {at_one}{opponents}"
 
 
 def _beside(full: Areas, best: str, yardstick: str) -> str:

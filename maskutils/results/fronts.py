@@ -10,7 +10,7 @@ import pandas as pd
 
 from maskutils.core import metrics
 from maskutils.core.checks import known
-from maskutils.results.analysis import CANDIDATE, DECIMALS, chance, of_one_network, source_read, unread, with_family
+from maskutils.results.analysis import CANDIDATE, DECIMALS, chance, of_one_network, source_read, with_family
 from maskutils.results.records import on_grid
 
 REFERENCES: dict[str, Callable[[float], float]] = {  # corners of the hypervolume's box, from the accuracy of chance
@@ -27,14 +27,11 @@ def hypervolumes(
 
     The points on the front are chosen by validation means over seeds. The area is that of their test points, so a family
     with many strengths gains nothing from noise. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
-    A mask counts in the reading "known" only where the source is read through it, so not interpolated: the full network at half way
-    is what it answers with the task unknown.
     `split` "val_" gives the area of the validation points, to choose families by. The box begins at `reference`, one of
     `REFERENCES`: accuracy "zero", "chance" of the pair, or "halfway" from chance to 1. Raises `BadSetting` for another.
     """
     corner = REFERENCES[known(reference, REFERENCES, "reference")]
     rows = with_family(on_grid(records if reading != "full" else of_one_network(records)))
-    rows = rows if reading == "full" else rows[~unread(rows)]
     x, val_x = source_read(rows, reading, split), source_read(rows, reading, "val_")
     rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
     rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
@@ -43,8 +40,7 @@ def hypervolumes(
     tried: dict[tuple[str, str], dict[int, metrics.Point]] = {}
     for (pair, family, candidate), *point in means.itertuples(name=None):
         tried.setdefault((pair, family), {})[candidate] = tuple(point)
-    fronts = {group: set(metrics.pareto_front([*points.values()])) for group, points in tried.items()}
-    best = [c for group, points in tried.items() for c, point in points.items() if point in fronts[group]]
+    best = [c for points in tried.values() for c, on in zip(points, on_front([*points.values()]), strict=True) if on]
     reached: dict[tuple[Any, ...], list[metrics.Point]] = {}
     kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
     for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
@@ -66,7 +62,6 @@ def front(rows: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
 
     Columns source and target. `reading` is one of `SOURCE_READINGS`; rows without it are left out.
     """
-    rows = rows if reading == "full" else rows[~unread(rows)]
     rows = rows.assign(source=source_read(rows, reading), val_source=source_read(rows, reading, "val_"))
     values = ["source", "target_acc", "val_source", "val_target_acc"]
     means = rows.groupby(CANDIDATE, dropna=False)[values].mean().dropna()
@@ -76,6 +71,10 @@ def front(rows: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
 
 def unbeaten(means: pd.DataFrame, *values: str) -> pd.DataFrame:
     """The rows of `means` of which no other has two greater `values`, or one greater and the other equal."""
-    points = list(map(tuple, means[[*values]].to_numpy().round(DECIMALS)))
+    return means.loc[on_front(list(map(tuple, means[[*values]].to_numpy().round(DECIMALS))))]
+
+
+def on_front(points: Sequence[metrics.Point]) -> list[bool]:
+    """Which of `points` no other one beats."""
     best = set(metrics.pareto_front(points))
-    return means.loc[[point in best for point in points]]
+    return [point in best for point in points]

@@ -26,6 +26,9 @@ def ranked(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows = records.assign(source=chance(records, "source"), target=chance(records, "target"))
     rows = rows.assign(**{area: source_read(records, reading, "val_") for area, reading in AREAS.items()})
+    rows["area_known"] = rows["area_known"].fillna(
+        rows["area_unknown"]
+    )  # interpolated masks are read with the full network here
 
     def areas(one: pd.DataFrame) -> pd.Series:
         reference = (one["source"].iloc[0], one["target"].iloc[0])

@@ -20,42 +20,36 @@ from maskutils.results.analysis import (
 from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import of_masks, on_grid
 from maskutils.results.statistics import by_pair, paired
-from maskutils.results.wording import APART, called, kbit, listed, on_pairs, points, size, verb, versus
+from maskutils.results.wording import called, in_doubt, kbit, listed, on_pairs, points, size, verb, versus
 
 GAIN = 0.005  # source accuracy that learning a mask may add before it is told of
-OF_ITS_BITS = "of about as many bits"
-TITLES = {
-    "leads": f"a learnt mask leads the best rival {OF_ITS_BITS}",
-    "trails": f"a learnt mask trails the best rival {OF_ITS_BITS}",
-    "barely": f"a learnt mask barely leads the best rival {OF_ITS_BITS}",  # not by the corrected interval
-    APART: f"a learnt mask cannot be told from the best rival {OF_ITS_BITS}",
-}
+OF_ITS_BITS = "that stores at most a quarter more"
 
 
-def task_unknown(records: pd.DataFrame, masks: Sequence[str], rivals: Sequence[str]) -> tuple[list[str], str]:
-    """Those of the families `rivals` that lead the best of the learnt `masks`, and a sentence on it."""
+def at_one_setting(records: pd.DataFrame, masks: Sequence[str], rivals: Sequence[str]) -> tuple[list[str], str]:
+    """With the task unknown, those of the families `rivals` that lead the best of the learnt `masks`, the furthest first; and sentences
+    on them and on those that trail.
+    """
     rows = with_family(on_grid(of_one_network(records)))
     both, val = ((rows[f"{p}source_acc_full"] + rows[f"{p}target_acc"]) / 2 for p in ("", "val_"))
     best = best_on_validation(rows.assign(both=both, val_both=val), "both")
-    means = best.groupby("family")["val_both"].mean()
-    mask = str(means[list(masks)].idxmax())
-    ahead = {r: row for r in rivals if (row := paired(best, "both", [r], mask).iloc[0])["low"] > 0}
-    leads = sorted(ahead, key=lambda r: -ahead[r]["difference"])
+    mask = str(best.groupby("family")["val_both"].mean()[list(masks)].idxmax())
+    minus = {rival: paired(best, "both", [rival], mask).iloc[0] for rival in rivals}
+    told = {says: [r for r, row in minus.items() if verb(row) == says] for says in ("leads", "trails")}
+    leads = sorted(told["leads"], key=lambda r: -minus[r]["difference"])
     where = "At one setting for all pairs, by the mean of both tasks,"
-    if not leads:
-        return [], f"{where} no opponent leads the best learnt mask, {called(mask)}."
-    who, by = listed(map(called, leads)), listed(size(ahead[r]) for r in leads)
-    return (
-        leads,
-        f"{where} {who} {'lead' if len(leads) > 1 else 'leads'} the best learnt mask, {called(mask)}, by {by} points.",
-    )
+    said = f"{where} no opponent leads the learnt mask that is best there, {called(mask)}."
+    if leads:
+        who, by = listed(map(called, leads)), listed(size(minus[r]) for r in leads)
+        said = f"{where} {who} {'lead' if len(leads) > 1 else 'leads'} the learnt mask that is best there, {called(mask)}, by {by} points."
+    return leads, said + (f" That mask leads {listed(map(called, told['trails']))}." if told["trails"] else "")
 
 
 def task_known(records: pd.DataFrame) -> str:
     """The best learnt mask beside the best rivals of about as many bits, of no more and of none; and what is reached with more bits.
 
     The last are the better rival of fewest bits, and a second network. Best is the highest mean of both tasks on validation. A rival
-    is an approach that learns no mask, masks that nobody learns too. About as many are at most `ABOUT` times those of the mask.
+    is an approach that learns no mask, masks that nobody learns too. About as many: at most `ABOUT` times those of the mask.
     """
     rows, means = _tried(records)
     masks, rivals = means[means["mask"]], means[~means["mask"]]
@@ -66,7 +60,7 @@ def task_known(records: pd.DataFrame) -> str:
     cheap = {
         OF_ITS_BITS: about,
         "that stores no more": rivals[rivals["bits"] <= best["bits"]],
-        "without a mask": about[~about["unlearnt"]],
+        f"without a mask {OF_ITS_BITS}": about[~about["unlearnt"]],
         "that stores nothing": rivals[rivals["bits"] == 0],
     }
     chosen: dict[int, str] = {}  # the strongest first
@@ -84,7 +78,12 @@ def task_known(records: pd.DataFrame) -> str:
             said[-1] += on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), whom)
             gained, decides = _gained(rows, mask, rival, whom, row)
             said[-1] += gained
-    title = "" if decides is None else f": {TITLES[_told(decides)]}"
+    title = ""
+    if decides is not None:
+        title = (
+            f": a learnt mask {verb(decides)} the best rival {OF_ITS_BITS}"
+            + ", not by the corrected interval" * in_doubt(decides)
+        )
     return f"**Task known{title}.** {' '.join([*said, *_dearer(best, rivals)])}"
 
 
@@ -93,13 +92,11 @@ def _dearer(best: pd.Series, rivals: pd.DataFrame) -> list[str]:
     better = (rivals["bits"] > ABOUT * best["bits"]) & (rivals["val_both"] > best["val_both"]) & ~rivals["whole"]
     cheapest = rivals[better].sort_values(["bits", "val_both"], ascending=[True, False])[:1]
     dearer = [row for _, row in [*cheapest.iterrows(), *rivals[rivals["whole"]].iterrows()]]
-    reached = [f"{called(row['approach'])} ({kbit(row)}) {points(row['both'])}" for row in dearer]
-    return [f"With more bits, {listed(reached)}.".replace(") ", ") reaches ", 1)] if reached else []
-
-
-def _told(row: pd.Series) -> str:
-    """The key in `TITLES` for a row of `paired`."""
-    return "barely" if verb(row) == "leads" and row["low_corrected"] <= 0 else verb(row)
+    reached = [
+        f"{called(row['approach'])} ({kbit(row)}){'' if i else ' reaches'} {points(row['both'])}"
+        for i, row in enumerate(dearer)
+    ]
+    return [f"With more bits, {listed(reached)}."] if reached else []
 
 
 def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[str, pd.Series]:
@@ -112,8 +109,14 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
     if gain < GAIN:
         return "", row
     without = paired(rows, "both_before", [mask], rival, by="candidate").iloc[0]
-    told = f" Learning it trains more on the source (+{100 * gain:.1f} points there); without that it reaches "
+    told = f" Learning it trains more on the source (+{100 * gain:.1f} points there{_spread(own)}); without that it reaches "
     return f"{told}{points(own['both_before'].mean())} and {versus(without, whom)}.", without
+
+
+def _spread(own: pd.DataFrame) -> str:
+    """From where to where the gain on the source goes over pairs, if there are several."""
+    gains = 200 * (own["both"] - own["both_before"]).groupby(own["pair"]).mean()
+    return f", {gains.min():+.1f} to {gains.max():+.1f} by pair" if len(gains) > 1 else ""
 
 
 def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -137,7 +140,7 @@ def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         both=(source + rows["target_acc"]) / 2,
         both_before=(source.mask(mask, rows["source_acc_before"]) + rows["target_acc"]) / 2,
         val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2,
-    )[(mask | trained(rows).isin(rival)) & bits.notna()]
+    )[(mask | trained(rows).isin(rival)) & bits.notna() & source.notna()]
     groups = rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup()).groupby("candidate")
     means = (
         groups[["approach", "density", "mask", "unlearnt", "whole"]]

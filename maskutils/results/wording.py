@@ -74,9 +74,14 @@ def verb(row: pd.Series) -> str:
 def size(row: pd.Series) -> str:
     """A paired difference without its sign, in points with its interval; with the corrected one too where that alone holds 0."""
     told = _unsigned(row["difference"], row["low"], row["high"])
-    if row["low_corrected"] <= 0 <= row["high_corrected"]:
+    if in_doubt(row):
         told += f" (corrected {_unsigned(row['difference'], row['low_corrected'], row['high_corrected']).partition(' ')[2]})"
     return told
+
+
+def in_doubt(row: pd.Series) -> bool:
+    """Whether a row of `paired` tells two apart by its interval, and not by the corrected one."""
+    return verb(row) != APART and bool(row["low_corrected"] <= 0 <= row["high_corrected"])
 
 
 def _unsigned(difference: float, low: float, high: float) -> str:
