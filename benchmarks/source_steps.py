@@ -1,4 +1,4 @@
-"""Whether a learnt mask leads LoRA for the steps that it takes on the source: the control that docs/limits.md tells of.
+"""Does a learnt mask lead LoRA because learning it trains more on the source? On sketches to cartoons, where it adds most.
 
 `python -m benchmarks.source_steps` takes about half an hour of a core, with one thread (OMP_NUM_THREADS=1), and the images and weights
 of docs/guides/photos.md. Learning the mask takes 150 steps of 64 images on the source. LoRA's source network is therefore also trained
@@ -10,15 +10,17 @@ import pandas as pd
 from maskutils.batch.plan import make_plan
 from maskutils.results.statistics import t_interval
 from maskutils.study import experiment
+from maskutils.study.setup import Setup
 
-RUN, DENSITY, RANK = "04_edge_popup-pacs_sketch_cartoon", 0.3, 4  # those of the finding on photographs
+PAIR, DENSITY, RANK = "pacs:sketch:cartoon", 0.3, 4  # density and rank are those of the finding on photographs
 MORE = 300  # source steps of as many images as learning the mask takes
 
 
 def source_steps() -> None:
     """Print a row of Markdown for each approach and each number of source steps, and the differences; accuracies in percent."""
-    run = next(run for run in make_plan("photos") if run.id == RUN)
-    setup = experiment.configure(run.parameters | {"densities": [DENSITY], "alphas": [1.0]})
+    parameters = next(run.parameters for run in make_plan("photos") if run.parameters.get("tuned")) | {"pair": PAIR}
+    parameters = {name: parameters[name] for name in Setup.model_fields if name in parameters}
+    setup = experiment.configure(parameters | {"densities": [DENSITY], "alphas": [1.0]})
     found: dict[tuple[str, int], pd.Series] = {}
     for steps in (setup.source_steps, setup.source_steps + MORE):
         own = setup.changed(source_steps=steps)

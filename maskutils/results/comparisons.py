@@ -23,7 +23,7 @@ def overview(records: pd.DataFrame) -> pd.DataFrame:
 def by_reference(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
     """How the hypervolume depends on the corner that its box begins at: each family minus WiSE-FT, in points of the box.
 
-    A column for each of `fronts.REFERENCES`, with 95 % t intervals over seeds. The farther the corner from 0, the more counts
+    A column for each of `fronts.REFERENCES`, with 95 % intervals. The farther the corner from 0, the more counts
     what lies near perfection on both tasks. Families are in the order of the box from chance.
     """
     tables, yardstick = {}, the("yardstick")
@@ -77,7 +77,7 @@ def rewinding(records: pd.DataFrame) -> pd.DataFrame:
     """Three ways to end a training: as it ended, interpolated towards the source, or rewound to the best point on its path.
 
     For each family the harmonic mean of retention (full network) and adaptation on test, in percent, at the setting that is best on
-    validation in each way; and rewound minus interpolated, in points with the 95 % t interval over seeds. Families are in the
+    validation in each way; and rewound minus interpolated, in points with the 95 % interval. Families are in the
     order of `interpolated`. Empty if no record is rewound.
     """
     records = records[records["native_of"].isna()]
@@ -109,5 +109,5 @@ def detectable(volumes: pd.DataFrame, opponent: str) -> str:
     return (
         f"With {n} seeds a difference of {100 * effect * sd:.1f} points of the box is found with a probability of 80 %; smaller ones "
         f"may be there and be missed. (A paired t-test at 5 % finds {effect:.1f} standard deviations over seeds; the points are those "
-        "of the median family.)"
+        "of the median family. Where pairs vary more than their mean, it takes more.)"
     )
