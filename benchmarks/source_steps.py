@@ -18,7 +18,8 @@ MORE = 300  # source steps of as many images as learning the mask takes
 
 def source_steps() -> None:
     """Print a row of Markdown for each approach and each number of source steps, and the differences; accuracies in percent."""
-    parameters = next(run.parameters for run in make_plan("photos") if run.parameters.get("tuned")) | {"pair": PAIR}
+    masks = (run.parameters for run in make_plan("photos") if run.notebook.stem == "04_edge_popup")
+    parameters = next(masks) | {"pair": PAIR}
     parameters = {name: parameters[name] for name in Setup.model_fields if name in parameters}
     setup = experiment.configure(parameters | {"densities": [DENSITY], "alphas": [1.0]})
     found: dict[tuple[str, int], pd.Series] = {}

@@ -155,12 +155,10 @@ def test_the_audit_on_the_site_is_that_of_the_committed_notebook(tmp_path):
 
 def test_findings_are_brief_on_the_first_page():
     first = (
-        "- **Task unknown: x.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. It is old. At one setting, C leads."
+        "- **Task unknown: x.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. At one setting, C leads. It is old."
     )
-    second = "- **Task known: y.** C. It leads D. It is better than D on 1 of 2 pairs. It leads E. With more bits, `f` reaches 9."
-    third, fourth = "- **Learnt.** F. G. H.", "- **More.** I."
-    assert readme.brief("\n".join([first, second, third, fourth]), 3).splitlines() == [
-        "- **Task unknown: x.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. At one setting, C leads.",
-        "- **Task known: y.** C. It leads D. It is better than D on 1 of 2 pairs. With more bits, `f` reaches 9.",
-        "- **Learnt.** F. G.",
+    second = "- **Task known: y.** C. It leads D. By pair that is 2. It leads E. Learning it helps. With more bits, `f` reaches 9."
+    assert readme.brief("\n".join([first, second, "- **Learnt.** F. It is. With more bits, G."])).splitlines() == [
+        "- **Task unknown: x.** A leads B by 1.5 [0.1, 2.9] points. At one setting, C leads.",
+        "- **Task known: y.** C. It leads D. Learning it helps. With more bits, `f` reaches 9.",
     ]

@@ -85,7 +85,7 @@ def all_blocks() -> dict[str, str]:
     """The blocks of all pages: digits, photographs and objects ("photos:" and "modality:" before their names), and the audit."""
     photos, digits = readme_blocks("photos", (), 0.5), readme_blocks()
     for blocks in (photos, digits):
-        blocks["brief"] = brief(blocks["findings"], 2)  # for the README
+        blocks["brief"] = brief(blocks["findings"])  # for the README
     objects = readme_blocks("modality", (), 0.3)
     others = {"photos": (photos, PHOTOS), "modality": (objects, OBJECTS)}
     beside = {f"{profile}:{name}": blocks[name] for profile, (blocks, shown) in others.items() for name in shown}
@@ -122,18 +122,15 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
 
 
-def brief(told: str, lines: int) -> str:
-    """The first `lines` findings, each with its title, two sentences and what limits them."""
-    found = [re.split(r"(?<=\.) (?=[A-Z`])", line) for line in told.splitlines()[:lines]]
-    limits = {
-        "Task unknown": ("At one setting",),
-        "Task known": ("It is better", "Learning it trains", "With more bits"),
-    }
-    own = [next((starts for title, starts in limits.items() if title in s[0]), ()) for s in found]
-    return "\n".join(
-        " ".join(s[:2] + [more for more in s[2:] if more.startswith(starts)])
-        for s, starts in zip(found, own, strict=True)
-    )
+def brief(told: str) -> str:
+    """The first two findings, on the task unknown and known: of each the title with its sentence, and what limits it."""
+    limits = ("The lead over", "At one setting"), ("It ", "Learning it", "With more bits")
+    said = []
+    for line, starts in zip(told.splitlines(), limits, strict=False):
+        first, *rest = re.split(r"(?<=\.) (?=[A-Z`])", line)
+        chosen = (next((s for s in rest if s.startswith(start)), "") for start in starts)
+        said.append(" ".join([first, *filter(None, chosen)]))
+    return "\n".join(said)
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:

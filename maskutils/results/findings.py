@@ -85,22 +85,21 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> str:
         told = {"leads": led, APART: [r for r in rivals if r not in led]}
         beside = " and ".join(f"{says} {listed(map(called, of))}" for says, of in told.items() if of)
         said = f"**Task unknown: {title}.** The best learnt mask, {called(best)}, {beside}."
-    if yardstick in ahead and not over:
-        said += on_pairs(by_pair(full.test, "hypervolume", best, yardstick), called(yardstick))
-    elif yardstick in rivals:
+    if yardstick in rivals and (over or yardstick not in ahead):
         who = f"The best learnt mask, {called(best)}," if over else "It"
         said += f" {who} {_beside(full, best, yardstick)}"
-    strongest = next((r for r in ahead if r != yardstick), "")
-    if strongest and not over:
-        said += on_pairs(by_pair(full.test, "hypervolume", best, strongest), called(strongest))
+    if ahead and not over:
+        strongest = next(iter(ahead))
+        count, spread = on_pairs(by_pair(full.test, "hypervolume", best, strongest))
+        said += f" Against {called(strongest)} it{count.removeprefix(', and')}.{spread}" if count else ""
     opponents = f" Opponents: {listed(map(called, rivals))}." if ahead or over else ""  # else they are named
     return f"{said} {at_one}{opponents}"
 
 
 def _beside(full: Areas, best: str, yardstick: str) -> str:
     """What is to be said of the mask `best` against `yardstick`, from the verb on, and on which pairs of domains."""
-    said = f"{versus(full.minus([best], yardstick).iloc[0], called(yardstick))}."
-    return said + on_pairs(by_pair(full.test, "hypervolume", best, yardstick), called(yardstick))
+    ahead, spread = on_pairs(by_pair(full.test, "hypervolume", best, yardstick))
+    return f"{versus(full.minus([best], yardstick).iloc[0], called(yardstick))}{ahead}.{spread}"
 
 
 def learnt_or_not(full: Areas, known: Areas) -> str:

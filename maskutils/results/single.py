@@ -73,11 +73,14 @@ def task_known(records: pd.DataFrame) -> str:
     decides = next(iter(minus.values()), None)
     for rival, row in minus.items():
         whom = called(means.approach[rival])
-        said.append(f"It {versus(row, f'the best rival {chosen[rival]} ({whom}, {kbit(means.loc[rival])})')}.")
-        if len(said) == 2:  # the strongest comes first
-            said[-1] += on_pairs(by_pair(rows, "both", mask, rival, by="candidate"), whom)
-            gained, decides = _gained(rows, mask, rival, whom, row)
-            said[-1] += gained
+        if len(said) > 1:
+            said.append(f"It {versus(row, f'the best rival {chosen[rival]} ({whom}, {kbit(means.loc[rival])})')}.")
+            continue
+        ahead, spread = on_pairs(
+            by_pair(rows, "both", mask, rival, by="candidate")
+        )  # the strongest, which the title names
+        gained, decides = _gained(rows, mask, rival, whom, row)
+        said.append(f"It {versus(row, f'that rival ({whom}, {kbit(means.loc[rival])})')}{ahead}.{spread}{gained}")
     title = ""
     if decides is not None:
         title = (

@@ -46,13 +46,15 @@ def settings(candidate: Mapping[str, Any]) -> str:
     return ", ".join(told + ([f"alpha {candidate['alpha']:g}"] if candidate["alpha"] < 1 else []))
 
 
-def on_pairs(differences: pd.Series, whom: str) -> str:
-    """A sentence on the pairs of domains that a mean is over: their sorted `differences` to `whom`. Empty for a single pair."""
+def on_pairs(differences: pd.Series) -> tuple[str, str]:
+    """On how many pairs of domains a mean is ahead, to end a sentence with, and a sentence on the least and the greatest of its sorted
+    `differences`. Both are empty for a single pair.
+    """
     on = 100 * differences
     if len(on) < 2:
-        return ""
-    pairs = f"from {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`"
-    return f" It is better than {whom} on {(on > 0).sum()} of {len(on)} pairs, {pairs}."
+        return "", ""
+    ahead = f", and is ahead on {(on > 0).sum()} of {len(on)} pairs"
+    return ahead, f" By pair that is {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`."
 
 
 def called(approach: str) -> str:
