@@ -1,4 +1,4 @@
-"""Environment of all tests and of the kernels they start: one thread each, for the suite uses both cores itself, no progress
+"""Environment of all tests and of the kernels they start: one thread each, for the suite uses all cores itself, no progress
 bars, and kernels that are forked with their imports done.
 """
 
