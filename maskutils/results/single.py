@@ -37,7 +37,7 @@ def at_one_setting(records: pd.DataFrame, masks: Sequence[str], rivals: Sequence
     minus = {rival: paired(best, "both", [rival], mask).iloc[0] for rival in rivals}
     told = {says: [r for r, row in minus.items() if verb(row) == says] for says in ("leads", "trails")}
     leads = sorted(told["leads"], key=lambda r: -minus[r]["difference"])
-    where = "At one setting for all pairs, by the mean of both tasks,"
+    where = "At one setting, by the mean of both tasks,"
     said = f"{where} no opponent leads the learnt mask that is best there, {called(mask)}."
     if leads:
         who, by = listed(map(called, leads)), listed(size(minus[r]) for r in leads)
