@@ -99,9 +99,7 @@ def test_a_lead_says_on_which_pairs():
     unknown = findings(records).split("\n")[0]
     assert " points, and is ahead on 1 of 2 pairs. By pair that is -" in unknown
     assert f"on `{PAIRS[0]}` to +" in unknown
-    assert (
-        f"on `{PAIRS[1]}`. At one setting, by the mean of both tasks, `ewc` and `wise_ft` lead" in unknown
-    )
+    assert f"on `{PAIRS[1]}`. At one setting, by the mean of both tasks, `ewc` and `wise_ft` lead" in unknown
 
 
 def test_a_rival_that_stores_more_is_no_rival_but_told_of():
