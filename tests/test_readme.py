@@ -81,6 +81,7 @@ def blocks_of(results, *rows: dict) -> dict[str, str]:
 
 
 NAMES = {
+    "brief",
     "findings",
     "tradeoff",
     "headline",
@@ -151,14 +152,3 @@ def test_the_audit_on_the_site_is_that_of_the_committed_notebook(tmp_path):
     (tmp_path / "empty.ipynb").write_text('{"cells": [{"source": []}]}', encoding="utf-8")
     with pytest.raises(ValueError, match="shows no audit"):
         readme.audit_table(tmp_path / "empty.ipynb")
-
-
-def test_findings_are_brief_on_the_first_page():
-    first = (
-        "- **Task unknown: x.** A leads B by 1.5 [0.1, 2.9] points. `b` is level. At one setting, C leads. It is old."
-    )
-    second = "- **Task known: y.** C. It leads D. By pair that is 2. It leads E. Learning it helps. With more bits, `f` reaches 9."
-    assert readme.brief("\n".join([first, second, "- **Learnt.** F. It is. With more bits, G."])).splitlines() == [
-        "- **Task unknown: x.** A leads B by 1.5 [0.1, 2.9] points. At one setting, C leads.",
-        "- **Task known: y.** C. It leads D. Learning it helps. With more bits, `f` reaches 9.",
-    ]

@@ -16,7 +16,7 @@ from maskutils.core.files import read_json
 from maskutils.core.storage import VALUE
 from maskutils.results import analysis, comparisons, fronts, report, verdicts
 from maskutils.results.claims import verify
-from maskutils.results.findings import findings
+from maskutils.results.findings import brief, findings
 from maskutils.results.records import load_records
 
 ROOT = paths.PACKAGE.parent
@@ -84,8 +84,6 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 def all_blocks() -> dict[str, str]:
     """The blocks of all pages: digits, photographs and objects ("photos:" and "modality:" before their names), and the audit."""
     photos, digits = readme_blocks("photos", (), 0.5), readme_blocks()
-    for blocks in (photos, digits):
-        blocks["brief"] = brief(blocks["findings"])  # for the README
     objects = readme_blocks("modality", (), 0.3)
     others = {"photos": (photos, PHOTOS), "modality": (objects, OBJECTS)}
     beside = {f"{profile}:{name}": blocks[name] for profile, (blocks, shown) in others.items() for name in shown}
@@ -101,6 +99,7 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     judged = [v for v in verify(records) if v.passed is not None]
     blocks = {
         "findings": findings(records),
+        "brief": brief(records),
         "tradeoff": report.tradeoff_findings(records, density),
         "headline": report.markdown(report.headline(records, density)),
         "choices": report.markdown(choices(records)),
@@ -120,17 +119,6 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     tables["rewinding"] = comparisons.rewinding(records)
     blocks["detectable"] = comparisons.detectable(fronts.hypervolumes(records), the("yardstick"))
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
-
-
-def brief(told: str) -> str:
-    """The first two findings, on the task unknown and known: of each the title with its sentence, and what limits it."""
-    limits = ("The lead over", "At one setting"), ("It ", "Learning it", "With more bits")
-    said = []
-    for line, starts in zip(told.splitlines(), limits, strict=False):
-        first, *rest = re.split(r"(?<=\.) (?=[A-Z`])", line)
-        chosen = (next((s for s in rest if s.startswith(start)), "") for start in starts)
-        said.append(" ".join([first, *filter(None, chosen)]))
-    return "\n".join(said)
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from maskutils.core.approaches import every, names, the
+from maskutils.core.approaches import described, every, names, the
 from maskutils.results import single
 from maskutils.results.fronts import hypervolumes, largest
 from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.verdicts import rankings
-from maskutils.results.wording import APART, called, listed, on_pairs, size, versus
+from maskutils.results.wording import APART, Finding, called, listed, on_pairs, size, versus
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,26 @@ class Areas:
 
 
 def findings(records: pd.DataFrame) -> str:
-    """Three Markdown items: masks with the task unknown, with the task known at about equal storage, and learnt against unlearnt.
+    """Three Markdown items: masks with the task unknown, with the task known beside rivals of their bits, and learnt against unlearnt.
 
     Differences are in points, with 95 % intervals over seeds; "leads" and "trails" stand where the interval excludes 0. An item
     says so if its rows are missing, and the whole if there are fewer than `LEAST` seeds.
     """
+    return _items(records, slice(None), whole=True)
+
+
+def brief(records: pd.DataFrame) -> str:
+    """The first two items of `findings`, as the first page tells them."""
+    return _items(records, slice(2), whole=False)
+
+
+def _items(records: pd.DataFrame, which: slice, whole: bool) -> str:
     seeds = records["seed"].nunique()
     if seeds < LEAST:
         return f"A finding takes {LEAST} seeds; these records hold {seeds}."
     full, known = (areas(records, reading) for reading in ("full", "known"))
-    items = (task_unknown(full, records), single.task_known(records), learnt_or_not(full, known))
-    return "\n".join(f"- {item}" for item in items)
+    found = [task_unknown(full, records), single.task_known(records), learnt_or_not(full, known)]
+    return "\n".join(f"- {finding.told(whole)}" for finding in found[which])
 
 
 def areas(records: pd.DataFrame, reading: str) -> Areas:
@@ -56,14 +65,14 @@ def areas(records: pd.DataFrame, reading: str) -> Areas:
     return Areas(hypervolumes(records, reading), hypervolumes(records, reading, split="val_"))
 
 
-def task_unknown(full: Areas, records: pd.DataFrame) -> str:
-    """Which opponents cover more than every mask, or else than the best learnt one, and by how much; that one beside the yardstick;
-    and which lead at one setting.
+def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
+    """Which rivals cover more than every mask, or else than the best learnt one, and by how much; that one beside the yardstick; and
+    which lead at one setting.
     """
     masks, yardstick = full.there(names("mask", "control")), the("yardstick")
     rivals = full.there([a.name for a in every() if a.opponent and a.kind != "control"])
     if not full.best(names("mask")) or not rivals:
-        return "**Task unknown.** The records hold no learnt masks beside opponents without one."
+        return Finding("Task unknown", ["The records hold no learnt masks beside rivals without one."])
     ranked = sorted(rivals, key=full.test.groupby("family")["hypervolume"].mean().get, reverse=True)
     over = [r for r in ranked if (full.minus(masks, r)["high"] < 0).all()]
     top, best = full.best(masks), full.best(names("mask"))
@@ -71,44 +80,52 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> str:
     ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if over:
         by = listed([size(full.minus([r], top).iloc[0]) for r in over])
-        who = f"{listed(map(called, over))} {'lead' if len(over) > 1 else 'leads'} every mask, learnt or not."
-        said = f"**Task unknown: masks lose.** {who} The lead over the strongest mask, {called(top)}, is {by} points."
+        title, who = "masks lose", f"{listed(map(called, over))} {'lead' if len(over) > 1 else 'leads'}"
+        said = f"{who} every mask, learnt or not: the strongest, {called(top)}, by {by} points of hypervolume."
     elif ahead:
-        by = listed(f"{called(r)} by {size(row)} points" for r, row in ahead.items())
-        title = "masks trail" if leads else "by whole curves masks trail"
-        said = f"**Task unknown: {title}.** The best learnt mask, {called(best)}, trails {by}."
+        by = listed(f"{called(r)} by {size(row)}" for r, row in ahead.items())
+        title = "masks trail" if leads else "over whole curves masks trail"
+        said = f"the best learnt mask, {called(best)}, trails {by} points of hypervolume."
     else:
-        does = "do" if len(leads) > 1 else "does"
-        title = "no opponent leads the masks"
-        title = f"by whole curves {title}, at one setting {listed(map(called, leads))} {does}" if leads else title
-        led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
-        told = {"leads": led, APART: [r for r in rivals if r not in led]}
-        beside = " and ".join(f"{says} {listed(map(called, of))}" for says, of in told.items() if of)
-        said = f"**Task unknown: {title}.** The best learnt mask, {called(best)}, {beside}."
-    if yardstick in rivals and (over or yardstick not in ahead):
-        who = f"The best learnt mask, {called(best)}," if over else "It"
-        said += f" {who} {_beside(full, best, yardstick)}"
-    if ahead and not over:
-        strongest = next(iter(ahead))
-        count, spread = on_pairs(by_pair(full.test, "hypervolume", best, strongest))
-        said += f" Against {called(strongest)} it{count.removeprefix(', and')}.{spread}" if count else ""
-    opponents = f" Opponents: {listed(map(called, rivals))}." if ahead or over else ""  # else they are named
-    return f"{said} {at_one}{opponents}"
+        title = "no rival leads the masks"
+        if leads:
+            title = f"over whole curves {title}, at one setting {listed(map(called, leads))} {'do' if len(leads) > 1 else 'does'}"
+        said = f"the best learnt mask, {called(best)}, {_leads(full, best, rivals)}."
+    beside = dict.fromkeys(
+        [yardstick] * (yardstick in rivals) + [*(over or ahead)][:1]
+    )  # the yardstick, and the strongest rival
+    told = [_beside(full, best, rival) for rival in beside]
+    told = [
+        f"{'It' if i else f'Over whole curves the best learnt mask, {called(best)},'} {one}"
+        for i, one in enumerate(told)
+    ]
+    return Finding(
+        f"Task unknown: {title}",
+        [f"Over whole curves, {said}", at_one[0]],
+        [*at_one[1:], *told, f"Rivals: {listed(map(called, rivals))}."],
+    )
 
 
-def _beside(full: Areas, best: str, yardstick: str) -> str:
-    """What is to be said of the mask `best` against `yardstick`, from the verb on, and on which pairs of domains."""
-    ahead, spread = on_pairs(by_pair(full.test, "hypervolume", best, yardstick))
-    return f"{versus(full.minus([best], yardstick).iloc[0], called(yardstick))}{ahead}.{spread}"
+def _leads(full: Areas, best: str, rivals: Sequence[str]) -> str:
+    """Which of `rivals` the mask `best` leads, and from which it cannot be told."""
+    led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
+    rest = [r for r in rivals if r not in led]
+    other = all(described(r).known == "intact" for r in led)  # see `rates.ranked`
+    told = [f"leads {listed(map(called, led))}{', tuned for the other reading,' * other}"] if led else []
+    return " and ".join(told + ([f"{APART} {listed(map(called, rest))}"] if rest else []))
 
 
-def learnt_or_not(full: Areas, known: Areas) -> str:
+def _beside(full: Areas, best: str, rival: str) -> str:
+    """What is to be said of the mask `best` against `rival`, from the verb on, and on which pairs of domains."""
+    ahead, spread = on_pairs(by_pair(full.test, "hypervolume", best, rival))
+    return " ".join([f"{versus(full.minus([best], rival).iloc[0], called(rival))}{ahead}.", *spread])
+
+
+def learnt_or_not(full: Areas, known: Areas) -> Finding:
     """In both readings, the best learnt mask beside the best that nobody learns and beside a random one."""
     said = []
     for when, found in {"known": known, "unknown": full}.items():
         best, others = found.best(names("mask")), filter(None, (found.best(rankings()), found.best([the("chance")])))
         told = [versus(found.minus([best], other).iloc[0], called(other)) for other in others if best]
         said += [f"With the task {when}, {called(best)} {' and '.join(told)}."] if told else []
-    return (
-        f"**Learnt against unlearnt masks, by their whole curves.** {' '.join(said) or 'The records do not hold both.'}"
-    )
+    return Finding("Learnt against unlearnt masks, by their whole curves", said or ["The records do not hold both."])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -46,15 +47,30 @@ def settings(candidate: Mapping[str, Any]) -> str:
     return ", ".join(told + ([f"alpha {candidate['alpha']:g}"] if candidate["alpha"] < 1 else []))
 
 
-def on_pairs(differences: pd.Series) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Finding:
+    """What records show: a title, the sentences that the first page has too, and what else there is to say."""
+
+    title: str
+    brief: list[str]
+    more: list[str] = field(default_factory=list)
+
+    def told(self, whole: bool = True) -> str:
+        """The finding as Markdown, `whole` or only what the first page has."""
+        return f"**{self.title}.** {' '.join(self.brief + self.more * whole)}"
+
+
+def on_pairs(differences: pd.Series) -> tuple[str, list[str]]:
     """On how many pairs of domains a mean is ahead, to end a sentence with, and a sentence on the least and the greatest of its sorted
     `differences`. Both are empty for a single pair.
     """
     on = 100 * differences
     if len(on) < 2:
-        return "", ""
-    ahead = f", and is ahead on {(on > 0).sum()} of {len(on)} pairs"
-    return ahead, f" By pair that is {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`."
+        return "", []
+    spread = (
+        f"By pair the difference is {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`."
+    )
+    return f", and is ahead on {(on > 0).sum()} of {len(on)} pairs", [spread]
 
 
 def called(approach: str) -> str:
