@@ -135,7 +135,7 @@ def ewc_is_nearest_when_the_task_is_unknown(records):
     return nearest(records, "full") == "ewc"
 
 
-@claim("notebooks/08_tradeoff.ipynb", "Which weights are held matters far less there.")
+@claim("notebooks/08_tradeoff.ipynb", "Which weights are held matters less there.")
 def the_choice_of_weights_matters_less_in_the_full_network(records):
     rows = on_grid(records).query("alpha == 1")
     readings = ("source_acc_masked", "source_acc_full")

@@ -138,7 +138,7 @@ def test_drops_that_lead_to_the_same_choice_are_one_row():
 
 def test_choices_are_told_in_sentences():
     assert report.choice_findings(report.choices(make(at(0.95, 0.9)), [0.05])).splitlines() == [
-        f"- You must lose at most 5.0 points and {know} the task at test time: **finetune**. "
+        f"- To lose at most 5.0 points, if you {know} the task at test time: **finetune**. "
         "Expect a loss of 0.0 points on the source, and 90.0 % on the target."
         for know in ("know", "do not know")
     ]

@@ -159,7 +159,7 @@ def choice_findings(chosen: pd.DataFrame) -> str:
         know = "know" if known == "yes" else "do not know"
         expected = f"**{choose}**. Expect a loss of {lost} points on the source, and {target} % on the target."
         told = f"{choose}." if lost == "–" else expected
-        lines.append(f"- You must {need} and {know} the task at test time: {told}")
+        lines.append(f"- To {need}, if you {know} the task at test time: {told}")
     return "\n".join(lines)
 
 
