@@ -327,6 +327,17 @@ def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network
     assert (lora.mean() < 0.2).to_dict() == {2: False, 4: False, 8: True, 16: True}
 
 
+def test_lora_of_rank_4_is_stronger_than_rank_2_and_breaks_on_one_seed():
+    told = "`lora` of rank 4 is stronger on three pairs, but breaks on one seed of the fourth"
+    assert told in text("README.md")
+    lora = on_grid(read("photos")).query("approach == 'lora' and knob <= 4")
+    by_pair = lora.groupby(["pair", "knob"])["target_acc"].mean().unstack()
+    assert (by_pair[4] > by_pair[2]).sum() == 3
+    broken = lora[lora["target_acc"] < 0.2]
+    assert broken[["pair", "knob", "seed"]].to_numpy().tolist() == [["pacs:photo:cartoon", 4.0, 1]]
+    assert "rank 4 breaks on one of three seeds from photographs to cartoons" in text("docs/limits.md")
+
+
 def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
     cost = (
         100
@@ -343,9 +354,6 @@ def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
     half = 100 * at_density(read("photos"), 0.5).groupby("approach")["masking_cost"].mean()
     assert half["fisher"] - half[["gumbel_sigmoid", "edge_popup"]].min() < 6
     assert "comes within six points of the learnt masks; at 0.3 the rankings fail" in text("docs/photographs.md")
-    lost = 100 * at_density(read("photos"), 0.3).groupby("approach")["masking_cost"].mean()
-    assert lost[["gumbel_sigmoid", "edge_popup"]].max() < 1.05
-    assert lost[["fisher", "magnitude"]].round().tolist() == [41, 59]
     assert "As above, learnt masks carry the source at density 0.3 where the rankings fail" in text(
         "docs/photographs.md"
     )

@@ -68,7 +68,7 @@ def task_known(records: pd.DataFrame) -> Finding:
     ]
     title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
     return Finding(
-        title, [*told, *gained, *_dearer(best, others)], [*spread, *_cheaper(rows, others, mask, best, rival)]
+        title, [*told, *gained], [*spread, *_cheaper(rows, others, mask, best, rival), *_dearer(best, others)]
     )
 
 
