@@ -44,7 +44,7 @@ def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") 
         return full if reading == "full" else masked
     intact = records["protocol"].isin([a.name for a in every() if a.known == "intact"])
     masked = masked.astype(float)  # a column of None alone holds objects
-    return masked.fillna(full).mask(unread(records)).mask(intact, records[f"{prefix}source_acc_before"])
+    return masked.fillna(full).mask(unread(records, prefix)).mask(intact, records[f"{prefix}source_acc_before"])
 
 
 def relative(records: pd.DataFrame) -> pd.DataFrame:
@@ -177,10 +177,11 @@ def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     return records["stored_bits"].astype(float).mask(unread(records) | free, 0.0)
 
 
-def unread(records: pd.DataFrame) -> pd.Series:
+def unread(records: pd.DataFrame, prefix: str = "") -> pd.Series:
     """Which rows hold a mask through which the source is not read: those interpolated towards the source."""
     return (
-        records["protocol"].isin([a.name for a in every() if a.known == "masked"]) & records["source_acc_masked"].isna()
+        records["protocol"].isin([a.name for a in every() if a.known == "masked"])
+        & records[f"{prefix}source_acc_masked"].isna()
     )
 
 
