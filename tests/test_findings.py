@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from rows import at, make, mask
 
-from maskutils.results.findings import brief, findings
+from maskutils.results.findings import findings, whole_and_brief
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +175,7 @@ def test_the_first_page_has_two_findings_and_what_limits_them():
     gained = mask("edge_popup", 0.98, 0.6, 0.88, stored_bits=90e3)
     two = at(0.5, 1.0, "two_networks", stored_bits=4.4e6)
     records = study(FREE, EWC, gained, two)
-    unknown, known = brief(records).split("\n")
+    unknown, known = whole_and_brief(records)[1].split("\n")
     assert "At one setting" in unknown
     assert "Rivals:" not in unknown
     assert all(limit in known for limit in (", and is ahead on 2 of 2 pairs.", "also trains the source"))

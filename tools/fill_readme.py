@@ -16,7 +16,7 @@ from maskutils.core.files import read_json
 from maskutils.core.storage import VALUE
 from maskutils.results import analysis, comparisons, fronts, report, verdicts
 from maskutils.results.claims import verify
-from maskutils.results.findings import brief, findings
+from maskutils.results.findings import whole_and_brief
 from maskutils.results.records import load_records
 
 ROOT = paths.PACKAGE.parent
@@ -97,9 +97,10 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     """
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
     judged = [v for v in verify(records) if v.passed is not None]
+    whole, brief = whole_and_brief(records)
     blocks = {
-        "findings": findings(records),
-        "brief": brief(records),
+        "findings": whole,
+        "brief": brief,
         "tradeoff": report.tradeoff_findings(records, density),
         "headline": report.markdown(report.headline(records, density)),
         "choices": report.markdown(choices(records)),

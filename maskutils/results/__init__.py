@@ -2,7 +2,6 @@
 
 from maskutils.core.checks import needs
 
-with needs(
-    "study", "pandas", "scipy", "matplotlib", "seaborn"
-):  # here, so that no module below has to say what it lacks
+# Here, so that no module below has to say what it lacks.
+with needs("study", "pandas", "scipy", "matplotlib", "seaborn"):
     pass

@@ -43,21 +43,19 @@ def findings(records: pd.DataFrame) -> str:
     Differences are in points, with 95 % intervals over seeds; "leads" and "trails" stand where the interval excludes 0. An item
     says so if its rows are missing, and the whole if there are fewer than `LEAST` seeds.
     """
-    return _items(records, slice(None), whole=True)
+    return whole_and_brief(records)[0]
 
 
-def brief(records: pd.DataFrame) -> str:
-    """The first two items of `findings`, as the first page tells them."""
-    return _items(records, slice(2), whole=False)
-
-
-def _items(records: pd.DataFrame, which: slice, whole: bool) -> str:
+def whole_and_brief(records: pd.DataFrame) -> tuple[str, str]:
+    """All items of `findings`, and the first two as the first page tells them."""
     seeds = records["seed"].nunique()
     if seeds < LEAST:
-        return f"A finding takes {LEAST} seeds; these records hold {seeds}."
+        said = f"A finding takes {LEAST} seeds; these records hold {seeds}."
+        return said, said
     full, known = (areas(records, reading) for reading in ("full", "known"))
     found = [task_unknown(full, records), single.task_known(records), learnt_or_not(full, known)]
-    return "\n".join(f"- {finding.told(whole)}" for finding in found[which])
+    whole = "\n".join(f"- {finding.told()}" for finding in found)
+    return whole, "\n".join(f"- {finding.told(whole=False)}" for finding in found[:2])
 
 
 def areas(records: pd.DataFrame, reading: str) -> Areas:
@@ -91,14 +89,10 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
         if leads:
             title = f"over whole curves {title}, at one setting {listed(map(called, leads))} {'do' if len(leads) > 1 else 'does'}"
         said = f"the best learnt mask, {called(best)}, {_leads(full, best, rivals)}."
-    beside = dict.fromkeys(
-        [yardstick] * (yardstick in rivals) + [*(over or ahead)][:1]
-    )  # the yardstick, and the strongest rival
-    told = [_beside(full, best, rival) for rival in beside]
-    told = [
-        f"{'It' if i else f'Over whole curves the best learnt mask, {called(best)},'} {one}"
-        for i, one in enumerate(told)
-    ]
+    strongest = next(iter(over or ahead), "")
+    beside = [rival for rival in dict.fromkeys((yardstick, strongest)) if rival in rivals]
+    begins = (f"Over whole curves the best learnt mask, {called(best)},", "It")
+    told = [f"{begin} {_beside(full, best, rival)}" for begin, rival in zip(begins, beside, strict=False)]
     return Finding(
         f"Task unknown: {title}",
         [f"Over whole curves, {said}", at_one[0]],

@@ -52,11 +52,14 @@ def task_known(records: pd.DataFrame) -> Finding:
     """
     rows, means = _tried(records)
     masks, others = means[means["mask"]], means[~means["mask"]]
-    rivals = others if masks.empty else others[others["bits"] <= ABOUT * masks["bits"][masks["val_both"].idxmax()]]
-    if masks.empty or rivals.empty:
-        return Finding("Task known", ["The records hold no learnt masks beside rivals whose bits are known."])
-    mask, rival = masks["val_both"].idxmax(), rivals["val_both"].idxmax()
-    best, other = means.loc[mask], means.loc[rival]
+    none = Finding("Task known", ["The records hold no learnt masks beside rivals whose bits are known."])
+    if masks.empty:
+        return none
+    best = means.loc[mask := masks["val_both"].idxmax()]
+    near = others[others["bits"] <= ABOUT * best["bits"]]
+    if near.empty:
+        return none
+    other = means.loc[rival := near["val_both"].idxmax()]
     row = paired(rows, "both", [mask], rival, by="candidate").iloc[0]
     ahead, spread = on_pairs(by_pair(rows, "both", mask, rival, by="candidate"))
     gained, decides = _gained(rows, mask, rival, called(other["approach"]), row)
@@ -67,9 +70,7 @@ def task_known(records: pd.DataFrame) -> Finding:
         f"The mask {versus(row, 'it')}{ahead}.",
     ]
     title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
-    return Finding(
-        title, [*told, *gained], [*spread, *_cheaper(rows, others, mask, best, rival), *_dearer(best, others)]
-    )
+    return Finding(title, [*told, *gained], [*spread, *_cheaper(rows, near, mask, best, rival), *_dearer(best, others)])
 
 
 def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[list[str], pd.Series]:
@@ -101,9 +102,8 @@ def _dearer(best: pd.Series, others: pd.DataFrame) -> list[str]:
     return [f"With more bits, {listed(reached)}."] if reached else []
 
 
-def _cheaper(rows: pd.DataFrame, others: pd.DataFrame, mask: int, best: pd.Series, rival: int) -> list[str]:
-    """Sentences on the best approaches beside the `rival`, of fewer bits or without a mask, the strongest first."""
-    near = others[others["bits"] <= ABOUT * best["bits"]]
+def _cheaper(rows: pd.DataFrame, near: pd.DataFrame, mask: int, best: pd.Series, rival: int) -> list[str]:
+    """Sentences on the best of the rivals `near` beside `rival`: of fewer bits, without a mask, of no bits."""
     tables = {
         "that stores no more": near[near["bits"] <= best["bits"]],
         "without a mask": near[~near["unlearnt"]],
@@ -115,7 +115,7 @@ def _cheaper(rows: pd.DataFrame, others: pd.DataFrame, mask: int, best: pd.Serie
             chosen.setdefault(strongest, which)
     minus = {one: paired(rows, "both", [mask], one, by="candidate").iloc[0] for one in chosen}
     named = {
-        one: f"the best rival {which} ({called(others.approach[one])}, {kbit(others.loc[one])})"
+        one: f"the best rival {which} ({called(near.approach[one])}, {kbit(near.loc[one])})"
         for one, which in chosen.items()
     }
     return [f"The mask {versus(row, named[one])}." for one, row in minus.items()]
