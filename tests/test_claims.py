@@ -105,8 +105,8 @@ CASES = [
     ("masks_beat_unlearnt_masks", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST, mask("fisher", 0.5, 0.9, 0.95, sign=-1)], False),
     ("masks_beat_retrained_masks", [mask("gumbel_sigmoid", 0.5, 0.9), PACKED], True),
     ("masks_beat_retrained_masks", [mask("gumbel_sigmoid", 0.9, 0.9, 0.7), PACKED], False),
-    ("masks_beat_every_opponent", [mask("gumbel_sigmoid", 0.9, 0.9), EWC, BACK], True),
-    ("masks_beat_every_opponent", [mask("gumbel_sigmoid", 0.7, 0.9), EWC, BACK], False),
+    ("masks_beat_every_rival", [mask("gumbel_sigmoid", 0.9, 0.9), EWC, BACK], True),
+    ("masks_beat_every_rival", [mask("gumbel_sigmoid", 0.7, 0.9), EWC, BACK], False),
     ("elastic_mask_beats_the_strongest", [*elastic(0.95, 0.5, 0.5, 0.5), EWC], True),
     ("elastic_mask_beats_the_strongest", [*elastic(0.85, 0.5, 0.5, 0.5), EWC], False),
     ("elastic_mask_beats_the_strongest", [*elastic(0.9, 0.5, 0.5, 0.5), EWC], False),  # the same but for noise
@@ -296,7 +296,7 @@ def test_what_a_mean_over_pairs_hides_is_told_pair_by_pair():
 
 def test_the_comparison_that_decides_is_the_one_that_lies_lowest():
     rows = [mask("gumbel_sigmoid", 0.9, 0.9, noise=0), EWC | {"noise": 0}, BACK, STRONG]
-    found = rivals.masks_beat_every_opponent(make(*rows))
+    found = rivals.masks_beat_every_rival(make(*rows))
     # 0.8 * 0.8 / 0.81 = 79.0 against 0.7 * 0.8 / 0.81 = 69.1 and 0.6 * 0.8 / 0.81 = 59.3
     assert found.effect == "gumbel_sigmoid - ewc: +9.9 [+9.9, +9.9] points of the box; ahead in 2 of 2 comparisons"
 
@@ -367,9 +367,9 @@ def test_an_interpolated_mask_is_no_mask_that_is_read():
     assert effect.endswith("; 1 of 1 settings of masks lead on validation, 1 on test by their interval")
 
 
-def test_opponents_that_are_tuned_for_the_other_reading_are_named():
+def test_rivals_that_are_tuned_for_the_other_reading_are_named():
     rows = make(FREE, BACK, mask("bernoulli", 0.8, 0.9), at(0.5, 0.9, "lora", knob=4))
-    for judge in (rivals.masks_against_strong_baselines, rivals.masks_beat_every_opponent):
+    for judge in (rivals.masks_against_strong_baselines, rivals.masks_beat_every_rival):
         assert judge(rows).evidence["rate tuned for"].tolist() == ["both", "task known"]
     known = rivals.masks_against_strong_baselines_through_the_mask(rows)
     assert "rate tuned for" not in known.evidence

@@ -199,7 +199,7 @@ VOLUMES = [{"family": f, "seed": s, "hypervolume": v} for f, vs in {
     "o": [0.5, 0.5, 0.5], "a": [0.6, 0.7, 0.8], "b": [0.25, 0.25, 0.25]}.items() for s, v in enumerate(vs)]  # fmt: skip
 
 
-def test_the_table_against_an_opponent():
+def test_the_table_against_a_rival():
     table = report.against(pd.DataFrame(VOLUMES), "o").set_index("family")
     assert table["hypervolume (%)"].to_dict() == {"a": "70.0", "o": "50.0", "b": "25.0"}
     assert list(table.index) == ["a", "o", "b"]

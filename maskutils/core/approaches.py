@@ -53,7 +53,7 @@ class Approach:
         "full"  # what answers the source if the task is known: see `analysis.source_read`
     )
     bits: Callable[[Kept], float] = nothing  # stored per added task: see `core.storage`
-    opponent: bool = False  # whether the claims compare masks with it
+    rival: bool = False  # whether the claims compare masks with it
     headline: int = 0  # its order among the curves of the trade-off figure; 0: it has none
     choosable: bool = True  # whether `choose` may recommend it
 

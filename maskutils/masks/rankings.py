@@ -34,7 +34,7 @@ def ranking(**about: Any) -> Callable[[Ranking], Ranking]:
     return add
 
 
-@ranking(place=10, colour="#8c564b", marker="P", opponent=True)
+@ranking(place=10, colour="#8c564b", marker="P", rival=True)
 def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
     """|w|, compared over all layers as it is. The oldest ranking of pruning; it sees no data. What `torch.nn.utils.prune` cut has 0."""
     buffers = dict(model.named_buffers())
@@ -44,7 +44,7 @@ def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
     }
 
 
-@ranking(place=14, colour="#444444", marker="v", role="chance", phrase="a random mask", opponent=True)
+@ranking(place=14, colour="#444444", marker="v", role="chance", phrase="a random mask", rival=True)
 def random(model: nn.Module, data: Any, seed: int) -> Scores:
     """Uniform noise: what a mask is worth that knows nothing."""
     noise = generator(seed, "random ranking")

@@ -98,12 +98,12 @@ def rewinding(records: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("interpolated", ascending=False).reset_index(names="family") if found else table
 
 
-def detectable(volumes: pd.DataFrame, opponent: str) -> str:
-    """A sentence on the smallest difference to `opponent` in hypervolume that the seeds of `volumes` can show."""
-    others = sorted(set(volumes["family"]) - {opponent})
-    rows = statistics.paired(volumes, "hypervolume", others, opponent)
+def detectable(volumes: pd.DataFrame, rival: str) -> str:
+    """A sentence on the smallest difference to `rival` in hypervolume that the seeds of `volumes` can show."""
+    others = sorted(set(volumes["family"]) - {rival})
+    rows = statistics.paired(volumes, "hypervolume", others, rival)
     if rows["sd"].isna().all() or rows["n"].max() < statistics.LEAST:
-        return f"With fewer than {statistics.LEAST} seeds, or {opponent} alone, no difference can be told."
+        return f"With fewer than {statistics.LEAST} seeds, or {rival} alone, no difference can be told."
     n, sd = int(rows["n"].max()), rows["sd"].median()
     effect = statistics.smallest_effect(n)
     return (

@@ -68,7 +68,7 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     which lead at one setting.
     """
     masks, yardstick = full.there(names("mask", "control")), the("yardstick")
-    rivals = full.there([a.name for a in every() if a.opponent and a.kind != "control"])
+    rivals = full.there([a.name for a in every() if a.rival and a.kind != "control"])
     if not full.best(names("mask")) or not rivals:
         return Finding("Task unknown", ["The records hold no learnt masks beside rivals without one."])
     ranked = sorted(rivals, key=full.test.groupby("family")["hypervolume"].mean().get, reverse=True)

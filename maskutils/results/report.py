@@ -93,7 +93,7 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     if references.empty or at.empty:
         return f"The records hold no masks of density {density} beside free fine-tuning."
     free, masked, full, target = references.iloc[0], at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
-    controls = [a for a in reversed(every()) if a.opponent and a.kind == "control" and a.name in masked]
+    controls = [a for a in reversed(every()) if a.rival and a.kind == "control" and a.name in masked]
     compared = " and ".join(f"{points(masked[a.name])} for {a.phrase or a.name}" for a in controls)
     lines = [
         f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
@@ -203,30 +203,30 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["family"].str.contains(r" \(| per layer")]
 
 
-def against(volumes: pd.DataFrame, opponent: str) -> pd.DataFrame:
-    """Hypervolume of each family and its paired difference to `opponent`, in points of the box, best first.
+def against(volumes: pd.DataFrame, rival: str) -> pd.DataFrame:
+    """Hypervolume of each family and its paired difference to `rival`, in points of the box, best first.
 
     Intervals are Student's t of 95 % over seeds. "corrected" are interval and p for training images that seeds share
     (`statistics.t_interval`). With several pairs of domains there are also the mean difference on each, from the least to the
     greatest, the random-effects mean over pairs (`statistics.random_effects`), and the mean rank over pairs, 1 the best.
     """
     means = volumes.groupby("family")["hypervolume"].mean().sort_values(ascending=False)
-    others = [name for name in means.index if name != opponent]
-    rows = statistics.paired(volumes, "hypervolume", others, opponent).set_index("family")
-    columns = {f"minus {opponent} (points)": intervals(rows), "p (Holm)": statistics.holm(rows["p"]).map(p_text)}
+    others = [name for name in means.index if name != rival]
+    rows = statistics.paired(volumes, "hypervolume", others, rival).set_index("family")
+    columns = {f"minus {rival} (points)": intervals(rows), "p (Holm)": statistics.holm(rows["p"]).map(p_text)}
     columns |= {"corrected": [c[c.find("[") :] if "[" in c else "" for c in intervals(rows, "_corrected")]}
     columns |= {"corrected p (Holm)": statistics.holm(rows["p_corrected"]).map(p_text), "seeds": rows["n"].astype(str)}
     shown = pd.DataFrame({"hypervolume (%)": (100 * means).round(1).astype(str)})
     if "pair" in volumes and volumes["pair"].nunique() > 1:
-        columns |= _on_pairs(volumes, others, opponent)
+        columns |= _on_pairs(volumes, others, rival)
         shown["mean rank"] = statistics.mean_ranks(volumes).map("{:.1f}".format)
     return shown.join(pd.DataFrame(columns, index=rows.index)).fillna("").reset_index()
 
 
-def _on_pairs(volumes: pd.DataFrame, families: Sequence[str], opponent: str) -> dict[str, list[str]]:
+def _on_pairs(volumes: pd.DataFrame, families: Sequence[str], rival: str) -> dict[str, list[str]]:
     """The columns of `against` on pairs of domains."""
-    on = [100 * statistics.by_pair(volumes, "hypervolume", name, opponent) for name in families]
-    means = [statistics.random_effects(volumes, "hypervolume", name, opponent) for name in families]
+    on = [100 * statistics.by_pair(volumes, "hypervolume", name, rival) for name in families]
+    means = [statistics.random_effects(volumes, "hypervolume", name, rival) for name in families]
     each = {p: [f"{d[p]:+.1f}" if p in d else "" for d in on] for p in sorted(volumes["pair"].unique())}
     return {
         "by pair": [f"{d.min():+.1f} to {d.max():+.1f}" for d in on],

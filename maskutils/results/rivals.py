@@ -16,8 +16,8 @@ from maskutils.results.verdicts import (
     closest,
     compared,
     minus_each,
-    opponents,
     rankings,
+    rivals_in,
     tuned_for,
 )
 from maskutils.results.wording import intervals
@@ -43,28 +43,28 @@ def masks_beat_unlearnt_masks(records: pd.DataFrame) -> Found:
 )
 def masks_beat_retrained_masks(records: pd.DataFrame) -> Found:
     """The best family of learnt masks, by validation, has a larger hypervolume: the whole 95 % interval lies above 0."""
-    return _beats(records, "known", names("mask"), [a.name for a in every() if a.opponent and "mask" in a.needs])
+    return _beats(records, "known", names("mask"), [a.name for a in every() if a.rival and "mask" in a.needs])
 
 
 @claim(
-    f"{UNKNOWN}, learnt masks beat every opponent.",
+    f"{UNKNOWN}, learnt masks beat every rival.",
     holds="A mask is the best choice even if the task is unknown.",
-    fails="Where the task is unknown, look at the opponents first: masks are not shown to lead them all.",
+    fails="Where the task is unknown, look at the rivals first: masks are not shown to lead them all.",
 )
-def masks_beat_every_opponent(records: pd.DataFrame) -> Found:
-    """The best family of learnt masks, by validation, has a larger hypervolume than each opponent: the 95 % intervals lie above 0."""
-    return _beats(records, "full", names("mask"), [a.name for a in every() if a.opponent])
+def masks_beat_every_rival(records: pd.DataFrame) -> Found:
+    """The best family of learnt masks, by validation, has a larger hypervolume than each rival: the 95 % intervals lie above 0."""
+    return _beats(records, "full", names("mask"), [a.name for a in every() if a.rival])
 
 
 @claim(
-    f"{UNKNOWN}, our elastic mask beats the strongest opponent.",
+    f"{UNKNOWN}, our elastic mask beats the strongest rival.",
     holds="The elastic mask is the best choice if the task is unknown.",
-    fails="Our own method is not shown to win: look at that opponent first.",
+    fails="Our own method is not shown to win: look at that rival first.",
 )
 def elastic_mask_beats_the_strongest(records: pd.DataFrame) -> Found:
-    """The strongest is the opponent with the largest hypervolume on validation; the 95 % interval on test must lie above 0."""
+    """The strongest is the rival with the largest hypervolume on validation; the 95 % interval on test must lie above 0."""
     areas = fronts.hypervolumes(records, split="val_")
-    return _beats(records, "full", [ELASTIC[0]], [_best_of(areas, opponents(areas))])
+    return _beats(records, "full", [ELASTIC[0]], [_best_of(areas, rivals_in(areas))])
 
 
 def _beats(records: pd.DataFrame, reading: str, families: Sequence[str], others: Sequence[str]) -> Found:
@@ -73,7 +73,7 @@ def _beats(records: pd.DataFrame, reading: str, families: Sequence[str], others:
     best = _best_of(fronts.hypervolumes(records, reading, split="val_"), families)
     others = [name for name in others if name in set(areas["family"])]
     if not others:
-        raise Skip("the records hold none of these opponents")
+        raise Skip("the records hold none of these rivals")
     rows = minus_each(areas, "hypervolume", best, others)
     evidence = compared(rows, areas, "hypervolume", BOX).assign(**tuned_for(reading, rows["against"]))
     return bool((rows["low"] > 0).all()), closest(rows, BOX), evidence
@@ -82,7 +82,7 @@ def _beats(records: pd.DataFrame, reading: str, families: Sequence[str], others:
 def _best_of(areas: pd.DataFrame, families: Sequence[str]) -> str:
     """The one of `families` with the largest mean hypervolume. Raises `Skip` if there is none of them."""
     if not (best := fronts.largest(areas, families)):
-        raise Skip("the records hold none of these masks or none of their opponents")
+        raise Skip("the records hold none of these masks or none of their rivals")
     return best
 
 
@@ -155,10 +155,10 @@ def _not_worse(records: pd.DataFrame, families: Sequence[str], reading: str, all
             raise Skip("the records hold a single pair of domains")
         records, areas = (table[table["pair"] != on.index[-1]] for table in (records, areas))
         without = f"without {on.index[-1]} ({100 * on.iloc[-1]:+.1f}): "
-    rows = minus_each(areas, "hypervolume", best, opponents(areas))
+    rows = minus_each(areas, "hypervolume", best, rivals_in(areas))
     value = "harmonic" if reading == "full" else "harmonic_known"
     means = analysis.best_of_family(records, value)
-    by_mean = minus_each(means, value, best, opponents(means))
+    by_mean = minus_each(means, value, best, rivals_in(means))
     told = rows["against"].map(dict(zip(by_mean["against"], intervals(by_mean), strict=True)))
     evidence = compared(rows, areas, "hypervolume", BOX)
     evidence.insert(2, "points of the harmonic mean of retention and adaptation", told.fillna(""))
@@ -189,7 +189,7 @@ def elastic_mask_owes_it_to_the_mask(records: pd.DataFrame) -> Found:
 
 
 def minus_wise_ft(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
-    """Hypervolume of each family of masks and of each other opponent minus that of WiSE-FT: rows of `statistics.paired`."""
+    """Hypervolume of each family of masks and of each other rival minus that of WiSE-FT: rows of `statistics.paired`."""
     areas, yardstick = fronts.hypervolumes(records, reading), the("yardstick")
-    shown = [n for n in (*names("mask"), ELASTIC[0], *opponents(areas)) if n in set(areas["family"]) - {yardstick}]
+    shown = [n for n in (*names("mask"), ELASTIC[0], *rivals_in(areas)) if n in set(areas["family"]) - {yardstick}]
     return statistics.paired(areas, "hypervolume", shown, yardstick)

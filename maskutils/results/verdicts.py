@@ -140,6 +140,6 @@ def tuned_for(reading: str, others: Iterable[str]) -> dict[str, list[str]]:
     return told if reading == "full" and any(alone) else {}
 
 
-def opponents(table: pd.DataFrame) -> list[str]:
+def rivals_in(table: pd.DataFrame) -> list[str]:
     """The families in `table` that the claims compare masks with."""
-    return [a.name for a in every() if a.opponent and a.name in set(table["family"])]
+    return [a.name for a in every() if a.rival and a.name in set(table["family"])]

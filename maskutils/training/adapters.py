@@ -56,7 +56,7 @@ def rotations(kept: Kept) -> float:
 
 
 @protocol(
-    "baseline", place=29, colour="#ff7f0e", marker=(3, 1, 0), opponent=True, known="intact", bits=low_rank, knobs={"rank": 4},
+    "baseline", place=29, colour="#ff7f0e", marker=(3, 1, 0), rival=True, known="intact", bits=low_rank, knobs={"rank": 4},
     grid=(1, 2, 4, 8, 16),
 )  # fmt: skip
 def lora(t: Transfer, rank: int) -> History:
@@ -92,7 +92,7 @@ def block_of(columns: int, block: int) -> int:
 
 
 @protocol(
-    "baseline", place=30, colour="#e377c2", marker=(4, 1, 45), opponent=True, known="intact", bits=rotations, knobs={"block": 16},
+    "baseline", place=30, colour="#e377c2", marker=(4, 1, 45), rival=True, known="intact", bits=rotations, knobs={"block": 16},
     grid=(4, 8, 16, 32, 64),
 )  # fmt: skip
 def oft(t: Transfer, block: int) -> History:
@@ -125,7 +125,7 @@ def oft(t: Transfer, block: int) -> History:
 
 
 @protocol(
-    "baseline", place=31, colour="#8c6d31", marker=(6, 1, 30), opponent=True, knobs={"share": 0.5}, grid=(0.1, 0.3, 0.5, 0.7, 0.9)
+    "baseline", place=31, colour="#8c6d31", marker=(6, 1, 30), rival=True, knobs={"share": 0.5}, grid=(0.1, 0.3, 0.5, 0.7, 0.9)
 )  # fmt: skip
 def osf(t: Transfer, share: float) -> History:
     """The first `share` of the singular directions of each layer frozen; U, S and V of the rest trained, orthogonal to it.

@@ -51,7 +51,7 @@ def anchor(model: nn.Module, strength: float, importance: Scores | None = None) 
     place=21,
     colour="#9467bd",
     marker=(8, 1, 0),
-    opponent=True,
+    rival=True,
     knobs={"strength": 0.1},
     grid=(0.001, 0.01, 0.1, 1.0, 10.0),
 )
@@ -64,7 +64,7 @@ def l2_sp(t: Transfer, strength: float) -> History:
 
 
 @protocol(
-    "baseline", place=22, colour="#2ca02c", marker=(4, 1, 0), opponent=True, headline=2, needs=("importance",), importance="information",
+    "baseline", place=22, colour="#2ca02c", marker=(4, 1, 0), rival=True, headline=2, needs=("importance",), importance="information",
     knobs={"strength": 100.0}, grid=(10.0, 100.0, 1000.0, 10000.0, 100000.0),
 )  # fmt: skip
 def ewc(t: Transfer, importance: Scores, strength: float) -> History:
@@ -114,7 +114,7 @@ def lwf(t: Transfer, strength: float, temperature: float) -> History:
 
 
 @protocol(
-    "baseline", place=25, colour="#bcbd22", marker=(6, 1, 0), opponent=True, headline=3, knobs={"fraction": 0.01},
+    "baseline", place=25, colour="#bcbd22", marker=(6, 1, 0), rival=True, headline=3, knobs={"fraction": 0.01},
     grid=(0.0025, 0.005, 0.01, 0.02, 0.05),
 )  # fmt: skip
 def replay(t: Transfer, fraction: float) -> History:
@@ -178,7 +178,7 @@ def bn_only(t: Transfer) -> History:
 
 
 @protocol(
-    "baseline", place=26, colour="#7f7f7f", marker="8", opponent=True, needs=("mask",), method="magnitude", per_layer=True,
+    "baseline", place=26, colour="#7f7f7f", marker="8", rival=True, needs=("mask",), method="magnitude", per_layer=True,
     known="masked", bits=mask_only, knobs={"retrain_steps": 150},
 )  # fmt: skip
 def packnet(t: Transfer, mask: Mask, retrain_steps: int) -> History:

@@ -16,7 +16,7 @@ from maskutils.training.base import History, Transfer, protocol
 
 
 @protocol(
-    "baseline", place=32, colour="#1b7837", marker=(3, 1, 180), opponent=True, knobs={"strength": 10.0},
+    "baseline", place=32, colour="#1b7837", marker=(3, 1, 180), rival=True, knobs={"strength": 10.0},
     grid=(1.0, 10.0, 100.0, 1000.0, 10000.0),
 )  # fmt: skip
 def ldifs(t: Transfer, strength: float) -> History:
@@ -64,7 +64,7 @@ def _features(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], dict[str, i
 
 
 @protocol(
-    "baseline", place=33, colour="#e6550d", marker=(7, 1, 0), opponent=True, knobs={"strength": 3.0}, grid=(0.3, 1.0, 3.0, 10.0, 30.0)
+    "baseline", place=33, colour="#e6550d", marker=(7, 1, 0), rival=True, knobs={"strength": 3.0}, grid=(0.3, 1.0, 3.0, 10.0, 30.0)
 )  # fmt: skip
 def spd(t: Transfer, strength: float) -> History:
     """Fine-tuning by `SelectiveDecay`, in the place of AdamW and its decay towards 0.

@@ -22,9 +22,7 @@ def finetune(t: Transfer) -> History:
     return t.fit()
 
 
-@protocol(
-    "reference", place=44, colour="black", marker=r"$\mathrm{2}$", known="intact", bits=whole_network, opponent=True
-)
+@protocol("reference", place=44, colour="black", marker=r"$\mathrm{2}$", known="intact", bits=whole_network, rival=True)
 def two_networks(t: Transfer) -> History:
     """Fine-tuning, with the source network kept beside the new one: the dearest way to lose nothing of the source."""
     return t.fit_stored()

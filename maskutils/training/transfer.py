@@ -126,7 +126,7 @@ def kept(before: nn.Module, after: nn.Module, mask: Mask | None = None, **knobs:
 
 describe(
     Approach(
-        "wise_ft", "baseline", place=20, colour="#d62728", marker="d", role="yardstick", opponent=True, headline=1,
+        "wise_ft", "baseline", place=20, colour="#d62728", marker="d", role="yardstick", rival=True, headline=1,
         knobs={"alpha": 1.0}, grid=tuple(i / 20 for i in range(1, 21)),
     )
 )  # fmt: skip

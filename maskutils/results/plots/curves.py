@@ -70,7 +70,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> 
     """The task unknown, in percent; returns the lines to be named: the curves of `shown`, two references and the ideal."""
     rows, lines = on_grid(records).query("alpha == 1"), {}
     masks = summarise(rows[of_masks(rows)], ["approach", "density"], SHOWN).sort_values("density").groupby("approach")
-    for name, means in [*masks, *_opponents(on_grid(records))]:
+    for name, means in [*masks, *_rivals(on_grid(records))]:
         curve = unbeaten(means, *VALIDATION)
         x, y = 100 * curve["source_acc_full"], 100 * curve["target_acc"]
         if name not in shown:
@@ -104,8 +104,8 @@ def _references(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
     return lines
 
 
-def _opponents(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each headline opponent that `records` hold, and its means along its knob.
+def _rivals(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each headline rival that `records` hold, and its means along its knob.
 
     An interpolation runs from the source network to free fine-tuning.
     """
