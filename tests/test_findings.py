@@ -4,12 +4,17 @@ import pandas as pd
 import pytest
 from rows import at, make, mask
 
-from maskutils.results.findings import findings, whole_and_brief
+from maskutils.results import findings as of_records
 
 pytestmark = pytest.mark.slow
 
 NOISE = (0.0, 0.01, -0.01)  # of three seeds, so that differences have a spread
 PAIRS = ("mnist_to_digits", "mnist_to_inverted")
+
+
+def findings(records):
+    """All findings of `records`, without the brief ones."""
+    return of_records.findings(records)[0]
 
 
 def study(*rows, seeds=NOISE, pairs=PAIRS):
@@ -175,7 +180,7 @@ def test_the_first_page_has_two_findings_and_what_limits_them():
     gained = mask("edge_popup", 0.98, 0.6, 0.88, stored_bits=90e3)
     two = at(0.5, 1.0, "two_networks", stored_bits=4.4e6)
     records = study(FREE, EWC, gained, two)
-    unknown, known = whole_and_brief(records)[1].split("\n")
+    unknown, known = of_records.findings(records)[1].split("\n")
     assert "At one setting" in unknown
     assert "Rivals:" not in unknown
     assert all(limit in known for limit in (", and is ahead on 2 of 2 pairs.", "also trains the source"))

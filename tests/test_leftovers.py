@@ -32,7 +32,7 @@ def profile(root):  # noqa: F811
         state_of(root, profile, run)
         (paths.runs_dir(profile) / f"{run.id}.uses").write_text(uses)
         (paths.runs_dir(profile) / f"{run.id}.ipynb").write_text("executed")
-    plan.claim(profile)
+    plan.mark_owner(profile)
     return profile
 
 

@@ -128,7 +128,7 @@ def test_a_merged_key_may_be_given_again(root):  # noqa: F811
 
 def test_two_profiles_of_one_name_do_not_share_results(root, profile):  # noqa: F811
     plan.paths.runs_dir(profile).mkdir(parents=True)
-    plan.claim(profile)
+    plan.mark_owner(profile)
     assert plan.make_plan(profile)
     (root / "other").mkdir()
     other = write_profile(root / "other" / "tiny.yaml", [{"notebook": "first"}])

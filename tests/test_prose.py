@@ -21,7 +21,7 @@ from maskutils.results.analysis import (
 )
 from maskutils.results.claims import minus_control
 from maskutils.results.equal_storage import masks_win_at_equal_bits
-from maskutils.results.findings import whole_and_brief
+from maskutils.results.findings import findings
 from maskutils.results.fronts import hypervolumes, largest
 from maskutils.results.records import at_density, load_records, of_masks, on_grid
 from maskutils.results.statistics import paired
@@ -299,7 +299,7 @@ def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile
         "README.md"
     )
     assert "Otherwise take what is simpler: two networks, or replay." in text("README.md")
-    unknown, known = whole_and_brief(read(profile))[1].split("\n")
+    unknown, known = findings(read(profile))[1].split("\n")
     assert "a learnt mask trails" not in known
     assert any(f"its best rival, `{adapter}`" in known for adapter in ("lora", "oft"))
     assert "At one setting, `replay` " in unknown

@@ -136,5 +136,5 @@ def test_a_change_that_says_nothing_is_refused(root, profile, change, message): 
 def test_a_variation_is_planned_after_its_results_are_there(root, profile):  # noqa: F811
     own = status.variation(profile, ["seeds=[9]"])
     paths.runs_dir(own).mkdir(parents=True)
-    plan.claim(own)
+    plan.mark_owner(own)
     assert call("plan", "--profile", profile, "--param", "seeds=[9]")[0] == 0

@@ -16,7 +16,7 @@ from maskutils.core.files import read_json
 from maskutils.core.storage import VALUE
 from maskutils.results import analysis, comparisons, fronts, report, verdicts
 from maskutils.results.claims import verify
-from maskutils.results.findings import whole_and_brief
+from maskutils.results.findings import findings
 from maskutils.results.records import load_records
 
 ROOT = paths.PACKAGE.parent
@@ -97,7 +97,7 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
     """
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
     judged = [v for v in verify(records) if v.passed is not None]
-    whole, brief = whole_and_brief(records)
+    whole, brief = findings(records)
     blocks = {
         "findings": whole,
         "brief": brief,

@@ -48,8 +48,8 @@ def _last(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Id, seconds and parameters of those of `runs` that were done before, by their state or, where that is gone, by the manifest."""
     found = {row["id"]: row for row in _manifest(profile)}
     for run in runs:
-        with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
-            state = read_json(plan.state_file(profile, run.id))
+        state = plan.last_state(profile, run)
+        with contextlib.suppress(KeyError, TypeError):
             row = {"id": run.id, "seconds": state["seconds"], "parameters": state["parts"]["parameters"]}
             found |= {run.id: row} if state["status"] == "done" else {}
     return found

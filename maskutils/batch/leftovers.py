@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import filelock
 
@@ -16,7 +15,7 @@ from maskutils.batch import plan
 from maskutils.core import paths
 from maskutils.core.caches import checksum_of
 from maskutils.core.checks import BadSetting
-from maskutils.core.files import DamagedFile, read_json
+from maskutils.core.files import DamagedFile
 from maskutils.results.manifest import checksums, vouched
 from maskutils.study.provenance import is_committed
 
@@ -79,7 +78,7 @@ def _wanted(folder: Path) -> set[str] | None:
 
 def _runs(folder: Path) -> list[str]:
     """The ids of the runs that left a state in `folder`, or were stopped before their end."""
-    states = (file for file in (folder / "runs").glob("*.json") if "parts" in _content(file))
+    states = (file for file in (folder / "runs").glob("*.json") if "parts" in plan.read_state(file))
     return sorted({file.stem for file in (*states, *(folder / "runs").glob("*.uses"))})
 
 
@@ -97,13 +96,6 @@ def _results(folder: Path) -> list[Path]:
         ours = [folder / name for name, digest in vouched(folder).items() if found.get(name) == digest]
     marks = ("manifest.json", "report/index.html", ".lock", "runs/.profile")
     return [file for file in [*ours, *(folder / name for name in marks)] if file.is_file()]
-
-
-def _content(file: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, DamagedFile):
-        content = read_json(file)
-        return content if isinstance(content, dict) else {}
-    return {}
 
 
 def _unused(used: set[str]) -> dict[str, list[Path]]:

@@ -63,7 +63,7 @@ class Profile(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """One notebook with all its parameters. `parts` are the hashes its `key` is made of, by what they stand for."""
+    """One notebook with all its parameters. `parts` is what its `key` is made of, by name: parameters, versions and hashes."""
 
     id: str
     notebook: Path
@@ -108,7 +108,7 @@ def load_profile(name: str) -> Profile:
     return checked(Profile, content)
 
 
-def claim(profile: str) -> None:
+def mark_owner(profile: str) -> None:
     """Write down which file of the user's own the results of `profile` are of: another one of that name is refused."""
     if Path(profile).suffix:
         file = os.path.relpath(Path(profile).resolve(), paths.project_root())
@@ -146,7 +146,7 @@ def make_plan(name: str) -> list[Run]:
             run = _run(name, notebook, spec, varied, own, declared[notebook], list(runs.values()))
             if run.id in runs:
                 raise BadSetting(f"profile {name} runs {run.id} twice; join the two, or vary a parameter under `each`")
-            if not _unchanged(name, run):  # else its names were checked when it ran
+            if last_state(name, run).get("parts") != as_stored(run.parts):  # else its names were checked when it ran
                 check_names(run.id, run.parameters)
             runs[run.id] = run
     if len(collecting := [run.id for run in runs.values() if run.collect]) > 1:
@@ -253,15 +253,15 @@ def why(profile: str, run: Run) -> str:
 
 def last_state(profile: str, run: Run) -> dict[str, Any]:
     """The last state of `run`; empty if there is none that can be read."""
+    return read_state(state_file(profile, run.id))
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """The state in `file`; empty if there is none that can be read."""
     with contextlib.suppress(OSError, DamagedFile):
-        state = read_json(state_file(profile, run.id))
+        state = read_json(file)
         return state if isinstance(state, dict) else {}
     return {}
-
-
-def _unchanged(profile: str, run: Run) -> bool:
-    """Whether the last state of `run` is of the same parameters and code."""
-    return last_state(profile, run).get("parts") == as_stored(run.parts)
 
 
 def as_stored(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def reproduce(
     """
     runs = plan.make_plan(profile)
     with exclusive(profile):
-        plan.claim(profile)
+        plan.mark_owner(profile)
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = select(profile, runs, reasons, only, only_failed, force)
         check_inputs(*(run.parameters for run in todo))

@@ -4,7 +4,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
     folder.mkdir(parents=True, exist_ok=True)
     output = Path(run.parameters["output"]) if "output" in run.parameters else None
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
-    with filelock.FileLock(folder / f".{run.id}.lock", poll_interval=0.5), _teller(topic) as tell:
+    tell = _teller(topic)
+    with filelock.FileLock(folder / f".{run.id}.lock", poll_interval=0.5):
         tell({"event": "started", "run": run.id})
         begun = time.time()
         uses = folder / f"{run.id}.uses"
@@ -78,9 +80,6 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
         at["cell"] = cell_index
         tell({"event": "cell", "run": run.id, "cell": cell_index + 1})
 
-    def executed(cell: Mapping[str, Any], **_: object) -> None:
-        shorten(cell)
-
     with temporary_folder() as sockets:
         try:
             papermill.execute_notebook(
@@ -95,7 +94,7 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
                 config=kernels.through_files(str(sockets)),
                 kernel_manager_class=kernels.watched(ended),
                 on_cell_start=started,
-                on_cell_executed=executed,
+                on_cell_executed=shorten,
                 shutdown_kernel="immediate",  # by then all that it wrote is whole on disk
             )
             return ""
@@ -151,8 +150,8 @@ def _mark(path: Path, index: int, error: str) -> None:
     nbformat.write(notebook, path)
 
 
-def shorten(cell: Mapping[str, Any]) -> None:
-    """Cut the text in the outputs of a `cell` that is too long to keep; mutates it."""
+def shorten(cell: Mapping[str, Any], **_: object) -> None:
+    """Cut the text in the outputs of a `cell` that is too long to keep; mutates it. What else nbclient tells is ignored."""
     for output in cell.get("outputs", ()):
         for holder in (output, output.get("data", {})):
             for kind in ("text", "text/plain", "text/html"):
@@ -167,14 +166,11 @@ def shortened(text: str, longest: int) -> str:
     return f"{text[: longest // 2]}\n... {len(text) - longest:,} characters left out ...\n{text[-longest // 2 :]}"
 
 
-@contextlib.contextmanager
-def _teller(topic: str) -> Iterator[Tell]:
-    """Gives a function that tells the batch what happens, if this is a Dask worker."""
+def _teller(topic: str) -> Tell:
+    """A function that tells the batch what happens, if this is a Dask worker."""
     from distributed import get_worker
 
     try:
-        worker = get_worker()
+        return partial(get_worker().log_event, topic)
     except ValueError:
-        yield lambda event: None
-        return
-    yield lambda event: worker.log_event(topic, event)
+        return lambda event: None

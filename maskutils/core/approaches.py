@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from maskutils.core.checks import enter, known
 from maskutils.core.storage import Kept, nothing
 
+F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["mask", "control", "protocol", "baseline", "reference"]
 Marker = str | tuple[int, int, int]  # matplotlib's; a tuple is a star or a polygon
 INTERPOLATED = " + wise_ft"  # follows the name of an approach whose result is interpolated towards the source
@@ -74,6 +75,16 @@ APPROACHES: dict[str, Approach] = {}
 def describe(approach: Approach) -> Approach:
     """File a description under its name. Raises `ValueError` for a name that is taken."""
     return enter(APPROACHES, approach.name, approach)
+
+
+def filed(registry: dict[str, F], kind: Kind, **about: Any) -> Callable[[F], F]:
+    """A decorator that files a function in `registry` under its own name, and beside it what `about` says of it, fields of `Approach`."""
+
+    def add(function: F) -> F:
+        describe(Approach(function.__name__, kind, **about))
+        return enter(registry, function.__name__, function)
+
+    return add
 
 
 def every() -> list[Approach]:

@@ -116,5 +116,5 @@ def all_results() -> list[Path]:
 
 
 def cache_dir(kind: str) -> Path:
-    """The folder of cached artefacts of one kind ("source", "mask", "transfer"). All profiles share it."""
+    """The folder of cached artefacts of one kind, as "source", "mask" or "transfer". All profiles share it."""
     return project_root() / "results" / ".cache" / kind

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from maskutils.core.checks import enter, needs
-from maskutils.data.pair import FIXED, PAIRS, Domain, Maker, Pair, halves, split
+from maskutils.data.pair import FIXED, PAIRS, Domain, Maker, Pair, parted, split
 
 MEAN, STD = 0.1307, 0.3081  # of MNIST, whose statistics normalise all domains
 DIGITS = tuple("0123456789")
@@ -82,7 +82,7 @@ def as_mnist(x: Tensor) -> Tensor:
 
 def _mnist_halves(name: str, target: str, seed: int, change: Callable[[Tensor], Tensor]) -> Pair:
     x, y = mnist_5k()
-    first, second = halves(y, 0.5, FIXED, "halves")
+    first, second = parted(y, 0.5, FIXED, "halves")
     source = packaged_domain("mnist", x[first], y[first], seed)
     return Pair(name, source, packaged_domain(target, change(x[second]), y[second], seed))
 

@@ -168,12 +168,12 @@ def split(labels: ArrayLike, seed: int, name: str, test: float = 0.25, val: floa
     """
     y = np.asarray(labels)
     rest = np.arange(len(y))
-    rest, held = halves(y, test, FIXED, f"test/{name}") if test else (rest, rest[:0])
-    train, validation = halves(y[rest], val / (1 - test), seed, f"split/{name}")
+    rest, held = parted(y, test, FIXED, f"test/{name}") if test else (rest, rest[:0])
+    train, validation = parted(y[rest], val / (1 - test), seed, f"split/{name}")
     return rest[train], rest[validation], held
 
 
-def halves(labels: ArrayLike, share: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def parted(labels: ArrayLike, share: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Indices of two parts, stratified by class and drawn by the stream `name` of `seed`; the second is a `share` of all."""
     with needs("study"):
         from sklearn.model_selection import train_test_split  # here, for the import takes a second

@@ -44,11 +44,6 @@ class Recipe:
     shape: tuple[int, ...]
     eight_bits: bool = False  # whether 8 bits a value are all that an image has
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """What images in memory are kept as."""
-        return torch.uint8 if self.eight_bits else torch.float32
-
     def pixels(self, image: Image.Image) -> Tensor:
         """The values of `image` (C, H, W) as uint8, without a `transform`."""
         values = np.asarray(self._framed(_as(image, "L" if self.channels == 1 else "RGB")))

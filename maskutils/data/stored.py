@@ -25,7 +25,8 @@ def headers(files: tuple[str, ...], stamp: str) -> dict[str, pictures.Header]:
 
 def decoded(files: Sequence[str], recipe: Recipe) -> tuple[Tensor, list[str]]:
     """The images (N, C, H, W) in `files`, uint8 or float32 as `recipe` has it, and the N files that are not damaged."""
-    x, kept = torch.empty(len(files), *recipe.shape, dtype=recipe.dtype), list[str]()
+    dtype, kept = torch.uint8 if recipe.eight_bits else torch.float32, list[str]()
+    x = torch.empty(len(files), *recipe.shape, dtype=dtype)
     for file in bar(files, f"read {Path(files[0]).parent.parent.name}", "image"):
         try:
             image = pictures.decoded(file)

@@ -1,6 +1,7 @@
 """The Fisher information of every parameter: image by image in small networks, a batch at a time in large ones."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
@@ -72,10 +73,9 @@ def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
         taken = _inputs(layers[name], inputs)  # once for all labels
         output.register_hook(lambda g: _add(total, name, layers[name], taken, g))
 
-    hooks = [
-        m.register_forward_hook(lambda m, i, o, name=name: note(name, i[0].detach(), o)) for name, m in layers.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, m in layers.items():
+            hooks.enter_context(m.register_forward_hook(lambda m, i, o, name=name: note(name, i[0].detach(), o)))
         device = device_of(model)
         for images in bar(x.to(device).split(min(BATCH, that_fit(x, device))), "Fisher information", "batch"):
             seen.clear()
@@ -86,9 +86,6 @@ def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
             terms = (values.detach() / 2).exp() * values
             for term in terms.sum(0):
                 torch.autograd.grad(term, images, retain_graph=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {name: t / len(x) for name, t in total.items()}
 
 

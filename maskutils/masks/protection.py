@@ -5,12 +5,13 @@ of a re-used Adam still move what has no gradient.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from maskutils.core.checks import BadSetting
 from maskutils.masks.guard import Guard
@@ -54,21 +55,22 @@ def protect(
     _check_processes(model, mask)
     watched = None if optimizer is None else _steppers(optimizer)
     guard = Guard(inside, mask, train, watched)
-    if watched is None:
-        hooks = [
-            register_optimizer_step_pre_hook(guard.before_step),
-            register_optimizer_step_post_hook(guard.after_step),
-        ]
-    else:
-        hooks = [o.register_step_pre_hook(guard.before_step) for o in watched]
-        hooks += [o.register_step_post_hook(guard.after_step) for o in watched]
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(guard.restore)  # last of all
+        for before, after in _hooks(watched):
+            stack.enter_context(before(guard.before_step))
+            stack.enter_context(after(guard.after_step))
         yield guard.restore
         guard.tell()
-    finally:
-        for hook in hooks:
-            hook.remove()
-        guard.restore()
+
+
+def _hooks(
+    watched: Sequence[Optimizer] | None,
+) -> list[tuple[Callable[..., RemovableHandle], Callable[..., RemovableHandle]]]:
+    """What calls a function before, and after, each step: of the `watched` optimisers, or of any."""
+    if watched is None:
+        return [(register_optimizer_step_pre_hook, register_optimizer_step_post_hook)]
+    return [(o.register_step_pre_hook, o.register_step_post_hook) for o in watched]
 
 
 def _steppers(optimizer: object) -> list[Optimizer]:

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskutils.core.approaches import Approach, describe
-from maskutils.core.checks import register
+from maskutils.core.approaches import filed
 from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
 from maskutils.masks.information import fisher_information, sums
@@ -26,12 +25,7 @@ RANKINGS: dict[str, Ranking] = {}
 
 def ranking(**about: Any) -> Callable[[Ranking], Ranking]:
     """A decorator that files a ranking under its function's name; `about` are fields of `Approach`."""
-
-    def add(function: Ranking) -> Ranking:
-        describe(Approach(function.__name__, "control", **about))
-        return register(RANKINGS)(function)
-
-    return add
+    return filed(RANKINGS, "control", **about)
 
 
 @ranking(place=10, colour="#8c564b", marker="P", rival=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from maskutils.core.checks import BadSetting, known, needs, register
 from maskutils.core.files import is_path
 from maskutils.core.seeds import seeded
-from maskutils.models.parts import head_name, set_submodule
+from maskutils.models.parts import head_name
 
 Shapes = dict[str, tuple[int, ...]]
 MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}
@@ -154,7 +154,7 @@ def _with_stem(model: nn.Module, name: str, in_channels: int, small: bool) -> No
         raise BadSetting(f"{found}; load the images with channels=3")
     usual = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding")}
     form = {"kernel_size": 3, "stride": 1, "padding": 1} if small else usual
-    set_submodule(model, first, nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **form))
+    model.set_submodule(first, nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **form))
 
 
 def with_head(model: nn.Module, n_classes: int) -> nn.Module:
@@ -168,7 +168,7 @@ def with_head(model: nn.Module, n_classes: int) -> nn.Module:
         new = nn.Linear(old.in_features, n_classes, bias=old.bias is not None)
     else:
         raise ValueError(f"the head {name!r} is a {type(old).__name__}; give the network a Linear one yourself")
-    set_submodule(model, name, new.to(old.weight))
+    model.set_submodule(name, new.to(old.weight))
     return model
 
 
@@ -198,10 +198,7 @@ def load_weights(model: nn.Module, path: str | Path, fresh_head: bool = False) -
     except (SafetensorError, OSError) as error:
         raise BadSetting(f"weights {path} cannot be read ({error})") from None
     mine, theirs = ({n: tuple(v.shape) for n, v in tensors.items()} for tensors in (model.state_dict(), state))
-    head = f"{head_name(model)}."
-    if fresh_head and not any(n.startswith(head) for n in theirs):
-        mine = {n: shape for n, shape in mine.items() if not n.startswith(head)}
-    _check_same(path, type(model).__name__, mine, theirs)
+    _check_same(path, type(model).__name__, mine, theirs, f"{head_name(model)}." if fresh_head else "")
     model.load_state_dict(state, strict=False)  # what may be missing was found above
     return model
 
@@ -222,13 +219,13 @@ def check_weights(name: str, path: str | Path) -> None:
     mine, head = {n: tuple(v.shape) for n, v in model.state_dict().items()}, f"{head_name(model)}."
     first = next(iter(mine))
     theirs |= {n: mine[n] for n in theirs if n in mine and (n == first or n.startswith(head) or name in MODELS)}
-    if not any(n.startswith(head) for n in theirs):
+    _check_same(path, name, mine, theirs, head)
+
+
+def _check_same(path: Path, network: str, mine: Shapes, theirs: Shapes, head: str) -> None:
+    """Raise `BadSetting` if the names or shapes of a file's tensors, `theirs`, are not those of the `network`; a whole `head` may lack."""
+    if head and not any(n.startswith(head) for n in theirs):
         mine = {n: shape for n, shape in mine.items() if not n.startswith(head)}
-    _check_same(path, name, mine, theirs)
-
-
-def _check_same(path: Path, network: str, mine: Shapes, theirs: Shapes) -> None:
-    """Raise `BadSetting` if the names or shapes of a file's tensors, `theirs`, are not those of the `network`."""
     shapes = [f"{n} {theirs[n]} for {shape}" for n, shape in mine.items() if theirs.get(n, shape) != shape]
     faults = {"missing": mine.keys() - theirs, "unexpected": theirs.keys() - mine, "of another shape": shapes}
     if any(faults.values()):

@@ -228,7 +228,7 @@ def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Modu
         new = nn.Linear(old.in_features, n_classes).to(old.weight)
     heads = TaskHeads({"source": old, "target": new})
     heads.active = "target"
-    set_submodule(model, name, heads)
+    model.set_submodule(name, heads)
     return model
 
 
@@ -244,7 +244,7 @@ def for_task(model: nn.Module, task: str) -> nn.Module:
     name = head_name(model)
     heads = model.get_submodule(name)
     if isinstance(heads, TaskHeads):
-        set_submodule(model, name, heads[known(task, heads, "task")])
+        model.set_submodule(name, heads[known(task, heads, "task")])
     return model
 
 
@@ -252,9 +252,3 @@ def owner_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     """The submodule that has the parameter or buffer `name`, and the name that it has there."""
     owner, _, leaf = name.rpartition(".")
     return model.get_submodule(owner), leaf
-
-
-def set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place of the submodule `name`; mutates `model`."""
-    parent, leaf = owner_of(model, name)
-    setattr(parent, leaf, module)

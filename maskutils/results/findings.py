@@ -37,30 +37,21 @@ class Areas:
         return paired(self.test, "hypervolume", of, other)
 
 
-def findings(records: pd.DataFrame) -> str:
-    """Three Markdown items: masks with the task unknown, with the task known beside rivals of their bits, and learnt against unlearnt.
+def findings(records: pd.DataFrame) -> tuple[str, str]:
+    """Three Markdown items: masks with the task unknown, with the task known beside rivals of their bits, and learnt against unlearnt;
+    and the first two as the first page tells them.
 
     Differences are in points, with 95 % intervals over seeds; "leads" and "trails" stand where the interval excludes 0. An item
     says so if its rows are missing, and the whole if there are fewer than `LEAST` seeds.
     """
-    return whole_and_brief(records)[0]
-
-
-def whole_and_brief(records: pd.DataFrame) -> tuple[str, str]:
-    """All items of `findings`, and the first two as the first page tells them."""
     seeds = records["seed"].nunique()
     if seeds < LEAST:
         said = f"A finding takes {LEAST} seeds; these records hold {seeds}."
         return said, said
-    full, known = (areas(records, reading) for reading in ("full", "known"))
+    full, known = (Areas(*(hypervolumes(records, r, split) for split in ("", "val_"))) for r in ("full", "known"))
     found = [task_unknown(full, records), single.task_known(records), learnt_or_not(full, known)]
     whole = "\n".join(f"- {finding.told()}" for finding in found)
     return whole, "\n".join(f"- {finding.told(whole=False)}" for finding in found[:2])
-
-
-def areas(records: pd.DataFrame, reading: str) -> Areas:
-    """The hypervolumes of `records` with the source read as `reading`."""
-    return Areas(hypervolumes(records, reading), hypervolumes(records, reading, split="val_"))
 
 
 def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:

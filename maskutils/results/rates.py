@@ -64,7 +64,7 @@ def chosen(pair: str, model: str, approach: str, steps: int) -> tuple[float, int
     if own.empty:
         raise BadSetting(
             f"no learning rate was tuned for {approach} with {model} on {pair} and at most {steps} steps; run "
-            "`maskutils reproduce --profile tuning` with it, or set tuned = False to use target_lr and target_steps"
+            "`maskutils reproduce --profile tuning --renew` with it, or set tuned = False to use target_lr and target_steps"
         )
     best = own.iloc[0]
     return float(best["target_lr"]), int(best["target_steps"])

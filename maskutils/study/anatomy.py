@@ -63,7 +63,7 @@ def flips(networks: Mapping[str, nn.Module], data: Examples, wrong: str, right: 
     rank = pd.Series(truth[found]).groupby(truth[found]).cumcount().to_numpy()  # first of its class, second, ...
     chosen = found[np.lexsort((truth[found], rank))][:n]
     return {
-        "images": [data[int(i)][0].numpy() for i in chosen],
+        "images": [data[int(i)][0].cpu().numpy() for i in chosen],
         "places": chosen,
         "truth": truth[chosen],
         "said": {name: answers[chosen] for name, answers in guess.items()},

@@ -43,7 +43,9 @@ class Masked:
         if not self.pair.shared_head:
             raise BadSetting(f"pair {setup.pair!r} has a head for each task; choose one with the same classes in both")
         self.learnt = {method: source_subnetwork(setup, method, seed) for method in methods}
-        tuned = transfer(self.network, self.pair, "finetune", steps=setup.target_steps, lr=setup.target_lr, seed=seed)
+        training: dict[str, Any] = {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size}
+        training |= {"seed": seed, "precision": setup.compute.precision}
+        tuned = transfer(self.network, self.pair, "finetune", **training)
         both = {"source": self.network, "tuned": tuned}
         self.forgotten = flips(both, self.pair.source.test, "tuned", "source", EXAMPLES)
 

@@ -6,7 +6,7 @@ A recipe trains a network on a target and says which entries it holds. `audit` r
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -55,7 +55,8 @@ class Job:
 
     def held(self, model: nn.Module) -> Bits:
         """What the mask keeps, and all that it does not cover (biases, the head)."""
-        return {n: self.mask.bits.get(n, torch.ones_like(p, dtype=torch.bool)) for n, p in model.named_parameters()}
+        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in model.named_parameters()}
+        return {n: self.mask.bits.get(n, ones).to(ones.device) for n, ones in whole.items()}
 
     def train(self, model: nn.Module, make: Make, params: list[nn.Parameter] | None = None) -> None:
         """Train `params` (all by default) on the target."""
@@ -97,12 +98,11 @@ def free(job: Job, model: nn.Module, make: Make) -> Bits:
 @contextmanager
 def zeroed(model: nn.Module, held: Bits) -> Iterator[None]:
     """Inside the block a hook sets the gradient of every held entry to zero."""
-    hooks = [p.register_hook(partial(torch.mul, ~held[n])) for n, p in model.named_parameters() if p.requires_grad]
-    try:
+    with ExitStack() as hooks:
+        for n, p in model.named_parameters():
+            if p.requires_grad:
+                hooks.enter_context(p.register_hook(partial(torch.mul, ~held[n])))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def hooked(job: Job, model: nn.Module, make: Make, reuse: bool = False, ours: bool = False) -> Bits:

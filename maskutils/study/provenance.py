@@ -30,13 +30,9 @@ def code_keys(*modules: str) -> dict[str, str]:
     return {module: _key(module) for module in sorted(_closure(frozenset(modules)))}
 
 
-def closure(*modules: str) -> set[str]:
-    """Our modules that `modules` import, directly or not, themselves included."""
-    return set(_closure(frozenset(modules)))
-
-
 @cache
 def _closure(modules: frozenset[str]) -> frozenset[str]:
+    """Our modules that `modules` import, directly or not, themselves included."""
     found, todo = set(), list(modules)
     while todo:
         if (module := todo.pop()) not in found:

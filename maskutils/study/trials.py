@@ -71,7 +71,9 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     known(trial.protocol, PROTOCOLS, "protocol")
     trial = replace(trial, options=unusual(trial.method, trial.options))
     about = described(trial.protocol)
-    setup = _rated(setup, trial) if setup.tuned and about.trains else setup
+    if setup.tuned and about.trains:
+        lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps)
+        setup = setup.changed(target_lr=lr, target_steps=steps)
     upstream = source_key(setup, seed)
     if trial.method is not None:
         upstream = mask_key(setup, trial.method, seed, trial.options)
@@ -85,21 +87,10 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
         path, lambda: _measure(setup, trial, seed, splits), lambda rows, p: write_json(p, rows), read_json
     )
     for row in rows:
-        if (
-            trial.protocol == the("free")
-            and row["alpha"] == 1
-            and not row["rewound"]
-            and not setup.tuned
-            and "test" in splits
-        ):
+        ended = all(row[name] == value for name, value in END.items())
+        if trial.protocol == the("free") and ended and not setup.tuned and "test" in splits:
             _warn_if_guessing(setup, row["val_target_acc"], row["target_classes"])
     return rows
-
-
-def _rated(setup: Setup, trial: Trial) -> Setup:
-    """`setup` with the learning rate and the steps that were tuned for the approach of `trial`, at most `target_steps`."""
-    lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps)
-    return setup.changed(target_lr=lr, target_steps=steps)
 
 
 def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> list[dict[str, Any]]:
@@ -207,8 +198,8 @@ def _training(history: list[dict[str, float]]) -> dict[str, Any]:
 
 def _about(setup: Setup) -> dict[str, Any]:
     """Settings, provenance and peak memory (MB of this process, or of its GPU: on Linux since the transfer began, elsewhere so far)."""
-    known = {"pair", "model", "per_layer", "seeds", "densities", "alphas", "tuned"}
-    about = setup.model_dump(mode="json", exclude=known)
+    elsewhere = {"pair", "model", "per_layer", "seeds", "densities", "alphas", "tuned"}
+    about = setup.model_dump(mode="json", exclude=elsewhere)
     about |= {"images": str(setup.images), "compute": str(setup.compute)}
     about |= {"peak_mb": round(peak_bytes() / 2**20), "threads": torch.get_num_threads(), "commit": git_commit()}
     return about | versions()

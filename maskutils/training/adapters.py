@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from maskutils.core.checks import BadSetting, needs, number
 from maskutils.core.seeds import seeded
 from maskutils.core.storage import VALUE, Kept
-from maskutils.models.parts import TaskHeads, own_head
+from maskutils.models.parts import TaskHeads
 from maskutils.training.base import History, Transfer, protocol, rounded
 
 
@@ -77,7 +77,7 @@ def lora(t: Transfer, rank: int) -> History:
     factors = [p for p in t.model.parameters() if p.requires_grad]
     for p in free:
         p.requires_grad_(True)  # peft froze them, the target's own head too; `fit` trains what it is given
-    history = _stored(t, factors, t.fit(params=[*factors, *_own(t.model)]))
+    history = _stored(t, factors, t.fit(params=[*factors, *t.own_parameters()]))
     tuner.merge_and_unload()
     return history
 
@@ -190,7 +190,7 @@ def _reparametrised(
         made = make(name, weight).to(weight.device)
         trained += list(made.parameters())
         parametrize.register_parametrization(layer, "weight", made)
-    history = t.fit(params=[*trained, *_own(t.model)])
+    history = t.fit(params=[*trained, *t.own_parameters()])
     history = _stored(t, trained, history) if stored else history
     for layer in layers.values():
         parametrize.remove_parametrizations(layer, "weight")
@@ -219,9 +219,3 @@ def plain(model: nn.Module) -> nn.Module:
             module.__class__ = type(module).__bases__[0]
             module._parameters = {"weight": nn.Parameter(weight.detach().clone()), **module._parameters}
     return model
-
-
-def _own(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the target's own head; none where one head serves both tasks."""
-    head = tuple(own_head(model))
-    return [p for n, p in model.named_parameters() if n.startswith(head)]

@@ -1,7 +1,7 @@
 """What protocols and baselines share: the transfer that they are given, their registry, and how a network answers for one of two tasks."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from maskutils.core.approaches import Approach, Kind, describe
-from maskutils.core.checks import BadSetting, known, number, positive, register
+from maskutils.core.approaches import Kind, filed
+from maskutils.core.checks import BadSetting, known, number, positive
 from maskutils.data.pair import Pair
+from maskutils.masks.mask import Mask
+from maskutils.masks.protection import protect
+from maskutils.models.copies import copied
 from maskutils.models.parts import TaskHeads, head_name, logits_of, own_head
 from maskutils.training.loop import NORMS, Penalty, check_training, fit
 
@@ -26,12 +29,7 @@ def protocol(kind: Kind = "protocol", **about: Any) -> Callable[[Protocol], Prot
     The function is called with a `Transfer`, what the description `needs`, and its `knobs`; it changes the network of the transfer and
     returns its history.
     """
-
-    def add(function: Protocol) -> Protocol:
-        describe(Approach(function.__name__, kind, **about))
-        return register(PROTOCOLS)(function)
-
-    return add
+    return filed(PROTOCOLS, kind, **about)
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,15 @@ class Transfer:
             precision=t.precision, optimizer=optimizer, params=params, penalty=penalty, watch=self.watch,
         )  # fmt: skip
 
+    def holding(self, mask: Mask) -> AbstractContextManager[Any]:
+        """`protect` with `mask`, but for a head of the target's own, which is trained."""
+        return protect(self.model, mask, train=own_head(self.model))
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the target's own head; none where one head serves both tasks."""
+        head = tuple(own_head(self.model))
+        return [p for n, p in self.model.named_parameters() if n.startswith(head)]
+
     def fit_stored(self, **given: Any) -> History:
         """`fit`, and then what it changed of the parameters that both tasks use rounded to float16, as it is stored."""
         before = {name: p.clone() for name, p in shared(self.model).items()}
@@ -90,6 +97,16 @@ class Transfer:
         if self.watch is not None:
             rows[-1] |= self.watch(again=True)
         return rows
+
+
+def joined(first: History, second: History) -> History:
+    """One history of two trainings, one after the other."""
+    return first + [row | {"step": first[-1]["step"] + row["step"]} for row in second]
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy of `model` that answers as it does now, in evaluation mode."""
+    return copied(model).eval().requires_grad_(False)
 
 
 def halves(steps: int) -> tuple[int, int]:
@@ -122,7 +139,7 @@ def rounded_change(before: Tensor, after: Tensor) -> Tensor:
     return before.where(after == before, before + rounded(after - before))
 
 
-@contextlib.contextmanager
+@contextmanager
 def answering(model: nn.Module, task: str) -> Iterator[nn.Module]:
     """Inside the block `model` itself answers for `task`; where one head serves both tasks, it always does."""
     head = model.get_submodule(head_name(model))

@@ -18,10 +18,9 @@ from maskutils.data.pair import subset
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import Scores
-from maskutils.models.copies import copied
 from maskutils.models.inputs import taken_by
 from maskutils.models.parts import head_name, head_parameters, norm_layers, own_head
-from maskutils.training.base import History, Transfer, answer, halves, protocol
+from maskutils.training.base import History, Transfer, answer, frozen, halves, joined, protocol
 from maskutils.training.loop import Penalty, fit
 
 
@@ -102,7 +101,7 @@ def lwf(t: Transfer, strength: float, temperature: float) -> History:
     head.
     """
     positive("strength", strength)
-    model, teacher = t.model, _frozen(t.model)
+    model, teacher = t.model, frozen(t.model)
 
     def distil(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         with torch.no_grad():
@@ -145,8 +144,7 @@ def lp_ft(t: Transfer) -> History:
     """The head alone for half of the steps, then everything for the other half. Source: Kumar et al. 2022 (arXiv 2202.10054)."""
     first, second = halves(t.training.steps)
     probe = t.fit(params=head_parameters(t.model), steps=first)
-    rest = t.fit(steps=second, seed=stream(t.training.seed, "lp_ft"))
-    return probe + [row | {"step": row["step"] + first} for row in rest]
+    return joined(probe, t.fit(steps=second, seed=stream(t.training.seed, "lp_ft")))
 
 
 @protocol("baseline", place=28, colour="#7f7f7f", marker="x", known="intact", bits=whole_tensors)
@@ -189,7 +187,7 @@ def packnet(t: Transfer, mask: Mask, retrain_steps: int) -> History:
     mask = Mask(mask.bits)  # what it may carry besides is of no use here
     t.model.load_state_dict(mask.apply(t.model).state_dict())
     _retrain(t, mask, retrain_steps)
-    with protection.protect(t.model, mask, train=own_head(t.model)):
+    with t.holding(mask):
         return t.fit()
 
 
@@ -212,7 +210,3 @@ class _SourceView(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return answer(self.model, "source", images)
-
-
-def _frozen(model: nn.Module) -> nn.Module:
-    return copied(model).eval().requires_grad_(False)

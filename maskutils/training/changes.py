@@ -17,11 +17,9 @@ from torch.optim import AdamW, Optimizer
 from maskutils.core.checks import fraction, positive
 from maskutils.core.seeds import stream
 from maskutils.core.storage import changes, signs
-from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import gradient, magnitude, sensitivity
-from maskutils.models.parts import own_head
-from maskutils.training.base import History, Transfer, halves, protocol, put, rounded, shared
+from maskutils.training.base import History, Transfer, halves, joined, protocol, put, rounded, shared
 from maskutils.training.loop import Penalty, fit
 
 Tensors = dict[str, Tensor]
@@ -44,7 +42,7 @@ def sparse_change(t: Transfer, density: float) -> History:
     mask = _largest(tau, density)
     put(t.model, {n: before + tau[n] * mask.bits[n] for n, before in theta_0.items()})
     second = _train_only(t, mask, partial(t.fit, **_second_half(t)))
-    return _joined(first, t.store_change(theta_0, second))
+    return joined(first, t.store_change(theta_0, second))
 
 
 @protocol("baseline", place=51, colour="#8b0000", marker=(7, 1, 0), known="intact", bits=signs)
@@ -65,7 +63,7 @@ def sign_change(t: Transfer) -> History:
     def stored() -> Tensors:
         return {n: theta_0[n] + rounded(scale[n]) * sign[n] for n in tau}
 
-    return _joined(first, _train_code(t, scale, values, stored, t.training.lr))
+    return joined(first, _train_code(t, scale, values, stored, t.training.lr))
 
 
 @protocol(
@@ -93,7 +91,7 @@ def change_mask(t: Transfer, strength: float) -> History:
     def pay(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         return strength * torch.stack([s.sigmoid().sum() for s in score.values()]).sum()
 
-    return _joined(first, _train_code(t, score, values, stored, MASK_RATE, pay))
+    return joined(first, _train_code(t, score, values, stored, MASK_RATE, pay))
 
 
 @protocol(
@@ -165,7 +163,7 @@ MASK_RATE = 0.3  # of the scores of `change_mask`: 0.1 opens half as many entrie
 
 def _train_only(t: Transfer, mask: Mask, fit: Callable[..., History]) -> History:
     """Train what `mask` keeps and a head of the target's own, by `fit` of `t`; nothing else moves."""
-    with protection.protect(t.model, ~mask, train=own_head(t.model)):
+    with t.holding(~mask):
         return fit(norm="eval")
 
 
@@ -199,11 +197,6 @@ def _second_half(t: Transfer) -> dict[str, Any]:
     return {"steps": halves(t.training.steps)[1], "seed": stream(t.training.seed, "second half")}
 
 
-def _joined(first: History, second: History) -> History:
-    """One history of both halves."""
-    return first + [row | {"step": first[-1]["step"] + row["step"]} for row in second]
-
-
 def _by_channel(values: Tensor) -> Tensor:
     """The mean of each output channel, of a shape that broadcasts."""
     inner = tuple(range(min(1, values.ndim - 1), values.ndim))
@@ -226,7 +219,7 @@ def _train_code(
     penalty: Penalty | None = None,
 ) -> History:  # fmt: skip
     """Train `code`, through the `values` that it gives the network, and a head of the target's own; `stored` is put back."""
-    head = [p for n, p in t.model.named_parameters() if n.startswith(tuple(own_head(t.model)))]
+    head = t.own_parameters()
 
     def make(params: Iterable[nn.Parameter], lr: float) -> Optimizer:
         scored: dict[str, Any] = {"params": list(code.values()), "lr": rate, "weight_decay": 0.0, "eps": 1e-15}

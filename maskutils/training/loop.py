@@ -52,13 +52,14 @@ def fit(
     `precision="bf16"` computes in automatic mixed precision. Returns the history: ten rows of step, mean loss since the
     row before, and what `watch()` returns.
 
-    Raises `BadSetting` for a setting out of range, `FloatingPointError` when the loss is not finite, `ValueError` for empty data.
+    Raises `BadSetting` for a setting out of range (`lr` may be 0), `FloatingPointError` when the loss is not finite, `ValueError` for
+    empty data.
     """
     check_training(steps, lr or None, batch_size, seed, precision)  # at 0 an optimiser gathers its state alone
     check_values(model)
     chosen = list(model.parameters() if params is None else params)
     lr = usual_lr(model) if lr is None else lr
-    optim = _optimizer(optimizer, chosen, lr)
+    optim = (optimizer if callable(optimizer) else OPTIMIZERS[known(optimizer, OPTIMIZERS, "optimizer")])(chosen, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
     training_mode(model, norm)
     history, total, last = [], torch.zeros((), device=device_of(model)), 0
@@ -87,11 +88,6 @@ def check_training(steps: int, lr: float | None, batch_size: int, seed: int, pre
     if lr is not None:
         positive("lr", number("lr", lr))
     known(precision, PRECISIONS, "precision")
-
-
-def _optimizer(which: str | Callable[..., Optimizer], params: list[nn.Parameter], lr: float) -> Optimizer:
-    make = which if callable(which) else OPTIMIZERS[known(which, OPTIMIZERS, "optimizer")]
-    return make(params, lr=lr)
 
 
 @contextlib.contextmanager

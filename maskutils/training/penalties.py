@@ -1,7 +1,7 @@
 """Baselines that hold the network to its source by its features, or by the optimiser's step."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from maskutils.core.checks import positive
-from maskutils.models.copies import copied
 from maskutils.models.parts import heads, logits_of
-from maskutils.training.base import History, Transfer, protocol
+from maskutils.training.base import History, Transfer, frozen, protocol
 
 
 @protocol(
@@ -26,7 +25,7 @@ def ldifs(t: Transfer, strength: float) -> History:
     Source: Mukhoti et al. 2024 (arXiv 2308.13320) and their `loss/ldifs.py`, which takes the mean over channels and places too.
     """
     positive("strength", strength)
-    source = copied(t.model).eval().requires_grad_(False)
+    source = frozen(t.model)
 
     def distance(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         with torch.no_grad():
@@ -55,12 +54,10 @@ def _features(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], dict[str, i
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda module, given, made: found.update({name: made})
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in layers.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, module in layers.items():
+            hooks.enter_context(module.register_forward_hook(keep(name)))
         yield found, {name: -1 if isinstance(module, nn.Linear) else 1 for name, module in layers.items()}
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @protocol(

@@ -40,7 +40,7 @@ def protect(t: Transfer, mask: Mask) -> History:
 
     Our reading of arXiv 2308.13957, whose abstract names no protocol. A head of the target's own is trained.
     """
-    with protection.protect(t.model, mask, train=own_head(t.model)):
+    with t.holding(mask):
         return t.fit()
 
 
@@ -57,7 +57,7 @@ def protect_weights(t: Transfer, mask: Mask) -> History:
 @protocol(needs=("mask",), method="gumbel_sigmoid", known="intact", bits=changes)
 def select(t: Transfer, mask: Mask) -> History:
     """Only what the source mask keeps is trained, and a head of the target's own: the weights that matter are re-used."""
-    with protection.protect(t.model, ~mask, train=own_head(t.model)):
+    with t.holding(~mask):
         return t.fit_stored()
 
 
@@ -69,7 +69,7 @@ def exclusive(t: Transfer, mask: Mask) -> History:
     """
     learnt, target = _for_target(t, "gumbel_sigmoid")
     t.model.load_state_dict(learnt.state_dict())
-    with protection.protect(t.model, ~(target.at_density(mask.density) & ~mask), train=own_head(t.model)):
+    with t.holding(~(target.at_density(mask.density) & ~mask)):
         return t.fit_stored()
 
 

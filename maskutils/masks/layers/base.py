@@ -47,7 +47,7 @@ class MaskLayer(nn.Module):
     """Scores of a weight's shape, and the masked weight they give; a parametrization of that weight while scores are
     learnt.
 
-    A subclass gives `sample` and `harden`, and where they differ `initial`, `penalty`, `ranking` and `ramp`. Class
+    A subclass gives `sample`, and where they differ `harden`, `initial`, `penalty`, `ranking` and `ramp`. Class
     attributes are its defaults for `learn_mask`: `optimizer`, `lr`, `strength` (weight of the summed penalties in the
     loss), `start` (every score to begin with), and whether the method learns for one given density (then it takes an
     option `density`) or gives one ranking for all.
@@ -86,8 +86,8 @@ class MaskLayer(nn.Module):
         raise NotImplementedError
 
     def harden(self) -> Tensor:
-        """The boolean mask of the method itself, without noise."""
-        raise NotImplementedError
+        """The boolean mask of the method itself, without noise: what has a score above the boundary."""
+        return self.scores.detach() > self.boundary
 
     def forward(self, weight: Tensor) -> Tensor:
         """The masked weight: sampled in training, hard in evaluation."""

@@ -27,10 +27,6 @@ class Bernoulli(Drawn):
         """That of sigma(s)."""
         return through_sigmoid(gradient, kept)
 
-    def harden(self) -> Tensor:
-        """s > 0."""
-        return self.scores.detach() > 0
-
     def penalty(self) -> Tensor:
         """Sum of sigma(s), the expected number of kept weights."""
         return torch.sigmoid(self.scores).sum()

@@ -8,7 +8,7 @@ from maskutils.masks.layers.drawn import Drawn, through_sigmoid
 
 @layer("continuous_sparsification", place=5, colour="#cc78bc", marker="p")
 class ContinuousSparsification(Drawn):
-    """m = sigma(beta_t s), beta_t = 200^progress, with its exact gradient; hard: s > 0. Penalty: sum of m.
+    """m = sigma(beta_t s), beta_t = 200^progress, with its exact gradient; hard: s > 0, the limit of infinite beta. Penalty: sum of m.
 
     Source: Savarese et al. 2020 (arXiv 1912.04427), section 4. No noise and no straight-through: a soft mask that becomes
     hard. The paper divides by sigma(s_0), which its weights absorb as they are trained too; ours are frozen, so we do
@@ -26,10 +26,6 @@ class ContinuousSparsification(Drawn):
     def pull(self, gradient: Tensor, kept: Tensor, progress: float) -> Tensor:
         """The exact one, at the temperature of the draw."""
         return through_sigmoid(gradient, kept).mul_(self.final_beta**progress)
-
-    def harden(self) -> Tensor:
-        """s > 0, the limit of infinite beta."""
-        return self.scores.detach() > 0
 
     def penalty(self) -> Tensor:
         """Sum of m, the L1 norm of the soft mask."""

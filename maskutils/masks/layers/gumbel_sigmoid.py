@@ -36,10 +36,6 @@ class GumbelSigmoid(Drawn):
         gradient = through_sigmoid(gradient, kept)
         return gradient if self.tau == 1 else gradient.div_(self.tau)
 
-    def harden(self) -> Tensor:
-        """s > 0."""
-        return self.scores.detach() > 0
-
     def penalty(self) -> Tensor:
         """Sum of s, linear in the logits as in the paper's code: it pulls the score of a weight that nothing needs down
         for ever.

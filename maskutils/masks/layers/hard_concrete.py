@@ -36,14 +36,6 @@ class HardConcrete(Drawn):
         torch.ops.aten.hardtanh_backward(gradient, kept, *CLIPPED, grad_input=gradient)
         return through_sigmoid(gradient.mul_(self.zeta - self.gamma), kept).div_(self.beta)
 
-    def gate(self) -> Tensor:
-        """The paper's noiseless gate, clip(zeta' sigma(s) + gamma, 0, 1), in [0, 1]; `harden` is gate > 1/2."""
-        return self._stretch(torch.sigmoid(self.scores.detach()))
-
-    def harden(self) -> Tensor:
-        """s > 0, where the noiseless gate is above one half."""
-        return self.scores.detach() > 0
-
     def penalty(self) -> Tensor:
         """Mean of P(m > 0) = sigma(s - beta log(-gamma / zeta)), in (0, 1)."""
         return self.probability(self.scores).mean()

@@ -19,13 +19,9 @@ class Piggyback(Drawn):
     lr, start = 2e-3, 1e-2
 
     def __init__(self, weight: Tensor, threshold: float = 5e-3, init: float | None = None) -> None:
-        self.threshold = self.boundary = threshold
+        self.boundary = threshold
         super().__init__(weight, init)
 
     def draw(self, scores: Tensor) -> tuple[Tensor, None]:
         """The mask itself: nothing is random."""
-        return torch.gt(scores, self.threshold, out=torch.empty_like(scores)), None
-
-    def harden(self) -> Tensor:
-        """s > threshold."""
-        return self.scores.detach() > self.threshold
+        return torch.gt(scores, self.boundary, out=torch.empty_like(scores)), None

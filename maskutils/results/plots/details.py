@@ -87,7 +87,7 @@ def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
 
 @styled()
 def differences(tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float | None = None) -> Figure:
-    """Paired differences in points with their 95 % intervals, a panel for each of `tables` (title -> `analysis.paired`).
+    """Paired differences in points with their 95 % intervals, a panel for each of `tables` (title -> `statistics.paired`).
 
     The first column of a table names its rows, the largest difference of the first table on top.
     The grey line is zero, the dotted one minus `margin` (a fraction).

@@ -99,10 +99,10 @@ def save_figure(
 
 
 def within(axis: Axes, along: str, least: float = 10) -> None:
-    """Keep the limits of `axis` within -3 and 103 %, and at least `least` points apart, so that noise does not fill it."""
+    """Keep the limits of `axis` within -6 and 103 %, and at least `least` points apart, so that noise does not fill it."""
     low, high = getattr(axis, f"get_{along}lim")()
     room = max(least - (high - low), 0) / 2
-    getattr(axis, f"set_{along}lim")(max(low - room, -3), min(high + room, 103))
+    getattr(axis, f"set_{along}lim")(max(low - room, -6), min(high + room, 103))
 
 
 def framed(axis: Axes) -> None:
@@ -113,7 +113,8 @@ def framed(axis: Axes) -> None:
 
 
 def visible(picture: np.ndarray) -> np.ndarray:
-    """A normalised image (C, H, W) as (H, W) or (H, W, 3) in [0, 1]."""
-    pixels: np.ndarray = np.moveaxis(np.asarray(picture, dtype=float), 0, -1)
+    """A normalised image (C, H, W), an array or a tensor on any device, as (H, W) or (H, W, 3) in [0, 1]."""
+    here = picture.cpu() if hasattr(picture, "cpu") else picture
+    pixels: np.ndarray = np.moveaxis(np.asarray(here, dtype=float), 0, -1)
     pixels = (pixels - pixels.min()) / max(np.ptp(pixels), 1e-9)
     return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
