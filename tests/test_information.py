@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from maskutils.masks import information
@@ -54,14 +55,58 @@ def test_by_batches_it_is_that_of_one_image_at_a_time(network, monkeypatch):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # statistics and scales of a network that was trained
             module.running_mean.normal_(), module.running_var.uniform_(0.5, 2), module.weight.data.normal_()
-    expected = information._by_image(model.eval(), data().tensors[0])
-    monkeypatch.setattr(information, "_by_image", None)
+    by_image = information._by_image
+    expected = by_image(model.eval(), data().tensors[0])
+    monkeypatch.setattr(information, "_by_image", lambda m, x: by_image(m, x) if len(x) == information.TRIED else None)
     found = fisher_information(model, data(), len(data()))
     assert found.keys() == expected.keys()
     for name, t in expected.items():
         order = torch.equal(found[name] > 0, t > 0)
         assert order, name
         torch.testing.assert_close(found[name], t, rtol=1e-4, atol=1e-7)
+
+
+class Folded(nn.Module):
+    """Rows of an image go through a layer as images do, and come together again."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.head = nn.Linear(16, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        rows = x.transpose(1, 2).reshape(-1, 16)
+        return self.head(self.mix(rows).relu().view(len(x), 8, 6).mean(1))
+
+
+class RowsFirst(Folded):
+    """As networks of sequences that have their images second."""
+
+    def forward(self, x):
+        return self.head(self.mix(x.permute(2, 0, 1, 3).flatten(2)).relu().mean(0))
+
+
+class UsedTwice(nn.Module):
+    """A weight that is used once more, past its layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.head = nn.Linear(128, 128), nn.Linear(128, 3)
+
+    def forward(self, x):
+        return self.head(F.linear(self.mix(x.flatten(1)).tanh(), self.mix.weight.T))
+
+
+class OfNoImage(nn.Module):
+    """A layer that sees the same whatever the image, and one that sees it without gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.fixed, self.still, self.head = nn.Linear(2, 6), nn.Linear(128, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            still = self.still(x.flatten(1))
+        return self.head(self.fixed(torch.ones(1, 2)) + still.relu())
 
 
 @pytest.mark.parametrize(
@@ -72,8 +117,9 @@ def test_by_batches_it_is_that_of_one_image_at_a_time(network, monkeypatch):
         nn.Sequential(nn.Flatten(1, 2), nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), nn.Flatten(), nn.Linear(128, 3)),
         nn.Sequential(Activated(2), nn.Flatten(), nn.Linear(128, 3)),
         nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(128, 3)),
+        Folded(), RowsFirst(), UsedTwice(), OfNoImage(),
     ],
-    ids=["called twice", "reflected", "attention", "a subclass", "statistics of the batch"],
+    ids=["called twice", "reflected", "attention", "a subclass", "batch statistics", "folded", "rows first", "used past", "constant"],
 )  # fmt: skip
 def test_other_networks_are_taken_image_by_image(network):
     expected = information._by_image(network.eval(), data(4).tensors[0])

@@ -136,9 +136,7 @@ def test_scores_of_minus_infinity_count_as_the_lowest():
 
 
 @pytest.mark.parametrize("density", [0.0, 1.5, -1.0, float("nan")])
-@pytest.mark.parametrize(
-    "make", [Mask.from_scores, lambda scores, d: Mask({"a.weight": torch.ones(2).bool()}, scores).at_density(d)]
-)
+@pytest.mark.parametrize("make", [Mask.from_scores, lambda scores, d: Mask.from_scores(scores, 0.5).at_density(d)])
 def test_densities_outside_zero_to_one_are_refused(make, density):
     with pytest.raises(ValueError, match=r"outside \(0, 1\]"):
         make(random_scores(), density)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from maskutils.core.checks import BadSetting
+from maskutils.core.checks import BadSetting, some_of
 from maskutils.core.seeds import generator, seeded
 from maskutils.data.pair import Examples
 
@@ -60,8 +60,9 @@ def loader(data: Batches, batch_size: int, **options: Any) -> DataLoader[Any]:
 
 
 def _indexed(data: Batches) -> TypeGuard[Examples]:
-    """Whether `data` is a dataset with a length, rather than a stream or a loader."""
-    return isinstance(data, Dataset) and not isinstance(data, IterableDataset)
+    """Whether `data` is a dataset with a length, rather than a stream or a loader: torch's, or anything with a length and items alone."""
+    bare = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, Iterable)
+    return bare or (isinstance(data, Dataset) and not isinstance(data, IterableDataset))
 
 
 def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -87,6 +88,11 @@ def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
     if not pairs:
         raise ValueError("there is nothing to rank weights on: the data is empty, or an iterator that is used up")
     images, labels = zip(*pairs, strict=True)
+    if len(shapes := {tuple(x.shape[1:]) for x in images}) > 1:
+        raise ValueError(
+            f"batches hold images (or tokens) of shapes {some_of(sorted(map(str, shapes)))}, which cannot be ranked together; bring all to "
+            "one shape, as by padding"
+        )
     return torch.cat(images)[:n], torch.cat(labels)[:n]
 
 
@@ -110,6 +116,10 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
             * tokens
         )
     images, labels = found
+    if not labels.ndim:
+        raise ValueError(
+            "labels have no dimension: this is one image, not a batch; wrap the dataset, as in DataLoader(data, 64, shuffle=True)"
+        )
     if not images.is_floating_point() and images.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"images are {images.dtype}; make them float, as torchvision's ToTensor does")
     if 0 in images.shape[1:]:

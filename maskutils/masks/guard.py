@@ -30,7 +30,8 @@ class Guard:
         named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         train = check_prefixes(train, [n for n, _ in named])
         free = {id(t) for n, t in named if n.startswith(train)}  # under any of the names of a tied one
-        kept = {n: t for n, t in tensors.items() if n in mask.bits or id(t) not in free}
+        views = _views(model)  # what they show is held as the parameter is
+        kept = {n: t for n, t in tensors.items() if n in mask.bits or (id(t) not in free and n not in views)}
         _check_state(mask, kept)
         owners = {n: owner_of(model, n) for n in tensors}
         self.held = {n: Held(*owners[n], mask.bits.get(n)) for n in kept}
@@ -59,8 +60,9 @@ class Guard:
         ours = self._trained_by(stepped)
         if not torch.compiler.is_compiling():
             self._tell_of_loaded(stepped, ours)
-        given = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
-        if given is None or not ours:
+        by_name = kwargs.get("closure") is not None
+        given = kwargs["closure"] if by_name else (args[1] if len(args) > 1 else None)
+        if not callable(given) or not ours:
             return None
         if isinstance(stepped, LBFGS) and not self.steps and any("old_dirs" in s for s in stepped.state.values()):
             raise ValueError(
@@ -74,7 +76,7 @@ class Guard:
                     held.silence(now)
             return loss
 
-        return args[:1], {**kwargs, "closure": closure}
+        return (args, {**kwargs, "closure": closure}) if by_name else ((args[0], closure, *args[2:]), kwargs)
 
     @torch.no_grad()
     def after_step(self, stepped: Optimizer, *_: object) -> None:
@@ -198,6 +200,14 @@ def _is_at(model: nn.Module, name: str, owner: nn.Module) -> bool:
     except AttributeError:
         return False
     return owner in (found, found._modules.get("_orig_mod"))
+
+
+def _views(model: nn.Module) -> set[str]:
+    """Names of the buffers that share memory with a parameter, as `weight.detach()` does."""
+    plain = [t for t in (*model.parameters(), *model.buffers()) if type(t.data) is Tensor and t.numel()]
+    memory = {id(t): t.untyped_storage().data_ptr() for t in plain}
+    parameters = {memory.get(id(p)) for p in model.parameters()} - {None}
+    return {n for n, b in model.named_buffers() if memory.get(id(b)) in parameters}
 
 
 def _warn(what: str) -> None:

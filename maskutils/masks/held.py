@@ -12,7 +12,7 @@ SMALL = 2**17  # bytes that may go beyond one copy, where that is quicker
 class Held:
     """The entries at `bits` (all, if None) of the parameter or buffer `leaf` of `owner`, as they are now.
 
-    It keeps the places and values of what is held, or a copy of the tensor where that is smaller: at most one copy.
+    It keeps the places and values of what is held, or a copy of the tensor where that is smaller: at most one copy, and the bits.
     """
 
     @torch.no_grad()
@@ -21,6 +21,10 @@ class Held:
         whole: Any = self.now()  # a DTensor where the network is sharded
         self.sharded = hasattr(whole, "device_mesh")
         tensor = self._here(whole)
+        if tensor.element_size() > 8:
+            raise ValueError(
+                f"{leaf} of a {type(owner).__name__} is {tensor.dtype}, which cannot be held; use complex64"
+            )
         self.shape, self.dtype, self.order = tensor.shape, tensor.dtype, _order(tensor)
         self.seen = (0, -1)  # see `note`
         self.kind: Any = None  # layout, type and device that `working` is for
@@ -32,7 +36,7 @@ class Held:
             from torch.distributed.tensor import distribute_tensor  # here, for it takes long to import
 
             bits = distribute_tensor(bits, whole.device_mesh, whole.placements, src_data_rank=None).to_local()
-        self.bits, flat = bits.to(tensor.device), _flat(tensor, self.order)
+        self.bits, flat = bits.to(tensor.device, copy=True), _flat(tensor, self.order)  # a mask may be edited meanwhile
         self.place = _flat(self.bits, self.order)
         self.few = int(self.place.sum()) * (8 + flat.element_size()) <= max(flat.nbytes, SMALL)
         if self.few:

@@ -15,7 +15,7 @@ from maskutils.core.checks import fraction, yes_or_no
 from maskutils.core.seeds import generator
 from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
-from maskutils.masks.selection import highest, kept_whole
+from maskutils.masks.selection import filled, highest, kept_whole
 from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.made import absent
@@ -50,6 +50,10 @@ class Mask(Shown, Interchange):
                 what = f"the bits of {name} are no bool tensor with values; compare first, as with > 0"
         if what:
             raise ValueError(f"a mask needs a bool tensor for each weight it speaks of: {what}")
+        if self.scores is not None and _shapes(self.scores) != _shapes(self.bits):
+            raise ValueError(
+                "the scores of a mask must be of the names and shapes of its bits: one for each, or none at all"
+            )
 
     @classmethod
     def from_scores(
@@ -81,7 +85,7 @@ class Mask(Shown, Interchange):
             counts |= {name: sizes[name] for name in kept_whole(sizes, total)}
         bits = {name: highest(s, counts[name]) for name, s in flat.items()}
         if not per_layer:
-            bits = _fill(flat, bits, total)
+            bits = filled(flat, bits, total)
         return cls({name: bits[name].view_as(scores[name]) for name in scores}, scores)
 
     def at_density(self, density: float, per_layer: bool = False, floor: float = 0.01) -> "Mask":
@@ -225,11 +229,15 @@ class Mask(Shown, Interchange):
         return f"Mask({len(self.bits)} layers, {self.size:,} weights, density {self.density:.3f})"
 
     def _with(self, other: "Mask", operation: Callable[[Tensor, Tensor], Tensor]) -> "Mask":
-        if {n: b.shape for n, b in self.bits.items()} != {n: b.shape for n, b in other.bits.items()}:
+        if _shapes(self.bits) != _shapes(other.bits):
             raise ValueError(
                 f"masks of different networks: {sorted(self.bits)} and {sorted(other.bits)}, or other shapes"
             )
         return Mask({name: operation(b, other.bits[name].to(b.device)) for name, b in self.bits.items()})
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: t.shape for name, t in tensors.items()}
 
 
 def _fingerprint(bits: Mapping[str, Tensor], model: nn.Module) -> str:
@@ -259,11 +267,3 @@ def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         setattr(module, leaf, nn.Parameter(value) if isinstance(before, nn.Parameter) else value)
         if isinstance(module, nn.Linear) and leaf == "weight":
             module.out_features, module.in_features = value.shape
-
-
-def _fill(flat: Mapping[str, Tensor], kept: Mapping[str, Tensor], total: int) -> dict[str, Tensor]:
-    """`kept` and the best of the rest, up to `total` weights in all."""
-    already = torch.cat(list(kept.values()))
-    rest = (~already).nonzero().flatten()
-    already[rest[highest(torch.cat(list(flat.values()))[rest], total - int(already.sum()))]] = True
-    return dict(zip(flat, already.split([s.numel() for s in flat.values()]), strict=True))

@@ -29,7 +29,8 @@ def protect(
     and buffers whose names begin with one of `train`: name a fresh head there. It works with any loop that trains by
     `torch.optim`. After each step of an optimiser (of `optimizer` alone, if given), what that optimiser trains and all buffers are
     restored. Everything is restored once more on leaving the block. A closure that is given to a step leaves no gradient on held
-    entries, so that the line search of LBFGS runs on the weights that it will find again. Takes at most one copy of what is held.
+    entries, so that the line search of LBFGS runs on the weights that it will find again. Takes at most one copy of what is held, and
+    a byte for each bit of the mask.
 
     A loop that writes weights itself calls what the block gives after it does so: `with protect(...) as restore`. An average of
     weights (`AveragedModel`) rounds, so it can drift by an ulp from what is held; protect the average too, and restore it after each
@@ -55,12 +56,24 @@ def protect(
     _check_processes(model, mask)
     watched = None if optimizer is None else _steppers(optimizer)
     guard = Guard(inside, mask, train, watched)
+    ended = False
+
+    def restore() -> None:
+        if ended:
+            raise ValueError(
+                "the block of protect has ended, and what it held is free: call restore inside the block alone"
+            )
+        guard.restore()
+
     with contextlib.ExitStack() as stack:
         stack.callback(guard.restore)  # last of all
         for before, after in _hooks(watched):
             stack.enter_context(before(guard.before_step))
             stack.enter_context(after(guard.after_step))
-        yield guard.restore
+        try:
+            yield restore
+        finally:
+            ended = True
         guard.tell()
 
 

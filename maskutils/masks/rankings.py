@@ -14,7 +14,7 @@ from maskutils.core.approaches import filed
 from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
 from maskutils.masks.information import fisher_information, sums
-from maskutils.models.copies import copied
+from maskutils.models.copies import copied, with_gradients
 from maskutils.models.inputs import device_of, taken_by
 from maskutils.models.parts import classification, logits_of, maskable
 
@@ -58,13 +58,14 @@ def snip(model: nn.Module, data: Any, seed: int) -> Scores:
     return {n: (g * model.get_parameter(n)).abs().detach() for n, g in found.items()}
 
 
+@torch.enable_grad()
 def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tensor], seed: int = 0) -> Scores:
     """The gradient of the mean loss, for every maskable weight, over 500 images drawn from `data` by `seed`.
 
     `loss(logits, labels)` is the sum over a batch.
     """
     x, y = some(data, 500, seed)
-    names, model = maskable(model), copied(model).eval().requires_grad_(True)
+    names, model = maskable(model), with_gradients(copied(model).eval())
     weights = {name: model.get_parameter(name) for name in names}
     total = sums(weights)
     device = device_of(model)
@@ -77,13 +78,14 @@ def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tenso
     return total
 
 
+@torch.enable_grad()
 def sensitivity(model: nn.Module, data: Any, seed: int = 0) -> Scores:
     """The mean of (d z_y / d w)^2 for every maskable weight, over 500 images drawn from `data` by `seed`.
 
     z are the logits, and y is a label drawn from the network's own answer. Source: TaLoS, Iurada et al. 2025 (arXiv 2504.02620).
     """
     x, _ = some(data, 500, seed)
-    names, model = maskable(model), copied(model).eval().requires_grad_(True)
+    names, model = maskable(model), with_gradients(copied(model).eval())
     weights, draw = {name: model.get_parameter(name) for name in names}, generator(seed, "sensitivity")
     total = sums(weights)
     for image in taken_by(model, x).to(device_of(model)).split(1):

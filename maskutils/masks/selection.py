@@ -67,3 +67,11 @@ def kept_whole(sizes: Mapping[str, int], total: int) -> set[str]:
         if (budget := budget - sizes[name]) >= 0:
             whole.add(name)
     return whole
+
+
+def filled(scores: Mapping[str, Tensor], kept: Mapping[str, Tensor], total: int) -> dict[str, Tensor]:
+    """Bits that are `kept`, and those of the highest `scores` among the rest, up to `total` in all; all tensors are (N,)."""
+    already = torch.cat(list(kept.values()))
+    rest = (~already).nonzero().flatten()
+    already[rest[highest(torch.cat(list(scores.values()))[rest], total - int(already.sum()))]] = True
+    return dict(zip(scores, already.split([s.numel() for s in scores.values()]), strict=True))

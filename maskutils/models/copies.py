@@ -1,11 +1,12 @@
 """The network inside its wrappers, and copies that compute with their own weights."""
 
 import copy
-from types import FunctionType
+from types import CellType, FunctionType
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
 from maskutils.core.checks import BadSetting
@@ -44,11 +45,11 @@ def check_values(model: nn.Module) -> None:
     """Raise `ValueError` for what is no network, or one that is scripted or has no values yet."""
     if not isinstance(model, nn.Module):
         raise BadSetting(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
-    if isinstance(model, torch.jit.ScriptModule):
+    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
         raise ValueError(
-            "the network is TorchScript, which cannot be copied or masked; give the module that it was made from"
+            "the network is TorchScript, whole or in part, which cannot be copied or masked; give the module that it was made from"
         )
-    if any(is_lazy(p) for p in model.parameters()):
+    if any(is_lazy(t) for t in (*model.parameters(), *model.buffers())):
         raise ValueError(f"{type(model).__name__} has lazy layers without weights yet; give it one batch first")
     if any(p.is_meta for p in model.parameters()):
         raise ValueError(
@@ -60,8 +61,10 @@ def copied(model: nn.Module) -> nn.Module:
     """A copy of `model` that computes with its own weights, even where `forward` was replaced on the instance, as by
     `net.forward = torch.compile(net.forward)`; the copy is not compiled.
 
-    Raises `ValueError` where `forward` was replaced by a function, for a copy of it would go on to use the weights of `model`.
+    Raises `ValueError` where `forward` was replaced by a function, or an attribute or hook is a function that holds a part of `model`:
+    a copy of it would go on to use the weights of `model`.
     """
+    _check_functions(model)
     replaced = {
         n: m.__dict__["forward"]
         for n, m in model.named_modules()
@@ -90,4 +93,41 @@ def copied(model: nn.Module) -> nn.Module:
     )  # as `to` does: modules forget what they computed from their weights, which may change in a copy
     for name, forward in replaced.items():
         other.get_submodule(name).forward = copy.deepcopy(forward, memo)  # bound to the copy
+    for module in other.modules():
+        if parametrize.is_parametrized(module):  # by a property of its class, which a deep copy shares
+            shared = type(module)
+            module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
     return other
+
+
+def _check_functions(model: nn.Module) -> None:
+    """Raise `ValueError` for a function among the attributes and hooks of a module that holds a part of `model` in its closure."""
+    parts = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
+    for name, module in model.named_modules():
+        held = {
+            f"attribute {key}": v for key, v in vars(module).items() if key not in ("forward", "_compiled_call_impl")
+        }
+        for kind in ("_forward_pre_hooks", "_forward_hooks"):
+            held |= {f"hook {getattr(hook, '__qualname__', '')}": hook for hook in vars(module)[kind].values()}
+        for what, function in held.items():
+            cells = (function.__closure__ or ()) if isinstance(function, FunctionType) else ()
+            if any(_content(cell) in parts for cell in cells):
+                raise ValueError(
+                    f"{what} of {name or type(model).__name__!r} is a function that holds a part of the network, and a copy would compute "
+                    "with the weights of this one; make it a method, or a module"
+                )
+
+
+def _content(cell: CellType) -> int:
+    """The id of what a closure's `cell` holds; that of the cell if it is empty."""
+    try:
+        return id(cell.cell_contents)
+    except ValueError:
+        return id(cell)
+
+
+def with_gradients(model: nn.Module) -> nn.Module:
+    """`model`, all of whose parameters get gradients, but for those that cannot, as whole numbers."""
+    for p in model.parameters():
+        p.requires_grad_(p.is_floating_point() or p.is_complex())
+    return model

@@ -96,11 +96,12 @@ def classification(logits: Tensor, labels: Tensor, reduction: str = "mean") -> T
 
 
 def check_head(model: nn.Module, name: str, output: object) -> None:
-    """Raise `ValueError` if `name`, the head of `model`, is a linear layer that cannot have given the logits (N, classes) of `output`."""
+    """Raise `ValueError` if `name`, the head of `model`, is a layer that cannot have given the logits (N, classes) of `output`."""
     head, logits = model.get_submodule(name), logits_of(output)
-    if isinstance(head, nn.Linear) and head.out_features != logits.shape[1]:
+    gives = getattr(head, "out_features", getattr(head, "out_channels", logits.shape[1]))
+    if gives != logits.shape[1]:
         raise ValueError(
-            f"{name!r}, defined last in {type(model).__name__}, gives {head.out_features} values and the network "
+            f"{name!r}, defined last in {type(model).__name__}, gives {gives} values and the network "
             f"{logits.shape[1]}, so it is not the head; say which is, before anything else: network.head_name = '...'"
         )
 

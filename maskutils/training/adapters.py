@@ -192,9 +192,7 @@ def _reparametrised(
         parametrize.register_parametrization(layer, "weight", made)
     history = t.fit(params=[*trained, *t.own_parameters()])
     history = _stored(t, trained, history) if stored else history
-    for layer in layers.values():
-        parametrize.remove_parametrizations(layer, "weight")
-        layer._parameters = {"weight": layer._parameters.pop("weight"), **layer._parameters}  # first again, as it was
+    plain(t.model)
     return history
 
 
@@ -207,15 +205,13 @@ def _stored(t: Transfer, values: Iterable[nn.Parameter], history: History) -> Hi
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """`model`, a copy taken while `oft` or `osf` trained, with plain weights; mutates it.
-
-    Not by `remove_parametrizations`: that takes the property `weight` off the class, which the copy shares with the network it is of.
-    """
+    """`model` with what `oft` and `osf` make of its weights as plain parameters; mutates it."""
     for module in [*model.modules()]:
         made: Any = getattr(module, "parametrizations", {})
         if "weight" in made and isinstance(made["weight"][0], _Rotated | _Spared):
-            weight: Any = module.weight
-            del module.parametrizations
-            module.__class__ = type(module).__bases__[0]
-            module._parameters = {"weight": nn.Parameter(weight.detach().clone()), **module._parameters}
+            parametrize.remove_parametrizations(module, "weight")
+            module._parameters = {
+                "weight": module._parameters.pop("weight"),
+                **module._parameters,
+            }  # first again, as it was
     return model

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.progress import bar
-from maskutils.data.batches import Batches, images_and_labels, in_order, that_fit
+from maskutils.data.batches import Batches, images_and_labels, in_order, some, that_fit
 from maskutils.models.copies import check_values
 from maskutils.models.inputs import device_of, taken_by
-from maskutils.models.parts import check_labels, logits_of
+from maskutils.models.parts import check_head, check_labels, head_name, logits_of
 from maskutils.models.sizes import fitting_threads
 
 
@@ -22,8 +22,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.eval()
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module, mode in modes:  # parents first, by `train`, which some modules override to do more
+            if module.training != mode:
+                module.train(mode)
+
+
+@torch.no_grad()
+def check_answer(model: nn.Module, data: Batches) -> None:
+    """Raise `ValueError` if the head of `model` cannot have given its logits for an image of `data`; a stream is not read for that."""
+    if hasattr(data, "__getitem__"):
+        with evaluating(model):
+            check_head(model, head_name(model), model(taken_by(model, some(data, 1, 0)[0]).to(device_of(model))))
 
 
 @torch.no_grad()

@@ -15,9 +15,10 @@ from maskutils.data.batches import Batches
 from maskutils.masks.layers import LAYERS, MaskLayer, attach, detach
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
-from maskutils.models.copies import check_values, copied, unwrapped
+from maskutils.models.copies import check_values, copied, unwrapped, with_gradients
 from maskutils.models.parts import check_head, check_prefixes, head_name, maskable
 from maskutils.training.annealing import known_start, learns_density, level_of, told_apart
+from maskutils.training.evaluation import check_answer
 from maskutils.training.loop import Penalty, check_training, fit
 
 describe(
@@ -128,7 +129,9 @@ def _ranked(
         raise ValueError(
             f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
         )
-    scores = told_apart(RANKINGS[method](unwrapped(model), data, seed))
+    inner = unwrapped(model)
+    scores = told_apart(RANKINGS[method](inner, data, seed))
+    check_answer(inner, data)
     return Mask.from_scores(scores, density, per_layer).learnt_on(model)
 
 
@@ -177,7 +180,7 @@ def learn_subnetwork(
     mask = level.mask(history)
     detach(model)
     level.check(model, data, mask, seed)
-    return model.requires_grad_(), mask.learnt_on(model)
+    return with_gradients(model), mask.learnt_on(model)
 
 
 def _penalty(layers: Mapping[str, MaskLayer], ramp: Callable[[float], float], strength: float) -> Penalty | None:

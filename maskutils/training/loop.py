@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
+@torch.enable_grad()
 def fit(
     model: nn.Module,
     data: Batches,

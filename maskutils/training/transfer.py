@@ -18,7 +18,7 @@ from maskutils.models.parts import TaskHeads, for_task, head_name, with_target_h
 from maskutils.models.sizes import usual_lr
 from maskutils.training import adapters, baselines, changes, penalties, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
-from maskutils.training.evaluation import accuracy, evaluate, predict
+from maskutils.training.evaluation import accuracy, check_answer, evaluate, predict
 
 __all__ = ["adapters", "baselines", "changes", "interpolate", "kept", "penalties", "protocols", "score", "transfer"]
 
@@ -67,6 +67,7 @@ def transfer(
     _check_fit(model, mask, importance)
     for knob in knobs:
         known(knob, about.knobs, f"knob of {protocol}")
+    check_answer(model, pair.source.train)
     model = copied(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
     watch = functools.partial(_watch, model, pair, path) if history is not None or path is not None else None
     needed = {name: given[name] for name in about.needs}
@@ -139,7 +140,8 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
     WiSE-FT; it costs no training. Source: Wortsman et al. 2022 (arXiv 2109.01903), eq. 1. Raises `ValueError` for networks that
     have no parameter in common.
     """
-    number("alpha", alpha)
+    if not 0 <= number("alpha", alpha) <= 1:
+        raise BadSetting(f"alpha = {alpha!r} is outside [0, 1], from the source network to the re-trained one")
     before, after = unwrapped(before), unwrapped(after)
     model, source, head = copied(after), for_task(before, "source"), head_name(after)
     theta_0 = source.state_dict()
@@ -152,7 +154,8 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
     with torch.no_grad():
         for name, theta in (dict(model.named_parameters()) | dict(model.named_buffers())).items():  # tied ones once
             if name in theta_0 and theta.is_floating_point():
-                theta.lerp_(theta_0[name].to(theta.device), 1 - alpha)
+                old = theta_0[name].to(theta.device)  # what is equal stays: it may be infinite
+                theta.copy_(theta.where(theta == old, theta.lerp(old, 1 - alpha)))
     return model
 
 

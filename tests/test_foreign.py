@@ -1,0 +1,340 @@
+"""Networks, loops and data of other people, which do what ours do not: they work, or are refused in one sentence."""
+
+import pytest
+import torch
+from networks import NETS, easy
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.optim import SGD
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataset import TensorDataset
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from maskutils import Mask, evaluate, fit, learn_mask, protect, transfer
+from maskutils.data.batches import some
+from maskutils.data.pair import Domain, Pair
+from maskutils.models.copies import copied
+from maskutils.training.transfer import interpolate
+
+DATA = easy(40)
+X, Y = DATA.tensors
+
+
+def net(name: str = "mlp") -> nn.Module:
+    torch.manual_seed(0)
+    return NETS[name]()
+
+
+# Data
+
+
+class Bare:
+    """A data set by its length and its items alone, its classes one after the other."""
+
+    def __len__(self) -> int:
+        return 400
+
+    def __getitem__(self, i: int) -> tuple:
+        return torch.full((2,), float(i)), i // 200
+
+
+class Derived(Bare, Dataset):
+    """The same, as torch has it."""
+
+
+def test_a_data_set_that_does_not_inherit_from_torch_is_drawn_from_as_one_that_does():
+    (x, y), (same, _) = some(Bare(), 100, 0), some(Derived(), 100, 0)
+    assert torch.equal(x, same)
+    assert 30 < y.sum() < 70
+    models = [nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    losses = [fit(m, data, steps=10, lr=1e-3) for m, data in zip(models, (Bare(), Derived()), strict=True)]
+    assert losses[0] == losses[1]
+
+
+class Rows(Bare):
+    """A data set of Hugging Face is an iterable of dicts, each of one image."""
+
+    def __iter__(self):
+        return ({"pixel_values": x, "labels": torch.tensor(y)} for x, y in (self[i] for i in range(len(self))))
+
+
+@pytest.mark.parametrize(
+    "use", [evaluate, lambda m, d: fit(m, d, steps=2), lambda m, d: learn_mask(m, d, "snip", density=0.5)]
+)
+def test_an_iterable_of_single_images_is_refused_with_the_way_out(use):
+    with pytest.raises(
+        ValueError, match=r"one image, not a batch; wrap the dataset, as in DataLoader\(data, 64, shuffle=True\)"
+    ):
+        use(nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2)), Rows())
+
+
+def test_token_batches_of_several_lengths_cannot_be_ranked_together():
+    batches = [(torch.zeros(2, n, dtype=torch.long), torch.zeros(2, dtype=torch.long)) for n in (5, 7)]
+    with pytest.raises(ValueError, match=r"shapes \(5,\), \(7,\), which cannot be ranked together"):
+        some(batches, 100, 0)
+
+
+# Networks
+
+
+class Recurrent(nn.Module):
+    """One of two weights of a layer is parametrised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = parametrizations.weight_norm(nn.LSTM(4, 8, batch_first=True), "weight_hh_l0")
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+@pytest.mark.filterwarnings("ignore:no mask covers")
+def test_a_parametrised_network_outlives_a_mask_that_was_not_learnt_to_its_end():
+    torch.manual_seed(0)
+    model, x, y = Recurrent(), torch.randn(8, 5, 4), torch.arange(8) % 3
+    before = model(x)
+    with pytest.raises(FloatingPointError):
+        learn_mask(model, [(x * float("nan"), y)], steps=20, density=0.5)
+    assert torch.equal(model(x), before)
+    assert learn_mask(model, [(x, y)], steps=20, density=0.5).density == pytest.approx(0.5, abs=0.01)
+    assert torch.equal(model(x), before)
+
+
+class HeadFirst(nn.Module):
+    """The head is defined first, and what is defined last is no head."""
+
+    def __init__(self, conv: bool) -> None:
+        super().__init__()
+        self.head, self.conv = nn.Linear(6, 10), conv
+        self.body = nn.Conv2d(1, 6, 3) if conv else nn.Linear(64, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.body(x).mean((2, 3)) if self.conv else self.body(x.flatten(1))
+        return self.head(found.relu())
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("method", ["gumbel_sigmoid", "edge_popup", "fisher", "snip", "magnitude", "random"])
+def test_no_method_takes_another_layer_for_the_head(conv, method):
+    data = TensorDataset(torch.randn(20, 1, 8, 8), torch.arange(20) % 10)
+    with pytest.raises(
+        ValueError, match="'body', defined last in HeadFirst, gives 6 values and the network 10, so it is not the head"
+    ):
+        learn_mask(HeadFirst(conv), data, method, density=0.5, **({"steps": 2} if "_" in method else {}))
+
+
+def test_no_transfer_takes_another_layer_for_the_head():
+    data = TensorDataset(torch.randn(20, 1, 8, 8), torch.arange(20) % 10)
+    domain = Domain("d", data, data, data, tuple("0123456789"))
+    with pytest.raises(ValueError, match="'body', defined last"):
+        transfer(HeadFirst(False), Pair("p", domain, domain), "linear_probe", steps=2)
+
+
+class Closed(nn.Module):
+    """A part of the forward pass is a function that knows this network, not its copy."""
+
+    def __init__(self, hook: bool) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 8), nn.Linear(8, 10)
+        if hook:
+            self.register_forward_hook(lambda m, given, made: made + self.head.bias)
+        else:
+            self.run = lambda x: self.body(x).relu()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x.flatten(1)))
+
+
+@pytest.mark.parametrize("hook", [True, False])
+def test_functions_that_hold_a_part_of_the_network_are_refused(hook):
+    with pytest.raises(
+        ValueError, match="is a function that holds a part of the network, and a copy would compute with the weights of"
+    ):
+        copied(Closed(hook))
+
+
+def test_hooks_that_hold_nothing_of_the_network_are_copied():
+    model, seen = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), []
+    model[0].register_forward_hook(lambda m, given, made: seen.append(made))
+    copied(model)(torch.zeros(1, 2))
+    assert len(seen) == 1
+
+
+class Merging(nn.Module):
+    """Its `train` does more than set a mode, as that of an adapter which is merged to evaluate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.merged = nn.Linear(64, 8), nn.Linear(8, 10), False
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x.flatten(1)))
+
+
+def test_evaluation_leaves_by_train_which_a_module_may_override():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), Merging()).train()
+    model[1].eval()
+    evaluate(model, DATA)
+    assert (model.training, model[1].training, model[2].merged) == (True, False, False)
+    extract = create_feature_extractor(
+        nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)), {"2": "logits"}
+    ).train()
+    evaluate(extract, DATA)
+    assert not torch.equal(extract(X)["logits"], extract(X)["logits"])  # dropout is on again
+
+
+class Counting(nn.Module):
+    """A parameter of whole numbers, which has no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = nn.Parameter(torch.zeros(1, dtype=torch.long), requires_grad=False)
+        self.net = NETS["mlp"]()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+@pytest.mark.parametrize("method", ["gumbel_sigmoid", "snip", "fisher"])
+def test_parameters_of_whole_numbers_are_let_be(method):
+    options = {"steps": 5} if method == "gumbel_sigmoid" else {}
+    assert "seen" not in learn_mask(Counting(), DATA, method, density=0.5, **options).bits
+
+
+@pytest.mark.parametrize("method", ["gumbel_sigmoid", "snip", "fisher"])
+def test_gradients_are_switched_on_where_they_are_needed(method):
+    options = {"steps": 5} if method == "gumbel_sigmoid" else {}
+    expected = learn_mask(net(), DATA, method, density=0.5, **options)
+    with torch.no_grad():
+        assert learn_mask(net(), DATA, method, density=0.5, **options).iou(expected) == 1
+    model = net()
+    with torch.no_grad():
+        assert fit(model, DATA, steps=2)[-1]["loss"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_a_network_that_is_scripted_in_part_is_refused():
+    model = nn.Sequential(torch.jit.script(nn.Linear(4, 8)), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match="is TorchScript, whole or in part"):
+        evaluate(model, DATA)
+
+
+def test_a_layer_that_no_gradient_reached_is_named():
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.spare, self.head = nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x.flatten(1)).relu())
+
+    torch.manual_seed(0)
+    with pytest.warns(
+        UserWarning, match=r"all scores of spare.weight are equal, so what is kept there goes by position"
+    ):
+        learn_mask(Spare(), DATA, "snip", density=0.5)
+
+
+# Masks and loops
+
+
+@pytest.fixture
+def held():
+    """A network, a mask of its first weight, and SGD."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 3))
+    return model, Mask({"0.weight": torch.rand(300, 300) > 0.1}), SGD(model.parameters(), 0.1)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model(torch.ones(4, 300)).square().sum().backward()
+    optimizer.step()
+
+
+def test_a_mask_that_is_edited_inside_the_block_changes_nothing(held):
+    model, mask, optimizer = held
+    before, bits = model[0].weight.detach().clone(), mask.bits["0.weight"].clone()
+    with protect(model, mask):
+        step(model, optimizer)
+        mask.bits["0.weight"].fill_(True)
+        step(model, optimizer)
+    assert torch.equal(model[0].weight[bits], before[bits])
+    assert (model[0].weight[~bits] != before[~bits]).all()
+
+
+def test_a_buffer_that_shows_a_weight_does_not_hold_it(held):
+    model, mask, optimizer = held
+    model[0].register_buffer("shown", model[0].weight.detach())
+    before = model[0].weight.detach().clone()
+    with protect(model, mask):
+        step(model, optimizer)
+    moved = model[0].weight != before
+    assert torch.equal(moved, ~mask.bits["0.weight"])
+
+
+def test_restore_is_refused_when_the_block_has_ended(held):
+    model, mask, optimizer = held
+    with protect(model, mask) as restore:
+        step(model, optimizer)
+        restore()
+    with pytest.raises(ValueError, match="the block of protect has ended"):
+        restore()
+
+
+class Sized(SGD):
+    """Its step takes a closure and a number, or something else than a closure."""
+
+    def step(self, closure=None, size=5120):
+        self.given = (closure() if callable(closure) else closure, size)
+
+
+@pytest.mark.filterwarnings("ignore:4 optimiser steps moved no weight")
+def test_what_a_step_is_given_reaches_it(held):
+    model, mask, _ = held
+    optimizer = Sized(model.parameters(), 0.1)
+    with protect(model, mask):
+        optimizer.step(lambda: 7.0, 64)
+        assert optimizer.given == (7.0, 64)
+        optimizer.step(lambda: 7.0, size=3)
+        assert optimizer.given == (7.0, 3)
+        optimizer.step(3.0)
+        assert optimizer.given == (3.0, 5120)
+        optimizer.step(closure=lambda: 1.0)
+        assert optimizer.given == (1.0, 5120)
+
+
+def test_a_tensor_that_is_too_wide_to_hold_is_refused():
+    model = nn.Sequential(nn.Linear(2, 2, dtype=torch.complex128), nn.Linear(2, 2))
+    refused = pytest.raises(ValueError, match=r"weight of a Linear is torch\.complex128, which cannot be held")
+    with refused, protect(model, Mask({"1.weight": torch.ones(2, 2) > 0})):
+        pass
+
+
+def test_scores_that_are_not_those_of_the_bits_are_refused():
+    bits = {"0.weight": torch.ones(2, 2) > 0}
+    for scores in ({"1.weight": torch.ones(2, 2)}, {"0.weight": torch.ones(4)}):
+        with pytest.raises(ValueError, match="must be of the names and shapes of its bits"):
+            Mask(bits, scores)
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), -1, 75])
+def test_interpolation_goes_from_one_network_to_the_other(alpha):
+    with pytest.raises(ValueError, match=r"alpha = .* is outside \[0, 1\]"):
+        interpolate(net(), net(), alpha)
+
+
+def test_interpolation_leaves_equal_values_alone():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model.register_buffer("limit", torch.tensor([-float("inf"), 1.0]))
+    assert interpolate(model, model, 0.5).limit.tolist() == [-float("inf"), 1.0]
+
+
+def test_loaders_are_not_taken_for_data_sets():
+    x, _ = some(DataLoader(DATA, 8), 8, 0)
+    assert torch.equal(x, X[:8])
