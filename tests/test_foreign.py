@@ -225,22 +225,6 @@ def test_a_network_that_is_scripted_in_part_is_refused():
         evaluate(model, DATA)
 
 
-def test_a_layer_that_no_gradient_reached_is_named():
-    class Spare(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.spare, self.head = nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 10)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.body(x.flatten(1)).relu())
-
-    torch.manual_seed(0)
-    with pytest.warns(
-        UserWarning, match=r"all scores of spare.weight are equal, so what is kept there goes by position"
-    ):
-        learn_mask(Spare(), DATA, "snip", density=0.5)
-
-
 # Masks and loops
 
 

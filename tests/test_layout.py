@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 import maskutils
 from maskutils.batch import app, cli, layout, plan
+from maskutils.batch.profile import profiles
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.results.records import load_records
@@ -42,7 +43,7 @@ def test_a_project_holds_notebooks_records_and_profiles(elsewhere, monkeypatch):
     assert paths.project_root() == elsewhere / "mine"
     assert len(plan.make_plan("smoke")) > 10
     assert len(load_records("study")) > 9_000
-    assert {p.stem for p in (elsewhere / "mine" / "profiles").glob("*.yaml")} == set(plan.profiles())
+    assert {p.stem for p in (elsewhere / "mine" / "profiles").glob("*.yaml")} == set(profiles())
     assert not list((elsewhere / "mine").rglob("runs"))
 
 

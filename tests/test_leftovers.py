@@ -10,6 +10,7 @@ from test_plan import state_of
 
 from maskutils.batch import leftovers, plan
 from maskutils.batch import run as batch
+from maskutils.batch.profile import mark_owner
 from maskutils.core import files, paths
 from maskutils.core.caches import USES, cached
 from maskutils.results.manifest import checksums
@@ -32,7 +33,7 @@ def profile(root):  # noqa: F811
         state_of(root, profile, run)
         (paths.runs_dir(profile) / f"{run.id}.uses").write_text(uses)
         (paths.runs_dir(profile) / f"{run.id}.ipynb").write_text("executed")
-    plan.mark_owner(profile)
+    mark_owner(profile)
     return profile
 
 

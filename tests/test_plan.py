@@ -9,6 +9,7 @@ import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
 
 from maskutils.batch import plan
+from maskutils.batch.profile import mark_owner, profiles
 from maskutils.core import files
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest
@@ -36,7 +37,7 @@ def profile(root):  # noqa: F811
     )
 
 
-@pytest.mark.parametrize("name", plan.profiles())
+@pytest.mark.parametrize("name", profiles())
 def test_every_profile_makes_a_plan_in_dependency_order(name):
     seen = set()
     for run in plan.make_plan(name):
@@ -128,7 +129,7 @@ def test_a_merged_key_may_be_given_again(root):  # noqa: F811
 
 def test_two_profiles_of_one_name_do_not_share_results(root, profile):  # noqa: F811
     plan.paths.runs_dir(profile).mkdir(parents=True)
-    plan.mark_owner(profile)
+    mark_owner(profile)
     assert plan.make_plan(profile)
     (root / "other").mkdir()
     other = write_profile(root / "other" / "tiny.yaml", [{"notebook": "first"}])

@@ -10,6 +10,7 @@ from test_cli import call
 from test_plan import state_of
 
 from maskutils.batch import plan, status
+from maskutils.batch.profile import load_profile, mark_owner
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 
@@ -77,7 +78,7 @@ def test_a_variation_is_a_profile_of_its_own_with_results_of_its_own(root, profi
     own = status.variation(profile, ["seeds=[5, 6]"])
     assert Path(own).parent == paths.results_dir(own) != paths.results_dir(profile)
     assert [run.parameters["seeds"] for run in plan.make_plan(own)] == [[5, 6]] * 3
-    assert plan.load_profile(own).description == "a test (seeds=[5, 6])"
+    assert load_profile(own).description == "a test (seeds=[5, 6])"
     assert status.variation(profile, ["seeds=[5, 6]"]) == own
     assert status.variation(profile, []) == profile
     with pytest.raises(BadSetting, match="'seeds' is not of the form name=value"):
@@ -136,5 +137,5 @@ def test_a_change_that_says_nothing_is_refused(root, profile, change, message): 
 def test_a_variation_is_planned_after_its_results_are_there(root, profile):  # noqa: F811
     own = status.variation(profile, ["seeds=[9]"])
     paths.runs_dir(own).mkdir(parents=True)
-    plan.mark_owner(own)
+    mark_owner(own)
     assert call("plan", "--profile", profile, "--param", "seeds=[9]")[0] == 0

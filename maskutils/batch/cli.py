@@ -16,7 +16,6 @@ from rich.table import Column, Table
 from maskutils.batch.app import app, console, faults
 from maskutils.batch.local import data_at, placed, shown
 from maskutils.batch.printed import coloured, print_damaged, print_dashboard, print_end, print_failed, print_plan
-from maskutils.core import paths
 
 ProfileName = Annotated[
     str,
@@ -65,6 +64,7 @@ def plan(
     with faults(), placed(renew), data_at(data_root), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
+        from maskutils.batch.profile import load_profile
         from maskutils.batch.status import select, statuses
 
         runs = planning.make_plan(own)
@@ -72,7 +72,7 @@ def plan(
         todo = select(own, runs, {run.id: found[run.id]["why"] for run in runs}, only or (), only_failed, force)
         with console.status("estimating; a network that never ran here is measured for one training step"):
             expected = expected_seconds(own, todo)
-        description = planning.load_profile(own).description
+        description = load_profile(own).description
     why = dict.fromkeys(found, "") | {run.id: found[run.id]["why"] or "--force" for run in todo}
     if as_json:
         rows = [
@@ -170,7 +170,7 @@ def verify(profile: ProfileName = "default", committed: Committed = False) -> No
     Reads your results if there are any, else the committed ones. The exit code is 1 if a claim fails.
     """
     with faults(), shown(profile, committed):
-        print_damaged(paths.results_dir(profile))
+        print_damaged(profile)
         from maskutils.results.claims import verify as verdicts
         from maskutils.results.records import load_records
 

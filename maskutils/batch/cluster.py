@@ -56,7 +56,7 @@ def client(workers: int, scheduler: str | None, folder: Path | None = None) -> I
     import dask
     from distributed import Client, LocalCluster
 
-    if scheduler:
+    if scheduler is not None:
         with _remote(scheduler, folder) as remote:
             yield remote
         return
@@ -82,8 +82,10 @@ def _remote(scheduler: str, folder: Path | None) -> Iterator[Any]:
     from distributed import Client
 
     try:
+        if not scheduler.strip():  # as of a variable that is not set
+            raise ValueError("the address is empty")
         remote = Client(scheduler, timeout="10s", set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise BadSetting(f"no Dask scheduler at {scheduler!r} ({error}); start one, or leave --scheduler out") from None
     with remote:
         try:

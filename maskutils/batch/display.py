@@ -1,5 +1,6 @@
 """What a batch shows while it works: live lines in a terminal, a line for each event in a log."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from maskutils.batch.notebooks import read_cells
 from maskutils.batch.plan import Run
+from maskutils.core.checks import BadSetting
 
 WIDEST = 44  # characters of the name of a run
 
@@ -46,9 +48,10 @@ class Display:
         self.at[run.id] = time.monotonic()
         self.most = max(self.most, len(self.at))
         name = run.id if len(run.id) <= WIDEST else f"{run.id[: WIDEST - 1]}…"
-        self.lines[run.id] = self.bar.add_task(
-            name, total=len(read_cells(run.notebook)) + 1, at="starts"
-        )  # one is papermill's
+        cells = None
+        with contextlib.suppress(OSError, BadSetting):  # the run itself says what is wrong with its notebook
+            cells = len(read_cells(run.notebook)) + 1  # one is papermill's
+        self.lines[run.id] = self.bar.add_task(name, total=cells, at="starts")
         self._log(f"{run.id}: started")
 
     def _ended(self, event: str, run: Run, state: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from maskutils.batch import plan
 from maskutils.batch.plan import Run
+from maskutils.batch.profile import profiles
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, read_json
@@ -30,7 +31,7 @@ def expected_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
     network that has not run in any profile measures it, for a second or two.
     """
     last = _last(profile, runs)
-    rows = [*last.values(), *(row for name in plan.profiles() for row in _manifest(name))]
+    rows = [*last.values(), *(row for name in profiles() for row in _manifest(name))]
     return {run.id: _again(run, last.get(run.id)) or _estimate(run, rows) for run in runs}
 
 
@@ -68,7 +69,7 @@ def _manifest(profile: str) -> list[dict[str, Any]]:
     for folder in (paths.results_dir(profile), paths.committed_results(profile)):
         with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
             runs: list[dict[str, Any]] = read_json(folder / "manifest.json")["runs"]
-            return runs
+            return [row for row in runs if {"id", "seconds", "parameters"} <= row.keys()]
     return []
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import filelock
 
 from maskutils.batch import plan
+from maskutils.batch.profile import owner
 from maskutils.core import paths
 from maskutils.core.caches import checksum_of
 from maskutils.core.checks import BadSetting
@@ -47,7 +48,7 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
             if run not in wanted:
                 found[f"{_shown(folder)}: {run}"] = _files(folder, run)
             elif (uses := folder / "runs" / f"{run}.uses").is_file():
-                used |= set(uses.read_text(encoding="utf-8").split())
+                used |= set(uses.read_text(encoding="utf-8", errors="replace").split())
             else:
                 stays.append(f"the cache: {_shown(folder)}: {run} does not say what it uses; run it again")
     if not any(reason.startswith("the cache") for reason in stays):
@@ -69,10 +70,9 @@ def _wanted(folder: Path) -> set[str] | None:
 
     Raises `BadSetting` for a profile that cannot be read, or that is not known.
     """
-    marker = folder / "runs" / ".profile"
-    if not marker.is_file():
+    file = owner(folder)
+    if file is None:
         return {run.id for run in plan.make_plan(folder.name)}
-    file = paths.project_root() / marker.read_text(encoding="utf-8")
     return {run.id for run in plan.make_plan(str(file))} if file.is_file() else None
 
 

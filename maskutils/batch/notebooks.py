@@ -51,10 +51,21 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
 def _cells(path: Path, *version: int) -> list[dict[str, Any]]:
     """Without nbformat, which takes two seconds to import."""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return [cell | {"source": "".join(cell["source"])} for cell in cells]
-    except (ValueError, KeyError, TypeError) as error:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        language = notebook.get("metadata", {}).get("kernelspec", {}).get("language", "python")
+        cells = [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"]]
+        tags = [cell["metadata"].get("tags") for cell in cells]
+        typed = all(isinstance(cell["cell_type"], str) for cell in cells) and all(
+            isinstance(t, list | None) for t in tags
+        )
+        if notebook["nbformat"] != 4 or not typed:
+            raise ValueError("it is not of format 4")
+        "".join(cell["source"] for cell in cells).encode()  # which half of a character cannot be
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadSetting(f"{path} is not a notebook or is damaged ({error!r}); restore it with git") from None
+    if language.lower() != "python":
+        raise BadSetting(f"{path} is a notebook in {language}; the batch runs those in Python")
+    return cells
 
 
 def code_cells(path: Path) -> list[str]:
@@ -68,7 +79,7 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
     Raises `BadSetting` where there is no such cell, more than one, or a line of another form: papermill would inject
     all the same.
     """
-    cells = [c for c in read_cells(path) if "parameters" in c["metadata"].get("tags", [])]
+    cells = [c for c in read_cells(path) if "parameters" in (c["metadata"].get("tags") or ())]
     if len(cells) != 1:
         raise BadSetting(f"{path.name} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
     found = {}
@@ -79,7 +90,8 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
     for node in lines:
         try:
             kind = ast.unparse(node.annotation)
-            found[node.target.id] = (known(kind, TYPES, "parameter type"), ast.literal_eval(node.value))
+            default = _type(known(kind, TYPES, "parameter type")).validate_python(ast.literal_eval(node.value))
+            found[node.target.id] = (kind, default)
         except (AttributeError, ValueError, TypeError) as error:
             raise BadSetting(
                 f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({error})"
@@ -118,9 +130,15 @@ def _check_finite(parameters: Mapping[str, Any]) -> None:
     """Raises `BadSetting` for what JSON, in which states are kept, does not have."""
     for name, value in parameters.items():
         try:
-            json.dumps(value, allow_nan=False)
+            kept = json.loads(json.dumps(value, allow_nan=False)) == value
         except ValueError:
             raise BadSetting(f"parameter {name} = {value!r} is not finite; give a number") from None
+        except TypeError:
+            kept = False
+        if not kept:
+            raise BadSetting(
+                f"parameter {name} = {value!r} cannot be kept as JSON; give numbers, text, lists, and dicts with text for keys"
+            )
 
 
 def check_names(run_id: str, parameters: Mapping[str, Any]) -> None:

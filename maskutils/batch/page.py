@@ -11,9 +11,10 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 
 from maskutils.batch import plan
+from maskutils.batch.profile import load_profile
 from maskutils.batch.status import parameters_of, statuses
 from maskutils.core import paths
-from maskutils.core.files import read_json, write_atomically
+from maskutils.core.files import DamagedFile, read_json, write_atomically
 from maskutils.core.progress import bar
 
 TEMPLATE = """<!doctype html>
@@ -55,7 +56,7 @@ def write_page(profile: str) -> Path:
             "page": _notebook(executed, folder / "notebooks" / f"{run.id}.html") if executed.is_file() else "",
             "parameters": json.dumps(parameters_of(profile, run), indent=1),
         }
-    values = {"profile": profile, "description": plan.load_profile(profile).description, "runs": rows}
+    values = {"profile": profile, "description": load_profile(profile).description, "runs": rows}
     values |= {"made": _made(profile), "figures": _figures(profile), "tables": _tables(profile)}
     html = Environment(autoescape=True).from_string(TEMPLATE).render(values)
     write_atomically(folder / "index.html", html.encode())
@@ -65,7 +66,11 @@ def write_page(profile: str) -> Path:
 def _notebook(executed: Path, page: Path) -> str:
     """Write an executed notebook as a page, which fetches nothing, so that formulas stay TeX; returns its address beside the report."""
     exporter: Any = HTMLExporter
-    html, _ = exporter(require_js_url="", mathjax_url="").from_notebook_node(nbformat.read(executed, as_version=4))
+    try:
+        notebook = nbformat.read(executed, as_version=4)
+    except ValueError as error:
+        raise DamagedFile(f"{executed} is damaged ({error}); delete it and run again, which makes it anew") from None
+    html, _ = exporter(require_js_url="", mathjax_url="").from_notebook_node(notebook)
     write_atomically(page, html.encode())
     return f"{page.parent.name}/{page.name}"
 

@@ -3,62 +3,22 @@
 import contextlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from maskutils.batch.notebooks import check_names, check_parameters, code_cells, find_notebook, notebook_parameters
+from maskutils.batch.profile import RunSpec, load_profile
 from maskutils.core import paths
-from maskutils.core.checks import BadSetting, content_key, known
+from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import cell_key, code_keys, imports_in, modules_beside, python_of, versions
-from maskutils.study.setup import checked, known_setting
+from maskutils.study.setup import known_setting
 
 LONGEST = 200  # bytes of the name of a run: it names files, and file systems take 255
-
-
-class Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML's own keeps the last; and knows 1e-4 as a number, which PyYAML takes for text."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As the base class does."""
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"{key!r} stands twice, line {node.start_mark.line + 1}")
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
-
-
-class RunSpec(BaseModel):
-    """One entry of a profile: notebooks, the parameters they vary over, and what must be done before."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    notebook: str | Annotated[list[str], Field(min_length=1)]
-    each: dict[str, list[Any]] = {}
-    after: list[str] = []
-    parameters: dict[str, Any] = {}
-    collect: bool = False  # join the records of what it comes after, before it runs
-
-
-class Profile(BaseModel):
-    """A profile file: everything that says how large a study is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    description: str
-    parameters: dict[str, Any] = {}
-    runs: Annotated[list[RunSpec], Field(min_length=1)]
-    cell_timeout: Annotated[int, Field(gt=0)] = 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -76,53 +36,6 @@ class Run:
     def key(self) -> str:
         """Names the content of this run: same key, same result."""
         return content_key(dict(self.parts))
-
-
-def profiles() -> list[str]:
-    """Names of the profiles that there are."""
-    return sorted(p.stem for p in paths.PROFILES.glob("*.yaml"))
-
-
-def load_profile(name: str) -> Profile:
-    """The profile `name`, or the one in a file of the user's own ("my.yaml").
-
-    Raises `BadSetting` for an unknown name, a missing file or one with faults.
-    """
-    own = Path(name).suffix in (".yaml", ".yml")
-    if own and Path(name).stem in profiles() and not Path(name).resolve().is_relative_to(paths.PROFILES):
-        raise BadSetting(
-            f"profile {name} has the name of one that ships, and would write over its results; rename the file"
-        )
-    if own and "." in Path(name).stem:
-        raise BadSetting(
-            f"profile {name} has a dot in its name, and results would go to a folder without what follows it; rename it"
-        )
-    file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
-    _check_owner(name, file)
-    try:
-        content = Loader(file.read_text(encoding="utf-8")).get_single_data()
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise BadSetting(f"profile {file} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise BadSetting(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
-    return checked(Profile, content)
-
-
-def mark_owner(profile: str) -> None:
-    """Write down which file of the user's own the results of `profile` are of: another one of that name is refused."""
-    if Path(profile).suffix:
-        file = os.path.relpath(Path(profile).resolve(), paths.project_root())
-        (paths.runs_dir(profile) / ".profile").write_text(file, encoding="utf-8")
-
-
-def _check_owner(name: str, file: Path) -> None:
-    """Raises `BadSetting` if the results of `name` are those of another file that is still there."""
-    with contextlib.suppress(OSError):
-        other = paths.project_root() / (paths.runs_dir(name) / ".profile").read_text(encoding="utf-8")
-        if other.parent == paths.results_dir(name):
-            return  # of --param, which writes it anew each time
-        if other.exists() and file.exists() and not other.samefile(file):
-            raise BadSetting(f"{paths.results_dir(name)} holds the results of profile {other}; rename {file}")
 
 
 def make_plan(name: str) -> list[Run]:
@@ -189,10 +102,12 @@ def _run(
     ]
     missing = set(spec.after) - {r.notebook.stem for r in after}
     if missing:
+        there = missing <= {r.notebook.stem for r in before}
+        how = f" with {', '.join(f'{k} = {parameters[k]}' for k in varied)}" if there else ""
         raise BadSetting(
-            f"{run_id} comes after {', '.join(sorted(missing))}, which profile {profile} does not run before it"
+            f"{run_id} comes after {', '.join(sorted(missing))}, which profile {profile} does not run before it{how}"
         )
-    parts = {"parameters": parameters, "upstream": {r.id: r.key for r in after}, **_code_parts(path)}
+    parts = {"parameters": parameters, "upstream": {r.id: r.key for r in after}, **code_parts(path)}
     parts["files"] = [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)]
     if parameters.get("tuned"):
         parts["tuned rates"] = [file_digest(file) for file in paths.tuned_rates()]
@@ -201,7 +116,7 @@ def _run(
     return Run(run_id, path, parameters, tuple(r.id for r in after), spec.collect, parts)
 
 
-def _code_parts(notebook: Path) -> dict[str, Any]:
+def code_parts(notebook: Path) -> dict[str, Any]:
     """What a run depends on beside its parameters: the cells, the modules they import, and the versions of libraries."""
     cells = code_cells(notebook)
     beside = modules_beside(notebook.parent, *cells)
@@ -237,7 +152,7 @@ def why(profile: str, run: Run) -> str:
     try:
         state = read_json(file)
         changed = [part for part, value in as_stored(run.parts).items() if state["parts"].get(part) != value]
-        outputs = dict(state["outputs"])
+        outputs, _ = dict(state["outputs"]), float(state["seconds"])
     except (DamagedFile, KeyError, TypeError, ValueError, AttributeError):
         return "its state file is damaged"
     if changed:
@@ -260,7 +175,7 @@ def read_state(file: Path) -> dict[str, Any]:
     """The state in `file`; empty if there is none that can be read."""
     with contextlib.suppress(OSError, DamagedFile):
         state = read_json(file)
-        return state if isinstance(state, dict) else {}
+        return state if isinstance(state, dict) and isinstance(state.get("parts", {}), dict) else {}
     return {}
 
 

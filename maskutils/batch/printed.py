@@ -1,6 +1,5 @@
 """What the commands of the batch print: plans, failures, the end of a batch."""
 
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,17 +11,18 @@ from maskutils.batch.local import comparison
 from maskutils.core import paths
 
 
-def print_damaged(folder: Path) -> None:
-    """Check the results in `folder` against their manifest; leaves with exit code 1 where a file is damaged or missing."""
+def print_damaged(profile: str) -> None:
+    """Check the results of `profile` against their manifest; leaves with exit code 1 where a file is damaged or missing."""
     from maskutils.results.manifest import NAME, damaged, vouched
 
+    folder = paths.results_dir(profile)
     if not (folder / NAME).is_file():
         console.print(f"{folder} has no manifest, so its files are not checked", soft_wrap=True, markup=False)
         return
     faulty = damaged(folder)
     for fault in faulty:
         console.print(
-            f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again: maskutils reproduce --force",
+            f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again: maskutils reproduce --profile {profile} --force",
             soft_wrap=True,
         )
     if faulty:

@@ -14,6 +14,7 @@ import filelock
 from maskutils.batch import plan
 from maskutils.batch.cluster import at_once, client
 from maskutils.batch.plan import Run
+from maskutils.batch.profile import mark_owner
 from maskutils.batch.schedule import Schedule
 from maskutils.batch.status import select
 from maskutils.core import paths
@@ -53,7 +54,7 @@ def reproduce(
     """
     runs = plan.make_plan(profile)
     with exclusive(profile):
-        plan.mark_owner(profile)
+        mark_owner(profile)
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = select(profile, runs, reasons, only, only_failed, force)
         check_inputs(*(run.parameters for run in todo))

@@ -1,16 +1,20 @@
 """The order of work: each run starts as soon as what it comes after is done, on whatever workers Dask has."""
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maskutils.batch import plan
 from maskutils.batch.estimates import longest_paths
 from maskutils.batch.plan import Run
+from maskutils.batch.profile import load_profile
 from maskutils.batch.worker import LONGEST_ERROR, execute, shortened
 from maskutils.core import paths
+from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest, write_json
 
 PATIENCE, LOOK = 45.0, 5.0  # seconds without any worker until we give up, and between two looks
@@ -42,7 +46,7 @@ class Schedule:
         self.ready: list[Run] = []  # to be submitted as soon as a worker is free
         self.running: dict[Any, Any] = {}
         self.retries = dict.fromkeys(self.by_id, retries)
-        self.timeout = timeout or plan.load_profile(profile).cell_timeout
+        self.timeout = timeout or load_profile(profile).cell_timeout
         self.keep_going, self.fail_fast, self.stopped = keep_going, fail_fast, False
         self.longest = longest_paths(profile, todo)
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures that ended, and what workers tell
@@ -109,6 +113,10 @@ class Schedule:
             self.ready.append(run)
 
     def _submit(self, run: Run) -> None:
+        with contextlib.suppress(
+            OSError, BadSetting
+        ):  # its notebook may have been edited since the plan; if it is gone, the run fails
+            run = replace(run, parts={**run.parts, **plan.code_parts(run.notebook)})
         future = self.dask.submit(
             execute, run, paths.runs_dir(self.profile), self.timeout, paths.environment(), self.topic, pure=False,
             key=f"{run.id}-{time.time_ns()}",
@@ -123,6 +131,7 @@ class Schedule:
         files = [plan.records_file(self.profile, b) for b in run.after if self.states[b]["status"] == "done"]
         try:
             records.collect(files, paths.results_dir(self.profile) / "records.csv")
+            (paths.results_dir(self.profile) / "manifest.json").unlink(missing_ok=True)  # of the records before
         except (ValueError, OSError) as error:
             return f"the records of what it comes after cannot be joined: {error}"
         return ""

@@ -10,8 +10,9 @@ import yaml
 
 from maskutils.batch import plan
 from maskutils.batch.plan import Run, as_stored, last_state
+from maskutils.batch.profile import Dumper, load_profile, read_yaml
 from maskutils.core import paths
-from maskutils.core.checks import BadSetting, known
+from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import write_atomically
 
 
@@ -133,7 +134,7 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
     """
     if not changes:
         return profile
-    content = plan.load_profile(profile).model_dump(exclude_defaults=True)
+    content = load_profile(profile).model_dump(exclude_defaults=True)
     runs = plan.make_plan(profile)
     for change in changes:
         name, equals, text = change.partition("=")
@@ -142,16 +143,20 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
         names = {n for run in runs for n in run.parts["parameters"]} - {"profile", "output"}  # the batch gives these
         known(name, names, f"parameter of profile {profile}")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = read_yaml(text)
+        except ValueError as error:
             raise BadSetting(f"--param {change!r} cannot be read: {error}") from None
         content.setdefault("parameters", {})[name] = value
         for spec in content["runs"]:
             spec.get("parameters", {}).pop(name, None)
             if name in spec.get("each", {}):
                 spec["each"][name] = [value]
-    slug = re.sub(r"[^\w=+-]+", "_", "+".join([Path(profile).stem, *changes]))
+    said = re.sub(r"(?<=\d)\.(?=\d)", "_", "+".join([Path(profile).stem, *changes]))
+    slug = re.sub(r"[^\w=+-]+", "_", said)
+    slug += f"-{content_key(said)[:6]}" * (
+        slug != said
+    )  # two values may differ in what the name of a folder cannot hold
     file = (folder or paths.results_dir(slug)) / f"{slug}.yaml"
     content["description"] += f" ({', '.join(changes)})"
-    write_atomically(file, yaml.safe_dump(content, sort_keys=False).encode())
+    write_atomically(file, yaml.dump(content, Dumper=Dumper, sort_keys=False).encode())
     return str(file)

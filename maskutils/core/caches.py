@@ -22,7 +22,7 @@ def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None]
     if path.exists() and checksum.exists():
         try:
             value = load_from(path)
-            if checksum.read_text(encoding="utf-8") != file_digest(path):
+            if checksum.read_bytes() != file_digest(path).encode():
                 raise DamagedFile(f"{path} is damaged (it has another checksum); delete it and run again")
             return value
         except DamagedFile as error:

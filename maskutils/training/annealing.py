@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskutils.core.checks import BadSetting, known, some_of
+from maskutils.core.checks import BadSetting, known
 from maskutils.data.batches import Batches, some
 from maskutils.masks.layers import LAYERS, MaskLayer
 from maskutils.masks.mask import Mask
@@ -193,11 +193,5 @@ def told_apart(scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         raise ValueError(
             f"all scores are equal ({float(ends[0]):g}), so they rank no weight: no gradient reached the masked weights; check that the "
             "forward pass uses them (it may be bound to another network) and that lr is not too small"
-        )
-    if same := [n for n, s in scores.items() if s.numel() > 1 and s.min() == s.max()]:
-        warnings.warn(
-            f"all scores of {some_of(same)} are equal, so what is kept there goes by position: no gradient reached these weights (they are "
-            "not used, under no_grad, or in a reentrant checkpoint)",
-            stacklevel=3,
         )
     return scores

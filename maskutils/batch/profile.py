@@ -1,0 +1,129 @@
+"""Profiles: files that say which notebooks run, with which parameters; and whose results a folder holds."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from maskutils.core import paths
+from maskutils.core.checks import BadSetting, known
+from maskutils.core.files import write_atomically
+from maskutils.study.setup import checked
+
+
+class Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML's own keeps the last; and knows 1e-4 as a number, which PyYAML takes for text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the base class does."""
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"{key!r} stands twice, line {node.start_mark.line + 1}")
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes what `Loader` reads as it was: text that looks like 1e-4 in quotes."""
+
+
+for taught in (Loader, Dumper):
+    taught.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def read_yaml(text: str) -> Any:
+    """The value of YAML `text`. Raises `ValueError` for text that is none, or holds a date or number that there is not."""
+    try:
+        return Loader(text).get_single_data()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+class RunSpec(BaseModel):
+    """One entry of a profile: notebooks, the parameters they vary over, and what must be done before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    notebook: str | Annotated[list[str], Field(min_length=1)]
+    each: dict[str, list[Any]] = {}
+    after: list[str] = []
+    parameters: dict[str, Any] = {}
+    collect: bool = False  # join the records of what it comes after, before it runs
+
+
+class Profile(BaseModel):
+    """A profile file: everything that says how large a study is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    description: str
+    parameters: dict[str, Any] = {}
+    runs: Annotated[list[RunSpec], Field(min_length=1)]
+    cell_timeout: Annotated[int, Field(gt=0)] = 3600  # seconds
+
+
+def profiles() -> list[str]:
+    """Names of the profiles that there are."""
+    return sorted(p.stem for p in paths.PROFILES.glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """The profile `name`, or the one in a file of the user's own ("my.yaml").
+
+    Raises `BadSetting` for an unknown name, a missing file or one with faults.
+    """
+    own = Path(name).suffix in (".yaml", ".yml")
+    if own and Path(name).stem in profiles() and not Path(name).resolve().is_relative_to(paths.PROFILES):
+        raise BadSetting(
+            f"profile {name} has the name of one that ships, and would write over its results; rename the file"
+        )
+    if own and "." in Path(name).stem:
+        raise BadSetting(
+            f"profile {name} has a dot in its name, and results would go to a folder without what follows it; rename it"
+        )
+    file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
+    _check_owner(name, file)
+    try:
+        content = read_yaml(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BadSetting(f"profile {file} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise BadSetting(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
+    return checked(Profile, content)
+
+
+def mark_owner(profile: str) -> None:
+    """Write down which file of the user's own the results of `profile` are of: another one of that name is refused."""
+    if Path(profile).suffix:
+        file = os.path.relpath(Path(profile).resolve(), paths.project_root())
+        write_atomically(_marker(paths.results_dir(profile)), file.encode())
+
+
+def owner(results: Path) -> Path | None:
+    """The user's own file whose results the folder `results` holds; None if there is no mark. Raises `BadSetting` for a damaged one."""
+    try:
+        file = _marker(results).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):
+        file = ""
+    if not file:
+        raise BadSetting(
+            f"{_marker(results)}, which names the profile of these results, is damaged; delete it, and run the profile again"
+        )
+    return paths.project_root() / file
+
+
+def _marker(results: Path) -> Path:
+    return results / "runs" / ".profile"
+
+
+def _check_owner(name: str, file: Path) -> None:
+    """Raises `BadSetting` if the results of `name` are those of another file that is still there."""
+    other = owner(paths.results_dir(name))
+    if other is None or other.parent == paths.results_dir(name):
+        return  # of --param, which writes it anew each time
+    if other.exists() and file.exists() and not other.samefile(file):
+        raise BadSetting(f"{paths.results_dir(name)} holds the results of profile {other}; rename {file}")

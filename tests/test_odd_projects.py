@@ -1,0 +1,228 @@
+"""Profiles, notebooks and states that are odd, or change while a batch works: one sentence, and no run but their own fails."""
+
+import json
+
+import pytest
+from projects import root, write_notebook, write_profile  # noqa: F401
+from test_cli import call
+from test_leftovers import profile as done  # noqa: F401
+from test_plan import state_of
+from test_schedule import Workers, carried_out
+
+from maskutils.batch import cluster, leftovers, plan, status
+from maskutils.batch.display import Display
+from maskutils.batch.profile import load_profile, mark_owner
+from maskutils.core import files, paths
+from maskutils.core.caches import cached
+from maskutils.core.checks import BadSetting
+from maskutils.core.files import DamagedFile
+
+
+@pytest.fixture
+def profile(root):  # noqa: F811
+    return write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second"}])
+
+
+# Notebooks that change while a batch works
+
+
+class Editing(Workers):
+    """The second notebook is edited, or spoilt, while the first runs."""
+
+    def __init__(self, file, content):
+        super().__init__()
+        self.file, self.content = file, content
+
+    def nthreads(self):
+        """One worker, so that the runs follow each other."""
+        return {"one": 1}
+
+    def submit(self, function, run, *args, **given):
+        """A run that ends at once; the notebook is written before the next one."""
+        found = super().submit(function, run, *args, **given)
+        if self.content is None:
+            self.file.unlink(missing_ok=True)
+        else:
+            self.file.write_text(self.content)
+        return found
+
+
+def test_a_run_is_of_the_notebook_that_was_there_when_it_began(root, profile, monkeypatch):  # noqa: F811
+    file, stored = root / "notebooks" / "second.ipynb", {}
+    monkeypatch.setattr(
+        "maskutils.batch.schedule._write_state", lambda _, run, state: stored.update({run.id: run.parts})
+    )
+    planned = {run.id: run.parts for run in plan.make_plan(profile)}
+    edited = file.read_text().replace("'second'", "'edited'")
+    carried_out(profile, Editing(file, edited))
+    assert stored["first"] == planned["first"]
+    assert stored["second"]["notebook code"] != planned["second"]["notebook code"]
+    assert stored["second"] == {run.id: run.parts for run in plan.make_plan(profile)}["second"]
+
+
+@pytest.mark.parametrize("content", [None, '{"cells": ['])
+def test_a_notebook_that_is_gone_or_spoilt_meanwhile_does_not_end_the_batch(root, profile, monkeypatch, content):  # noqa: F811
+    monkeypatch.setattr("maskutils.batch.schedule._write_state", lambda *_: None)
+    workers = Editing(root / "notebooks" / "second.ipynb", content)
+    carried_out(profile, workers)
+    assert workers.calls == ["first", "second"]  # the second is for its worker to fail
+    from rich.console import Console
+
+    run = plan.Run("second", root / "notebooks" / "second.ipynb", {}, (), False, {})
+    Display({"second": 1.0}, Console()).report("started", run, {})
+
+
+def test_records_that_were_joined_anew_have_no_manifest_yet(root, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("maskutils.batch.schedule._write_state", lambda *_: None)
+    monkeypatch.setattr("maskutils.results.records.collect", lambda files, into: None)
+    runs = [{"notebook": "first"}, {"notebook": "second", "after": ["first"], "collect": True}]
+    profile = write_profile(root / "tiny.yaml", runs)
+    manifest = paths.results_dir(profile) / "manifest.json"
+    files.write_json(manifest, {})
+    carried_out(profile, Workers())
+    assert not manifest.exists()
+
+
+# Whose results they are
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xff\xfe\x00"])
+def test_results_with_a_damaged_mark_are_nobodys_to_remove(root, done, mark):  # noqa: F811
+    (paths.runs_dir(done) / ".profile").write_bytes(mark)
+    found, stays = leftovers.leftovers()
+    assert not any("tiny" in name for name in found)
+    assert any("which names the profile of these results, is damaged" in reason for reason in stays)
+    code, output = call("plan", "--profile", done)
+    assert code == 2
+    assert "is damaged; delete it, and run the profile again" in output
+
+
+def test_a_mark_is_written_whole_or_not_at_all(root, profile, monkeypatch):  # noqa: F811
+    paths.runs_dir(profile).mkdir(parents=True)
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="free some space"):
+        mark_owner(profile)
+    assert not (paths.runs_dir(profile) / ".profile").exists()
+    assert load_profile(profile)
+
+
+# Variations
+
+
+@pytest.mark.parametrize(("one", "other"), [("a/b", "a_b"), ("a.b", "a_b"), ("a b", "a_b"), ("0.5", "0/5")])
+def test_variations_whose_names_would_be_one_have_folders_of_their_own(root, one, other):  # noqa: F811
+    write_notebook(root / "notebooks" / "text.ipynb", parameters="s: str = ''")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "text", "parameters": {"s": "z"}}])
+    assert status.variation(profile, [f"s='{one}'"]) != status.variation(profile, [f"s='{other}'"])
+
+
+def test_text_that_looks_like_a_number_stays_text_in_a_variation(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "text.ipynb", parameters="s: str = ''\nx: float = 1.0")
+    (root / "tiny.yaml").write_text('description: d\nparameters: {s: "1e5"}\nruns: [{notebook: text}]\n')
+    own = status.variation(str(root / "tiny.yaml"), ["x=1e-4"])
+    assert dict(plan.make_plan(own)[0].parameters) == {"s": "1e5", "x": 1e-4}
+
+
+# What the plan refuses
+
+
+@pytest.mark.parametrize("text", ["2024-13-45", "!!int abc", "1" * 5000, "[" * 3000])
+def test_values_that_yaml_cannot_make_are_refused(root, profile, text):  # noqa: F811
+    (root / "odd.yaml").write_text(f"description: d\nparameters: {{x: {text}}}\nruns: [{{notebook: first}}]\n")
+    with pytest.raises(BadSetting, match=r"odd.yaml cannot be read"):
+        load_profile(str(root / "odd.yaml"))
+    with pytest.raises(BadSetting, match="cannot be read"):
+        status.variation(profile, [f"seeds={text}"])
+
+
+@pytest.mark.parametrize("value", ["{1: a}", "{1: a, z: 2.5}", "{a: 2024-01-02}", "{a: !!set {x}}"])
+def test_values_that_json_cannot_keep_are_refused(root, value):  # noqa: F811
+    write_notebook(root / "notebooks" / "real.ipynb", parameters="d: dict = {}")
+    (root / "odd.yaml").write_text(f"description: d\nparameters: {{d: {value}}}\nruns: [{{notebook: real}}]\n")
+    with pytest.raises(
+        BadSetting,
+        match=r"parameter d = .* cannot be kept as JSON; give numbers, text, lists, and dicts with",
+    ):
+        plan.make_plan(str(root / "odd.yaml"))
+
+
+def test_a_default_of_another_type_is_refused(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "real.ipynb", parameters="x: int = 'a'")
+    with pytest.raises(BadSetting, match="\"x: int = 'a'\" is not `name: type = literal`"):
+        plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "real"}]))
+
+
+CELL = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "x: int = 1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metadata": {"kernelspec": {"language": "R"}}}, "is a notebook in R; the batch runs those in Python"),
+        ({"nbformat": 5}, "is not a notebook or is damaged .*not of format 4"),
+        ({"cells": [{"source": ""}]}, "is not a notebook or is damaged"),
+        (
+            {"cells": [{**CELL, "metadata": {}}, {**CELL, "cell_type": None, "metadata": None}]},
+            "is not a notebook or is damaged",
+        ),
+        ({"cells": [{**CELL, "source": "\ud800"}]}, "is not a notebook or is damaged"),
+        ({"cells": [{**CELL, "metadata": {"tags": None}}]}, "has 0 cells tagged 'parameters'"),
+    ],
+)
+def test_notebooks_that_would_not_run_are_refused(root, changes, message):  # noqa: F811
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [CELL]}
+    (root / "notebooks" / "odd.ipynb").write_text(json.dumps(notebook | changes))
+    with pytest.raises(BadSetting, match=message):
+        plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "odd"}]))
+
+
+def test_what_a_run_comes_after_must_run_with_its_values(root):  # noqa: F811
+    runs = [
+        {"notebook": "first", "each": {"seeds": [[1]]}},
+        {"notebook": "second", "after": ["first"], "each": {"seeds": [[2]]}},
+    ]
+    with pytest.raises(
+        BadSetting, match=r"comes after first, which profile .* does not run before it with seeds = \[2\]"
+    ):
+        plan.make_plan(write_profile(root / "tiny.yaml", runs))
+
+
+def test_an_empty_address_is_no_wish_to_run_here():
+    with pytest.raises(BadSetting, match=r"no Dask scheduler at '' .the address is empty."), cluster.client(1, ""):
+        pass
+
+
+# Damaged files
+
+
+def test_a_damaged_checksum_makes_the_artefact_anew(root):  # noqa: F811
+    path = paths.cache_dir("mask") / "a.json"
+    cached(path, lambda: 1, lambda value, p: files.write_json(p, value), files.read_json)
+    leftovers.checksum_of(path).write_bytes(b"\xff\xfe")
+    with pytest.warns(UserWarning, match="has another checksum"):
+        assert cached(path, lambda: 2, lambda value, p: files.write_json(p, value), files.read_json) == 2
+
+
+@pytest.mark.parametrize("damage", [{"parts": None}, {"seconds": None}, {"outputs": None}])
+def test_a_damaged_state_is_told_and_run_again(root, profile, damage):  # noqa: F811
+    run = plan.make_plan(profile)[0]
+    state_of(root, profile, run, **damage)
+    assert plan.why(profile, run) == "its state file is damaged"
+    assert status.explain(profile, run)["would run again"] == "its state file is damaged"
+
+
+def test_damaged_rows_of_a_manifest_and_lists_of_uses_are_passed_over(root, done):  # noqa: F811
+    files.write_json(paths.results_dir(done) / "manifest.json", {"runs": [{"key": "k"}]})
+    (paths.runs_dir(done) / "first.uses").write_bytes(b"\xff\xfe")
+    assert call("plan", "--profile", done)[0] == 0
+    assert leftovers.leftovers()
+
+
+def test_a_damaged_notebook_is_named_by_the_report(root, profile):  # noqa: F811
+    from maskutils.batch.page import write_page
+
+    for run in plan.make_plan(profile):
+        state_of(root, profile, run)
+        (paths.runs_dir(profile) / f"{run.id}.ipynb").write_text("{")
+    with pytest.raises(DamagedFile, match=r"first.ipynb is damaged"):
+        write_page(profile)
