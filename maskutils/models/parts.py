@@ -98,6 +98,7 @@ def classification(logits: Tensor, labels: Tensor, reduction: str = "mean") -> T
 def check_head(model: nn.Module, name: str, output: object) -> None:
     """Raise `ValueError` if `name`, the head of `model`, is a layer that cannot have given the logits (N, classes) of `output`."""
     head, logits = model.get_submodule(name), logits_of(output)
+    head = head[head.active] if isinstance(head, TaskHeads) else head
     gives = getattr(head, "out_features", getattr(head, "out_channels", logits.shape[1]))
     if gives != logits.shape[1]:
         raise ValueError(

@@ -29,10 +29,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def check_answer(model: nn.Module, data: Batches) -> None:
-    """Raise `ValueError` if the head of `model` cannot have given its logits for an image of `data`; a stream is not read for that."""
-    if hasattr(data, "__getitem__"):
-        with evaluating(model):
-            check_head(model, head_name(model), model(taken_by(model, some(data, 1, 0)[0]).to(device_of(model))))
+    """Raise `ValueError` if the head of `model` cannot have given its logits for an image of `data`, if it takes it. No stream is read."""
+    if not hasattr(data, "__getitem__"):
+        return
+    image = taken_by(model, some(data, 1, 0)[0]).to(device_of(model))
+    with evaluating(model):
+        try:
+            output = model(image)
+        except RuntimeError:  # what needs no images may be given others
+            return
+    check_head(model, head_name(model), output)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from maskutils.models.parts import TaskHeads, for_task, head_name, with_target_h
 from maskutils.models.sizes import usual_lr
 from maskutils.training import adapters, baselines, changes, penalties, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
-from maskutils.training.evaluation import accuracy, check_answer, evaluate, predict
+from maskutils.training.evaluation import accuracy, evaluate, predict
 
 __all__ = ["adapters", "baselines", "changes", "interpolate", "kept", "penalties", "protocols", "score", "transfer"]
 
@@ -67,7 +67,6 @@ def transfer(
     _check_fit(model, mask, importance)
     for knob in knobs:
         known(knob, about.knobs, f"knob of {protocol}")
-    check_answer(model, pair.source.train)
     model = copied(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
     watch = functools.partial(_watch, model, pair, path) if history is not None or path is not None else None
     needed = {name: given[name] for name in about.needs}
