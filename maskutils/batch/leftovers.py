@@ -42,7 +42,7 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
             wanted = set(_runs(folder))
             stays.append(f"{_shown(folder)}: {error}")
         if wanted is None:  # its profile is gone
-            found[f"{_shown(folder)}, whose profile is gone"] = _results(folder)
+            found[f"{_shown(folder)}, whose profile {owner(folder)} is gone"] = _results(folder)
             wanted = set()
         for run in _runs(folder):
             if run not in wanted:
