@@ -30,8 +30,13 @@ FEW = {  # test_smoke runs 06 and 19 with all that they take
 
 
 def pytest_collection_modifyitems(items):
-    """Notebooks take fewer steps and approaches here than when they are opened: no checked output depends on how many."""
+    """Notebooks take fewer steps and approaches here than when they are opened: no checked output depends on how many.
+
+    Coverage makes compilers and tables twice as slow, so it leaves out tests whose lines others run too.
+    """
     for item in items:
+        if "hosts" in item.path.parts or item.path.stem in ("test_bench", "test_redraw"):
+            item.add_marker("no_cover")
         if "parameters" in getattr(item, "cell", {}).get("metadata", {}).get("tags", ()):
             for name, value in (QUICK | FEW.get(item.path.stem, {})).items():
                 pattern = rf"^({name}: \S+) = [^#]+"
