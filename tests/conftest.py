@@ -29,13 +29,33 @@ FEW = {  # test_smoke runs 06 and 19 with all that they take
 }
 
 
+UNMEASURED = {
+    "test_bench",
+    "test_choice",
+    "test_explorer_lab",
+    "test_explorer_page",
+    "test_findings",
+    "test_golden",
+    "test_own_network",
+}
+UNMEASURED |= {
+    "test_prose",
+    "test_readme",
+    "test_redraw",
+    "test_smoke",
+    "test_statistics",
+    "test_transfer",
+    "test_wheel",
+}
+
+
 def pytest_collection_modifyitems(items):
     """Notebooks take fewer steps and approaches here than when they are opened: no checked output depends on how many.
 
     Coverage makes compilers and tables twice as slow, so it leaves out tests whose lines others run too.
     """
     for item in items:
-        if "hosts" in item.path.parts or item.path.stem in ("test_bench", "test_redraw"):
+        if "hosts" in item.path.parts or item.path.stem in UNMEASURED:
             item.add_marker("no_cover")
         if "parameters" in getattr(item, "cell", {}).get("metadata", {}).get("tags", ()):
             for name, value in (QUICK | FEW.get(item.path.stem, {})).items():
