@@ -32,21 +32,23 @@ FEW = {  # test_smoke runs 06 and 19 with all that they take
 UNMEASURED = {
     "test_bench",
     "test_choice",
+    "test_compiled",
     "test_explorer_lab",
     "test_explorer_page",
-    "test_findings",
+    "test_families",
     "test_golden",
-    "test_own_network",
 }
 UNMEASURED |= {
+    "test_house",
+    "test_learn",
+    "test_own_network",
+    "test_plots",
     "test_prose",
     "test_readme",
+    "test_recipes",
     "test_redraw",
-    "test_smoke",
-    "test_statistics",
-    "test_transfer",
-    "test_wheel",
 }
+UNMEASURED |= {"test_smoke", "test_statistics", "test_transfer", "test_wheel"}
 
 
 def pytest_collection_modifyitems(items):
@@ -55,7 +57,7 @@ def pytest_collection_modifyitems(items):
     Coverage makes compilers and tables twice as slow, so it leaves out tests whose lines others run too.
     """
     for item in items:
-        if "hosts" in item.path.parts or item.path.stem in UNMEASURED:
+        if item.path.stem in UNMEASURED:
             item.add_marker("no_cover")
         if "parameters" in getattr(item, "cell", {}).get("metadata", {}).get("tags", ()):
             for name, value in (QUICK | FEW.get(item.path.stem, {})).items():
