@@ -128,7 +128,7 @@ def over_seeds(values: list[float], **row) -> list[dict]:
 
 def stored(bits: float, values: list[float], method: str = "snip", **row) -> list[dict]:
     """A mask that loses nothing of the source, with the task known."""
-    return over_seeds(values, **MASK | {"method": method, "source_acc_masked": 0.9, "stored_bits": bits}, **row)
+    return over_seeds(values, **MASK | {"method": method, "source_acc_masked": 0.9, "stored_bits": bits} | row)
 
 
 DEAR, CHEAP, FREE = (
@@ -172,6 +172,20 @@ def test_a_wide_interval_of_few_seeds_excuses_no_large_difference():
     far = stored(1, [0.95, 0.6, 0.85], "magnitude")  # 0.05 behind on average, in an interval that holds 0
     table = choice.equivalent(make(*stored(1000, [0.9, 0.8, 0.85]), *far), **KNOWN)
     assert table["approach"].tolist() == ["snip"]
+
+
+@pytest.mark.parametrize(("lost", "bits", "chosen"), [
+    (0.02, 90, "snip"),  # the lossy mask is out, for one of no more bits loses two points less
+    (0.005, 90, "magnitude"),  # half a point less is no reason
+    (0.02, 110, "magnitude"),  # nor is one that stores more
+])  # fmt: skip
+def test_no_setting_is_taken_that_another_outdoes(lost, bits, chosen):
+    """The other is told from the best, by 0.006 on every seed, and the lossy one is not."""
+    lossy = stored(100, [0.88, 0.81, 0.84], "magnitude", source_acc_masked=0.9 - 0.03)
+    beside = stored(bits, [0.879, 0.794, 0.844], "fisher", source_acc_masked=0.87 + lost)
+    best = stored(1000, [0.885, 0.8, 0.85])
+    needed = {"max_source_drop": 0.05, "task_known": True}
+    assert choice.recommend(make(*best, *lossy, *beside), **needed)["approach"] == chosen
 
 
 def test_with_one_seed_nothing_is_equivalent_to_the_best():
