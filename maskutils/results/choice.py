@@ -84,7 +84,8 @@ def equivalent(
     Told apart is what the 95 % interval of its paired difference to the best, on validation (`over_pairs`), puts behind: in target
     accuracy for `max_source_drop`, in source drop for `min_target`. Columns: `CANDIDATE`, stored_bits, steps (of training), and difference,
     low and high (in favour of the best, a fraction). Of few seeds the interval is wide, so the mean must also lie within `CLOSE` of
-    the best. A setting that another outdoes (see `recommend`) is left out, unless it is the best. With fewer than three seeds nothing can be told, and the best stands alone.
+    the best. A setting that another outdoes (see `recommend`) is left out, unless it is the best. With fewer than three seeds
+    nothing can be told, and the best stands alone.
     Arguments and errors are those of `recommend`.
     """
     menu = Menu(candidates(records, task_known, without))

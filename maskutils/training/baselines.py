@@ -133,7 +133,7 @@ def replay(t: Transfer, fraction: float) -> History:
     return t.fit(penalty=rehearse)
 
 
-@protocol("reference", place=43, colour="black", marker=r"$\mathrm{J}$", choosable=False)
+@protocol("reference", place=43, colour="black", marker="X", choosable=False)
 def joint(t: Transfer) -> History:
     """Replay of the whole source: the reference where source data may be kept."""
     return replay(t, fraction=1.0)

@@ -10,25 +10,25 @@ from maskutils.training.base import History, Transfer, protocol
 from maskutils.training.learn import learn_subnetwork, mask_batch
 
 
-@protocol("reference", place=40, colour="black", marker=r"$\mathrm{S}$", role="untrained", trains=False)
+@protocol("reference", place=40, colour="black", marker="s", role="untrained", trains=False)
 def source_only(t: Transfer) -> History:
     """No training on the target at all: retention is whole, and a target head of its own stays untrained."""
     return []
 
 
-@protocol("reference", place=42, colour="black", marker=r"$\mathrm{F}$", role="free", family="wise_ft")
+@protocol("reference", place=42, colour="black", marker="o", role="free", family="wise_ft")
 def finetune(t: Transfer) -> History:
     """Every parameter trained on the target: the usual reference for adaptation, and for forgetting."""
     return t.fit()
 
 
-@protocol("reference", place=44, colour="black", marker=r"$\mathrm{2}$", known="intact", bits=whole_network, rival=True)
+@protocol("reference", place=44, colour="black", marker="P", known="intact", bits=whole_network, rival=True)
 def two_networks(t: Transfer) -> History:
     """Fine-tuning, with the source network kept beside the new one: the dearest way to lose nothing of the source."""
     return t.fit_stored()
 
 
-@protocol("reference", place=41, colour="black", marker=r"$\mathrm{L}$", known="intact", bits=whole_tensors)
+@protocol("reference", place=41, colour="black", marker="D", known="intact", bits=whole_tensors)
 def linear_probe(t: Transfer) -> History:
     """Only the head trained: what the source features are worth on the target."""
     return t.fit_stored(params=head_parameters(t.model))

@@ -16,13 +16,14 @@ from maskutils.results.analysis import ideal, storage_front
 from maskutils.results.fronts import front, hypervolumes, largest, unbeaten
 from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
-from maskutils.results.plots.style import PAIR_ORDER, in_order, line_of, look, ordered, short, styled, within
+from maskutils.results.plots.style import PAIR_ORDER, STAR, in_order, line_of, look, ordered, short, styled, within
 from maskutils.results.records import of_masks, on_grid, summarise
 
 HIGHLIGHTED = ["fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown, beside the best learnt mask
 LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are left out
 SHOWN = ["source_acc_full", "target_acc", *VALIDATION]
+LOSSES = ("masking_cost", "drift", "forgetting")  # differences of accuracies, in points
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
@@ -95,7 +96,7 @@ def _references(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
     means, lines = summarise(rows, ["approach"]).set_index("approach"), {}
     dot: dict[str, Any] = {"color": "black", "linestyle": "", "zorder": 4}
     if not math.isnan((at := ideal(rows))[0]):
-        (lines["ideal"],) = axis.plot(*([100 * v] for v in at), marker="*", markersize=13, **dot)
+        (lines["ideal"],) = axis.plot(*([100 * v] for v in at), **STAR)
     for name in [the("free"), "joint"]:
         if name in means.index:
             at = 100 * means.loc[name, ["source_acc_full", "target_acc"]]
@@ -140,9 +141,10 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
             axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size_of)
     for axis, column, name in panels:  # all limits, which are shared, once everything is drawn
         first = axis.get_subplotspec()
-        _density_axis(axis, sorted(points["density"].unique()), "density" if first.is_last_row() else "")
-        label = values[column].replace(", ", ",\n")  # rows are low
-        axis.set_ylabel(f"{label} (%)" if first.is_first_col() else "")
+        below = "density" if first.is_last_row() else ""
+        _density_axis(axis, sorted(points["density"].unique()), below, narrow=width > 5)
+        label, unit = values[column].replace(", ", ",\n"), "points" if column in LOSSES else "%"  # rows are low
+        axis.set_ylabel(f"{label} ({unit})" if first.is_first_col() else "")
         if first.is_first_row():
             axis.set_title(name.replace("_", "_\n" if width > 4 else "_"), fontsize=9, color=look(name)["color"])
     return figure
@@ -164,12 +166,11 @@ def readings(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     return figure
 
 
-def _density_axis(axis: Axes, densities: Sequence[float], label: str) -> None:
-    """A logarithmic axis of densities, with a tick at each, and the first and last of many named."""
+def _density_axis(axis: Axes, densities: Sequence[float], label: str, narrow: bool = False) -> None:
+    """A logarithmic axis of densities, with a tick at each; a `narrow` one has a name for every second."""
     axis.set(xlabel=label, xscale="log")
     within(axis, "y")
-    named = densities if len(densities) < 3 else [densities[0], densities[len(densities) // 2], densities[-1]]
-    axis.set_xticks(densities, [f"{d:g}" if d in named else "" for d in densities])
+    axis.set_xticks(densities, ["" if narrow and i % 2 else f"{d:g}" for i, d in enumerate(densities)], fontsize=9)
     axis.minorticks_off()
 
 

@@ -15,7 +15,8 @@ from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import BESIDE, framed, look, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
-STORING = ["gumbel_sigmoid", "two_networks", "replay", "fisher"]  # named in the storage figures, beside the best others
+# named in the storage figures, beside the best other
+STORING = ["gumbel_sigmoid", "edge_popup", "two_networks", "replay", "fisher"]
 DEEP = 0.08  # below the best, of the mean of both tasks, the storage figures begin
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
@@ -36,7 +37,7 @@ def learning(
         for name, rows in histories.items():
             curve, about = pd.DataFrame(list(rows)), find(name)
             style = look(name) if about and about.colour else {"marker": "."}
-            if about and about.kind == "reference":  # references are black letters, which say nothing on a line
+            if about and about.kind == "reference":  # references are all black, so their dashes differ
                 style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][names("reference").index(name) % 4]}
             (named[axis][name],) = axis.plot(curve["step"], factor * curve[column], label=name, **style)
         axis.set(xlabel="optimiser steps", ylabel=label + unit)
@@ -201,15 +202,15 @@ def _kbit_axis(axis: Axes, most: float) -> None:
 def leaks(table: pd.DataFrame) -> Figure:
     """How far held weights moved, and what that cost the source: a row for each recipe of an audit, top to bottom.
 
-    `table` has the columns recipe, change (largest, of a weight) and leak_cost (a fraction). A hollow dot at the left edge is
-    an exact zero.
+    `table` has the columns recipe, change (largest, of a weight) and leak_cost (a fraction). A hollow dot is an exact zero.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9, 0.28 * len(table) + 1.2), sharey=True)
     places, moved = np.arange(len(table)), (table["change"] > 0).to_numpy()
     axes[0].plot(table["change"][moved], places[moved], "o", color="#d55e00")
-    edge = [table["change"][moved].min() / 4] * sum(~moved)
-    axes[0].plot(edge, places[~moved], "o", color="#029e73", fillstyle="none")
-    axes[0].set(xscale="log", xlabel="largest change of a held weight", ylim=(len(table) - 0.5, -0.5))
+    axes[0].plot(np.zeros(sum(~moved)), places[~moved], "o", color="#029e73", fillstyle="none")
+    least = 10 ** np.floor(np.log10(table["change"][moved].min()))
+    axes[0].set_xscale("symlog", linthresh=least)  # linear from 0 to there
+    axes[0].set(xlabel="largest change of a held weight", ylim=(len(table) - 0.5, -0.5))
     axes[0].set_yticks(places, table["recipe"])
     bars = axes[1].barh(places, 100 * table["leak_cost"], color="#d55e00", height=0.6)
     axes[1].bar_label(bars, [f"{100 * lost:.1f}" if lost > 0.005 else "" for lost in table["leak_cost"]], padding=3)

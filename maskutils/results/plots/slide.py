@@ -11,7 +11,7 @@ from maskutils.results.analysis import ideal, with_family
 from maskutils.results.fronts import front
 from maskutils.results.plots.labels import name_curves
 from maskutils.results.plots.masks import Filters, draw_filters
-from maskutils.results.plots.style import look, short, styled
+from maskutils.results.plots.style import STAR, look, short, styled
 from maskutils.results.records import on_grid
 
 CURVES = {  # family and reading of the source -> what it is called
@@ -43,7 +43,7 @@ def talk(filters: Filters, density: float, records: pd.DataFrame, pair: str) -> 
         style: dict[str, Any] = look(family) | {"linestyle": "-" if reading == "known" else "--", "markersize": 5}
         if len(points):
             (lines[label],) = axis.plot(points["source"], points["target"], **style)
-    (lines["ideal"],) = axis.plot(*([100 * v] for v in ideal(rows)), "*", color="black", markersize=14, zorder=5)
+    (lines["ideal"],) = axis.plot(*([100 * v] for v in ideal(rows)), **STAR)
     axis.set(title=f"{short(pair)}: up and right is better", xlim=(0, 108), ylim=(25, 103))
     axis.set_xticks(range(0, 101, 20))
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")

@@ -24,6 +24,8 @@ BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # wher
 STYLE: dict[Any, Any] = {"figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "font.size": 10}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 STYLE |= {"axes.grid": True, "grid.alpha": 0.25}
+STAR: dict[str, Any] = {"marker": "*", "color": "black", "linestyle": "", "zorder": 5}  # the ideal
+STAR |= {"markerfacecolor": "none", "markersize": 15}
 
 
 @contextlib.contextmanager
