@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from maskutils.core.approaches import described
 from maskutils.core.checks import BadSetting
 from maskutils.data.pair import Domain, Pair
-from maskutils.models.parts import for_task, head_name
+from maskutils.models.heads import for_task, head_name
 from maskutils.training import adapters, penalties
 from maskutils.training.base import PROTOCOLS, Training, Transfer
 from maskutils.training.evaluation import evaluate

@@ -14,8 +14,8 @@ from maskutils.core.shown import table
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.shown import response
+from maskutils.models.heads import with_target_head
 from maskutils.models.networks import build_model
-from maskutils.models.parts import with_target_head
 from maskutils.results import report
 from maskutils.study import anatomy
 from maskutils.training.learn import learn_subnetwork

@@ -15,8 +15,9 @@ from maskutils.data.pair import Domain, Pair
 from maskutils.masks.information import fisher_information
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import fisher, snip
+from maskutils.models.heads import for_task
 from maskutils.models.networks import build_model
-from maskutils.models.parts import for_task, maskable
+from maskutils.models.parts import maskable
 from maskutils.training import baselines
 from maskutils.training.base import PROTOCOLS, Training, Transfer
 from maskutils.training.learn import learn_subnetwork

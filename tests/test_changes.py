@@ -14,7 +14,7 @@ from maskutils.core.approaches import described
 from maskutils.core.checks import BadSetting
 from maskutils.core.storage import signs
 from maskutils.data.pair import Domain, Pair
-from maskutils.models.parts import for_task
+from maskutils.models.heads import for_task
 from maskutils.training import changes
 from maskutils.training.base import PROTOCOLS, Training, Transfer
 from maskutils.training.transfer import kept, transfer

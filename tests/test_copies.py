@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from maskutils import Mask, evaluate, learn_mask, protect
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import copied
-from maskutils.models.parts import heads, maskable
+from maskutils.models.heads import heads
+from maskutils.models.parts import maskable
 from maskutils.training.learn import learn_subnetwork
 from maskutils.training.loop import fit
 

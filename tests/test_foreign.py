@@ -6,7 +6,7 @@ from networks import NETS, easy
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.optim import SGD
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.data.dataset import TensorDataset
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -14,6 +14,7 @@ from maskutils import Mask, evaluate, fit, learn_mask, protect, transfer
 from maskutils.data.batches import some
 from maskutils.data.pair import Domain, Pair
 from maskutils.models.copies import copied
+from maskutils.training.evaluation import evaluating
 from maskutils.training.transfer import interpolate
 
 DATA = easy(40)
@@ -128,8 +129,62 @@ def test_no_method_takes_another_layer_for_the_head(conv, method):
 def test_no_transfer_takes_another_layer_for_the_head():
     data = TensorDataset(torch.randn(20, 1, 8, 8), torch.arange(20) % 10)
     domain = Domain("d", data, data, data, tuple("0123456789"))
+    for protocol in ("linear_probe", "lora"):
+        with pytest.raises(ValueError, match="'body', defined last"):
+            transfer(HeadFirst(False), Pair("p", domain, domain), protocol, steps=2)
+
+
+def test_a_ranking_checks_the_head_on_batches_of_a_loader_too():
+    loader = DataLoader(TensorDataset(torch.randn(20, 1, 8, 8), torch.arange(20) % 10), 8)
+    model = HeadFirst(False)
     with pytest.raises(ValueError, match="'body', defined last"):
-        transfer(HeadFirst(False), Pair("p", domain, domain), "linear_probe", steps=2)
+        learn_mask(model, loader, "snip", density=0.5)
+    assert not model._forward_hooks
+
+
+class Some(nn.Module):
+    """It gives some of the values of its head alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 8), nn.Linear(8, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x.flatten(1)).relu())[:, :10]
+
+
+def test_a_head_that_the_network_names_is_believed():
+    model = Some()
+    with pytest.raises(ValueError, match=r"say which is, before anything else: network\.head_name = "):
+        learn_mask(model, DATA, "magnitude", density=0.5)
+    model.head_name = "head"
+    assert [*learn_mask(model, DATA, "magnitude", density=0.5).bits] == ["body.weight"]
+
+
+class Once(IterableDataset):
+    """A stream that can be read once."""
+
+    def __init__(self) -> None:
+        self.left = iter(zip(X, Y, strict=True))
+
+    def __iter__(self):
+        return self.left
+
+
+def test_a_ranking_takes_no_more_of_the_data_than_it_needs():
+    assert learn_mask(net(), Once(), "snip", density=0.5).density == pytest.approx(0.5, abs=0.01)
+    dicts = [{"image": x} for x in X]
+    for data in ([], dicts, TensorDataset(torch.zeros(4, 7), Y[:4])):
+        assert learn_mask(net(), data, "magnitude", density=0.5).density == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "ldifs"])
+def test_networks_along_the_path_keep_no_hook(protocol):
+    path: list[nn.Module] = []
+    domain = Domain("d", DATA, DATA, DATA, tuple("0123456789"))
+    transfer(net(), Pair("p", domain, domain), protocol, steps=10, path=path)
+    assert len(path) == 10
+    assert not any(m._forward_hooks for each in path for m in each.modules())
 
 
 class Closed(nn.Module):
@@ -153,6 +208,20 @@ def test_functions_that_hold_a_part_of_the_network_are_refused(hook):
         ValueError, match="is a function that holds a part of the network, and a copy would compute with the weights of"
     ):
         copied(Closed(hook))
+
+
+def test_of_several_hooks_and_of_globals_each_is_looked_at():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    handle = model[0].register_forward_pre_hook(lambda m, given: (given[0] * model[1].weight.mean(),))
+    model[0].register_forward_hook(lambda m, given, made: None)  # of the same name
+    with pytest.raises(ValueError, match=r"or remove it first, as by the remove\(\) of a hook's handle"):
+        copied(model)
+    handle.remove()
+    space = {"layers": [model[1]]}
+    exec("def hook(m, given, made): return made * layers[0].weight.mean()", space)
+    model[0].register_forward_hook(space["hook"])
+    with pytest.raises(ValueError, match="hook hook of '0' is a function that holds a part"):
+        copied(model)
 
 
 def test_hooks_that_hold_nothing_of_the_network_are_copied():
@@ -189,6 +258,17 @@ def test_evaluation_leaves_by_train_which_a_module_may_override():
     assert not torch.equal(extract(X)["logits"], extract(X)["logits"])  # dropout is on again
 
 
+def test_evaluation_leaves_a_module_of_two_parents_as_it_was():
+    norm = nn.BatchNorm1d(64)
+    model = nn.ModuleDict({"one": nn.Sequential(norm), "two": nn.Sequential(norm)}).eval()
+    model["two"].train()
+    norm.eval()
+    before = [m.training for m in model.modules()]
+    with evaluating(model):
+        assert not any(m.training for m in model.modules())
+    assert [m.training for m in model.modules()] == before
+
+
 class Counting(nn.Module):
     """A parameter of whole numbers, which has no gradient."""
 
@@ -219,10 +299,12 @@ def test_gradients_are_switched_on_where_they_are_needed(method):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
-def test_a_network_that_is_scripted_in_part_is_refused():
-    model = nn.Sequential(torch.jit.script(nn.Linear(4, 8)), nn.Linear(8, 3))
-    with pytest.raises(ValueError, match="is TorchScript, whole or in part"):
-        evaluate(model, DATA)
+def test_a_network_that_is_scripted_in_part_is_evaluated_and_not_copied():
+    model = nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(64, 8)), nn.Linear(8, 10))
+    assert 0 <= evaluate(model, DATA) <= 1
+    for use in (copied, lambda m: learn_mask(m, DATA, "snip", density=0.5)):
+        with pytest.raises(ValueError, match="1 is TorchScript, which cannot be copied or masked"):
+            use(model)
 
 
 # Masks and loops
@@ -262,6 +344,39 @@ def test_a_buffer_that_shows_a_weight_does_not_hold_it(held):
     assert torch.equal(moved, ~mask.bits["0.weight"])
 
 
+def test_a_buffer_beside_a_weight_in_one_block_of_memory_is_held(held):
+    model, mask, optimizer = held
+    flat = torch.rand(300 * 300 + 3)
+    model[0].weight.data = flat[: 300 * 300].view(300, 300)
+    model[0].register_buffer("beside", flat[300 * 300 :])
+    model.register_buffer("edges", torch.eye(3).to_sparse())  # no memory of its own to look at
+    model.register_buffer("turn", torch.ones(3, dtype=torch.complex128))
+    before = model[0].beside.clone()
+    with protect(model, mask):
+        model[0].beside.add_(1)
+        model.turn.add_(1)
+        step(model, optimizer)
+    assert torch.equal(model[0].beside, before)
+    assert (model.turn == 1).all()
+
+
+def test_sparse_gradients_of_held_rows_come_to_nothing():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"table": nn.Embedding(6, 4, sparse=True), "head": nn.Linear(4, 2)})
+    bits, before = torch.rand(6, 4) > 0.5, model["table"].weight.detach().clone()
+    optimizer = SGD([model["table"].weight], 0.1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model["head"](model["table"](torch.arange(6))).sum()
+        loss.backward()
+        return loss
+
+    with protect(model, Mask({"table.weight": bits})):
+        optimizer.step(closure)
+    assert torch.equal(model["table"].weight != before, ~bits)
+
+
 def test_restore_is_refused_when_the_block_has_ended(held):
     model, mask, optimizer = held
     with protect(model, mask) as restore:
@@ -274,11 +389,11 @@ def test_restore_is_refused_when_the_block_has_ended(held):
 class Sized(SGD):
     """Its step takes a closure and a number, or something else than a closure."""
 
-    def step(self, closure=None, size=5120):
-        self.given = (closure() if callable(closure) else closure, size)
+    def step(self, closure=None, size=5120, **options):
+        self.given = (closure(**options) if callable(closure) else closure, size)
 
 
-@pytest.mark.filterwarnings("ignore:4 optimiser steps moved no weight")
+@pytest.mark.filterwarnings("ignore:5 optimiser steps moved no weight")
 def test_what_a_step_is_given_reaches_it(held):
     model, mask, _ = held
     optimizer = Sized(model.parameters(), 0.1)
@@ -290,6 +405,8 @@ def test_what_a_step_is_given_reaches_it(held):
         optimizer.step(3.0)
         assert optimizer.given == (3.0, 5120)
         optimizer.step(closure=lambda: 1.0)
+        assert optimizer.given == (1.0, 5120)
+        optimizer.step(lambda backward: float(backward), backward=True)
         assert optimizer.given == (1.0, 5120)
 
 
@@ -303,7 +420,7 @@ def test_a_tensor_that_is_too_wide_to_hold_is_refused():
 def test_scores_that_are_not_those_of_the_bits_are_refused():
     bits = {"0.weight": torch.ones(2, 2) > 0}
     for scores in ({"1.weight": torch.ones(2, 2)}, {"0.weight": torch.ones(4)}):
-        with pytest.raises(ValueError, match="must be of the names and shapes of its bits"):
+        with pytest.raises(ValueError, match="must have the names and shapes of its bits; those of "):
             Mask(bits, scores)
 
 

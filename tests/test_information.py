@@ -133,3 +133,29 @@ def test_the_network_is_left_as_it_was():
     assert model.training
     assert not any(m._forward_hooks for m in model.modules())
     assert not any(p.requires_grad for p in model.parameters())
+
+
+class Attention(nn.Module):
+    """The bias of its keys has a gradient of 0 in theory, and noise of rounding in truth; its head is called by keyword, if asked."""
+
+    def __init__(self, keyword=False):
+        super().__init__()
+        self.keyword = keyword
+        self.query, self.key, self.value, self.head = nn.Linear(8, 6), nn.Linear(8, 6), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        tokens = x.flatten(1, 2)
+        mixed = F.scaled_dot_product_attention(self.query(tokens), self.key(tokens), self.value(tokens)).mean(1)
+        return self.head(input=mixed) if self.keyword else self.head(mixed)
+
+
+def test_noise_about_zero_is_no_disagreement():
+    torch.manual_seed(0)
+    assert information._agree(Attention(), data().tensors[0][:2])
+
+
+def test_layers_that_are_called_by_keyword_go_image_by_image():
+    torch.manual_seed(0)
+    model = Attention(keyword=True)
+    assert information._by_batch(model, data().tensors[0]) is None
+    assert fisher_information(model, data())["head.weight"].sum() > 0

@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
 from maskutils.core.checks import BadSetting
+from maskutils.models.heads import TaskHeads, for_task, head_name, head_parameters, own_head, with_target_head
 from maskutils.models.inputs import device_of
 from maskutils.models.networks import (
     MODELS,
@@ -20,17 +21,7 @@ from maskutils.models.networks import (
     torchvision_names,
     with_head,
 )
-from maskutils.models.parts import (
-    TaskHeads,
-    for_task,
-    head_name,
-    head_parameters,
-    maskable,
-    norm_layers,
-    own_head,
-    summary,
-    with_target_head,
-)
+from maskutils.models.parts import maskable, norm_layers, summary
 from maskutils.training.learn import learn_mask
 
 NAMES = [*MODELS, "resnet18"]  # ours, and one of torchvision's

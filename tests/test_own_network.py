@@ -16,7 +16,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from maskutils import Mask, build_model, fit, learn_mask, load_pair, protect, score, transfer
 from maskutils.masks.layers import attach, detach
-from maskutils.models.parts import head_name, maskable, summary
+from maskutils.models.heads import head_name
+from maskutils.models.parts import maskable, summary
 from maskutils.training.transfer import interpolate
 
 pytestmark = pytest.mark.filterwarnings("ignore:norm layers train")  # somebody's loop holds them without looking

@@ -17,8 +17,9 @@ from maskutils.core.storage import changes, whole_network, whole_tensors
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Domain, Pair
 from maskutils.masks.mask import Mask
+from maskutils.models.heads import TaskHeads, for_task, head_name
 from maskutils.models.networks import build_model
-from maskutils.models.parts import TaskHeads, for_task, head_name, maskable
+from maskutils.models.parts import maskable
 from maskutils.training.base import PROTOCOLS, answer, rounded_change
 from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.loop import fit

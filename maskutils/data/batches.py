@@ -30,7 +30,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
                 yield data[picked]
     else:
         epoch = in_order(data, batch_size)
-        if _indexed(data):
+        if indexed(data):
             n = min(batch_size, len(data))
             epoch = loader(data, n, shuffle=True, drop_last=True, generator=order) if n else ()
         got_any = True
@@ -59,7 +59,7 @@ def loader(data: Batches, batch_size: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(cast(Dataset[Any], data), batch_size, **options)
 
 
-def _indexed(data: Batches) -> TypeGuard[Examples]:
+def indexed(data: Batches) -> TypeGuard[Examples]:
     """Whether `data` is a dataset with a length, rather than a stream or a loader: torch's, or anything with a length and items alone."""
     bare = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, Iterable)
     return bare or (isinstance(data, Dataset) and not isinstance(data, IterableDataset))
@@ -70,7 +70,7 @@ def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
 
     `seed` also decides the order of a loader that shuffles. Raises `ValueError` if there are none.
     """
-    if _indexed(data):
+    if indexed(data):
         picked = torch.randperm(len(data), generator=generator(seed, "some"), device="cpu")[:n].tolist()
         found = (
             [data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])]

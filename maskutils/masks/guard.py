@@ -69,8 +69,8 @@ class Guard:
                 "this LBFGS remembers directions from before protect, which move held weights; make a new LBFGS"
             )
 
-        def closure() -> Any:
-            loss = given()
+        def closure(*passed: Any, **options: Any) -> Any:
+            loss = given(*passed, **options)
             for held in self.held.values():
                 if (now := held.now()) is not None and id(now) in ours:
                     held.silence(now)
@@ -107,13 +107,14 @@ class Guard:
                 held.note(now)
 
     def _hold_averages(self, stepped: Optimizer) -> None:
-        """Hold the second sequence of a schedule-free optimiser, which `eval` and `train` mix into the weights."""
+        """Hold the other sequences of a schedule-free optimiser, which `eval` and `train` mix into the weights."""
         for held in self.held.values():
             now = held.now()
             state = {} if now is None else stepped.state.get(now, {})
-            if "z" in state:
-                held.put(state["z"])
-            elif state:
+            for sequence in ("x", "y", "z") if "z" in state else ():
+                if sequence in state:  # some keep z alone
+                    held.put(state[sequence])
+            if state and "z" not in state:
                 raise ValueError(
                     f"{type(stepped).__name__} may swap weights in eval(), but keeps no sequence 'z' that protect could hold; use an "
                     "optimiser of the package schedulefree, or one without eval()"
@@ -203,11 +204,18 @@ def _is_at(model: nn.Module, name: str, owner: nn.Module) -> bool:
 
 
 def _views(model: nn.Module) -> set[str]:
-    """Names of the buffers that share memory with a parameter, as `weight.detach()` does."""
-    plain = [t for t in (*model.parameters(), *model.buffers()) if type(t.data) is Tensor and t.numel()]
-    memory = {id(t): t.untyped_storage().data_ptr() for t in plain}
-    parameters = {memory.get(id(p)) for p in model.parameters()} - {None}
-    return {n for n, b in model.named_buffers() if memory.get(id(b)) in parameters}
+    """Names of the buffers whose memory lies within that of a parameter, as that of `weight.detach()` does."""
+    parameters = [found for p in model.parameters() if (found := _memory(p))]
+    buffers = {n: found for n, b in model.named_buffers() if (found := _memory(b))}
+    return {n for n, (begin, end) in buffers.items() if any(low <= begin and end <= high for low, high in parameters)}
+
+
+def _memory(tensor: Tensor) -> tuple[int, int] | None:
+    """Where the entries of `tensor` begin and end in memory; None if it has none that can be said."""
+    if type(tensor.data) is not Tensor or tensor.layout != torch.strided or not tensor.numel():
+        return None
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def _warn(what: str) -> None:

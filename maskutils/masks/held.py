@@ -21,7 +21,7 @@ class Held:
         whole: Any = self.now()  # a DTensor where the network is sharded
         self.sharded = hasattr(whole, "device_mesh")
         tensor = self._here(whole)
-        if tensor.element_size() > 8:
+        if tensor.element_size() > 8 and leaf in owner._parameters:
             raise ValueError(
                 f"{leaf} of a {type(owner).__name__} is {tensor.dtype}, which cannot be held; use complex64"
             )
@@ -97,7 +97,7 @@ class Held:
 
     def silence(self, parameter: Tensor) -> None:
         """Set the gradient of the held entries of `parameter` to 0."""
-        if parameter.grad is not None:
+        if parameter.grad is not None and not parameter.grad.is_sparse:  # a sparse one moves what `put` takes back
             gradient = self._here(parameter.grad)
             gradient.zero_() if self.bits is None else gradient.masked_fill_(self.bits.to(gradient.device), 0)
 

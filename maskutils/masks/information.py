@@ -12,10 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from maskutils.core.progress import bar
 from maskutils.data.batches import some, that_fit
 from maskutils.models.copies import copied, with_gradients
+from maskutils.models.heads import logits_of
 from maskutils.models.inputs import device_of, taken_by
-from maskutils.models.parts import logits_of
 from maskutils.models.sizes import fitting_threads, is_large
 
+NOISE = 1e-6  # of the largest sum of a parameter: rounding
 LABELS = 50  # of which the expectation is taken at most
 BATCH = 25  # images
 TRIED = 2  # images on which both ways are compared
@@ -51,7 +52,10 @@ def _agree(model: nn.Module, x: Tensor) -> bool:
     if quick is None:
         return False
     exact = _by_image(model, x)
-    return all(bool((quick[n] - e).abs().sum() <= APART * e.sum()) for n, e in exact.items())
+    least = NOISE * max(
+        float(e.sum()) for e in exact.values()
+    )  # what is 0 in theory, as for the bias of an attention's keys
+    return all(bool((quick[n] - e).abs().sum() <= APART * max(float(e.sum()), least)) for n, e in exact.items())
 
 
 def _by_image(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -79,17 +83,17 @@ def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
         return None
     seen: dict[str, int] = {}
 
-    def note(name: str, inputs: Tensor, output: Tensor) -> None:
+    def note(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen[name] = seen.get(name, 0) + 1
-        taken = _inputs(layers[name], inputs)  # once for all labels
-        if not output.requires_grad:  # its input does not depend on the images
+        if not inputs or not output.requires_grad:  # called by keyword, or its input does not depend on the images
             seen[name] = -1
             return
+        taken = _inputs(layers[name], inputs[0].detach())  # once for all labels
         output.register_hook(lambda g: _add(total, name, layers[name], taken, g))
 
     with ExitStack() as hooks:
         for name, m in layers.items():
-            hooks.enter_context(m.register_forward_hook(lambda m, i, o, name=name: note(name, i[0].detach(), o)))
+            hooks.enter_context(m.register_forward_hook(lambda m, i, o, name=name: note(name, i, o)))
         device = device_of(model)
         for images in bar(x.to(device).split(min(BATCH, that_fit(x, device))), "Fisher information", "batch"):
             seen.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from maskutils.core.checks import fraction, yes_or_no
+from maskutils.core.checks import fraction, some_of, yes_or_no
 from maskutils.core.seeds import generator
 from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
@@ -51,8 +51,9 @@ class Mask(Shown, Interchange):
         if what:
             raise ValueError(f"a mask needs a bool tensor for each weight it speaks of: {what}")
         if self.scores is not None and _shapes(self.scores) != _shapes(self.bits):
+            odd = some_of(sorted({n for n, _ in _shapes(self.scores).items() ^ _shapes(self.bits).items()}))
             raise ValueError(
-                "the scores of a mask must be of the names and shapes of its bits: one for each, or none at all"
+                f"the scores of a mask must have the names and shapes of its bits; those of {odd} differ or are missing"
             )
 
     @classmethod

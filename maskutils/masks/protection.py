@@ -19,6 +19,14 @@ from maskutils.masks.mask import Mask
 from maskutils.models.copies import unwrapped
 
 
+def checked(mask: Mask, model: nn.Module) -> Mask:
+    """`mask` itself. Raises `BadSetting` if it is no mask, `ValueError` if it is one of another network than `model`."""
+    if not isinstance(mask, Mask):
+        raise BadSetting(f"mask is a {type(mask).__name__}; it must be a Mask, as learn_mask or Mask.load(path) gives")
+    mask.check(model)
+    return mask
+
+
 @contextlib.contextmanager
 def protect(
     model: nn.Module, mask: Mask, train: Iterable[str] = (), optimizer: Optimizer | None = None
@@ -32,7 +40,8 @@ def protect(
     entries, so that the line search of LBFGS runs on the weights that it will find again. Takes at most one copy of what is held, and
     a byte for each bit of the mask.
 
-    A loop that writes weights itself calls what the block gives after it does so: `with protect(...) as restore`. An average of
+    A loop that writes weights itself, or by a hook after the step that was registered inside the block, calls what the block gives
+    after it does so: `with protect(...) as restore`. An average of
     weights (`AveragedModel`) rounds, so it can drift by an ulp from what is held; protect the average too, and restore it after each
     `update_parameters`.
 
@@ -49,10 +58,7 @@ def protect(
     ...     pass  # your loop
     """
     inside = unwrapped(model, sharded=True)
-    if not isinstance(mask, Mask):
-        raise BadSetting(f"mask is a {type(mask).__name__}; it must be a Mask, as learn_mask or Mask.load(path) gives")
-    mask.check(inside)
-    mask.recognise(inside)
+    checked(mask, inside).recognise(inside)
     _check_processes(model, mask)
     watched = None if optimizer is None else _steppers(optimizer)
     guard = Guard(inside, mask, train, watched)

@@ -15,8 +15,9 @@ from maskutils.core.seeds import generator
 from maskutils.data.batches import some, that_fit
 from maskutils.masks.information import fisher_information, sums
 from maskutils.models.copies import copied, with_gradients
+from maskutils.models.heads import classification, logits_of
 from maskutils.models.inputs import device_of, taken_by
-from maskutils.models.parts import classification, logits_of, maskable
+from maskutils.models.parts import maskable
 
 Scores = dict[str, Tensor]
 Ranking = Callable[[nn.Module, Any, int], Scores]

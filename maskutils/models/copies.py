@@ -1,7 +1,8 @@
 """The network inside its wrappers, and copies that compute with their own weights."""
 
+import contextlib
 import copy
-from types import CellType, FunctionType
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
     will do), flattened or without values.
     """
     check_values(model)
+    _check_scripted(model)
     if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
         raise ValueError(
             f"{type(model).__name__} is FullyShardedDataParallel, which flattens weights so that no mask fits them; use fully_shard"
@@ -42,19 +44,24 @@ def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
 
 
 def check_values(model: nn.Module) -> None:
-    """Raise `ValueError` for what is no network, or one that is scripted or has no values yet."""
+    """Raise `ValueError` for what is no network, or one that has no values yet."""
     if not isinstance(model, nn.Module):
         raise BadSetting(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
-    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        raise ValueError(
-            "the network is TorchScript, whole or in part, which cannot be copied or masked; give the module that it was made from"
-        )
     if any(is_lazy(t) for t in (*model.parameters(), *model.buffers())):
         raise ValueError(f"{type(model).__name__} has lazy layers without weights yet; give it one batch first")
     if any(p.is_meta for p in model.parameters()):
         raise ValueError(
             f"the weights of {type(model).__name__} are on the meta device, without values; load them first"
         )
+
+
+def _check_scripted(model: nn.Module) -> None:
+    """Raise `ValueError` for a network that is TorchScript, whole or in part."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"{name or 'the network'} is TorchScript, which cannot be copied or masked; give the module that it was made from"
+            )
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -64,6 +71,7 @@ def copied(model: nn.Module) -> nn.Module:
     Raises `ValueError` where `forward` was replaced by a function, or an attribute or hook is a function that holds a part of `model`:
     a copy of it would go on to use the weights of `model`.
     """
+    _check_scripted(model)
     _check_functions(model)
     replaced = {
         n: m.__dict__["forward"]
@@ -104,26 +112,25 @@ def _check_functions(model: nn.Module) -> None:
     """Raise `ValueError` for a function among the attributes and hooks of a module that holds a part of `model` in its closure."""
     parts = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
     for name, module in model.named_modules():
-        held = {
-            f"attribute {key}": v for key, v in vars(module).items() if key not in ("forward", "_compiled_call_impl")
-        }
-        for kind in ("_forward_pre_hooks", "_forward_hooks"):
-            held |= {f"hook {getattr(hook, '__qualname__', '')}": hook for hook in vars(module)[kind].values()}
-        for what, function in held.items():
-            cells = (function.__closure__ or ()) if isinstance(function, FunctionType) else ()
-            if any(_content(cell) in parts for cell in cells):
+        own = vars(module)
+        held = [(f"attribute {key}", v) for key, v in own.items() if key not in ("forward", "_compiled_call_impl")]
+        hooks = [hook for kind in ("_forward_pre_hooks", "_forward_hooks") for hook in own[kind].values()]
+        for what, function in held + [(f"hook {getattr(hook, '__qualname__', '')}", hook) for hook in hooks]:
+            if isinstance(function, FunctionType) and any(id(value) in parts for value in _used_by(function)):
                 raise ValueError(
                     f"{what} of {name or type(model).__name__!r} is a function that holds a part of the network, and a copy would compute "
-                    "with the weights of this one; make it a method, or a module"
+                    "with the weights of this one; make it a method or a module, or remove it first, as by the remove() of a hook's handle"
                 )
 
 
-def _content(cell: CellType) -> int:
-    """The id of what a closure's `cell` holds; that of the cell if it is empty."""
-    try:
-        return id(cell.cell_contents)
-    except ValueError:
-        return id(cell)
+def _used_by(function: FunctionType) -> list[object]:
+    """What `function` takes from around it, by its closure or as a global, and what is in it where that is a list, tuple or dict."""
+    around = [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # an empty one
+            around.append(cell.cell_contents)
+    inside = [v.values() if isinstance(v, dict) else v for v in around if isinstance(v, (list, tuple, dict))]
+    return around + [value for values in inside for value in values]
 
 
 def with_gradients(model: nn.Module) -> nn.Module:

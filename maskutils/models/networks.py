@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from maskutils.core.checks import BadSetting, known, needs, register
 from maskutils.core.files import is_path
 from maskutils.core.seeds import seeded
-from maskutils.models.parts import head_name
+from maskutils.models.heads import head_name
 
 Shapes = dict[str, tuple[int, ...]]
 MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {}

@@ -9,7 +9,7 @@ from torch import nn
 
 from maskutils.data.pair import Examples
 from maskutils.masks.mask import Mask
-from maskutils.models.parts import for_task
+from maskutils.models.heads import for_task
 from maskutils.study.artefacts import mask_settings, source_mask, source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
 from maskutils.training.evaluation import evaluate, predict

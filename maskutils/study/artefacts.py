@@ -24,8 +24,8 @@ from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS, Scores
+from maskutils.models.heads import own_head, with_target_head
 from maskutils.models.networks import build_model, check_head_fits, check_model, pretrained_transform
-from maskutils.models.parts import own_head, with_target_head
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import own_code, versions
 from maskutils.study.setup import Setup

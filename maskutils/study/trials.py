@@ -18,7 +18,7 @@ from maskutils.core.files import read_json, write_json
 from maskutils.core.metrics import harmonic_mean
 from maskutils.data.pair import Domain
 from maskutils.masks.mask import Mask
-from maskutils.models.parts import for_task
+from maskutils.models.heads import for_task
 from maskutils.results import rates
 from maskutils.study.artefacts import (
     STAGES,

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from maskutils.core.checks import BadSetting, needs, number
 from maskutils.core.seeds import seeded
 from maskutils.core.storage import VALUE, Kept
-from maskutils.models.parts import TaskHeads
+from maskutils.models.heads import TaskHeads
 from maskutils.training.base import History, Transfer, protocol, rounded
 
 
@@ -205,8 +205,11 @@ def _stored(t: Transfer, values: Iterable[nn.Parameter], history: History) -> Hi
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """`model` with what `oft` and `osf` make of its weights as plain parameters; mutates it."""
+    """`model` with what `oft` and `osf` make of its weights as plain parameters, and without hooks of this package; mutates it."""
     for module in [*model.modules()]:
+        for key, hook in [*module._forward_hooks.items()]:
+            if getattr(hook, "__module__", "").startswith("maskutils."):
+                del module._forward_hooks[key]
         made: Any = getattr(module, "parametrizations", {})
         if "weight" in made and isinstance(made["weight"][0], _Rotated | _Spared):
             parametrize.remove_parametrizations(module, "weight")

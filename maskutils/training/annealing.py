@@ -17,8 +17,8 @@ from maskutils.masks.layers import LAYERS, MaskLayer
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.masks.selection import kept_whole, kth, places
+from maskutils.models.heads import logits_of
 from maskutils.models.inputs import device_of, taken_by
-from maskutils.models.parts import logits_of
 from maskutils.models.sizes import is_large
 
 CONSTANT = "constant"  # what scores begin from in the papers

@@ -15,7 +15,7 @@ from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
 from maskutils.masks.protection import protect
 from maskutils.models.copies import copied
-from maskutils.models.parts import TaskHeads, check_head, head_name, logits_of, own_head
+from maskutils.models.heads import TaskHeads, head_name, logits_of, own_head
 from maskutils.training.loop import NORMS, Penalty, check_training, fit
 
 History = list[dict[str, float]]
@@ -66,16 +66,12 @@ class Transfer:
         optimizer: str | Callable[..., Optimizer] = "adamw",
         **changes: Any,
     ) -> History:
-        """Train the network on the target; `changes` to `training` are for this call, as steps=150. See `training.loop.fit`.
-
-        Raises `ValueError` where another layer would be taken for the head.
-        """
-        t, head = replace(self.training, **changes), head_name(self.model)
-        with self.model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
-            return fit(
-                self.model, self.pair.target.train, steps=t.steps, lr=t.lr, batch_size=t.batch_size, seed=t.seed, norm=t.norm,
-                precision=t.precision, optimizer=optimizer, params=params, penalty=penalty, watch=self.watch,
-            )  # fmt: skip
+        """Train the network on the target; `changes` to `training` are for this call, as steps=150. See `training.loop.fit`."""
+        t = replace(self.training, **changes)
+        return fit(
+            self.model, self.pair.target.train, steps=t.steps, lr=t.lr, batch_size=t.batch_size, seed=t.seed, norm=t.norm,
+            precision=t.precision, optimizer=optimizer, params=params, penalty=penalty, watch=self.watch,
+        )  # fmt: skip
 
     def holding(self, mask: Mask) -> AbstractContextManager[Any]:
         """`protect` with `mask`, but for a head of the target's own, which is trained."""

@@ -18,8 +18,9 @@ from maskutils.data.pair import subset
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import Scores
+from maskutils.models.heads import head_name, head_parameters, own_head
 from maskutils.models.inputs import taken_by
-from maskutils.models.parts import head_name, head_parameters, norm_layers, own_head
+from maskutils.models.parts import norm_layers
 from maskutils.training.base import History, Transfer, answer, frozen, halves, joined, protocol
 from maskutils.training.loop import Penalty, fit
 

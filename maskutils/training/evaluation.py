@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.progress import bar
-from maskutils.data.batches import Batches, images_and_labels, in_order, some, that_fit
+from maskutils.data.batches import Batches, images_and_labels, in_order, indexed, some, that_fit
 from maskutils.models.copies import check_values
+from maskutils.models.heads import check_head, check_labels, head_name, logits_of, told_heads
 from maskutils.models.inputs import device_of, taken_by
-from maskutils.models.parts import check_head, check_labels, head_name, logits_of
 from maskutils.models.sizes import fitting_threads
 
 
@@ -25,20 +25,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         for module, mode in modes:  # parents first, by `train`, which some modules override to do more
             if module.training != mode:
                 module.train(mode)
+        for module, mode in modes:  # one with two parents has followed the second
+            module.training = mode
 
 
 @torch.no_grad()
 def check_answer(model: nn.Module, data: Batches) -> None:
-    """Raise `ValueError` if the head of `model` cannot have given its logits for an image of `data`, if it takes it. No stream is read."""
-    if not hasattr(data, "__getitem__"):
+    """Raise `ValueError` if the head of `model` cannot have given its logits for an image of `data`, a dataset whose images it takes.
+
+    What ranks weights without images may be given any data; no stream is read.
+    """
+    if not indexed(data) or told_heads(model):
         return
-    image = taken_by(model, some(data, 1, 0)[0]).to(device_of(model))
-    with evaluating(model):
-        try:
-            output = model(image)
-        except RuntimeError:  # what needs no images may be given others
-            return
-    check_head(model, head_name(model), output)
+    try:
+        with evaluating(model):
+            logits = logits_of(model(taken_by(model, some(data, 1, 0)[0]).to(device_of(model))))
+    except Exception:  # of the data or the network, which are of others
+        return
+    check_head(model, head_name(model), logits)
 
 
 @torch.no_grad()

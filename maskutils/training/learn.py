@@ -16,7 +16,8 @@ from maskutils.masks.layers import LAYERS, MaskLayer, attach, detach
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import check_values, copied, unwrapped, with_gradients
-from maskutils.models.parts import check_head, check_prefixes, head_name, maskable
+from maskutils.models.heads import head_checked
+from maskutils.models.parts import check_prefixes, maskable
 from maskutils.training.annealing import known_start, learns_density, level_of, told_apart
 from maskutils.training.evaluation import check_answer
 from maskutils.training.loop import Penalty, check_training, fit
@@ -130,8 +131,9 @@ def _ranked(
             f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
         )
     inner = unwrapped(model)
-    scores = told_apart(RANKINGS[method](inner, data, seed))
-    check_answer(inner, data)
+    with head_checked(inner):
+        scores = told_apart(RANKINGS[method](inner, data, seed))
+    check_answer(inner, data)  # for rankings that ask for none
     return Mask.from_scores(scores, density, per_layer).learnt_on(model)
 
 
@@ -165,9 +167,9 @@ def learn_subnetwork(
     model = copied(unwrapped(model)).requires_grad_(False)
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
     level = level_of(model, data, method, start, density, per_layer, seed)
-    head, lr = head_name(model), cls.lr if lr is None else lr
+    lr = cls.lr if lr is None else lr
     penalty = _penalty(level.layers, cls.ramp, level.strength if strength is None else strength)
-    with seeded(seed, f"mask/{method}"), model.register_forward_hook(lambda m, _, output: check_head(m, head, output)):
+    with seeded(seed, f"mask/{method}"), head_checked(model):
         names = maskable(model) if level.names is None else level.names
         train += tuple(names if cls.trains_weights else ())
         weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(train)]

@@ -12,8 +12,9 @@ from maskutils.core.progress import bar
 from maskutils.core.seeds import seeded
 from maskutils.data.batches import Batches, batches, images_and_labels
 from maskutils.models.copies import check_values
+from maskutils.models.heads import classification, logits_of
 from maskutils.models.inputs import device_of, taken_by
-from maskutils.models.parts import classification, logits_of, norm_layers
+from maskutils.models.parts import norm_layers
 from maskutils.models.sizes import fitting_threads, usual_lr
 
 Penalty = Callable[[Tensor, Tensor, float], Tensor]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from maskutils.core.checks import positive
-from maskutils.models.parts import heads, logits_of
+from maskutils.models.heads import heads, logits_of
 from maskutils.training.base import History, Transfer, frozen, protocol
 
 

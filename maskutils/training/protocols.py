@@ -5,7 +5,7 @@ from torch import nn
 from maskutils.core.storage import changes, mask_only, pattern, whole_network, whole_tensors
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
-from maskutils.models.parts import head_parameters, own_head
+from maskutils.models.heads import head_parameters, own_head
 from maskutils.training.base import History, Transfer, protocol
 from maskutils.training.learn import learn_subnetwork, mask_batch
 

@@ -12,9 +12,10 @@ from maskutils.core.checks import BadSetting, known, number
 from maskutils.core.storage import Kept
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
+from maskutils.masks.protection import checked
 from maskutils.masks.rankings import Scores
 from maskutils.models.copies import copied, unwrapped
-from maskutils.models.parts import TaskHeads, for_task, head_name, with_target_head
+from maskutils.models.heads import TaskHeads, for_task, head_checked, head_name, with_target_head
 from maskutils.models.sizes import usual_lr
 from maskutils.training import adapters, baselines, changes, penalties, protocols
 from maskutils.training.base import PROTOCOLS, Training, Transfer, answering
@@ -49,10 +50,10 @@ def transfer(
     Without `lr` it is `usual_lr(model)`.
     `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
     them. `history`, if given, is filled with the accuracy on both validation sets through training, and `path` with a copy of
-    the network at each row of it.
+    the network at each row of it (of `lora` with its adapters beside it).
 
     Raises `BadSetting` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
-    another network.
+    another network, and where another layer would be taken for the head.
     """
     model = unwrapped(model)
     about = described(known(protocol, PROTOCOLS, "protocol"))
@@ -70,7 +71,8 @@ def transfer(
     model = copied(model) if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
     watch = functools.partial(_watch, model, pair, path) if history is not None or path is not None else None
     needed = {name: given[name] for name in about.needs}
-    rows = PROTOCOLS[protocol](Transfer(model, pair, training, watch), **needed, **{**about.knobs, **knobs})
+    with head_checked(model):
+        rows = PROTOCOLS[protocol](Transfer(model, pair, training, watch), **needed, **{**about.knobs, **knobs})
     if history is not None:
         history.extend(rows)
     return model
@@ -161,11 +163,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
 def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -> None:
     """Raise `ValueError` if a mask or an importance that is given is of another network."""
     if mask is not None:
-        if not isinstance(mask, Mask):
-            raise BadSetting(
-                f"mask is a {type(mask).__name__}; it must be a Mask, as learn_mask or Mask.load(path) gives"
-            )
-        mask.check(model)
+        checked(mask, model)
     if importance is None:
         return
     shapes = {name: p.shape for name, p in model.named_parameters()}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from maskutils import evaluate, learn_mask, protect
-from maskutils.models.parts import heads, logits_of
+from maskutils.models.heads import heads, logits_of
 from maskutils.training.loop import training_mode
 
 timm = pytest.importorskip("timm")

@@ -7,7 +7,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from maskutils import evaluate, learn_mask, protect
-from maskutils.models.parts import heads, maskable
+from maskutils.models.heads import heads
+from maskutils.models.parts import maskable
 
 transformers = pytest.importorskip("transformers")
 accelerate = pytest.importorskip("accelerate")

@@ -15,6 +15,8 @@ schedulefree = pytest.importorskip("schedulefree")
 MAKES = {
     "adamw": lambda p: schedulefree.AdamWScheduleFree(p, lr=0.05, weight_decay=0.1),
     "adamw without foreach": lambda p: schedulefree.AdamWScheduleFree(p, lr=0.05, weight_decay=0.1, foreach=False),
+    "adamw, the reference": lambda p: schedulefree.AdamWScheduleFreeReference([*p], lr=0.05, weight_decay=0.1),
+    "sgd, the reference": lambda p: schedulefree.SGDScheduleFreeReference([*p], lr=0.5, weight_decay=0.1),
     "sgd": lambda p: schedulefree.SGDScheduleFree(p, lr=0.5, weight_decay=0.1),
     "radam": lambda p: schedulefree.RAdamScheduleFree(p, lr=0.05, weight_decay=0.1),
     "wrapped": lambda p: schedulefree.ScheduleFreeWrapper(torch.optim.SGD(p, lr=0.1, weight_decay=0.1)),

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from maskutils import evaluate, learn_mask, protect
-from maskutils.models.parts import heads, maskable
+from maskutils.models.heads import heads
+from maskutils.models.parts import maskable
 
 timm = pytest.importorskip("timm")
 

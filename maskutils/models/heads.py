@@ -1,0 +1,177 @@
+"""The head of any network, or one per task, and the logits that it gives."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskutils.core.checks import known
+from maskutils.core.seeds import seeded
+from maskutils.models.copies import copied
+from maskutils.models.made import dimensions
+
+
+def head_name(model: nn.Module) -> str:
+    """Name of the head; of the last one, where a network has several. See `heads`."""
+    return heads(model)[-1]
+
+
+def heads(model: nn.Module) -> list[str]:
+    """Names of the heads: what the network says in an attribute `head_name`, or in timm's `get_classifier()`; else the module, last in
+    definition order, that owns a weight of two or more dimensions, and linear layers of its size that are called heads too and stand
+    where it does, as those of distilled networks.
+
+    A `TaskHeads` counts as one. Raises `ValueError` for a network without any such weight, or without the module it names.
+    """
+    if told := told_heads(model):
+        return told
+    last = _last_with_weight(model)
+    head, path = model.get_submodule(last), last.split(".")
+
+    def twin(name: str, module: nn.Module) -> bool:
+        other = [pair for pair in zip(name.split("."), path, strict=False) if pair[0] != pair[1]]
+        called = len(name.split(".")) == len(path) and len(other) == 1 and re.search("head|classifier", other[0][0])
+        if not called or not isinstance(module, nn.Linear) or not isinstance(head, nn.Linear):
+            return False
+        return (module.in_features, module.out_features) == (head.in_features, head.out_features)
+
+    return [name for name, module in model.named_modules() if twin(name, module)] + [last]
+
+
+def told_heads(model: nn.Module) -> list[str]:
+    """Names of the heads that the network itself tells of; empty if it does not. See `heads`."""
+    if isinstance(found := getattr(model, "head_name", ""), str) and found:
+        known(found, [n for n, _ in model.named_modules() if n], "head_name")
+        return [found]
+    last = _last_with_weight(model)
+    for prefix, module in model.named_modules():
+        if last.startswith(prefix) and callable(getattr(module, "get_classifier", None)):
+            told = module.get_classifier()
+            told = told if isinstance(told, (tuple, list)) else (told,)
+            if names := [n for n, m in model.named_modules() if any(m is t and [*t.parameters()] for t in told)]:
+                return names
+    return []
+
+
+def _last_with_weight(model: nn.Module) -> str:
+    found = ""
+    for name, module in model.named_modules():
+        inside_found = isinstance(model.get_submodule(found), TaskHeads) and found and name.startswith(found + ".")
+        has_weight = ".parametrizations." not in f".{name}" and dimensions(module, "weight") > 1
+        if not inside_found and (isinstance(module, TaskHeads) or has_weight):
+            found = name
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no submodule with a weight of two or more dimensions, hence no head and nothing to mask"
+        )
+    return found
+
+
+class TaskHeads(nn.ModuleDict):
+    """One head per task behind one name; `active` says which one answers. For pairs whose classes differ."""
+
+    active = "source"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the active task."""
+        logits: Tensor = self[self.active](x)
+        return logits
+
+
+def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Module:
+    """A copy of `model` whose head became `TaskHeads`: the old one as "source", a fresh one of `n_classes` as "target",
+    active.
+    """
+    model = copied(model)
+    name = head_name(model)
+    old = model.get_submodule(name)
+    if not isinstance(old, nn.Linear):
+        raise ValueError(f"the head {name!r} is a {type(old).__name__}; a head per task needs a Linear one")
+    with seeded(seed, "target head"):
+        new = nn.Linear(old.in_features, n_classes).to(old.weight)
+    heads = TaskHeads({"source": old, "target": new})
+    heads.active = "target"
+    model.set_submodule(name, heads)
+    return model
+
+
+def own_head(model: nn.Module) -> list[str]:
+    """The prefix of the parameters of the target's own head, in a list; empty where one head serves both tasks."""
+    name = head_name(model)
+    return [f"{name}.target."] if isinstance(model.get_submodule(name), TaskHeads) else []
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the head; of the active one where there is one per task."""
+    head = model.get_submodule(head_name(model))
+    return list((head[head.active] if isinstance(head, TaskHeads) else head).parameters())
+
+
+def for_task(model: nn.Module, task: str) -> nn.Module:
+    """A plain copy of `model` that answers for `task` ("source" or "target"); just a copy where one head serves both."""
+    model = copied(model)
+    name = head_name(model)
+    heads = model.get_submodule(name)
+    if isinstance(heads, TaskHeads):
+        model.set_submodule(name, heads[known(task, heads, "task")])
+    return model
+
+
+@contextmanager
+def head_checked(model: nn.Module) -> Iterator[None]:
+    """Inside the block the first answer of `model`, or of a copy of it, is checked as by `check_head`.
+
+    A head that the network itself names is believed: it may give some of its values alone.
+    """
+    name = head_name(model)  # now, for later a look at a masked weight may draw random numbers
+    if told_heads(model):
+        yield
+        return
+
+    def check(answering: nn.Module, _: object, output: object) -> None:
+        handle.remove()
+        check_head(answering, name, output)
+
+    with model.register_forward_hook(check) as handle:
+        yield
+
+
+def check_head(model: nn.Module, name: str, output: object) -> None:
+    """Raise `ValueError` if `name`, the head of `model`, is a layer that cannot have given the logits (N, classes) of `output`."""
+    head, logits = model.get_submodule(name), logits_of(output)
+    head = head[head.active] if isinstance(head, TaskHeads) else head
+    gives = getattr(head, "out_features", getattr(head, "out_channels", logits.shape[1]))
+    if gives != logits.shape[1]:
+        raise ValueError(
+            f"{name!r}, defined last in {type(model).__name__}, gives {gives} values and the network "
+            f"{logits.shape[1]}, so it is not the head; say which is, before anything else: network.head_name = '...'"
+        )
+
+
+def logits_of(output: object) -> Tensor:
+    """The logits (N, classes) in what a network returned: a tensor, or something with `.logits`, as networks of transformers give."""
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        what = f"logits {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(output).__name__}"
+        raise ValueError(f"the network returned {what}; it must be a tensor of logits (N, classes), or have .logits")
+    return logits
+
+
+def classification(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """The cross-entropy of `logits` (N, classes). Raises `ValueError` for labels that are no class of them."""
+    try:
+        return F.cross_entropy(logits, labels, reduction=reduction)
+    except IndexError:  # of torch, on a processor
+        check_labels(labels, logits)
+        raise
+
+
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Raise `ValueError` if some of the `labels` (N,) are no class of the `logits` (N, classes)."""
+    least, most, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if least < 0 or most >= classes:
+        raise ValueError(
+            f"labels go from {least} to {most}, but the network has the classes 0 to {classes - 1}; number them from 0"
+        )
