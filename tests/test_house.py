@@ -295,7 +295,6 @@ def test_every_block_has_its_markers_and_every_marker_its_block():
 
 
 @pytest.mark.slow
-@pytest.mark.no_cover  # see conftest
 def test_numbers_of_the_readme_and_the_results_are_those_of_the_committed_records():
     blocks = readme.all_blocks()
     texts = readme.fill_files(readme.FILES, blocks)

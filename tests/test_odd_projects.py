@@ -1,6 +1,7 @@
 """Profiles, notebooks and states that are odd, or change while a batch works: one sentence, and no run but their own fails."""
 
 import json
+from pathlib import Path
 
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
@@ -10,12 +11,14 @@ from test_plan import state_of
 from test_schedule import Workers, carried_out
 
 from maskutils.batch import cluster, leftovers, plan, status
+from maskutils.batch import run as batch
 from maskutils.batch.display import Display
-from maskutils.batch.profile import load_profile, mark_owner
+from maskutils.batch.profile import load_profile, mark_owner, read_yaml
 from maskutils.core import files, paths
 from maskutils.core.caches import cached
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile
+from maskutils.results.manifest import NAME, checksums
 
 
 @pytest.fixture
@@ -64,12 +67,78 @@ def test_a_run_is_of_the_notebook_that_was_there_when_it_began(root, profile, mo
 def test_a_notebook_that_is_gone_or_spoilt_meanwhile_does_not_end_the_batch(root, profile, monkeypatch, content):  # noqa: F811
     monkeypatch.setattr("maskutils.batch.schedule._write_state", lambda *_: None)
     workers = Editing(root / "notebooks" / "second.ipynb", content)
-    carried_out(profile, workers)
-    assert workers.calls == ["first", "second"]  # the second is for its worker to fail
+    ends, _ = carried_out(profile, workers)
+    assert ends == {"first": "done", "second": "failed"}
+    assert workers.calls == ["first"]
     from rich.console import Console
 
     run = plan.Run("second", root / "notebooks" / "second.ipynb", {}, (), False, {})
     Display({"second": 1.0}, Console()).report("started", run, {})
+
+
+def test_a_module_that_is_half_saved_fails_those_alone_that_import_it(root, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("maskutils.batch.schedule._write_state", lambda *_: None)
+    helper = root / "notebooks" / "helper.py"
+    helper.write_text("x = 1")
+    write_notebook(root / "notebooks" / "helped.ipynb", "import helper")
+    chain = [{"notebook": "helped", "after": ["first"]}, {"notebook": "second", "after": ["helped"]}]
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, *chain, {"notebook": "broken"}])
+    ends, _ = carried_out(profile, Editing(helper, "x = ("))
+    assert ends == {"first": "done", "helped": "failed", "second": "blocked", "broken": "done"}
+    with pytest.raises(BadSetting, match=r"helper.py, which a notebook imports, is not Python: '\(' was never closed"):
+        plan.make_plan(profile)
+
+
+def test_what_comes_after_an_edited_run_is_of_it(root, monkeypatch):  # noqa: F811
+    stored = {}
+    monkeypatch.setattr(
+        "maskutils.batch.schedule._write_state", lambda _, run, state: stored.update({run.id: run.parts})
+    )
+    chain = [
+        {"notebook": "broken"},
+        {"notebook": "first", "after": ["broken"]},
+        {"notebook": "second", "after": ["first"]},
+    ]
+    profile, file = write_profile(root / "tiny.yaml", chain), root / "notebooks" / "first.ipynb"
+    planned = {run.id: run.parts for run in plan.make_plan(profile)}
+    carried_out(profile, Editing(file, file.read_text().replace("'first'", "'edited'")))
+    assert stored["second"]["upstream"] != planned["second"]["upstream"]
+    assert stored == {run.id: run.parts for run in plan.make_plan(profile)}
+
+
+def test_committed_results_are_not_made_from_an_edited_notebook(root, profile, monkeypatch):  # noqa: F811
+    states = {}
+    monkeypatch.setattr("maskutils.batch.schedule._write_state", lambda _, run, state: states.update({run.id: state}))
+    monkeypatch.setattr("maskutils.batch.schedule.is_committed", lambda folder: True)
+    file = root / "notebooks" / "second.ipynb"
+    ends, _ = carried_out(profile, Editing(file, file.read_text().replace("'second'", "'edited'")))
+    assert ends == {"first": "done", "second": "failed"}
+    assert "was edited since the batch began; commit it, and start the batch again" in states["second"]["error"]
+
+
+def test_rates_that_a_run_of_the_batch_has_tuned_are_those_of_the_runs_after_it(root, monkeypatch):  # noqa: F811
+    stored, rates = {}, root / "rates.csv"
+    monkeypatch.setattr(
+        "maskutils.batch.schedule._write_state", lambda _, run, state: stored.update({run.id: run.parts})
+    )
+    monkeypatch.setattr(paths, "tuned_rates", lambda: [rates])
+    rates.write_text("1")
+    write_notebook(root / "notebooks" / "tuned.ipynb", parameters="tuned: bool = True")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "tuned", "after": ["first"]}])
+    carried_out(profile, Editing(rates, "2"))
+    assert stored["tuned"] == {run.id: run.parts for run in plan.make_plan(profile)}["tuned"]
+
+
+def test_a_manifest_goes_with_the_tables_that_it_vouches_for(root, profile):  # noqa: F811
+    folder = paths.results_dir(profile)
+    (folder / "runs").mkdir(parents=True)
+    (folder / "table.csv").write_text("a")
+    files.write_json(folder / NAME, {"checksums": checksums(folder)})
+    batch._write_manifest(profile, plan.make_plan(profile), {})
+    assert (folder / NAME).exists()
+    (folder / "table.csv").write_text("b")
+    batch._write_manifest(profile, plan.make_plan(profile), {})
+    assert not (folder / NAME).exists()
 
 
 def test_records_that_were_joined_anew_have_no_manifest_yet(root, monkeypatch):  # noqa: F811
@@ -109,11 +178,34 @@ def test_a_mark_is_written_whole_or_not_at_all(root, profile, monkeypatch):  # n
 # Variations
 
 
-@pytest.mark.parametrize(("one", "other"), [("a/b", "a_b"), ("a.b", "a_b"), ("a b", "a_b"), ("0.5", "0/5")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("a/b", "a_b"), ("a.b", "a_b"), ("a b", "a_b"), ("0.5", "0/5"), ("0.1", "0_1")]
+)
 def test_variations_whose_names_would_be_one_have_folders_of_their_own(root, one, other):  # noqa: F811
     write_notebook(root / "notebooks" / "text.ipynb", parameters="s: str = ''")
     profile = write_profile(root / "tiny.yaml", [{"notebook": "text", "parameters": {"s": "z"}}])
     assert status.variation(profile, [f"s='{one}'"]) != status.variation(profile, [f"s='{other}'"])
+
+
+def test_a_long_variation_has_a_name_that_a_folder_can_have(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "text.ipynb", parameters="s: str = ''")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "text", "parameters": {"s": "z"}}])
+    one, other = (status.variation(profile, [f"s={'a' * 300}{end}"]) for end in "bc")
+    assert one != other
+    assert len(Path(one).name) < 255
+
+
+def test_a_variation_that_is_refused_leaves_nothing(root, profile):  # noqa: F811
+    before = sorted(root.rglob("*"))
+    code, output = call("reproduce", "--profile", profile, "--param", "seeds=a")
+    assert (code, "is not of type list[int]" in output) == (2, True)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_yaml_is_read_as_people_write_it(root):  # noqa: F811
+    assert [read_yaml(text) for text in ("1e-4", "1.5e4", "1.e4", ".5e3", "-2E+1")] == [1e-4, 1.5e4, 1e4, 500.0, -20.0]
+    merged = read_yaml("base: &a {k: 1}\nx: {y: &b {<<: *a, k: 2}}\nz: {<<: *b}")
+    assert (merged["x"], merged["z"]) == ({"y": {"k": 2}}, {"k": 2})
 
 
 def test_text_that_looks_like_a_number_stays_text_in_a_variation(root):  # noqa: F811
@@ -126,7 +218,9 @@ def test_text_that_looks_like_a_number_stays_text_in_a_variation(root):  # noqa:
 # What the plan refuses
 
 
-@pytest.mark.parametrize("text", ["2024-13-45", "!!int abc", "1" * 5000, "[" * 1100])
+@pytest.mark.parametrize(
+    "text", ["2024-13-45", "!!int abc", "!!int ''", "!!bool x", "!!timestamp x", "1" * 5000, "[" * 1100]
+)
 def test_values_that_yaml_cannot_make_are_refused(root, profile, text):  # noqa: F811
     (root / "odd.yaml").write_text(f"description: d\nparameters: {{x: {text}}}\nruns: [{{notebook: first}}]\n")
     with pytest.raises(BadSetting, match=r"odd.yaml cannot be read"):
@@ -148,7 +242,8 @@ def test_values_that_json_cannot_keep_are_refused(root, value):  # noqa: F811
 
 def test_a_default_of_another_type_is_refused(root):  # noqa: F811
     write_notebook(root / "notebooks" / "real.ipynb", parameters="x: int = 'a'")
-    with pytest.raises(BadSetting, match="\"x: int = 'a'\" is not `name: type = literal`"):
+    message = r"\"x: int = 'a'\" is not `name: type = literal` .the value is not of type int.$"
+    with pytest.raises(BadSetting, match=message):
         plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "real"}]))
 
 
@@ -159,13 +254,14 @@ CELL = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "x:
     ("changes", "message"),
     [
         ({"metadata": {"kernelspec": {"language": "R"}}}, "is a notebook in R; the batch runs those in Python"),
-        ({"nbformat": 5}, "is not a notebook or is damaged .*not of format 4"),
+        ({"nbformat": 5}, "is of format 5; convert it with: jupyter nbconvert --to notebook"),
         ({"cells": [{"source": ""}]}, "is not a notebook or is damaged"),
         (
             {"cells": [{**CELL, "metadata": {}}, {**CELL, "cell_type": None, "metadata": None}]},
             "is not a notebook or is damaged",
         ),
         ({"cells": [{**CELL, "source": "\ud800"}]}, "is not a notebook or is damaged"),
+        ({"metadata": {"kernelspec": {"language": None}}, "cells": []}, "has 0 cells"),
         ({"cells": [{**CELL, "metadata": {"tags": None}}]}, "has 0 cells tagged 'parameters'"),
     ],
 )

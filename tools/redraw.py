@@ -7,13 +7,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import papermill
 
 from maskutils.batch import plan
+from maskutils.batch.run import row_of
 from maskutils.core import paths
-from maskutils.core.checks import content_key
 from maskutils.core.files import read_json, write_json
 from maskutils.results.manifest import NAME, checksums, damaged, with_runs
 from maskutils.results.records import collect
@@ -45,20 +44,6 @@ def redraw(profile: str, added: Sequence[Path] = ()) -> None:
                     cwd=run.notebook.parent, progress_bar=False,
                 )  # fmt: skip
     write_json(folder / NAME, manifest | {"checksums": checksums(folder)})
-
-
-def row_of(file: Path) -> dict[str, Any]:
-    """What a manifest says of the run whose state is in `file`."""
-    state = read_json(file)
-    if state["status"] != "done":
-        raise ValueError(f"{file} is the state of a run that is not done; run it first")
-    parts = state["parts"]
-    return {
-        "id": file.stem,
-        "key": content_key(parts),
-        "seconds": state["seconds"],
-        "parameters": parts["parameters"],
-    }
 
 
 if __name__ == "__main__":

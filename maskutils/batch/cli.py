@@ -118,6 +118,8 @@ def reproduce(
         from maskutils.batch.estimates import expected_seconds
         from maskutils.batch.status import variation
 
+        with varied(profile, param) as own:
+            planning.make_plan(own)  # one that is refused leaves no file
         profile = variation(profile, param or ())
         runs = planning.make_plan(profile)
         display = Display(expected_seconds(profile, runs), console)

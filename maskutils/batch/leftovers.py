@@ -17,7 +17,7 @@ from maskutils.core import paths
 from maskutils.core.caches import checksum_of
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile
-from maskutils.results.manifest import checksums, vouched
+from maskutils.results.manifest import NAME, checksums, vouched
 from maskutils.study.provenance import is_committed
 
 ARTEFACT = re.compile(r"[0-9a-f]{16}\.(safetensors|json)")
@@ -94,7 +94,7 @@ def _results(folder: Path) -> list[Path]:
     found, ours = checksums(folder), []
     with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):
         ours = [folder / name for name, digest in vouched(folder).items() if found.get(name) == digest]
-    marks = ("manifest.json", "report/index.html", ".lock", "runs/.profile")
+    marks = (NAME, "report/index.html", ".lock", "runs/.profile")
     return [file for file in [*ours, *(folder / name for name in marks)] if file.is_file()]
 
 

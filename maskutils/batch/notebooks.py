@@ -52,18 +52,23 @@ def _cells(path: Path, *version: int) -> list[dict[str, Any]]:
     """Without nbformat, which takes two seconds to import."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        language = notebook.get("metadata", {}).get("kernelspec", {}).get("language", "python")
+        if (version := notebook["nbformat"]) != 4:
+            raise BadSetting(f"{path} is of format {version}; convert it with: jupyter nbconvert --to notebook")
+        language = notebook.get("metadata", {}).get("kernelspec", {}).get("language") or "python"
         cells = [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"]]
         tags = [cell["metadata"].get("tags") for cell in cells]
         typed = all(isinstance(cell["cell_type"], str) for cell in cells) and all(
             isinstance(t, list | None) for t in tags
         )
-        if notebook["nbformat"] != 4 or not typed:
-            raise ValueError("it is not of format 4")
+        if not typed:
+            raise ValueError("a cell is of no type, or its tags are no list")
         "".join(cell["source"] for cell in cells).encode()  # which half of a character cannot be
+        other = language.lower() != "python"
+    except BadSetting:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadSetting(f"{path} is not a notebook or is damaged ({error!r}); restore it with git") from None
-    if language.lower() != "python":
+    if other:
         raise BadSetting(f"{path} is a notebook in {language}; the batch runs those in Python")
     return cells
 
@@ -93,8 +98,9 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
             default = _type(known(kind, TYPES, "parameter type")).validate_python(ast.literal_eval(node.value))
             found[node.target.id] = (kind, default)
         except (AttributeError, ValueError, TypeError) as error:
+            why = f"the value is not of type {kind}" if isinstance(error, ValidationError) else error
             raise BadSetting(
-                f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({error})"
+                f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({why})"
             ) from None
     return found
 
@@ -118,7 +124,7 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
             resolved[name] = value if name in NESTED else _type(kind).validate_python(value)
         resolved = with_whole_paths(resolved)
         checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
-        _check_finite(resolved)
+        _check_json(resolved)
     except ValidationError:
         raise BadSetting(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
     except BadSetting as error:
@@ -126,8 +132,8 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
     return resolved
 
 
-def _check_finite(parameters: Mapping[str, Any]) -> None:
-    """Raises `BadSetting` for what JSON, in which states are kept, does not have."""
+def _check_json(parameters: Mapping[str, Any]) -> None:
+    """Raises `BadSetting` for what does not come back as it was from JSON, in which states are kept."""
     for name, value in parameters.items():
         try:
             kept = json.loads(json.dumps(value, allow_nan=False)) == value

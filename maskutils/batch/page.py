@@ -16,6 +16,7 @@ from maskutils.batch.status import parameters_of, statuses
 from maskutils.core import paths
 from maskutils.core.files import DamagedFile, read_json, write_atomically
 from maskutils.core.progress import bar
+from maskutils.results.manifest import NAME
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ profile }}</title><style>
@@ -68,8 +69,10 @@ def _notebook(executed: Path, page: Path) -> str:
     exporter: Any = HTMLExporter
     try:
         notebook = nbformat.read(executed, as_version=4)
-    except ValueError as error:
-        raise DamagedFile(f"{executed} is damaged ({error}); delete it and run again, which makes it anew") from None
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        raise DamagedFile(
+            f"{executed} is damaged ({type(error).__name__}); delete it and run again, which makes it anew"
+        ) from None
     html, _ = exporter(require_js_url="", mathjax_url="").from_notebook_node(notebook)
     write_atomically(page, html.encode())
     return f"{page.parent.name}/{page.name}"
@@ -77,7 +80,7 @@ def _notebook(executed: Path, page: Path) -> str:
 
 def _made(profile: str) -> dict[str, Any]:
     """What the manifest says of how the results were made; empty before there are any."""
-    file = paths.results_dir(profile) / "manifest.json"
+    file = paths.results_dir(profile) / NAME
     if not file.is_file():
         return {"results": "none are collected yet"}
     manifest = read_json(file)

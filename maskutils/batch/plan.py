@@ -107,17 +107,23 @@ def _run(
         raise BadSetting(
             f"{run_id} comes after {', '.join(sorted(missing))}, which profile {profile} does not run before it{how}"
         )
-    parts = {"parameters": parameters, "upstream": {r.id: r.key for r in after}, **code_parts(path)}
-    parts["files"] = [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)]
-    if parameters.get("tuned"):
-        parts["tuned rates"] = [file_digest(file) for file in paths.tuned_rates()]
+    parts = {"parameters": parameters, "upstream": {r.id: r.key for r in after}, **found_parts(path, parameters)}
     if "output" in declared:
         parameters = parameters | {"output": str(records_file(profile, run_id))}
     return Run(run_id, path, parameters, tuple(r.id for r in after), spec.collect, parts)
 
 
+def found_parts(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run depends on beside its parameters and what it comes after, as it is now: code, versions, images and tuned rates."""
+    parts = code_parts(notebook)
+    parts["files"] = [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)]
+    if parameters.get("tuned"):
+        parts["tuned rates"] = [file_digest(file) for file in paths.tuned_rates()]
+    return parts
+
+
 def code_parts(notebook: Path) -> dict[str, Any]:
-    """What a run depends on beside its parameters: the cells, the modules they import, and the versions of libraries."""
+    """The cells of a notebook, the modules they import, and the versions of libraries."""
     cells = code_cells(notebook)
     beside = modules_beside(notebook.parent, *cells)
     ours = {m for source in (*map(python_of, cells), *beside.values()) for m in imports_in(source)}
@@ -134,9 +140,14 @@ def records_file(profile: str, run_id: str) -> Path:
     return paths.runs_dir(profile) / f"{run_id}.csv"
 
 
+def lock_name(run_id: str) -> str:
+    """The name of the file beside a run's state that the worker which has the run locks, as long as it has it."""
+    return f".{run_id}.lock"
+
+
 def lock_file(profile: str, run_id: str) -> Path:
-    """Locked by the worker that has the run, as long as it has it."""
-    return paths.runs_dir(profile) / f".{run_id}.lock"
+    """Where that file is."""
+    return paths.runs_dir(profile) / lock_name(run_id)
 
 
 def state_file(profile: str, run_id: str) -> Path:

@@ -19,10 +19,11 @@ def print_damaged(profile: str) -> None:
     if not (folder / NAME).is_file():
         console.print(f"{folder} has no manifest, so its files are not checked", soft_wrap=True, markup=False)
         return
-    faulty = damaged(folder)
+    faulty, renew = damaged(folder), " --renew" * (folder == paths.committed_results(profile))
     for fault in faulty:
         console.print(
-            f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again: maskutils reproduce --profile {profile} --force",
+            f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again: maskutils reproduce --force --profile "
+            f"{escape(profile)}{renew}",
             soft_wrap=True,
         )
     if faulty:

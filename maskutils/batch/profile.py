@@ -17,14 +17,14 @@ from maskutils.study.setup import checked
 class Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, of which YAML's own keeps the last; and knows 1e-4 as a number, which PyYAML takes for text."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As the base class does."""
+    def compose_mapping_node(self, anchor: dict[Any, Any]) -> yaml.MappingNode:
+        """As the base class does; mappings are not merged yet."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"{key!r} stands twice, line {node.start_mark.line + 1}")
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
+        return node
 
 
 class Dumper(yaml.SafeDumper):
@@ -32,15 +32,20 @@ class Dumper(yaml.SafeDumper):
 
 
 for taught in (Loader, Dumper):
-    taught.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+    taught.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def read_yaml(text: str) -> Any:
     """The value of YAML `text`. Raises `ValueError` for text that is none, or holds a date or number that there is not."""
     try:
         return Loader(text).get_single_data()
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{error.problem}{line}") from None
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
 
 
 class RunSpec(BaseModel):
@@ -88,7 +93,7 @@ def load_profile(name: str) -> Profile:
     try:
         content = read_yaml(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise BadSetting(f"profile {file} cannot be read: {error}") from None
+        raise BadSetting(f"profile {file} cannot be read: {getattr(error, 'strerror', error)}") from None
     if not isinstance(content, dict):
         raise BadSetting(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
     return checked(Profile, content)

@@ -7,6 +7,7 @@ missing.
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import filelock
@@ -18,9 +19,9 @@ from maskutils.batch.profile import mark_owner
 from maskutils.batch.schedule import Schedule
 from maskutils.batch.status import select
 from maskutils.core import paths
-from maskutils.core.checks import BadSetting
+from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, read_json, write_json
-from maskutils.results.manifest import checksums, with_runs
+from maskutils.results.manifest import NAME, checksums, damaged, with_runs
 from maskutils.study.inputs import check_inputs
 from maskutils.study.provenance import cores, git_commit, is_committed, versions
 
@@ -107,21 +108,20 @@ def exclusive(profile: str) -> Iterator[None]:
 def _has_manifest(profile: str, runs: Sequence[Run]) -> bool:
     """Whether there is a whole manifest of just these runs."""
     try:
-        rows = read_json(paths.results_dir(profile) / "manifest.json")["runs"]
+        rows = read_json(paths.results_dir(profile) / NAME)["runs"]
         return [(row["id"], row["key"]) for row in rows] == [(run.id, run.key) for run in runs]
     except (FileNotFoundError, DamagedFile, KeyError, TypeError):
         return False
 
 
 def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[str, Any]]) -> None:
-    """What was run, from what, in how long; only when all is done."""
-    if any(states.get(run.id, {}).get("status") != "done" for run in runs):
-        return
-    rows = [
-        {"id": run.id, "key": run.key, "seconds": states[run.id]["seconds"], "parameters": run.parts["parameters"]}
-        for run in runs
-    ]
+    """What was run, from what, in how long, when all is done; before that one that vouches for other files is deleted."""
     folder = paths.results_dir(profile)
+    if any(states.get(run.id, {}).get("status") != "done" for run in runs):
+        if (folder / NAME).is_file() and damaged(folder):
+            (folder / NAME).unlink()
+        return
+    rows = [row_of(plan.state_file(profile, run.id)) for run in runs]
     manifest = {
         "profile": profile,
         "commit": git_commit(),
@@ -129,4 +129,14 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
         "cores": cores(),
         "checksums": checksums(folder),
     }
-    write_json(folder / "manifest.json", with_runs(manifest, rows))
+    write_json(folder / NAME, with_runs(manifest, rows))
+
+
+def row_of(file: Path) -> dict[str, Any]:
+    """What a manifest says of the run whose state is in `file`. Raises `ValueError` for one that is not done."""
+    state = read_json(file)
+    if state["status"] != "done":
+        raise ValueError(f"{file} is the state of a run that is not done; run it first")
+    parts = state["parts"]
+    about = {"id": file.stem, "key": content_key(parts)}
+    return about | {"seconds": state["seconds"], "parameters": parts["parameters"]}

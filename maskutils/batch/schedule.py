@@ -1,6 +1,5 @@
 """The order of work: each run starts as soon as what it comes after is done, on whatever workers Dask has."""
 
-import contextlib
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,8 @@ from maskutils.batch.worker import LONGEST_ERROR, execute, shortened
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest, write_json
+from maskutils.results.manifest import NAME
+from maskutils.study.provenance import is_committed
 
 PATIENCE, LOOK = 45.0, 5.0  # seconds without any worker until we give up, and between two looks
 
@@ -48,7 +49,7 @@ class Schedule:
         self.retries = dict.fromkeys(self.by_id, retries)
         self.timeout = timeout or load_profile(profile).cell_timeout
         self.keep_going, self.fail_fast, self.stopped = keep_going, fail_fast, False
-        self.longest = longest_paths(profile, todo)
+        self.longest, self.committed = longest_paths(profile, todo), is_committed(paths.results_dir(profile))
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures that ended, and what workers tell
         self.topic, self.seen = f"maskutils-{time.time_ns()}", time.monotonic()
 
@@ -70,7 +71,7 @@ class Schedule:
             event = self.events.get(timeout=LOOK)
         except queue.Empty:
             self._look_for_workers()
-            self._fill()
+            self._launch()
             return
         self.seen = time.monotonic()
         if isinstance(event, dict):
@@ -81,25 +82,25 @@ class Schedule:
 
     def _launch(self) -> None:
         """Start what can be started; what cannot ever be is blocked, and then so is what comes after it."""
-        while not self.stopped and (
-            able := [run for run in self.waiting if all(before in self.states for before in run.after)]
-        ):
-            for run in able:
-                self.waiting.remove(run)
-                self._start(run)
-        self._fill()
+        settled = True
+        while settled:
+            while not self.stopped and (
+                able := [run for run in self.waiting if all(before in self.states for before in run.after)]
+            ):
+                for run in able:
+                    self.waiting.remove(run)
+                    self._start(run)
+            settled = not self.stopped and self._fill()
 
-    def _fill(self) -> None:
-        """Submit as many runs as there are free workers, first what begins the longest chain, so that the last ones are short.
+    def _fill(self) -> bool:
+        """Submit as many runs as there are free workers, first what begins the longest chain, so that the last ones are short; returns
+        whether one of them failed at once.
 
         Dask gives a run to a worker at once, and leaves it there where that is busy and another becomes idle.
         """
-        if self.stopped:
-            return
         self.ready.sort(key=lambda run: self.longest[run.id], reverse=True)
         free = max(1, sum(self.dask.nthreads().values())) - len(self.running)
-        for run in [self.ready.pop(0) for _ in range(min(free, len(self.ready)))]:
-            self._submit(run)
+        return not all(self._submit(self.ready.pop(0)) for _ in range(min(free, len(self.ready))))
 
     def _start(self, run: Run) -> None:
         failed = [before for before in run.after if self.states[before]["status"] != "done"]
@@ -112,17 +113,26 @@ class Schedule:
         else:
             self.ready.append(run)
 
-    def _submit(self, run: Run) -> None:
-        with contextlib.suppress(
-            OSError, BadSetting
-        ):  # its notebook may have been edited since the plan; if it is gone, the run fails
-            run = replace(run, parts={**run.parts, **plan.code_parts(run.notebook)})
+    def _submit(self, run: Run) -> bool:
+        """Give `run` to a worker, as its notebook, rates and images are by now; returns False where it fails before that."""
+        try:
+            upstream = {b: self.by_id[b].key if b in self.by_id else key for b, key in run.parts["upstream"].items()}
+            found = plan.found_parts(run.notebook, run.parts["parameters"])
+            if self.committed and found["notebook code"] != run.parts["notebook code"]:
+                raise BadSetting(
+                    f"{run.notebook} was edited since the batch began; commit it, and start the batch again"
+                )
+        except (OSError, BadSetting) as error:
+            self._settle(run, {"status": "failed", "seconds": 0.0, "error": shortened(str(error), LONGEST_ERROR)})
+            return False
+        self.by_id[run.id] = run = replace(run, parts={**run.parts, **found, "upstream": upstream})
         future = self.dask.submit(
             execute, run, paths.runs_dir(self.profile), self.timeout, paths.environment(), self.topic, pure=False,
             key=f"{run.id}-{time.time_ns()}",
         )  # fmt: skip
         self.running[future] = run
         future.add_done_callback(self.events.put)
+        return True
 
     def _collect(self, run: Run) -> str:
         """Join the records of what `run` comes after; returns what went wrong, or nothing."""
@@ -130,8 +140,8 @@ class Schedule:
 
         files = [plan.records_file(self.profile, b) for b in run.after if self.states[b]["status"] == "done"]
         try:
+            (paths.results_dir(self.profile) / NAME).unlink(missing_ok=True)  # of the records before
             records.collect(files, paths.results_dir(self.profile) / "records.csv")
-            (paths.results_dir(self.profile) / "manifest.json").unlink(missing_ok=True)  # of the records before
         except (ValueError, OSError) as error:
             return f"the records of what it comes after cannot be joined: {error}"
         return ""

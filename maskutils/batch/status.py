@@ -151,11 +151,11 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
             spec.get("parameters", {}).pop(name, None)
             if name in spec.get("each", {}):
                 spec["each"][name] = [value]
-    said = re.sub(r"(?<=\d)\.(?=\d)", "_", "+".join([Path(profile).stem, *changes]))
+    said = "+".join([Path(profile).stem, *changes])
     slug = re.sub(r"[^\w=+-]+", "_", said)
-    slug += f"-{content_key(said)[:6]}" * (
-        slug != said
-    )  # two values may differ in what the name of a folder cannot hold
+    if slug != re.sub(r"(?<=\d)\.(?=\d)", "_", said) or re.search(r"\d_\d", said) or len(slug.encode()) > plan.LONGEST:
+        name = slug.encode()[: plan.LONGEST - 20].decode(errors="ignore")
+        slug = f"{name}-{content_key(said)[:6]}"  # two values may differ in what the name of a folder cannot hold
     file = (folder or paths.results_dir(slug)) / f"{slug}.yaml"
     content["description"] += f" ({', '.join(changes)})"
     write_atomically(file, yaml.dump(content, Dumper=Dumper, sort_keys=False).encode())

@@ -14,7 +14,7 @@ import filelock
 from maskutils.batch import kernels
 from maskutils.batch.cluster import GPUS
 from maskutils.batch.local import environment
-from maskutils.batch.plan import Run
+from maskutils.batch.plan import Run, lock_name
 from maskutils.batch.temporary import temporary_folder
 from maskutils.core.caches import USES
 from maskutils.study.provenance import git_commit, machine
@@ -37,7 +37,7 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
     output = Path(run.parameters["output"]) if "output" in run.parameters else None
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
     tell = _teller(topic)
-    with filelock.FileLock(folder / f".{run.id}.lock", poll_interval=0.5):
+    with filelock.FileLock(folder / lock_name(run.id), poll_interval=0.5):
         tell({"event": "started", "run": run.id})
         begun = time.time()
         uses = folder / f"{run.id}.uses"

@@ -65,8 +65,9 @@ def recommend(
     by name, with their interpolations: "replay" if you may keep no source data.
 
     The choice is made on validation. Seeds often cannot tell the best setting from others (`equivalent`). Of these the one with
-    the fewest bits is taken (two digits count), of equal bits the one with the fewest training steps, and then the best. A setting that
-    loses much is not taken where another loses a hundredth less, stores no more, and reaches as much to a hundredth.
+    the fewest bits is taken (two digits count), of equal bits the one with the fewest training steps, and then the best. No setting is
+    taken that another outdoes: with `max_source_drop` one that loses a hundredth less, stores no more, and reaches at most a hundredth
+    less; with `min_target` one that reaches a hundredth more, stores no more, and loses at most a hundredth more.
     The result has the columns `CANDIDATE`; `source_drop` and `target_acc`, test means over pairs and seeds; their 95 % t
     intervals over seeds as `_low` and `_high`, `nan` for fewer than three; their means on the worst pair as `_worst`;
     `stored_bits`, those on the worst pair; and `n`, the seeds. Raises `ValueError` if not exactly one need is given or a value
@@ -84,7 +85,7 @@ def equivalent(
     Told apart is what the 95 % interval of its paired difference to the best, on validation (`over_pairs`), puts behind: in target
     accuracy for `max_source_drop`, in source drop for `min_target`. Columns: `CANDIDATE`, stored_bits, steps (of training), and difference,
     low and high (in favour of the best, a fraction). Of few seeds the interval is wide, so the mean must also lie within `CLOSE` of
-    the best. A setting that another outdoes (see `recommend`) is left out, unless it is the best. With fewer than three seeds
+    the best. A setting that another outdoes (see `recommend`) is left out. With fewer than three seeds
     nothing can be told, and the best stands alone.
     Arguments and errors are those of `recommend`.
     """
@@ -170,19 +171,18 @@ class Menu:
         """The table of `equivalent` by the number of the candidate, the recommended first."""
         draw = np.arange(self.seeds) if draw is None else draw
         ranked = self._ranked(need, draw)
-        values = [-self.drop, self.target][:: 1 if need.max_source_drop is None else -1]
-        met, other = (each[self.index.get_indexer(ranked)][:, :, draw] for each in values)
+        values = -self.drop if need.max_source_drop is None else self.target
+        met = values[self.index.get_indexer(ranked)][:, :, draw]
         low, high = (end.round(DECIMALS) for end in over_pairs(met[:1] - met))
         table = pd.DataFrame({"stored_bits": self.bits.loc[ranked], "steps": self.steps.loc[ranked]})
         table = table.assign(difference=(met[:1] - met).mean(axis=(1, 2)), low=low, high=high)
         same = (table["low"] <= 0) & (table["difference"].round(DECIMALS) <= CLOSE)
-        same &= ~_outdone(met.mean(axis=(1, 2)), other.mean(axis=(1, 2)), table["stored_bits"].to_numpy())
         same.iloc[0] = True
         about = table["stored_bits"].map(lambda bits: float(f"{bits:.2g}"))
         return table[same].assign(about=about).sort_values(["about", "steps"], kind="stable").drop(columns="about")
 
     def _ranked(self, need: Need, draw: np.ndarray) -> list[int]:
-        """The numbers of the candidates that meet the need on every pair, by validation means, the best first."""
+        """The numbers of the candidates that meet the need on every pair and are not outdone, by validation means, the best first."""
         pairs = {"drop": over_seeds(self.drop[:, :, draw]), "target": over_seeds(self.target[:, :, draw])}
         columns = {"worst_drop": pairs["drop"].max(axis=1), "worst_target": pairs["target"].min(axis=1)}
         columns |= {name: values.mean(axis=1) for name, values in pairs.items()}
@@ -201,13 +201,17 @@ class Menu:
             ranked = means.assign(near=-means["target"]).sort_values(["drop", "near"], kind="stable")
         if not met.any():
             raise Unmet(str(need), nearest)
-        return list(ranked.index[met.loc[ranked.index]])
+        ranked = ranked[met.loc[ranked.index]]
+        first, second = (ranked["target"], -ranked["drop"])[:: 1 if need.min_target is None else -1]
+        return list(
+            ranked.index[~_outdone(first.to_numpy(), second.to_numpy(), self.bits.loc[ranked.index].to_numpy())]
+        )
 
 
-def _outdone(value: np.ndarray, other: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Which settings another outdoes: in `other` by `CLOSE` or more, at most `CLOSE` behind in `value`, with no more bits; all are (N,)."""
-    ahead = (other[:, None] - other).round(DECIMALS) >= CLOSE
-    level = (value - value[:, None]).round(DECIMALS) <= CLOSE
+def _outdone(first: np.ndarray, second: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Which of N settings another outdoes: by `CLOSE` or more ahead in `second`, at most `CLOSE` behind in `first`, with no more bits."""
+    ahead = (second[:, None] - second).round(DECIMALS) >= CLOSE
+    level = (first - first[:, None]).round(DECIMALS) <= CLOSE
     return (ahead & level & (bits[:, None] <= bits)).any(axis=0)
 
 

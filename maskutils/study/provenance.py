@@ -18,6 +18,7 @@ from typing import Any
 
 from maskutils import HOMES
 from maskutils.core import paths
+from maskutils.core.checks import BadSetting
 
 DISPLAY = ("extra_repr", "_repr_html_")  # methods that only show an object: no number depends on them
 
@@ -102,9 +103,21 @@ def modules_beside(folder: Path, *cells: str) -> dict[str, str]:
             at = folder.joinpath(*name.split("."))
             file = at / "__init__.py" if at.is_dir() else at.with_suffix(".py")
             if name not in found and file.is_file():
-                found[name] = file.read_text(encoding="utf-8")
+                found[name] = _parsed(file)
                 todo.append(found[name])
     return found
+
+
+def _parsed(file: Path) -> str:
+    """The source in `file`. Raises `BadSetting` if it is not Python, as one that is half saved."""
+    try:
+        source = file.read_text(encoding="utf-8")
+        ast.parse(source)
+    except ValueError as error:  # a syntax error, or bytes that are no text
+        raise BadSetting(f"{file}, which a notebook imports, cannot be read: {error}") from None
+    except SyntaxError as error:
+        raise BadSetting(f"{file}, which a notebook imports, is not Python: {error}") from None
+    return source
 
 
 def _file(module: str) -> Path:

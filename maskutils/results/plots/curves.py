@@ -17,13 +17,12 @@ from maskutils.results.fronts import front, hypervolumes, largest, unbeaten
 from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import PAIR_ORDER, STAR, in_order, line_of, look, ordered, short, styled, within
-from maskutils.results.records import of_masks, on_grid, summarise
+from maskutils.results.records import LOSSES, of_masks, on_grid, summarise
 
 HIGHLIGHTED = ["fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown, beside the best learnt mask
 LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are left out
 SHOWN = ["source_acc_full", "target_acc", *VALIDATION]
-LOSSES = ("masking_cost", "drift", "forgetting")  # differences of accuracies, in points
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
