@@ -298,12 +298,18 @@ def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile
     assert "if the task is known and bits are scarce, a learnt mask is as good as the best adapter." in text(
         "README.md"
     )
-    assert "Otherwise take what is simpler: two networks, or replay." in text("README.md")
+    assert "With bits to spare, keep two networks. If the task is unknown, take replay." in text("README.md")
     unknown, known = findings(read(profile))[1].split("\n")
     assert "a learnt mask trails" not in known
     assert any(f"its best rival, `{adapter}`" in known for adapter in ("lora", "oft"))
     assert "At one setting, `replay` " in unknown
     assert " the best learnt mask, " in unknown
+
+
+def test_on_digits_masks_that_nobody_learns_do_as_well():
+    assert "Here `fisher`, which nobody learns, is as good over whole curves." in text("README.md")
+    learnt = findings(read("study"))[0].split("\n")[2]
+    assert learnt.count("cannot be told from `fisher`") == 2
 
 
 @pytest.mark.parametrize("approach", [a.name for a in every()])

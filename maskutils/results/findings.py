@@ -78,7 +78,7 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     else:
         title = "no rival leads the masks"
         if leads:
-            title = f"over whole curves {title}, at one setting {listed(map(called, leads))} {'do' if len(leads) > 1 else 'does'}"
+            title = f"at one setting {listed(map(called, leads))} {'lead' if len(leads) > 1 else 'leads'} the masks"
         said = f"the best learnt mask, {called(best)}, {_leads(full, best, rivals)}."
     strongest = next(iter(over or ahead), "")
     beside = [rival for rival in dict.fromkeys((yardstick, strongest)) if rival in rivals]
