@@ -176,7 +176,10 @@ def test_the_manifest_says_the_seconds_of_this_run_also_where_an_earlier_one_too
     profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
     manifest, runs = root / "results" / "tiny" / "manifest.json", plan.make_plan(profile)
     files.write_json(manifest, {"runs": [{"id": run.id, "seconds": 50.0} for run in runs]})
-    batch._write_manifest(profile, runs, {run.id: {"status": "done", "seconds": 2.5} for run in runs})
+    states = {run.id: {"status": "done", "seconds": 2.5} for run in runs}
+    for run in runs:
+        files.write_json(plan.state_file(profile, run.id), states[run.id] | {"parts": run.parts})
+    batch._write_manifest(profile, runs, states)
     found = files.read_json(manifest)
     assert [row["seconds"] for row in found["runs"]] == [2.5, 2.5]
     assert found["kernel_seconds"] == 5.0
