@@ -89,7 +89,9 @@ def _masked(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) 
 
 def _protected(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
     own = copy.deepcopy(model).eval()
-    mask = Mask.from_scores({n: own.get_parameter(n).detach().abs() for n in maskable(own)}, 0.1)
+    sizes = {n: own.get_parameter(n).detach().abs() for n in maskable(own)}
+    mask = Mask(Mask.from_scores(sizes, 0.1).bits)  # without scores, which protection does not need
+    del sizes
     with protect(own, mask):
         _twice(stepper(own, list(own.parameters()), images, labels))
 

@@ -193,9 +193,7 @@ def test_rivals_may_lead_at_one_setting_though_not_over_whole_curves():
     settings = ((0.5, 0.95, 0.7), (0.3, 0.82, 0.82), (0.1, 0.7, 0.95))
     masks = [mask("edge_popup", 0.95, s, t, density=d) for d, s, t in settings]
     unknown = findings(study(FREE, at(0.85, 0.83, "ewc", strength=1), *masks)).split("\n")[0]
-    assert unknown.startswith(
-        "- **Task unknown: at one setting `ewc` leads the masks.**"
-    )
+    assert unknown.startswith("- **Task unknown: at one setting `ewc` leads the masks.**")
     assert "At one setting, `ewc` leads the best learnt mask, `edge_popup`, by 1" in unknown
     assert " points of accuracy. That mask leads `wise_ft`. " in unknown
 

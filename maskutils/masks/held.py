@@ -42,7 +42,7 @@ class Held:
         if self.few:
             self.place = self.place.nonzero().flatten()
         self.values = flat[self.place] if self.few else flat.masked_fill(~self.place, 0)  # 0 has no bit set
-        self.begun = _as_integers(flat).sum(dtype=torch.int64)
+        self.begun = _sum(flat)
 
     def now(self) -> Tensor | None:
         """The tensor, looked up anew, for it may have been moved or converted; None if it is there no more."""
@@ -88,7 +88,7 @@ class Held:
     def untrained(self, tensor: Tensor) -> bool:
         """Whether no entry of `tensor` has moved, held or not (as far as a sum over its memory tells)."""
         flat = _flat(self._here(tensor), self.order)
-        return self.bits is None or bool(_as_integers(flat).sum(dtype=torch.int64).to(self.begun) == self.begun)
+        return self.bits is None or bool(_sum(flat).to(self.begun) == self.begun)
 
     def rounded(self, tensor: Tensor) -> bool:
         """Whether the type of `tensor` cannot say what is held, as bfloat16 cannot say most of float32."""
@@ -142,6 +142,12 @@ def _writes(tensor: Tensor) -> tuple[int, int]:
 def _as_integers(tensor: Tensor) -> Tensor:
     """The memory of `tensor` as integers of the same width: exact whatever is there."""
     return tensor.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    """The sum of the memory of `tensor`, which may wrap around; a wider type would take a copy of all of it."""
+    integers = _as_integers(tensor)
+    return integers.sum(dtype=torch.promote_types(integers.dtype, torch.int32))
 
 
 def _order(tensor: Tensor) -> tuple[int, ...]:
