@@ -113,9 +113,7 @@ def _parsed(file: Path) -> str:
     try:
         source = file.read_text(encoding="utf-8")
         ast.parse(source)
-    except ValueError as error:  # a syntax error, or bytes that are no text
-        raise BadSetting(f"{file}, which a notebook imports, cannot be read: {error}") from None
-    except SyntaxError as error:
+    except (ValueError, SyntaxError) as error:  # the first for bytes that are no text
         raise BadSetting(f"{file}, which a notebook imports, is not Python: {error}") from None
     return source
 
