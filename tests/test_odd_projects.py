@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
+from rich.console import Console
 from test_cli import call
 from test_leftovers import profile as done  # noqa: F401
 from test_plan import state_of
@@ -70,8 +71,6 @@ def test_a_notebook_that_is_gone_or_spoilt_meanwhile_does_not_end_the_batch(root
     ends, _ = carried_out(profile, workers)
     assert ends == {"first": "done", "second": "failed"}
     assert workers.calls == ["first"]
-    from rich.console import Console
-
     run = plan.Run("second", root / "notebooks" / "second.ipynb", {}, (), False, {})
     Display({"second": 1.0}, Console()).report("started", run, {})
 
@@ -139,6 +138,24 @@ def test_a_manifest_goes_with_the_tables_that_it_vouches_for(root, profile):  # 
     (folder / "table.csv").write_text("b")
     batch._write_manifest(profile, plan.make_plan(profile), {})
     assert not (folder / NAME).exists()
+
+
+def test_the_time_that_is_left_learns_from_runs_of_the_same_notebook(root):  # noqa: F811
+    """Of `first` six seconds are expected, as from caches, and forty are taken; `second` takes as long as expected."""
+    runs = {
+        f"{name}-{n}": plan.Run(f"{name}-{n}", root, {}, (), False, {})
+        for name in ("first", "second")
+        for n in range(9)
+    }
+    display = Display({run: 6.0 if run.startswith("first") else 600.0 for run in runs}, Console())
+    for n in range(4):
+        for name, seconds in (("first", 40.0), ("second", 600.0)):
+            display.report("done", runs[f"{name}-{n}"], {"seconds": seconds})
+    # (160 + 6 pace) / 30 = 5.5 times 6 seconds, five times, and five times 600
+    assert display.estimate() == f", about {round((5 * 33.5 + 5 * 600) / 60)} min left"
+    for n in range(4, 9):
+        display.report("done", runs[f"second-{n}"], {"seconds": 600.0})
+    assert display.estimate() == ", about 3 min left"
 
 
 def test_records_that_were_joined_anew_have_no_manifest_yet(root, monkeypatch):  # noqa: F811

@@ -21,7 +21,8 @@ class Display:
     def __init__(self, expected: Mapping[str, float], console: Console) -> None:
         self.left, self.expected, self.live = dict(expected), dict(expected), console.is_terminal
         self.at: dict[str, float] = {}  # when the runs that run now began
-        self.spent, self.reckoned = 0.0, 0.0  # seconds of runs that ended, as they were and as they were expected
+        # seconds of runs that ended, as they were and as they were expected: of all, and of each notebook
+        self.ended: dict[str, tuple[float, float]] = {"": (0.0, 0.0)}
         self.most = 1  # runs at a time, so far
         columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[at]}"), TimeElapsedColumn()
         self.bar = Progress(*columns, console=console, disable=not self.live)
@@ -64,7 +65,9 @@ class Display:
             return
         expected = self.left.pop(run.id, 0.0)
         if event == "done":
-            self.spent, self.reckoned = self.spent + seconds, self.reckoned + expected
+            for of in ("", _notebook(run.id)):
+                spent, reckoned = self.ended.get(of, (0.0, 0.0))
+                self.ended[of] = spent + seconds, reckoned + expected
         if event != "skipped":
             self._log(
                 f"[{len(self.expected) - len(self.left)}/{len(self.expected)}] {run.id}: {event} ({seconds:.0f} s){self.estimate()}"
@@ -73,10 +76,24 @@ class Display:
     def estimate(self) -> str:
         """The time that is left, by what was expected and by how far off that was until now."""
         now = time.monotonic()
-        pace = (self.spent + 30) / (self.reckoned + 30)  # half a minute's worth of belief in what was expected
-        seconds = sum(max(0.0, e * pace - (now - self.at.get(run, now))) for run, e in self.left.items())
+        seconds = sum(max(0.0, self._likely(run) - (now - self.at.get(run, now))) for run in self.left)
         return f", about {max(1, round(seconds / self.most / 60))} min left" if self.left else ""
+
+    def _likely(self, run: str) -> float:
+        """The seconds that `run` is likely to take: as expected, times how far off that was for its notebook, or for all before one ended.
+
+        The pace of all is believed as half a minute, that of a notebook as one run.
+        """
+        (all_spent, all_reckoned), expected = self.ended[""], self.left[run]
+        pace = (all_spent + 30) / (all_reckoned + 30)
+        spent, reckoned = self.ended.get(_notebook(run), (0.0, 0.0))
+        return expected * (spent + pace * expected) / (reckoned + expected) if expected else 0.0
 
     def _log(self, line: str) -> None:
         if not self.live:
             print(line, flush=True)
+
+
+def _notebook(run_id: str) -> str:
+    """The notebook of a run, with whose name its own begins."""
+    return run_id.split("-")[0]
