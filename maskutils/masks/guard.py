@@ -111,14 +111,13 @@ class Guard:
         for held in self.held.values():
             now = held.now()
             state = {} if now is None else stepped.state.get(now, {})
-            for sequence in ("x", "y", "z") if "z" in state else ():
-                if sequence in state:  # some keep z alone
-                    held.put(state[sequence])
             if state and "z" not in state:
                 raise ValueError(
                     f"{type(stepped).__name__} may swap weights in eval(), but keeps no sequence 'z' that protect could hold; use an "
                     "optimiser of the package schedulefree, or one without eval()"
                 )
+            for sequence in {"x", "y", "z"} & state.keys():  # most keep z alone
+                held.put(state[sequence])
 
     def _trained_by(self, optimizer: Optimizer) -> set[int]:
         """The ids of our parameters that `optimizer` trains."""

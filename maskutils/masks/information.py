@@ -16,7 +16,7 @@ from maskutils.models.heads import logits_of
 from maskutils.models.inputs import device_of, taken_by
 from maskutils.models.sizes import fitting_threads, is_large
 
-NOISE = 1e-6  # of the largest sum of a parameter: rounding
+NOISE = 1e-6  # of the largest sum of a parameter: less is 0 in theory, as for the bias of an attention's keys
 LABELS = 50  # of which the expectation is taken at most
 BATCH = 25  # images
 TRIED = 2  # images on which both ways are compared
@@ -52,9 +52,7 @@ def _agree(model: nn.Module, x: Tensor) -> bool:
     if quick is None:
         return False
     exact = _by_image(model, x)
-    least = NOISE * max(
-        float(e.sum()) for e in exact.values()
-    )  # what is 0 in theory, as for the bias of an attention's keys
+    least = NOISE * max(float(e.sum()) for e in exact.values())
     return all(bool((quick[n] - e).abs().sum() <= APART * max(float(e.sum()), least)) for n, e in exact.items())
 
 

@@ -41,9 +41,8 @@ def protect(
     a byte for each bit of the mask.
 
     A loop that writes weights itself, or by a hook after the step that was registered inside the block, calls what the block gives
-    after it does so: `with protect(...) as restore`. An average of
-    weights (`AveragedModel`) rounds, so it can drift by an ulp from what is held; protect the average too, and restore it after each
-    `update_parameters`.
+    after it does so: `with protect(...) as restore`. An average of weights (`AveragedModel`) rounds, so it can drift by an ulp from what
+    is held; protect the average too, and restore it after each `update_parameters`.
 
     Under DistributedDataParallel and FSDP2 (`fully_shard`), give the wrapped or sharded network, in every process.
 

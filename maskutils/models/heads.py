@@ -105,8 +105,13 @@ def own_head(model: nn.Module) -> list[str]:
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of the head; of the active one where there is one per task."""
-    head = model.get_submodule(head_name(model))
-    return list((head[head.active] if isinstance(head, TaskHeads) else head).parameters())
+    return list(_answering(model, head_name(model)).parameters())
+
+
+def _answering(model: nn.Module, name: str) -> nn.Module:
+    """The head `name`, or the active one where there is one per task."""
+    head = model.get_submodule(name)
+    return head[head.active] if isinstance(head, TaskHeads) else head
 
 
 def for_task(model: nn.Module, task: str) -> nn.Module:
@@ -140,8 +145,7 @@ def head_checked(model: nn.Module) -> Iterator[None]:
 
 def check_head(model: nn.Module, name: str, output: object) -> None:
     """Raise `ValueError` if `name`, the head of `model`, is a layer that cannot have given the logits (N, classes) of `output`."""
-    head, logits = model.get_submodule(name), logits_of(output)
-    head = head[head.active] if isinstance(head, TaskHeads) else head
+    head, logits = _answering(model, name), logits_of(output)
     gives = getattr(head, "out_features", getattr(head, "out_channels", logits.shape[1]))
     if gives != logits.shape[1]:
         raise ValueError(
