@@ -90,14 +90,14 @@ NONE = stored(0, SAFE)
 PACKED = at(0.5, 0.9, "packnet", method="magnitude", density=0.1, source_acc_masked=0.8, sign=-1)
 EWC = at(0.8, 0.9, "ewc", strength=1, sign=-1)
 CASES = [
-    ("masks_win_at_equal_bits", [MASK, NONE], True),
-    ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"target_acc": 0.89}], True),
-    ("masks_win_at_equal_bits", [MASK, NONE, NEAR], False),
-    ("masks_win_at_equal_bits", [MASK | {"source_acc_masked": 0.99}, NONE, NEAR], False),  # to gain on the source is no way out
-    ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"stored_bits": 125}], False),  # about as many
-    ("masks_win_at_equal_bits", [MASK, NONE, NEAR | {"stored_bits": 126}], True),  # the rival stores more
-    ("masks_win_at_equal_bits", [MASK, NONE, stored(0, at(0.9, 0.95, "ewc", strength=1))], True),  # the rival loses more
-    ("masks_win_at_equal_bits", [MASK | {"target_acc": 0.3001}, NONE], False),  # ahead, but not in every seed
+    ("masks_win_at_similar_bits", [MASK, NONE], True),
+    ("masks_win_at_similar_bits", [MASK, NONE, NEAR | {"target_acc": 0.89}], True),
+    ("masks_win_at_similar_bits", [MASK, NONE, NEAR], False),
+    ("masks_win_at_similar_bits", [MASK | {"source_acc_masked": 0.99}, NONE, NEAR], False),  # to gain on the source is no way out
+    ("masks_win_at_similar_bits", [MASK, NONE, NEAR | {"stored_bits": 125}], False),  # about as many
+    ("masks_win_at_similar_bits", [MASK, NONE, NEAR | {"stored_bits": 126}], True),  # the rival stores more
+    ("masks_win_at_similar_bits", [MASK, NONE, stored(0, at(0.9, 0.95, "ewc", strength=1))], True),  # the rival loses more
+    ("masks_win_at_similar_bits", [MASK | {"target_acc": 0.3001}, NONE], False),  # ahead, but not in every seed
     ("masks_reach_two_networks", [MASK, TWO | {"target_acc": 0.905}], True),
     ("masks_reach_two_networks", [MASK, TWO], False),
     ("masks_beat_unlearnt_masks", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST], True),
@@ -278,11 +278,11 @@ def test_rules_name_the_thresholds_that_are_used():
             assert f"above -{100 * rivals.MARGIN:g} points of the box" in rule, name
             assert f"by {100 * rivals.MARGIN:g} points or more" in claim, name
     for judge, threshold in (
-        (equal_storage.masks_win_at_equal_bits, equal_storage.LOSS),
+        (equal_storage.masks_win_at_similar_bits, equal_storage.LOSS),
         (equal_storage.masks_reach_two_networks, equal_storage.BEHIND),
     ):
         assert f" {100 * threshold:g} point" in judge(make(FREE)).rule.replace("-", " ")
-    assert "at most a quarter more bits" in equal_storage.masks_win_at_equal_bits(make(FREE)).rule
+    assert "at most a quarter more bits" in equal_storage.masks_win_at_similar_bits(make(FREE)).rule
     assert equal_storage.ABOUT == 1.25
 
 
@@ -354,14 +354,14 @@ def test_verdicts_are_a_table_and_each_is_explained():
 
 
 def test_a_mask_is_compared_with_its_best_rival_in_numbers():
-    effect = equal_storage.masks_win_at_equal_bits(make(MASK, NONE, NEAR | {"noise": 0})).effect
+    effect = equal_storage.masks_win_at_similar_bits(make(MASK, NONE, NEAR | {"noise": 0})).effect
     assert effect.startswith("gumbel_sigmoid (density 0.1; 0 kbit, source lost 0.0, target 90.0) - bias_only (0 kbit, ")
     assert "target 95.0): -5.0 [-5.0, -5.0] points of accuracy; " in effect
     assert effect.endswith("; 0 of 1 settings of masks lead on validation, 0 on test by their interval")
 
 
 def test_an_interpolated_mask_is_no_mask_that_is_read():
-    effect = equal_storage.masks_win_at_equal_bits(
+    effect = equal_storage.masks_win_at_similar_bits(
         make(MASK, NONE, MASK | {"alpha": 0.5, "source_acc_masked": float("nan")})
     ).effect
     assert effect.endswith("; 1 of 1 settings of masks lead on validation, 1 on test by their interval")
@@ -377,12 +377,12 @@ def test_rivals_that_are_tuned_for_the_other_reading_are_named():
 
 def test_leads_are_counted_on_test_too():
     lucky = MASK | {"method": "bernoulli", "target_acc": 0.2, "val_target_acc": 0.9}
-    effect = equal_storage.masks_win_at_equal_bits(make(MASK, lucky, NONE)).effect
+    effect = equal_storage.masks_win_at_similar_bits(make(MASK, lucky, NONE)).effect
     assert effect.endswith("; 2 of 2 settings of masks lead on validation, 1 on test by their interval")
 
 
 def test_records_that_do_not_say_what_is_stored_tell_nothing_of_equal_bits():
-    assert equal_storage.masks_win_at_equal_bits(make(mask("gumbel_sigmoid", 0.5, 0.9, 0.95), SAFE)).passed is None
+    assert equal_storage.masks_win_at_similar_bits(make(mask("gumbel_sigmoid", 0.5, 0.9, 0.95), SAFE)).passed is None
 
 
 def test_the_most_favourable_pair_is_named():

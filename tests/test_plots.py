@@ -333,7 +333,7 @@ def test_a_name_covers_no_other_and_stays_within_its_axes():
 
 def test_the_talk_figure_marks_the_ideal_and_names_its_curves():
     figure = FIGURES["talk"]()
-    assert named(figure, -1) >= {"ideal", "learnt, task known", "weight averaging"}
+    assert named(figure, -1) >= {"ideal", "learnt, task known", "wise_ft"}
     assert figure.subfigs[0].get_suptitle() == "kept: 10% of all weights,\n25% of the first layer"
 
 

@@ -19,8 +19,8 @@ from maskutils.results.analysis import (
     stored_bits,
     with_family,
 )
-from maskutils.results.claims import minus_control
-from maskutils.results.equal_storage import masks_win_at_equal_bits
+from maskutils.results.claims import minus_control, the_choice_holds_on_seeds_left_out
+from maskutils.results.equal_storage import masks_win_at_similar_bits
 from maskutils.results.findings import findings
 from maskutils.results.fronts import hypervolumes, largest
 from maskutils.results.records import at_density, load_records, of_masks, on_grid
@@ -158,17 +158,19 @@ def nothing_drifts_under_protection(records):
 
 
 @claim(
-    "notebooks/14_claims.ipynb", "a learnt mask beats every approach without a mask that stores at most a quarter more."
+    "notebooks/14_claims.ipynb",
+    "there is a density at which a learnt mask beats, on the target, every approach without a mask that stores at most a quarter more.",
 )
 def a_mask_wins_at_equal_bits(records):
-    return bool(masks_win_at_equal_bits(records).passed)
+    return bool(masks_win_at_similar_bits(records).passed)
 
 
-@claim("notebooks/11_which_mask.ipynb", "Then EWC, which needs no mask, is hard to beat.")
-@claim("notebooks/14_claims.ipynb", "With the task unknown, the best learnt mask trails EWC.")
-def the_best_mask_trails_ewc_in_the_full_network(records):
-    best = largest(hypervolumes(records, split="val_"), names("mask"))
-    return bool(paired(hypervolumes(records), "hypervolume", [best], "ewc")["high"].item() < 0)
+@claim("notebooks/11_which_mask.ipynb", "Then replay and EWC, which need no mask, are hard to beat.")
+@claim("notebooks/14_claims.ipynb", "With the task unknown, the best learnt mask trails EWC and replay.")
+def the_best_mask_trails_ewc_and_replay_in_the_full_network(records):
+    best, areas = largest(hypervolumes(records, split="val_"), names("mask")), hypervolumes(records)
+    rivals = [name for name in ("ewc", "replay") if name in set(areas["family"])]  # the small profile has no replay
+    return all(paired(areas, "hypervolume", [best], rival)["high"].item() < 0 for rival in rivals)
 
 
 @claim("notebooks/14_claims.ipynb", "with the full network a shuffled mask retains as much.")
@@ -181,15 +183,6 @@ def which_weights_a_layer_holds_matters_through_the_mask_alone(records):
 @claim("README.md", "EWC, which needs no mask, comes closer than either mask.")
 def ewc_is_closer_than_masks(records):
     return ewc_is_nearest_when_the_task_is_unknown(records)
-
-
-@claim(
-    "notebooks/08_tradeoff.ipynb",
-    "fine-tuned at the rate that is best for the target, and so forgets more than `finetune`",
-)
-def the_second_network_forgets_more(records):
-    rows = on_grid(records)
-    return mean(rows, "two_networks", "source_acc_full") < mean(rows, "finetune", "source_acc_full")
 
 
 def text(file: str) -> str:
@@ -258,6 +251,14 @@ def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
     assert "gumbel_sigmoid at 51 kbit is within 0.3 points of oft at 116" in text("docs/results.md")
 
 
+def test_choices_made_on_other_pairs_mostly_hold():
+    told = " ".join(text("docs/results.md").split())
+    assert "On a pair of domains that they were not made on 21 of 24 do, and the worst loses 11.2 points more" in told
+    held = the_choice_holds_on_seeds_left_out(read("study")).evidence.set_index("left out")
+    assert held.to_numpy().tolist() == [[120, "100 %", "1.4"], [24, "88 %", "11.2"]]
+    assert round(0.88 * 24) == 21
+
+
 def test_the_best_change_stores_more_than_twice_the_bits_of_a_mask_as_good():
     assert "the best change, `oft`, needs more than twice the bits of a mask for the same mean of both tasks" in text(
         "notebooks/19_changes.ipynb"
@@ -282,7 +283,7 @@ def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
 
 
 def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
-    told = "So with the full network, masks of density 0.1 retain less than free fine-tuning."
+    told = "So with the full network, masks of density 0.1 retain less than fine-tuning."
     assert told in text("docs/results.md")
     assert "for most masks it is higher than for fine-tuning." in text("docs/results.md")
     records = read("study")

@@ -66,10 +66,12 @@ def test_native_findings_compare_with_chance_of_the_same_density():
 
 def test_density_findings_have_a_line_for_each_density():
     rows = [mask("snip", 0.8, 0.6, 0.7), mask("snip", 0.9, 0.7, 0.6, 0.25), at(0.5, 0.9), at(0.1, 0.1, "lp_ft")]
-    assert report.density_findings(make(*rows), ["snip", "finetune"]).splitlines() == [
+    rows += [at(0.5, 0.9, "two_networks")]
+    assert report.density_findings(make(*rows), ["snip", "finetune", "two_networks"]).splitlines() == [
         "- **finetune**: source 50.0 % with the full network, target 90.0 %",
         "- **snip** at density 0.1: source 80.0 % through the mask and 60.0 % with the full network, target 70.0 %",
         "- **snip** at density 0.25: source 90.0 % through the mask and 70.0 % with the full network, target 60.0 %",
+        "- **two_networks**: source 95.0 % with the task known, target 90.0 %",
     ]
 
 
@@ -77,7 +79,7 @@ def test_tradeoff_findings_are_those_of_the_frame():
     rows = [at(0.5, 0.96), mask("random", 0.1, 0.66, 0.92), mask("magnitude", 0.7, 0.6, 0.94)]
     rows += [mask("snip", 0.8, 0.62, 0.9, drift=0.0), mask("snip", 0.99, 0.99, 0.99, 0.5, drift=-0.25)]
     lines = report.tradeoff_findings(make(*rows)).splitlines()
-    assert lines[0] == "- Free fine-tuning takes the source from 95.0 % to 50.0 % and reaches 96.0 % on the target."
+    assert lines[0] == "- Fine-tuning takes the source from 95.0 % to 50.0 % and reaches 96.0 % on the target."
     assert "**snip** retains most: 80.0 %, against 10.0 % for a random mask and 70.0 % for magnitude" in lines[1]
     assert "lie between 60.0 % and 66.0 %: **random** retains most, **magnitude** adapts best (94.0 %" in lines[2]
     assert lines[3] == "- The largest drift through the mask, of 4 protected transfers, is 0.25."
@@ -102,7 +104,7 @@ def test_findings_leave_out_the_controls_that_are_not_there():
 
 @pytest.mark.parametrize("rows", [[at(0.5, 0.96)], [mask("snip", 0.8, 0.62, 0.9)]])
 def test_findings_of_which_the_records_hold_nothing_say_so(rows):
-    assert report.tradeoff_findings(make(*rows)) == "The records hold no masks of density 0.1 beside free fine-tuning."
+    assert report.tradeoff_findings(make(*rows)) == "The records hold no masks of density 0.1 beside fine-tuning."
 
 
 def test_choices_say_what_to_choose_and_what_to_expect():
@@ -110,8 +112,8 @@ def test_choices_say_what_to_choose_and_what_to_expect():
     rows = [row | {"stored_bits": 0} for row in rows] + [mask("snip", 0.92, 0.7, 0.85, stored_bits=64_000)]
     table = report.choices(make(*rows), [0.01, 0.05], [0.8, 0.9])
     small, most, some, much = (
-        "lose at most 1.0 points",
-        "lose at most 5.0 points",
+        "lose at most 1 points",
+        "lose at most 5 points",
         "reach 80.0 % on the target",
         "reach 90.0 % on the target",
     )
@@ -131,14 +133,14 @@ def test_choices_say_what_to_choose_and_what_to_expect():
 def test_drops_that_lead_to_the_same_choice_are_one_row():
     rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05)]
     table = report.choices(make(*rows), [0.01, 0.02, 0.06, 0.1])
-    needs = ["lose at most 1.0 to 2.0 points", "lose at most 6.0 to 10.0 points"]
+    needs = ["lose at most 1 or 2 points", "lose at most 6 or 10 points"]
     assert table["need"].tolist() == 2 * needs
     assert table["choose"].tolist() == 2 * ["l2_sp (strength 3)", "replay (fraction 0.05)"]
 
 
 def test_choices_are_told_in_sentences():
     assert report.choice_findings(report.choices(make(at(0.95, 0.9)), [0.05])).splitlines() == [
-        f"- To lose at most 5.0 points, if you {know} the task at test time: **finetune**. "
+        f"- To lose at most 5 points, if you {know} the task at test time: **finetune**. "
         "Expect a loss of 0.0 points on the source, and 90.0 % on the target."
         for know in ("know", "do not know")
     ]
@@ -264,7 +266,7 @@ def test_choices_over_several_pairs_tell_the_worst():
 
 def test_convergence_is_told_pair_by_pair():
     rows = [at(0.5, 0.9, pair=p, late_gain=g) for p, g in (("a", 0.02), ("b", 0.001))]
-    assert "+0.1 on `b`, +2.0 on `a` (points" in report.convergence(make(*rows))
+    assert ": +0.1 on `b`, +2.0 on `a`. " in report.convergence(make(*rows))
     assert report.convergence(make(at(0.5, 0.9))).startswith("The records do not say")
 
 

@@ -157,7 +157,7 @@ def of_second_network(records: pd.DataFrame) -> pd.Series:
 def ideal(records: pd.DataFrame) -> tuple[float, float]:
     """Source and target accuracy of the ideal: nothing is forgotten, and the target is learnt as by a network of its own.
 
-    Without two networks in `records` the target is as after free fine-tuning; `nan` without either.
+    Without two networks in `records` the target is as after fine-tuning; `nan` without either.
     """
     rows = on_grid(records).query("alpha == 1")
     second = rows[of_second_network(rows)]

@@ -13,11 +13,11 @@ ABOUT = 1.25  # times the bits of a mask that a rival may store: the rivals' kno
 
 
 @claim(
-    f"{KNOWN}, a learnt mask beats every rival without a mask that stores at most a quarter more.",
+    f"{KNOWN}, at some density a learnt mask beats, on the target, every rival without a mask that stores at most a quarter more.",
     holds="Where the task is known and bits are scarce, a mask is worth its bits.",
     fails="No lead is shown over the best rival that stores at most a quarter more.",
 )
-def masks_win_at_equal_bits(records: pd.DataFrame) -> Found:
+def masks_win_at_similar_bits(records: pd.DataFrame) -> Found:
     """Masks may lose at most 2 points of the source. A rival has no mask, stores at most a quarter more bits, and loses no more.
 
     Of the masks the one with the largest lead on the target, by validation, is read on test: its 95 % interval must lie above 0.

@@ -13,7 +13,7 @@ from maskutils.results import single
 from maskutils.results.fronts import hypervolumes, largest
 from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.verdicts import rankings
-from maskutils.results.wording import APART, Finding, called, listed, on_pairs, size, versus
+from maskutils.results.wording import APART, Finding, called, in_doubt, listed, on_pairs, size, versus
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,18 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     else:
         title = "no rival leads the masks"
         if leads:
-            title = f"at one setting {listed(map(called, leads))} {'lead' if len(leads) > 1 else 'leads'} the masks"
-        said = f"the best learnt mask, {called(best)}, {_leads(full, best, rivals)}."
+            sure = [r for r, row in leads.items() if not in_doubt(row)]
+            title = f"at one setting {listed(map(called, sure or leads))} {'lead' if len(sure or leads) > 1 else 'leads'} the masks"
+            title += ", but not for certain" * (not sure)
+        said = f"the best learnt mask is {called(best)}. It {_leads(full, best, rivals)}."
     strongest = next(iter(over or ahead), "")
     beside = [rival for rival in dict.fromkeys((yardstick, strongest)) if rival in rivals]
     begins = (f"Over whole curves the best learnt mask, {called(best)},", "It")
     told = [f"{begin} {_beside(full, best, rival)}" for begin, rival in zip(begins, beside, strict=False)]
+    brief = [f"Over whole curves, {said}", at_one[0]]
     return Finding(
         f"Task unknown: {title}",
-        [f"Over whole curves, {said}", at_one[0]],
+        brief if over or ahead or not leads else brief[::-1],  # what the title says comes first
         [*at_one[1:], *told, f"Rivals: {listed(map(called, rivals))}."],
     )
 
@@ -96,7 +99,7 @@ def _leads(full: Areas, best: str, rivals: Sequence[str]) -> str:
     led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
     rest = [r for r in rivals if r not in led]
     other = all(described(r).known == "intact" for r in led)  # see `rates.ranked`
-    told = [f"leads {listed(map(called, led))}{', tuned for the other reading,' * other}"] if led else []
+    told = [f"leads {listed(map(called, led))}{', whose rates are tuned for the task known,' * other}"] if led else []
     return " and ".join(told + ([f"{APART} {listed(map(called, rest))}"] if rest else []))
 
 

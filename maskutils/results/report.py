@@ -12,7 +12,7 @@ from maskutils.core.approaches import every, names, the
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice, statistics
 from maskutils.results.records import KNOBS, at_density, of_masks, on_grid, summarise
-from maskutils.results.wording import interval, intervals, p_text, points, settings
+from maskutils.results.wording import interval, intervals, listed, p_text, points, settings
 
 TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
 STORED = "kbit stored"
@@ -20,12 +20,16 @@ TITLES |= {"target_acc": "target (%)", "other_acc": "other domains (%)", "harmon
 
 
 def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """A table of `summarise` for people: each value as "mean ± half-width" in percent, a missing one as a dash."""
+    """A table of `summarise` for people: each value as "mean ± half-width" in percent, a missing one as a dash.
 
-    def cell(mean: float, half: float) -> str:
-        return "–" if math.isnan(mean) else f"{100 * mean:.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
+    An interval of fewer than `statistics.LEAST` seeds tells nothing, and is left out.
+    """
 
-    cells = {v: [cell(m, h) for m, h in zip(summary[v], summary[f"{v}_ci"], strict=True)] for v in values}
+    def cell(mean: float, half: float, seeds: float) -> str:
+        told = "" if math.isnan(half) or seeds < statistics.LEAST else f" ± {100 * half:.1f}"
+        return "–" if math.isnan(mean) else f"{100 * mean:.1f}{told}"
+
+    cells = {v: [cell(*row) for row in zip(summary[v], summary[f"{v}_ci"], summary["n"], strict=True)] for v in values}
     return summary.drop(columns=[c for c in summary.columns if c in values or c.endswith("_ci")]).assign(**cells)
 
 
@@ -59,11 +63,14 @@ def native_findings(records: pd.DataFrame, method: str) -> str:
 def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
     """A Markdown line for each of `approaches` at every density it has: what it retains and how it adapts."""
     rows, lines = on_grid(records), []
+    second = set(rows.loc[analysis.of_second_network(rows), "approach"])  # it answers for the source by itself
     summary = summarise(rows[rows["approach"].isin(approaches)], ["approach", "density"])
     for row in summary.sort_values(["approach", "density"]).itertuples():
         at = "" if math.isnan(row.density) else f" at density {row.density:.2g}"
         masked = "" if math.isnan(row.source_acc_masked) else f"{points(row.source_acc_masked)} through the mask and "
         source = f"source {masked}{points(row.source_acc_full)} with the full network"
+        if row.approach in second:
+            source = f"source {points(row.source_acc_before)} with the task known"
         lines.append(f"- **{row.approach}**{at}: {source}, target {points(row.target_acc)}")
     return "\n".join(lines)
 
@@ -91,12 +98,12 @@ def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
     at = summarise(protected[protected["density"] == round(density, 3)], ["approach"]).set_index("approach")
     references = summarise(rows[rows["approach"] == the("free")], ["approach"])
     if references.empty or at.empty:
-        return f"The records hold no masks of density {density} beside free fine-tuning."
+        return f"The records hold no masks of density {density} beside fine-tuning."
     free, masked, full, target = references.iloc[0], at["source_acc_masked"], at["source_acc_full"], at["target_acc"]
     controls = [a for a in reversed(every()) if a.rival and a.kind == "control" and a.name in masked]
     compared = " and ".join(f"{points(masked[a.name])} for {a.phrase or a.name}" for a in controls)
     lines = [
-        f"Free fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
+        f"Fine-tuning takes the source from {points(free['source_acc_before'])} to {points(free['source_acc_full'])} and "
         f"reaches {points(free['target_acc'])} on the target.",
         f"Through the mask, at density {density}, {_best(masked, 'retain')} most: {points(masked.max())}"
         f"{', against ' if controls else ''}{compared}.",
@@ -124,11 +131,10 @@ def choices(
     rows = []
     for task_known in tasks:
         known = {"task known": "yes" if task_known else "no"}
-        told = [(f"{100 * d:.1f}", _choice(records, task_known, max_source_drop=d, **limits)) for d in drops]
+        told = [(f"{100 * d:g}", _choice(records, task_known, max_source_drop=d, **limits)) for d in drops]
         for chosen, same in itertools.groupby(told, key=lambda row: row[1]):
-            amounts = [amount for amount, _ in same]
-            amount = " to ".join(dict.fromkeys([amounts[0], amounts[-1]]))
-            rows.append({"need": f"lose at most {amount} points"} | known | chosen)
+            amounts = listed((amount for amount, _ in same), last="or")
+            rows.append({"need": f"lose at most {amounts} points"} | known | chosen)
         for t in targets:
             chosen = _choice(records, task_known, min_target=t, **limits)
             rows.append({"need": f"reach {points(t)} on the target"} | known | chosen)
@@ -242,10 +248,10 @@ def convergence(records: pd.DataFrame) -> str:
         return "The records do not say how the target's accuracy rose."
     rows = rows[of_masks(rows, per_layer=True) | (rows["protocol"] == the("free"))]
     gains = 100 * rows.groupby("pair")["late_gain"].mean().sort_values()
-    told = ", ".join(f"{value:+.1f} on `{pair}`" for pair, value in gains.items())
+    told = ", ".join(f"{value + 0.0:+.1f} on `{pair}`" for pair, value in gains.round(1).items())
     return (
-        "In the last 30 % of the steps, in which the learning rate falls to 0, the target's validation accuracy changed by "
-        f"{told} (points, mean over fine-tuning and masks)."
+        "In the last 30 % of the steps the target's validation accuracy changed by so many points, a mean over fine-tuning and masks: "
+        f"{told}. The learning rate falls to 0 there."
     )
 
 

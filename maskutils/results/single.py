@@ -25,9 +25,11 @@ from maskutils.results.wording import Finding, called, in_doubt, kbit, listed, o
 GAIN = 0.005  # source accuracy that learning a mask may add before it is told of
 
 
-def at_one_setting(records: pd.DataFrame, masks: Sequence[str], rivals: Sequence[str]) -> tuple[list[str], list[str]]:
-    """With the task unknown, those of the families `rivals` that lead the best of the learnt `masks`, the furthest first; and a sentence
-    on them, and one on those that trail.
+def at_one_setting(
+    records: pd.DataFrame, masks: Sequence[str], rivals: Sequence[str]
+) -> tuple[dict[str, pd.Series], list[str]]:
+    """With the task unknown, those of the families `rivals` that lead the best of the learnt `masks`, the furthest first, each with its
+    row of `paired`; and a sentence on them, and one on those that trail.
     """
     rows = with_family(on_grid(of_one_network(records)))
     both, val = ((rows[f"{p}source_acc_full"] + rows[f"{p}target_acc"]) / 2 for p in ("", "val_"))
@@ -36,12 +38,12 @@ def at_one_setting(records: pd.DataFrame, masks: Sequence[str], rivals: Sequence
     minus = {rival: paired(best, "both", [rival], mask).iloc[0] for rival in rivals}
     leads, trails = ([r for r, row in minus.items() if verb(row) == says] for says in ("leads", "trails"))
     leads.sort(key=lambda r: -minus[r]["difference"])
-    said = f"At one setting, no rival leads the best learnt mask, {called(mask)}."
+    said = f"At one setting, no rival leads the best learnt mask there, {called(mask)}."
     if leads:
         who, by = listed(map(called, leads)), listed(size(minus[r]) for r in leads)
         lead = "lead" if len(leads) > 1 else "leads"
-        said = f"At one setting, {who} {lead} the best learnt mask, {called(mask)}, by {by} points of accuracy."
-    return leads, [said, *([f"That mask leads {listed(map(called, trails))}."] if trails else [])]
+        said = f"At one setting, {who} {lead} the best learnt mask there, {called(mask)}, by {by} points of accuracy."
+    return {r: minus[r] for r in leads}, [said, *([f"At one setting, {called(mask)} leads {listed(map(called, trails))}."] if trails else [])]
 
 
 def task_known(records: pd.DataFrame) -> Finding:
@@ -74,7 +76,7 @@ def task_known(records: pd.DataFrame) -> Finding:
 
 
 def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[list[str], pd.Series]:
-    """A sentence if learning the `mask` has made the source network better, and the comparison without that gain.
+    """A sentence if the source network answers better through the `mask` than before the transfer, and the comparison without that gain.
 
     Without a gain of `GAIN` on average nothing is said, and the comparison is `row` itself.
     """
@@ -83,10 +85,8 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
     if gains.mean() < 100 * GAIN:
         return [], row
     without = paired(rows, "both_before", [mask], rival, by="candidate").iloc[0]
-    spread = f", {gains.min():+.1f} to {gains.max():+.1f} by pair" if len(gains) > 1 else ""
-    told = (
-        f"Learning the mask also trains the source (+{gains.mean():.1f} points there{spread}); without that it reaches"
-    )
+    spread = f" ({gains.min():+.1f} to {gains.max():+.1f} by pair)" if len(gains) > 1 else ""
+    told = f"Through the mask the source is {gains.mean():.1f} points better than before{spread}; without that gain it reaches"
     return [f"{told} {points(own['both_before'].mean())} and {versus(without, whom)}."], without
 
 

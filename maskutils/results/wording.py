@@ -115,7 +115,7 @@ def versus(row: pd.Series, whom: str) -> str:
     return f"{verb(row)} {whom} by {size(row)} points"
 
 
-def listed(words: Iterable[str]) -> str:
+def listed(words: Iterable[str], last: str = "and") -> str:
     """The words joined as in "a, b and c"."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
+    *first, end = words
+    return f"{', '.join(first)} {last} {end}" if first else end

@@ -161,10 +161,10 @@ def _ends(
 
 
 def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:
-    """Warn if free fine-tuning, by which all adaptation is measured, has learnt next to nothing."""
+    """Warn if fine-tuning, by which all adaptation is measured, has learnt next to nothing."""
     if accuracy < 1.5 / classes:
         warnings.warn(
-            f"free fine-tuning of {setup.model} on {setup.pair} reaches {100 * accuracy:.0f} % on the target, where guessing reaches "
+            f"fine-tuning of {setup.model} on {setup.pair} reaches {100 * accuracy:.0f} % on the target, where guessing reaches "
             f"{100 / classes:.0f} %, and nothing can be told beside it: try a lower target_lr than {setup.target_lr} (pretrained networks "
             f"want about 1e-4) or more target_steps than {setup.target_steps}",
             stacklevel=2,

@@ -31,9 +31,9 @@ def tradeoff(records: pd.DataFrame) -> Figure:
     """The headline: what is reached on both tasks, averaged over pairs, a panel for each reading of the source.
 
     Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
-    accuracy of the full network against target accuracy. There a solid curve is a mask over its densities, with 95 % intervals over
-    seeds: of the learnt ones the best on validation, its interpolations counted. A dotted one is a method without masks over its own
-    knob. Settings that another beats on both tasks on validation are left out. The star is the `ideal`. The axes begin `NEAR` points
+    accuracy of the full network against target accuracy. There a solid curve is a mask over its densities: of the learnt ones the
+    best on validation, its interpolations counted. A dotted one is a method without masks over its own knob. Crosses are 95 %
+    intervals over seeds. Settings that another beats on both tasks on validation are left out. The star is the `ideal`. The axes begin `NEAR` points
     before it. Other approaches are grey.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), squeeze=False)
@@ -77,9 +77,8 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> 
             continue
         style: dict[str, Any] = look(name) | {"linestyle": line_of(name), "markersize": 5, "zorder": 3}
         (lines[name],) = axis.plot(x, y, **style)
-        if name in masks.groups:
-            bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
-            axis.errorbar(x, y, 100 * curve["target_acc_ci"], 100 * curve["source_acc_full_ci"], **bars)
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
+        axis.errorbar(x, y, 100 * curve["target_acc_ci"], 100 * curve["source_acc_full_ci"], **bars)
     lines |= _references(axis, rows)
     axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
     if "ideal" in lines:
@@ -91,7 +90,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> 
 
 
 def _references(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
-    """Points in `axis`: the ideal as a star, free fine-tuning and joint training as dots. Returns them by name."""
+    """Points in `axis`: the ideal as a star, fine-tuning and joint training as dots. Returns them by name."""
     means, lines = summarise(rows, ["approach"]).set_index("approach"), {}
     dot: dict[str, Any] = {"color": "black", "linestyle": "", "zorder": 4}
     if not math.isnan((at := ideal(rows))[0]):
@@ -106,7 +105,7 @@ def _references(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
 def _rivals(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each headline rival that `records` hold, and its means along its knob.
 
-    An interpolation runs from the source network to free fine-tuning.
+    An interpolation runs from the source network to fine-tuning.
     """
     untrained, free = the("untrained"), the("free")
     drawn = sorted((a for a in every() if a.headline), key=lambda a: a.headline)

@@ -23,7 +23,7 @@ MARKER = 6  # how much a point weighs, against four pixels of a line
 CLOSE = 6  # pixels within which two lines look like one
 SIDES = [(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
 ALIGNED = ({1: "left", -1: "right", 0: "center"}, {1: "bottom", -1: "top", 0: "center"})
-Place = tuple[tuple[float, float], int, tuple[int, int]]  # a point of the line in data, the reach, and the side
+Place = tuple[tuple[float, float], float, tuple[int, int]]  # a point of the line in data, the reach, and the side
 
 
 def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], size: float = 9) -> None:
@@ -66,7 +66,7 @@ def _written(axis: Axes, name: str, line: Line2D, size: float) -> Annotation:
     return text
 
 
-def _offset(reach: int, side: tuple[int, int]) -> np.ndarray:
+def _offset(reach: float, side: tuple[int, int]) -> np.ndarray:
     """From the point of a line to its name, in points of 1/72 inch."""
     return reach * np.array(side) / np.hypot(*side)
 
@@ -76,7 +76,7 @@ def _put(text: Annotation, place: Place) -> None:
     text.set_position(tuple(_offset(reach, side)))
     text.set(ha=ALIGNED[0][side[0]], va=ALIGNED[1][side[1]])
     assert text.arrow_patch is not None
-    text.arrow_patch.set_visible(reach > REACH[0])
+    text.arrow_patch.set_visible(reach >= REACH[1])
 
 
 def _box(axis: Axes, room: Bbox, place: Place) -> Bbox:
@@ -95,12 +95,13 @@ def _places(axis: Axes, line: Line2D, drawn: np.ndarray) -> Iterator[tuple[float
     """
     points = np.asarray(line.get_xydata(), dtype=float)
     points = points[[axis.bbox.contains(*pixel) for pixel in axis.transData.transform(points)]]
+    beyond = max(float(line.get_markersize()) / 2 - 4, 0)  # a large marker reaches further itself
     for i, (x, y) in enumerate(points):
         inner = 0 if i == len(points) - 1 else 2 if i == 0 else 3
         inner += 6 * _crossed(axis, line, axis.transData.transform((x, y)), drawn)
         for far, reach in enumerate(REACH):
             for side in SIDES:
-                yield inner + 4 * far, ((float(x), float(y)), reach, side)
+                yield inner + 4 * far, ((float(x), float(y)), reach + beyond, side)
 
 
 def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:

@@ -19,8 +19,8 @@ CURVES = {  # family and reading of the source -> what it is called
     ("gumbel_sigmoid", "known"): "learnt, task known",
     ("gumbel_sigmoid", "full"): "learnt, task unknown",
     ("random", "full"): "random, task unknown",
-    ("wise_ft", "full"): "weight averaging",
-    ("ewc", "full"): "EWC",
+    ("wise_ft", "full"): "wise_ft",
+    ("ewc", "full"): "ewc",
 }
 
 
