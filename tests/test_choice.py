@@ -60,7 +60,7 @@ def test_fewer_than_three_seeds_promise_no_interval():
     assert chosen[["source_drop_low", "source_drop_high", "target_acc_low", "target_acc_high"]].isna().all()
 
 
-@pytest.mark.parametrize(("protocol", "without"), [("joint", []), ("replay", ["replay"])])
+@pytest.mark.parametrize(("protocol", "without"), [("joint", []), ("replay", ["replay"]), ("finetune", "finetune")])
 def test_interpolation_opens_no_way_around_what_is_left_out(protocol, without):
     rows = make(at(0.9, 0.3, protocol="source_only"), at(0.9, 0.9, protocol=protocol, alpha=0.5))
     assert choice.recommend(rows, max_source_drop=0.0, without=without)["approach"] == "source_only"

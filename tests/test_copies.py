@@ -111,6 +111,22 @@ def test_both_heads_of_a_distilled_network_are_heads():
     assert list(learn_mask(Distilled(), easy(), density=0.1, steps=1).bits) == ["first.weight", "second.weight"]
 
 
+def test_a_backbone_whose_name_begins_that_of_the_head_does_not_tell_of_its_own():
+    class Backbone(nn.Sequential):
+        def get_classifier(self):
+            return self[0]
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.net_head = Backbone(nn.Linear(6, 4)), nn.Linear(4, 3)
+
+        def forward(self, images):
+            return self.net_head(self.net(images))
+
+    assert heads(Whole()) == ["net_head"]
+
+
 def test_two_heads_that_are_parts_of_modules_are_heads():
     def part(n: int) -> nn.Module:
         return nn.ModuleDict({"norm": nn.BatchNorm1d(n), "linear": nn.Linear(n, 6)})

@@ -15,6 +15,7 @@ from maskutils.masks import information, rankings
 from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS
+from maskutils.models import sizes
 from maskutils.results import rates
 from maskutils.results.records import COLUMNS, READINGS
 from maskutils.study import artefacts, experiment, trials
@@ -135,6 +136,15 @@ def test_a_target_mask_is_another_than_the_sources_and_found_again(calls):
     first, again = (experiment.target_mask(TINY, "gumbel_sigmoid", 0, 0.1) for _ in range(2))
     assert calls == ["fit", "mask"]
     assert first == again != experiment.source_mask(TINY, "gumbel_sigmoid", 0, 0.1)
+
+
+def test_masks_of_a_large_network_are_learnt_for_their_density_and_by_layer(monkeypatch):
+    monkeypatch.setattr(sizes, "LARGE", 1)
+    asked, learn = [], artefacts.learn_subnetwork
+    monkeypatch.setattr(artefacts, "learn_subnetwork", lambda *a, **given: asked.append(given) or learn(*a, **given))
+    experiment.target_mask(TINY, "gumbel_sigmoid", 0, 0.1)
+    experiment.source_mask(TINY.changed(per_layer=True), "edge_popup", 0, 0.3)
+    assert [(given["density"], given.get("per_layer")) for given in asked] == [(0.1, None), (0.3, True)]
 
 
 def test_the_importance_of_ewc_is_the_fisher_information_and_found_again(monkeypatch):
@@ -290,9 +300,9 @@ def test_alpha_says_how_far_the_record_is_from_the_source_to_the_target():
     assert far["target_acc"] > near["target_acc"]
 
 
-@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
-def test_a_strength_is_above_zero(strength):
-    with pytest.raises(BadSetting, match=r"strength = .* must be greater than 0"):
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan"), "1"])
+def test_a_strength_is_a_number_above_zero(strength):
+    with pytest.raises(BadSetting, match=r"strength = .* must be (greater than 0|a number)"):
         experiment.run_protocol(TINY, "l2_sp", strength=strength)
     assert not paths.cache_dir("transfer").exists()
 

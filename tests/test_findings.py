@@ -58,8 +58,10 @@ def test_three_findings_the_defeat_first():
 def test_masks_that_win_are_not_said_to_lose():
     winning = mask("edge_popup", 0.94, 0.94, 0.89, stored_bits=90e3)
     unknown, *_ = findings(study(FREE, EWC, winning)).split("\n")
-    told = "- **Task unknown: no rival leads the masks.** Over whole curves, the best learnt mask is `edge_popup`. It leads `wise_ft` and `ewc`."
-    assert unknown.startswith(told)
+    assert unknown.startswith(
+        "- **Task unknown: no rival leads the masks.** Over whole curves, the best learnt mask is `edge_popup`. "
+    )
+    assert " It leads `wise_ft` and `ewc`. " in unknown
     assert unknown.endswith(" Rivals: `wise_ft` and `ewc`.")
 
 
@@ -137,8 +139,11 @@ def test_what_learning_a_mask_adds_to_the_source_is_told_and_not_counted():
     known = findings(study(FREE, EWC, gained, lora)).split("\n")[1]
     assert known.startswith("- **Task known: a learnt mask trails its best rival.** `edge_popup`")
     assert "The mask leads it by 1.0 [" in known
-    told = "Through the mask the source is 3.0 points better than before (+3.0 to +3.0 by pair); without that gain it reaches 91.5 % and trails "
-    assert f"{told}`lora` by 0.5 [" in known
+    assert (
+        "Through the mask the source is 3.0 points better than before (+3.0 to +3.0 by pair); without that gain"
+        in known
+    )
+    assert " it reaches 91.5 % and trails `lora` by 0.5 [" in known
     assert "better than before" not in findings(study(*ROWS))
 
 
@@ -200,7 +205,10 @@ def test_a_lead_at_one_setting_that_is_not_certain_is_not_in_the_title():
     """EWC leads by 1.0, 1.4 and 1.8 points on three seeds, replay by 5 on each."""
     shared = [FREE, mask("edge_popup", 0.95, 0.82, 0.82), at(0.87, 0.87, "replay", fraction=0.01)]
     ewc = [at(0.82, 0.82 + 2 * d, "ewc", strength=1, seed=s) for s, d in enumerate((0.01, 0.014, 0.018))]
-    for rows, title in ((shared, "`replay` leads the masks"), (shared[:2], "`ewc` leads the masks, but not for certain")):
+    for rows, title in (
+        (shared, "`replay` leads the masks"),
+        (shared[:2], "`ewc` leads the masks, but not for certain"),
+    ):
         wide = [mask("edge_popup", 0.95, s, t, density=d) for d, s, t in ((0.5, 0.93, 0.7), (0.3, 0.7, 0.93))]
         records = pd.concat([study(*rows, *wide, seeds=(0.0,) * 3, pairs=PAIRS[:1]), make(*ewc)], ignore_index=True)
         unknown = findings(records).split("\n")[0]

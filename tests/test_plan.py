@@ -306,6 +306,7 @@ def test_a_profile_of_ones_own_must_not_write_over_one_that_ships(root):  # noqa
 @pytest.mark.parametrize(("declared", "given", "said"), [
     ('rankings: list[str] = ["random"]', {"rankings": ["randm"]}, "unknown method 'randm'"),
     ('method: str = "piggyback"', {"method": "pigyback"}, "unknown method 'pigyback'"),
+    ("chosen: list[str] = []", {"chosen": ["finetune", "ewcc"]}, r"unknown approach 'ewcc'.* Did you mean 'ewc'"),
     ("grid: int = 2", {"grid": 0}, r"grid = 0 must be greater than 0"),
     ("curve: list[float] = [0.1]", {"curve": [2.0]}, r"curve 2\.0 is outside"),
     ("images: dict = {}", {"images": {"colour": 3}}, "unknown option of images 'colour'"),

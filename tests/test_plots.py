@@ -257,6 +257,12 @@ def test_families_behind_the_fronts_are_grey_and_have_no_name():
     assert named(axis.figure) == {METHOD}
 
 
+def test_fronts_without_fine_tuning_say_so():
+    records = analysis.with_family(RECORDS)
+    axis = plots.fronts(records[records["family"] != "wise_ft"], [METHOD]).axes[0]
+    assert "no fine-tuning to compare with" in {text.get_text() for text in axis.texts}
+
+
 def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_grey():
     axes = FIGURES["by_density"]().axes
     assert [axis.get_title() for axis in axes] == [METHOD, "random", "", ""]

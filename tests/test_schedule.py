@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from projects import root, write_profile  # noqa: F401
+from projects import root, write_notebook, write_profile  # noqa: F401
 
 from maskutils.batch import plan, schedule
 from maskutils.batch.schedule import Schedule
@@ -171,3 +171,20 @@ def test_a_batch_that_is_stopped_listens_no_more(profile):
     with pytest.raises(KeyboardInterrupt):
         Schedule(profile, plan.make_plan(profile), {}, workers, stop).carry_out()
     assert not workers.topics
+
+
+def test_a_run_is_told_of_images_as_they_are_when_it_is_submitted(root):  # noqa: F811
+    for side in ("a", "b"):
+        (root / side / "cat").mkdir(parents=True)
+    cell = f'pair: str = "folders:{root}/a:{root}/b"\nseeds: list[int] = [0]'
+    write_notebook(root / "notebooks" / "one.ipynb", "pass", parameters=cell)
+    own, seen = write_profile(root / "tiny.yaml", [{"notebook": "one", "each": {"seeds": [[1], [2], [3]]}}]), []
+
+    class Adding(Workers):
+        def submit(self, function, run, *rest, **how):
+            seen.append(run.parts["files"])
+            (root / "b" / "cat" / f"{len(seen)}.png").write_bytes(b"new")
+            return super().submit(function, run, *rest, **how)
+
+    carried_out(own, Adding())
+    assert len(seen) == len({str(files) for files in seen}) == 3

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from maskutils.core import paths
-from maskutils.core.approaches import names
+from maskutils.core.approaches import described, names
 from maskutils.core.checks import BadSetting, fraction, known, positive
 from maskutils.study.inputs import with_whole_paths
 from maskutils.study.setup import NESTED, Setup, checked, known_setting
@@ -165,6 +165,8 @@ def _check_more(parameters: Mapping[str, Any]) -> None:
 
     for name in [*parameters.get("rankings", ()), *([parameters["method"]] if "method" in parameters else ())]:
         known(name, names("mask", "control"), "method")
+    for name in parameters.get("chosen", ()):
+        described(name)
     for pair in parameters.get("pairs", ()):
         check_pair(pair)
     method = parameters.get("method")

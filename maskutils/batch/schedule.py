@@ -16,6 +16,7 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest, write_json
 from maskutils.results.manifest import NAME
+from maskutils.study.inputs import stamps
 from maskutils.study.provenance import is_committed
 
 PATIENCE, LOOK = 45.0, 5.0  # seconds without any worker until we give up, and between two looks
@@ -116,6 +117,7 @@ class Schedule:
     def _submit(self, run: Run) -> bool:
         """Give `run` to a worker, as its notebook, rates and images are by now; returns False where it fails before that."""
         try:
+            stamps.cache_clear()  # images and weights may be others by now
             upstream = {b: self.by_id[b].key if b in self.by_id else key for b, key in run.parts["upstream"].items()}
             found = plan.found_parts(run.notebook, run.parts["parameters"])
             if self.committed and found["notebook code"] != run.parts["notebook code"]:

@@ -73,9 +73,9 @@ def number(name: str, value: Any, whole: bool = False) -> Any:
     return value
 
 
-def positive(name: str, value: float) -> float:
-    """`value` if it is above 0 and finite. Raises `BadSetting` if it is not."""
-    if not value > 0:
+def positive(name: str, value: float, whole: bool = False) -> float:
+    """`value` if it is a number (an integer, if `whole`) above 0 and finite. Raises `BadSetting` if it is not."""
+    if not number(name, value, whole) > 0:
         raise BadSetting(f"{name} = {value!r} must be greater than 0")
     if value == math.inf:
         raise BadSetting(f"{name} = {value!r} must be finite")

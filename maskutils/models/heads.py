@@ -47,7 +47,7 @@ def told_heads(model: nn.Module) -> list[str]:
         return [found]
     last = _last_with_weight(model)
     for prefix, module in model.named_modules():
-        if last.startswith(prefix) and callable(getattr(module, "get_classifier", None)):
+        if f"{last}.".startswith(f"{prefix}." * bool(prefix)) and callable(getattr(module, "get_classifier", None)):
             told = module.get_classifier()
             told = told if isinstance(told, (tuple, list)) else (told,)
             if names := [n for n, m in model.named_modules() if any(m is t and [*t.parameters()] for t in told)]:

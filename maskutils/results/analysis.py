@@ -70,7 +70,7 @@ def relative(records: pd.DataFrame) -> pd.DataFrame:
 
 def trained(records: pd.DataFrame) -> pd.Series:
     """The approach of each row without its interpolation: what was trained for it."""
-    return records["approach"].str.removesuffix(INTERPOLATED)
+    return records["approach"].str.removesuffix(INTERPOLATED).replace({a.family: a.name for a in every() if a.family})
 
 
 def training_curves(records: pd.DataFrame, seed: int) -> dict[str, list[dict[str, float]]]:

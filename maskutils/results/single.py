@@ -43,7 +43,8 @@ def at_one_setting(
         who, by = listed(map(called, leads)), listed(size(minus[r]) for r in leads)
         lead = "lead" if len(leads) > 1 else "leads"
         said = f"At one setting, {who} {lead} the best learnt mask there, {called(mask)}, by {by} points of accuracy."
-    return {r: minus[r] for r in leads}, [said, *([f"At one setting, {called(mask)} leads {listed(map(called, trails))}."] if trails else [])]
+    led = [f"At one setting, {called(mask)} leads {listed(map(called, trails))}."] if trails else []
+    return {r: minus[r] for r in leads}, [said, *led]
 
 
 def task_known(records: pd.DataFrame) -> Finding:

@@ -103,9 +103,7 @@ def source_subnetwork(
     cls = LAYERS.get(method)
     trains_weights = cls is not None and cls.trains_weights
     if cls is not None and density is not None and learns_density(model, method):
-        options["density"] = density
-        if setup.per_layer and not cls.learns_density:
-            options["per_layer"] = True
+        options |= {"density": density} | ({"per_layer": True} if setup.per_layer else {})
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
     settings = mask_settings(setup, seed) | options
 
@@ -131,11 +129,13 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
     pair, model = source_pair(setup, seed), source_network(setup, seed)
     model = model if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
 
+    options = {"density": density} if learns_density(model, method) else {}
+
     def make() -> Mask:
-        settings = mask_settings(setup, seed)
+        settings = mask_settings(setup, seed) | options
         return learn_subnetwork(model, pair.target.train, method, train=own_head(model), **settings)[1]
 
-    path = _path("mask", mask_key(setup, method, seed, {"task": "target"}))
+    path = _path("mask", mask_key(setup, method, seed, {"task": "target"} | options))
     return _cached_mask(path, make).at_density(density, setup.per_layer)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maskutils.core.approaches import Kind, filed
-from maskutils.core.checks import BadSetting, known, number, positive
+from maskutils.core.checks import BadSetting, known, positive
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
 from maskutils.masks.protection import protect
@@ -46,7 +46,7 @@ class Training:
 
     def __post_init__(self) -> None:
         check_training(self.steps, self.lr, self.batch_size, self.seed, self.precision)
-        positive("mask_steps", number("mask_steps", self.mask_steps, whole=True))
+        positive("mask_steps", self.mask_steps, whole=True)
         known(self.norm, NORMS, "norm")
 
 

@@ -85,10 +85,10 @@ def fit(
 def check_training(steps: int, lr: float | None, batch_size: int, seed: int, precision: str) -> None:
     """Raise `BadSetting` for a setting of the wrong type or out of range, before any work; `lr` may be None."""
     for name, value in {"steps": steps, "batch_size": batch_size}.items():
-        positive(name, number(name, value, whole=True))
+        positive(name, value, whole=True)
     number("seed", seed, whole=True)
     if lr is not None:
-        positive("lr", number("lr", lr))
+        positive("lr", lr)
     known(precision, PRECISIONS, "precision")
 
 

@@ -6,6 +6,7 @@ from maskutils.core.storage import changes, mask_only, pattern, whole_network, w
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
 from maskutils.models.heads import head_parameters, own_head
+from maskutils.training.annealing import learns_density
 from maskutils.training.base import History, Transfer, protocol
 from maskutils.training.learn import learn_subnetwork, mask_batch
 
@@ -67,7 +68,7 @@ def exclusive(t: Transfer, mask: Mask) -> History:
 
     The target's mask is learnt first, on the frozen source network, as a Gumbel-sigmoid mask of the density of `mask`.
     """
-    learnt, target = _for_target(t, "gumbel_sigmoid")
+    learnt, target = _for_target(t, "gumbel_sigmoid", mask.density)
     t.model.load_state_dict(learnt.state_dict())
     with t.holding(~(target.at_density(mask.density) & ~mask)):
         return t.fit_stored()
@@ -82,15 +83,18 @@ def target_mask(t: Transfer, density: float) -> History:
     The mask is a piggyback mask, native (`density` 0) or of a given density. Taking it off gives the source network back bit for bit;
     the full network is the masked one.
     """
-    learnt, mask = _for_target(t, "piggyback")
+    learnt, mask = _for_target(t, "piggyback", density)
     t.model.load_state_dict((mask.at_density(density) if density else mask).apply(learnt).state_dict())
     return []
 
 
-def _for_target(t: Transfer, method: str) -> tuple[nn.Module, Mask]:
-    """The network of `t` with a target head of its own trained, and the native mask of `method` learnt with it."""
+def _for_target(t: Transfer, method: str, density: float) -> tuple[nn.Module, Mask]:
+    """The network of `t` with a target head of its own trained, and the native mask of `method` learnt with it: for `density` (0: none),
+    if it is learnt for one.
+    """
     given = t.training
+    one = density if density and learns_density(t.model, method) else None
     return learn_subnetwork(
-        t.model, t.pair.target.train, method, train=own_head(t.model), steps=given.mask_steps, seed=given.seed,
+        t.model, t.pair.target.train, method, density=one, train=own_head(t.model), steps=given.mask_steps, seed=given.seed,
         precision=given.precision, batch_size=mask_batch(given.batch_size),
     )  # fmt: skip

@@ -33,8 +33,8 @@ def tradeoff(records: pd.DataFrame) -> Figure:
     Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
     accuracy of the full network against target accuracy. There a solid curve is a mask over its densities: of the learnt ones the
     best on validation, its interpolations counted. A dotted one is a method without masks over its own knob. Crosses are 95 %
-    intervals over seeds. Settings that another beats on both tasks on validation are left out. The star is the `ideal`. The axes begin `NEAR` points
-    before it. Other approaches are grey.
+    intervals over seeds. Settings that another beats on both tasks on validation are left out. The star is the `ideal`. The axes
+    begin `NEAR` points before it. Other approaches are grey.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), squeeze=False)
     _both_readings(axes, {"": records})
@@ -187,6 +187,11 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
     for axis, pair in zip(axes.flat, pairs, strict=False):
         own = records[records["pair"] == pair]
         yardstick, lines = front(own[own["family"] == rule]).sort_values("source"), {}
+        axis.axhline(0, color="#666666", linewidth=1, zorder=1)
+        axis.set(title=short(pair), xlabel="source accuracy, full network (%)", ylabel="target, minus WiSE-FT (points)")
+        if yardstick.empty:
+            axis.text(0.5, 0.6, "no fine-tuning to compare with", ha="center", transform=axis.transAxes)
+            continue
         for family in (name for name in (*behind, *families) if name != rule):
             points = front(own[own["family"] == family])
             beyond = points["target"] - np.interp(points["source"], *yardstick.to_numpy().T)
@@ -194,8 +199,6 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
                 axis.plot(points["source"], beyond, **BEHIND)
             else:
                 (lines[family],) = axis.plot(points["source"], beyond, **look(family) | {"markersize": 5})
-        axis.axhline(0, color="#666666", linewidth=1, zorder=1)
-        axis.set(title=short(pair), xlabel="source accuracy, full network (%)", ylabel="target, minus WiSE-FT (points)")
         named[axis] = lines
     for axis in axes.flat[len(pairs) :]:
         axis.axis("off")
