@@ -45,10 +45,10 @@ docs: $(READY) ## build the site from docstrings, documents and committed notebo
 	$(BIN)/sphinx-build -W --keep-going -q -c docs docs/_build/source docs/_build/html
 
 bench: $(READY) ## measure what masks and protection cost
-	$(BIN)/maskutils bench
+	$(BIN)/python -m benchmarks.bench
 
 readme: $(READY) ## write the numbers of the committed records into README.md and docs/results.md
-	$(BIN)/maskutils readme
+	$(BIN)/python -m tools.fill_readme
 
 clean: ## remove environment, caches, single runs and results of your own; committed results stay
 	rm -rf $(VENV) docs/_build results/.cache results/local figures/local results/*/runs results/*/report

@@ -1,4 +1,4 @@
-"""What our own code costs, each measurement against its own reference within one run; `maskutils bench` runs this.
+"""What our own code costs, each measurement against its own reference within one run; `make bench` runs this.
 
 Times are processor time of one thread. Beside a ratio stands its target, where there is one, and whether it was met.
 """

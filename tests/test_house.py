@@ -298,7 +298,7 @@ def test_every_block_has_its_markers_and_every_marker_its_block():
 def test_numbers_of_the_readme_and_the_results_are_those_of_the_committed_records():
     blocks = readme.all_blocks()
     texts = readme.fill_files(readme.FILES, blocks)
-    assert {file: file.read_text(encoding="utf-8") for file in texts} == texts, "run: maskutils readme"
+    assert {file: file.read_text(encoding="utf-8") for file in texts} == texts, "run: make readme"
     assert set(re.findall(r"<!-- ([\w:]+) -->", "".join(texts.values()))) == set(blocks)
 
 

@@ -1,11 +1,9 @@
 """What a cell and `print` show of a pair, a setup, a mask layer and records: short, and the values that count."""
 
 import torch
-from rows import at, make
 
 from maskutils import load_pair
 from maskutils.masks.layers import LAYERS
-from maskutils.results.comparisons import overview
 from maskutils.study.setup import Setup
 
 
@@ -31,10 +29,3 @@ def test_a_mask_layer_says_its_shape_and_what_it_would_keep():
         layer.scores.copy_(torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]]))
     assert "2x3 = 6 weights, density 0.500" in repr(layer)
     assert "<td>least</td><td>-1</td>" in layer._repr_html_()
-
-
-def test_records_are_seen_in_a_row_for_each_approach():
-    table = overview(make(at(0.5, 0.9), at(0.7, 0.9, seed=1), at(0.9, 0.2, "source_only")))
-    assert table["approach"].tolist() == ["finetune", "source_only"]
-    assert table["source_acc_full"].tolist() == [60, 90]
-    assert table["seeds"].tolist() == [2, 1]

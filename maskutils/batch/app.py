@@ -5,7 +5,6 @@ the command that needs them.
 """
 
 import os
-import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,29 +91,6 @@ def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove without asking
         elif yes or typer.confirm(f"Remove these {len(every)} files, {size(every) / 1e6:.2f} MB?"):
             remove(every)
             console.print(f"removed {len(every)} files")
-
-
-@app.command()
-def readme() -> None:
-    """Write the numbers of the committed records into README.md and docs."""
-    run_script("tools/fill_readme.py")
-
-
-@app.command()
-def bench() -> None:
-    """Measure what masks and protection cost in time and memory. Takes a minute."""
-    run_script("benchmarks/bench.py")
-
-
-def run_script(script: str) -> None:
-    """Run a script of the checkout; what is installed without one is told so."""
-    with faults():
-        file = paths.project_root() / script
-        if not file.is_file():
-            raise BadSetting(
-                f"there is no {file}: {script} is part of a checkout (git clone), not of the installed package"
-            )
-        runpy.run_path(str(file), run_name="__main__")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

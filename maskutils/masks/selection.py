@@ -31,16 +31,11 @@ def highest(values: Tensor, k: int) -> Tensor:
     if flat.device.type == "cpu":
         array, count = flat.numpy(), np.count_nonzero
     least = kth(flat, k)
-    kept = array >= least
-    surplus = int(count(kept)) - k
+    above = array >= least
+    kept, surplus = torch.as_tensor(above), int(count(above)) - k
     if surplus > 0:  # equal to the least, and too many: the last of them are dropped
-        equal, first, end = array == least, 0, len(kept)
-        while end - first > 1:  # the first to drop lies in [first, end)
-            middle = (first + end) // 2
-            behind = int(count(equal[middle:end]))
-            first, end, surplus = (middle, end, surplus) if behind >= surplus else (first, middle, surplus - behind)
-        kept[first:] = array[first:] > least
-    return torch.as_tensor(kept, device=values.device).view_as(values)
+        kept[torch.as_tensor(array == least).nonzero()[-surplus:]] = False
+    return kept.view_as(values)
 
 
 def kth(flat: Tensor, k: int) -> Any:

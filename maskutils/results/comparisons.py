@@ -8,18 +8,6 @@ from maskutils.results.records import on_grid
 from maskutils.results.wording import intervals, settings
 
 
-def overview(records: pd.DataFrame) -> pd.DataFrame:
-    """What a table of records holds, in one screen: a row for each approach, the best on the target first.
-
-    Columns: settings (how many were tried), pairs, seeds, and the means of the two readings of the source and of the target, in percent.
-    """
-    rows = records.assign(setting=records.groupby(analysis.CANDIDATE, dropna=False).ngroup())
-    counts = rows.groupby("approach")[["setting", "pair", "seed"]].nunique()
-    means = 100 * rows.groupby("approach")[["source_acc_masked", "source_acc_full", "target_acc"]].mean()
-    found = counts.set_axis(["settings", "pairs", "seeds"], axis=1).join(means.round(1))
-    return found.sort_values("target_acc", ascending=False).reset_index()
-
-
 def by_reference(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
     """How the hypervolume depends on the corner that its box begins at: each family minus WiSE-FT, in points of the box.
 

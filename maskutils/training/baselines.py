@@ -21,7 +21,7 @@ from maskutils.masks.rankings import Scores
 from maskutils.models.heads import head_name, head_parameters, own_head
 from maskutils.models.inputs import taken_by
 from maskutils.models.parts import norm_layers
-from maskutils.training.base import History, Transfer, answer, frozen, halves, joined, protocol
+from maskutils.training.base import History, Transfer, answer, answering, frozen, halves, joined, protocol
 from maskutils.training.loop import Penalty, fit
 
 
@@ -194,20 +194,9 @@ def packnet(t: Transfer, mask: Mask, retrain_steps: int) -> History:
 
 def _retrain(t: Transfer, mask: Mask, steps: int) -> None:
     """Train what `mask` keeps on the source, through whichever head is the source's."""
-    own, source = t.training, _SourceView(t.model)
-    with protection.protect(t.model, ~mask):
+    own = t.training
+    with protection.protect(t.model, ~mask), answering(t.model, "source"):
         fit(
-            source, t.pair.source.train, steps=steps, lr=5e-4, batch_size=own.batch_size, seed=own.seed, norm="eval",
+            t.model, t.pair.source.train, steps=steps, lr=5e-4, batch_size=own.batch_size, seed=own.seed, norm="eval",
             precision=own.precision,
         )  # fmt: skip
-
-
-class _SourceView(nn.Module):
-    """A network that always answers for the source."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return answer(self.model, "source", images)
