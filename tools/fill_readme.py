@@ -83,7 +83,7 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 
 def all_blocks() -> dict[str, str]:
     """The blocks of all pages: digits, photographs and objects ("photos:" and "modality:" before their names), and the audit."""
-    photos, digits = readme_blocks("photos", (), 0.5), readme_blocks()
+    photos, digits = readme_blocks("photos", (), 0.3), readme_blocks()
     objects = readme_blocks("modality", (), 0.3)
     others = {"photos": (photos, PHOTOS), "modality": (objects, OBJECTS)}
     beside = {f"{profile}:{name}": blocks[name] for profile, (blocks, shown) in others.items() for name in shown}
@@ -157,8 +157,8 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         f"The `{manifest['profile']}` profile is {len(trained):,} transfers over {pairs} and {seeds}.{also} The source is "
         f"trained for {one['source_steps']} steps, a mask for {records['mask_steps'].max():g} and the target for "
         f"{on_target}. A transfer took {trained['seconds'].median():.1f} s (median){mask}, all transfers and masks "
-        f"{minutes:.0f} minutes of one core. The last runs of the notebooks took {manifest['kernel_seconds'] / 60:.0f}, "
-        f"without what they found in caches, on {manifest['cores']} cores with Python {made['python']} and torch "
+        f"{minutes:.0f} minutes of one core. The last runs of the notebooks took {manifest['kernel_seconds'] / 60:.0f} "
+        f"minutes, without what they found in caches, on {manifest['cores']} cores with Python {made['python']} and torch "
         f"{made['torch']}."
     )
 
