@@ -143,8 +143,9 @@ def test_masks_of_a_large_network_are_learnt_for_their_density_and_by_layer(monk
     asked, learn = [], artefacts.learn_subnetwork
     monkeypatch.setattr(artefacts, "learn_subnetwork", lambda *a, **given: asked.append(given) or learn(*a, **given))
     experiment.target_mask(TINY, "gumbel_sigmoid", 0, 0.1)
+    experiment.target_mask(TINY.changed(per_layer=True), "gumbel_sigmoid", 0, 0.1)
     experiment.source_mask(TINY.changed(per_layer=True), "edge_popup", 0, 0.3)
-    assert [(given["density"], given.get("per_layer")) for given in asked] == [(0.1, None), (0.3, True)]
+    assert [(given["density"], given.get("per_layer")) for given in asked] == [(0.1, None), (0.1, True), (0.3, True)]
 
 
 def test_the_importance_of_ewc_is_the_fisher_information_and_found_again(monkeypatch):

@@ -276,15 +276,23 @@ def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_gr
 
 
 def test_no_interval_against_density_leaves_its_panel():
-    rows = RECORDS[(RECORDS["method"] == "random") & (RECORDS["seed"] == 1)].index
-    wide = RECORDS.assign(
-        target_acc=RECORDS["target_acc"].mask(RECORDS.index.isin(rows), 0.7)
-    )  # of the last panel alone
+    three = pd.concat([RECORDS, RECORDS[RECORDS["seed"] == 0].assign(seed=2)], ignore_index=True)
+    off = (three["method"] == "random") & (three["seed"] == 1)  # of the last panel alone
+    wide = three.assign(target_acc=three["target_acc"].mask(off, 0.7))
     for axis in plots.by_density(wide, {"target_acc": "target"}).axes:
         ends = np.concatenate([x.vertices[:, 1] for bars in axis.collections for x in bars.get_paths()])
         low, high = axis.get_ylim()
         assert low <= ends.min()
         assert ends.max() <= high or high == 103
+
+
+def test_rivals_have_intervals_too_but_not_of_two_seeds():
+    three = pd.concat([RECORDS, RECORDS[RECORDS["seed"] == 0].assign(seed=2)], ignore_index=True)
+    for records, drawn in ((three, True), (RECORDS, False)):
+        axis = plots.tradeoff(records).axes[1]
+        ends = [x.vertices for bars in axis.collections for x in bars.get_paths()]
+        assert len(ends) > 2 * len(set(three.loc[three["protocol"] == "protect", "method"]))  # more than those of masks
+        assert np.isfinite(np.concatenate(ends)).all() == drawn
 
 
 def test_a_leak_too_small_to_matter_has_no_number():

@@ -169,8 +169,19 @@ def a_mask_wins_at_equal_bits(records):
 @claim("notebooks/14_claims.ipynb", "With the task unknown, the best learnt mask trails EWC and replay.")
 def the_best_mask_trails_ewc_and_replay_in_the_full_network(records):
     best, areas = largest(hypervolumes(records, split="val_"), names("mask")), hypervolumes(records)
-    rivals = [name for name in ("ewc", "replay") if name in set(areas["family"])]  # the small profile has no replay
+    rivals = ["ewc", "replay"] if records["seed"].nunique() == 5 else ["ewc"]  # the small profile has no replay
     return all(paired(areas, "hypervolume", [best], rival)["high"].item() < 0 for rival in rivals)
+
+
+def test_learnt_masks_lead_a_random_one_by_less_with_the_full_network():
+    told = text("notebooks/14_claims.ipynb")
+    assert (
+        "all are far to the right, by 26 to 55 points. With the full network they lead by far less, 5 to 14 points."
+        in told
+    )
+    for reading, spread in (("source_acc_masked", [26, 55]), ("source_acc_full", [5, 14])):
+        found = (100 * minus_control(read("study"), reading)["difference"]).round()
+        assert [found.min(), found.max()] == spread
 
 
 @claim("notebooks/14_claims.ipynb", "with the full network a shuffled mask retains as much.")
@@ -253,10 +264,13 @@ def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
 
 def test_choices_made_on_other_pairs_mostly_hold():
     told = " ".join(text("docs/results.md").split())
-    assert "On a pair of domains that they were not made on 21 of 24 do, and the worst loses 11.2 points more" in told
+    assert (
+        "all 120 choices hold on seeds that they were not made on, and 21 of 24 on a pair of domains that they were not made on"
+        in told
+    )
+    assert "the worst there loses 11.2 points more than its limit." in told
     held = the_choice_holds_on_seeds_left_out(read("study")).evidence.set_index("left out")
-    assert held.to_numpy().tolist() == [[120, "100 %", "1.4"], [24, "88 %", "11.2"]]
-    assert round(0.88 * 24) == 21
+    assert held.to_numpy().tolist() == [[120, "100 %", "1.4"], [24, "88 %", "11.2"]]  # 21 of 24 is 88 %
 
 
 def test_the_best_change_stores_more_than_twice_the_bits_of_a_mask_as_good():
@@ -304,7 +318,7 @@ def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile
     assert "a learnt mask trails" not in known
     assert any(f"its best rival, `{adapter}`" in known for adapter in ("lora", "oft"))
     assert "At one setting, `replay` " in unknown
-    assert " the best learnt mask, " in unknown
+    assert " the best learnt mask there, " in unknown
 
 
 def test_on_digits_masks_that_nobody_learns_do_as_well():
@@ -377,8 +391,9 @@ def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
     half = 100 * at_density(read("photos"), 0.5).groupby("approach")["masking_cost"].mean()
     assert half["fisher"] - half[["gumbel_sigmoid", "edge_popup"]].min() < 6
     assert "comes within six points of the learnt masks; at 0.3 the rankings fail" in text("docs/photographs.md")
-    assert "In the means of these two seeds, as above, learnt masks carry the source at density 0.3 where the rankings fail" in text(
-        "docs/photographs.md"
+    assert (
+        "In the means of these two seeds, as above, learnt masks carry the source at density 0.3 where the rankings fail"
+        in text("docs/photographs.md")
     )
     lost = 100 * at_density(read("modality"), 0.3).groupby("approach")["masking_cost"].mean()
     assert lost[["gumbel_sigmoid", "edge_popup"]].max() < 1.05

@@ -128,11 +128,11 @@ def test_who_can_store_little_has_choices_of_his_own():
     assert chosen[["need", "task known", "choose"]].to_numpy().tolist() == [
         ["lose at most 1 or 6 points", "yes", "two_networks"],
         ["lose at most 1 or 6 points, store at most 0 kbit", "yes", "snip (density 0.1)"],
-        ["lose at most 1 points", "no", "nothing: the least drop is 0.050"],
+        ["lose at most 1 point", "no", "nothing: the least drop is 0.050"],
         ["lose at most 6 points", "no", "finetune"],
     ]
     alike = readme.choices(make(two | {"target_acc": 0.9}, learnt | {"target_acc": 0.95}), [0.01])
-    assert alike["need"].tolist() == 2 * ["lose at most 1 points"]
+    assert alike["need"].tolist() == 2 * ["lose at most 1 point"]
 
 
 def test_the_readme_says_what_records_without_baselines_do_not_hold(results):

@@ -112,7 +112,7 @@ def test_choices_say_what_to_choose_and_what_to_expect():
     rows = [row | {"stored_bits": 0} for row in rows] + [mask("snip", 0.92, 0.7, 0.85, stored_bits=64_000)]
     table = report.choices(make(*rows), [0.01, 0.05], [0.8, 0.9])
     small, most, some, much = (
-        "lose at most 1 points",
+        "lose at most 1 point",
         "lose at most 5 points",
         "reach 80.0 % on the target",
         "reach 90.0 % on the target",
@@ -301,3 +301,14 @@ def test_markdown_keeps_the_decimals(results):
 def test_names_are_escaped_in_latex(results):
     report.write_tables(pd.DataFrame({"approach": ["gumbel_sigmoid"]}), "p", "t")
     assert r"gumbel\_sigmoid" in (results / "p" / "t.tex").read_text()
+
+
+def test_the_interval_of_two_seeds_is_shown_nowhere():
+    table = pd.DataFrame({"k": ["x", "y"], "v": [0.5, 0.5], "v_ci": [0.9, 0.1], "n": [2, 3]})
+    assert report.percent(table, ["v"])["v"].tolist() == ["50.0", "50.0 ± 10.0"]
+
+
+def test_domains_that_took_no_part_are_read_on_the_pairs_that_have_any():
+    rows = [at(0.9, 0.8, pair=pair, other_acc=other) for pair, other in (("a", 0.4), ("b", math.nan))]
+    assert report.best_settings(make(*rows))["other domains (%)"].tolist() == ["40.0"]
+    assert "other domains (%)" not in report.best_settings(make(at(0.9, 0.8, other_acc=math.nan)))

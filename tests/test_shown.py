@@ -1,4 +1,4 @@
-"""What a cell and `print` show of a pair, a setup, a mask layer and records: short, and the values that count."""
+"""What a cell and `print` show of a pair, a setup, a mask layer: short, and the values that count."""
 
 import torch
 

@@ -39,7 +39,7 @@ def retention(before: float, after: float, chance: float) -> float:
 
 
 def adaptation(target: float, reference: float, finetuned: float) -> float:
-    """Share of the way from a reference to full fine-tuning: (a_T - a_ref) / (a_FT - a_ref). Ours.
+    """Share of the way from a reference to fine-tuning: (a_T - a_ref) / (a_FT - a_ref). Ours.
 
     The reference is chance in the study; a linear probe's accuracy is another. Below 0 is worse than the reference, above 1
     better than fine-tuning; `nan` where fine-tuning does not beat the reference.

@@ -50,7 +50,7 @@ def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") 
 def relative(records: pd.DataFrame) -> pd.DataFrame:
     """`records` with `retention_<reading>`, `adaptation`, `harmonic` and `harmonic_known`, for test and (`val_`) validation.
 
-    Retention is the chance-corrected share of the source accuracy before. Adaptation is that of the target, against free
+    Retention is the chance-corrected share of the source accuracy before. Adaptation is that of the target, against
     fine-tuning of the same seed, pair and model. The harmonic means are of adaptation and retention: full, or task known.
     """
     free = records[records["approach"] == the("free")].set_index(["pair", "model", "seed"])

@@ -133,8 +133,8 @@ def choices(
         known = {"task known": "yes" if task_known else "no"}
         told = [(f"{100 * d:g}", _choice(records, task_known, max_source_drop=d, **limits)) for d in drops]
         for chosen, same in itertools.groupby(told, key=lambda row: row[1]):
-            amounts = listed((amount for amount, _ in same), last="or")
-            rows.append({"need": f"lose at most {amounts} points"} | known | chosen)
+            amounts = listed(dict.fromkeys(amount for amount, _ in same), last="or")
+            rows.append({"need": f"lose at most {amounts} point{'s' * (amounts != '1')}"} | known | chosen)
         for t in targets:
             chosen = _choice(records, task_known, min_target=t, **limits)
             rows.append({"need": f"reach {points(t)} on the target"} | known | chosen)
@@ -186,11 +186,12 @@ def best_settings(records: pd.DataFrame) -> pd.DataFrame:
     """Each family at its best setting for all pairs: its test readings in percent, best first.
 
     Best is the highest harmonic mean of full retention and adaptation on validation. A setting at an end of three or more is marked,
-    because others might do better. Variants (in brackets, per layer) are left out. Domains that took no part have a column if read.
+    because others might do better. Variants (in brackets, per layer) are left out. Domains that took no part have a column if
+    they are read for each, on the pairs that have any.
     """
     tried = analysis.with_family(on_grid(records)).groupby("family")[list(KNOBS)].agg(["min", "max", "nunique"])
     best = plain(analysis.best_of_family(records, each_pair=False))
-    others = ["other_acc"] if "other_acc" in best and best["other_acc"].notna().all() else []
+    others = ["other_acc"] if "other_acc" in best and best.groupby("family")["other_acc"].count().all() else []
     values = ["source_acc_full", "target_acc", *others, "harmonic"]
     table = summarise(best, ["family", *analysis.CANDIDATE], values).sort_values("harmonic", ascending=False)
     chosen = [settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]

@@ -102,8 +102,8 @@ def source_subnetwork(
         return model, source_mask(setup, base, seed, density, **options).shuffled(seed)
     cls = LAYERS.get(method)
     trains_weights = cls is not None and cls.trains_weights
-    if cls is not None and density is not None and learns_density(model, method):
-        options |= {"density": density} | ({"per_layer": True} if setup.per_layer else {})
+    if cls is not None and density is not None:
+        options |= _learnt_for(setup, model, method, density)
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
     settings = mask_settings(setup, seed) | options
 
@@ -129,7 +129,7 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
     pair, model = source_pair(setup, seed), source_network(setup, seed)
     model = model if pair.shared_head else with_target_head(model, len(pair.target.classes), seed)
 
-    options = {"density": density} if learns_density(model, method) else {}
+    options = _learnt_for(setup, model, method, density)
 
     def make() -> Mask:
         settings = mask_settings(setup, seed) | options
@@ -137,6 +137,13 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
 
     path = _path("mask", mask_key(setup, method, seed, {"task": "target"} | options))
     return _cached_mask(path, make).at_density(density, setup.per_layer)
+
+
+def _learnt_for(setup: Setup, model: nn.Module, method: str, density: float) -> dict[str, Any]:
+    """The options of a mask that is learnt for one density; none for one that is a ranking for all."""
+    if not learns_density(model, method):
+        return {}
+    return {"density": density} | ({"per_layer": True} if setup.per_layer else {})
 
 
 def mask_settings(setup: Setup, seed: int) -> dict[str, Any]:

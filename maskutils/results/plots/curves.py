@@ -18,6 +18,7 @@ from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.style import PAIR_ORDER, STAR, in_order, line_of, look, ordered, short, styled, within
 from maskutils.results.records import LOSSES, of_masks, on_grid, summarise
+from maskutils.results.statistics import LEAST
 
 HIGHLIGHTED = ["fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown, beside the best learnt mask
 LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
@@ -78,7 +79,7 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> 
         style: dict[str, Any] = look(name) | {"linestyle": line_of(name), "markersize": 5, "zorder": 3}
         (lines[name],) = axis.plot(x, y, **style)
         bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
-        axis.errorbar(x, y, 100 * curve["target_acc_ci"], 100 * curve["source_acc_full_ci"], **bars)
+        axis.errorbar(x, y, _half(curve, "target_acc"), _half(curve, "source_acc_full"), **bars)
     lines |= _references(axis, rows)
     axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
     if "ideal" in lines:
@@ -87,6 +88,11 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> 
             low = max(at - NEAR, np.nanmin(values) - 3)
             getattr(axis, f"set_{along}lim")(low, min(np.nanmax(values) + 0.15 * (at - low), 103))
     return lines
+
+
+def _half(points: pd.DataFrame, column: str) -> pd.Series:
+    """Half-widths of the intervals of `column` in percent; none of fewer than `LEAST` seeds, which would tell nothing."""
+    return 100 * points[f"{column}_ci"].where(points["n"] >= LEAST)
 
 
 def _references(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
@@ -136,7 +142,7 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
                 axis.plot(curve["density"], 100 * curve[column], color="#cccccc", linewidth=0.8, zorder=1)
                 continue
             size_of: dict[str, Any] = {"markersize": 4, "capsize": 2, "linewidth": 1.5, "zorder": 3}
-            axis.errorbar(curve["density"], 100 * curve[column], 100 * curve[f"{column}_ci"], **look(name), **size_of)
+            axis.errorbar(curve["density"], 100 * curve[column], _half(curve, column), **look(name), **size_of)
     for axis, column, name in panels:  # all limits, which are shared, once everything is drawn
         first = axis.get_subplotspec()
         below = "density" if first.is_last_row() else ""
@@ -156,7 +162,7 @@ def readings(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     named: dict[str, Line2D] = {}
     for (column, label), (colour, dash, marker) in zip(values.items(), LOOKS, strict=False):
         style: dict[str, Any] = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5, "capsize": 2}
-        drawn = axis.errorbar(points["density"], 100 * points[column], 100 * points[f"{column}_ci"], **style)
+        drawn = axis.errorbar(points["density"], 100 * points[column], _half(points, column), **style)
         named[label] = drawn.lines[0]
     axis.set(ylabel="accuracy (%)", ylim=(0, 103))
     _density_axis(axis, sorted(points["density"].unique()), "density (fraction of weights kept)")

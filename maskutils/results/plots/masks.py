@@ -83,7 +83,7 @@ def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) 
 
 
 @styled()
-def score_histogram(scores: np.ndarray, threshold: float, label: str = "score after learning") -> Figure:
+def score_histogram(scores: np.ndarray, threshold: float) -> Figure:
     """How many weights have which score (array (N,)): those kept, from `threshold` up, in blue, and the rest in grey."""
     low, high = np.quantile(scores, [0.001, 0.999])
     step = (max(high, threshold) - min(low, threshold)) / 60 or 1.0
@@ -95,7 +95,7 @@ def score_histogram(scores: np.ndarray, threshold: float, label: str = "score af
     figure, axis = plt.subplots(figsize=(6.5, 2.8))
     axis.hist([scores[~kept], scores[kept]], bins=edges.tolist(), stacked=True, color=["#b0b0b0", KEPT])
     axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
-    axis.set(xlabel=label, ylabel="weights", ylim=(0, 1.2 * axis.get_ylim()[1]))
+    axis.set(xlabel="score after learning", ylabel="weights", ylim=(0, 1.2 * axis.get_ylim()[1]))
     beside = {"dropped": (-6, "right", "#666666", 1 - kept.mean()), "kept": (6, "left", KEPT, kept.mean())}
     for name, (off, side, colour, share) in beside.items():
         where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9}
