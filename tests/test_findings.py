@@ -159,6 +159,20 @@ def test_the_gain_is_taken_off_where_a_seed_loses_too():
     assert known.startswith("- **Task known: a learnt mask cannot be told from its best rival.**")
 
 
+def test_a_rival_may_have_a_setting_of_its_own_on_each_pair():
+    """LoRA of rank 1 is good on one pair and breaks on the other, rank 2 the reverse; the mask is between."""
+    adapters = [at(0.94, 0.3 + 0.6 * good, "lora", knob=k, stored_bits=80e3) for k in (1, 2) for good in (0, 1)]
+    there = [
+        study(*ROWS[:3], pairs=PAIRS),
+        study(adapters[1], adapters[2], pairs=PAIRS[:1]),
+        study(adapters[0], adapters[3], pairs=PAIRS[1:]),
+    ]
+    known = findings(pd.concat(there, ignore_index=True)).split("\n")[1]
+    assert known.startswith("- **Task known: a learnt mask leads its best rival.**")
+    assert "Beside the best rival of each pair, it leads on none of 2 and trails on 2." in known
+    assert "Beside the best rival" not in findings(study(*ROWS, pairs=PAIRS[:1]))
+
+
 def test_a_rival_of_a_quarter_more_bits_is_a_rival():
     near = at(0.94, 0.9, "packnet", source_acc_masked=0.96, stored_bits=110e3)
     weak = at(0.94, 0.8, "packnet", source_acc_masked=0.9, stored_bits=80e3, knob=1)

@@ -73,7 +73,8 @@ def task_known(records: pd.DataFrame) -> Finding:
         f"The mask {versus(row, 'it')}{ahead}.",
     ]
     title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
-    return Finding(title, [*told, *gained], [*spread, *_cheaper(rows, near, mask, best, rival), *_dearer(best, others)])
+    brief = [*told, *gained, *_on_each_pair(rows, near, mask, bool(gained))]
+    return Finding(title, brief, [*spread, *_cheaper(rows, near, mask, best, rival), *_dearer(best, others)])
 
 
 def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[list[str], pd.Series]:
@@ -89,6 +90,19 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
     spread = f" ({gains.min():+.1f} to {gains.max():+.1f} by pair)" if len(gains) > 1 else ""
     told = f"Through the mask the source is {gains.mean():.1f} points better than before{spread}; without that gain it reaches"
     return [f"{told} {points(own['both_before'].mean())} and {versus(without, whom)}."], without
+
+
+def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> list[str]:
+    """A sentence on the `mask` beside the best of the rivals `near` of each pair of domains, without its gain if it `gained`; none for one."""
+    said = []
+    for _, own in rows.groupby("pair"):
+        reached = own[own["candidate"].isin(near.index)].groupby("candidate")["val_both"].mean()
+        rival = reached.round(DECIMALS).idxmax()
+        said.append(verb(paired(own, "both_before" if gained else "both", [mask], rival, by="candidate").iloc[0]))
+    leads, trails = (said.count(word) or "none" for word in ("leads", "trails"))
+    without = " and without that gain" * gained
+    told = f"Beside the best rival of each pair{without}, it leads on {leads} of {len(said)} and trails on {trails}."
+    return [told] if len(said) > 1 else []
 
 
 def _dearer(best: pd.Series, others: pd.DataFrame) -> list[str]:
