@@ -93,7 +93,7 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
 
 
 def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> list[str]:
-    """A sentence on the `mask` beside the best of the rivals `near` of each pair of domains, without its gain if it `gained`; none for one."""
+    """A sentence on the `mask` beside the best of the rivals `near` on each pair, without its gain if it `gained`; none for one pair."""
     said = []
     for _, own in rows.groupby("pair"):
         reached = own[own["candidate"].isin(near.index)].groupby("candidate")["val_both"].mean()
