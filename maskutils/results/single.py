@@ -53,7 +53,7 @@ def task_known(records: pd.DataFrame) -> Finding:
     Best is the highest mean of both tasks on validation. Others are all approaches that learn no mask, masks that nobody learns too;
     rivals are those of them that store at most `ABOUT` times the bits of the mask.
     """
-    rows, means = _tried(records)
+    rows, means = tried(records)
     masks, others = means[means["mask"]], means[~means["mask"]]
     none = Finding("Task known", ["The records hold no learnt masks beside rivals whose bits are known."])
     if masks.empty:
@@ -94,15 +94,18 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
 
 def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> list[str]:
     """A sentence on the `mask` beside the best of the rivals `near` on each pair, without its gain if it `gained`; none for one pair."""
-    said = []
-    for _, own in rows.groupby("pair"):
-        reached = own[own["candidate"].isin(near.index)].groupby("candidate")["val_both"].mean()
-        rival = reached.round(DECIMALS).idxmax()
-        said.append(verb(paired(own, "both_before" if gained else "both", [mask], rival, by="candidate").iloc[0]))
+    said = [verb(beside(own, near, mask, gained)) for _, own in rows.groupby("pair")]
     leads, trails = (said.count(word) or "none" for word in ("leads", "trails"))
     without = " and without that gain" * gained
     told = f"Beside the best rival of each pair{without}, it leads on {leads} of {len(said)} and trails on {trails}."
     return [told] if len(said) > 1 else []
+
+
+def beside(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> pd.Series:
+    """The row of `paired` of the `mask` against the one of `near` that is best in `rows` on validation; see `_on_each_pair`."""
+    reached = rows[rows["candidate"].isin(near.index)].groupby("candidate")["val_both"].mean()
+    rival = reached.round(DECIMALS).idxmax()
+    return paired(rows, "both_before" if gained else "both", [mask], rival, by="candidate").iloc[0]
 
 
 def _dearer(best: pd.Series, others: pd.DataFrame) -> list[str]:
@@ -136,7 +139,7 @@ def _cheaper(rows: pd.DataFrame, near: pd.DataFrame, mask: int, best: pd.Series,
     return [f"The mask {versus(row, named[one])}." for one, row in minus.items()]
 
 
-def _tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of learnt masks and of rivals with `candidate` and `both`, and a row for each setting tried on every pair of domains.
 
     `both_before` is `both` with a learnt mask read as the source network was read before the transfer: it neither gains nor loses.
