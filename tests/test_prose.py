@@ -272,7 +272,7 @@ def test_choices_made_on_other_pairs_mostly_hold():
     )
     assert "the worst there loses 11.2 points more than its limit." in told
     held = the_choice_holds_on_seeds_left_out(read("study")).evidence.set_index("left out")
-    assert held.to_numpy().tolist() == [[120, "100 %", "1.4"], [24, "88 %", "11.2"]]  # 21 of 24 is 88 %
+    assert held.to_numpy().tolist() == [[120, "100 %", 1.4], [24, "88 %", 11.2]]  # 21 of 24 is 88 %
 
 
 def test_the_best_change_stores_more_than_twice_the_bits_of_a_mask_as_good():
@@ -397,13 +397,14 @@ def test_beside_the_best_rival_of_each_pair_the_mask_of_photographs_leads_on_obj
     )
 
 
-def test_without_its_gain_edge_popup_is_level_with_two_networks_on_photographs():
+def test_most_of_the_lead_of_edge_popup_over_two_networks_is_its_gain_on_the_source():
     rows, means = single.tried(read("photos"))
     mask, two = means[means["mask"]]["val_both"].idxmax(), means[means["whole"]].index[0]
-    row = paired(rows, "both_before", [mask], two, by="candidate").iloc[0]
-    assert row["low"] < 0 < row["high"]
-    assert "`edge_popup` lies above `two_networks`" in text("README.md")
-    assert "Without that gain they are level." in text("README.md")
+    whole, without = (
+        paired(rows, value, [mask], two, by="candidate")["difference"].item() for value in ("both", "both_before")
+    )
+    assert 0 < without < whole / 2
+    assert "Most of the lead of `edge_popup` over `two_networks` is its gain on the source." in text("README.md")
 
 
 def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
@@ -416,13 +417,12 @@ def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
         .unstack()
     )
     lost = {name: f"{of.min():.0f} to {of.max():.0f}" for name, of in cost.loc[["fisher", "magnitude"]].iterrows()}
-    readme = " ".join(text("README.md").split())
-    assert "Through learnt masks of density 0.3 the source loses at most 1.0 points on any pair; " in readme
-    assert f"through `fisher` it loses {lost['fisher']}, through `magnitude` {lost['magnitude']}." in readme
+    told = f"at most 1.0 points on any pair, `fisher` {lost['fisher']}, `magnitude` {lost['magnitude']}."
+    assert f"At density 0.3, learnt masks cost the source {told}" in text("README.md")
     assert cost.loc[["gumbel_sigmoid", "edge_popup"]].max().max() < 1.05
     half = 100 * at_density(read("photos"), 0.5).groupby("approach")["masking_cost"].mean()
-    assert half["fisher"] - half[["gumbel_sigmoid", "edge_popup"]].min() < 6
-    assert "comes within six points of the learnt masks; at 0.3 the rankings fail" in text("docs/photographs.md")
+    assert half["fisher"] - half[["gumbel_sigmoid", "edge_popup"]].min() < 7
+    assert "comes within seven points of the learnt masks; at 0.3 the rankings fail" in text("docs/photographs.md")
     assert (
         "In the means of these two seeds, as above, learnt masks carry the source at density 0.3 where the rankings fail"
         in text("docs/photographs.md")

@@ -100,7 +100,9 @@ def _leads(full: Areas, best: str, rivals: Sequence[str]) -> str:
     rest = [r for r in rivals if r not in led]
     other = all(described(r).known == "intact" for r in led)  # see `rates.ranked`
     told = [f"leads {listed(map(called, led))}{', whose rates are tuned for the task known,' * other}"] if led else []
-    return " and ".join(told + ([f"{APART} {listed(map(called, rest))}"] if rest else []))
+    if rest:
+        told.append(f"{APART} {'the other rivals' if led and len(rest) > 2 else listed(map(called, rest))}")
+    return " and ".join(told)
 
 
 def _beside(full: Areas, best: str, rival: str) -> str:

@@ -20,10 +20,7 @@ TITLES |= {"target_acc": "target (%)", "other_acc": "other domains (%)", "harmon
 
 
 def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """A table of `summarise` for people: each value as "mean ± half-width" in percent, a missing one as a dash.
-
-    An interval of fewer than `statistics.LEAST` seeds tells nothing, and is left out.
-    """
+    """A table of `summarise` for people: each value as "mean ± half-width" in percent (of `statistics.LEAST` seeds or more), or a dash."""
 
     def cell(mean: float, half: float, seeds: float) -> str:
         told = "" if math.isnan(half) or seeds < statistics.LEAST else f" ± {100 * half:.1f}"
@@ -68,10 +65,9 @@ def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
     for row in summary.sort_values(["approach", "density"]).itertuples():
         at = "" if math.isnan(row.density) else f" at density {row.density:.2g}"
         masked = "" if math.isnan(row.source_acc_masked) else f"{points(row.source_acc_masked)} through the mask and "
-        source = f"source {masked}{points(row.source_acc_full)} with the full network"
-        if row.approach in second:
-            source = f"source {points(row.source_acc_before)} with the task known"
-        lines.append(f"- **{row.approach}**{at}: {source}, target {points(row.target_acc)}")
+        source = f"{masked}{points(row.source_acc_full)} with the full network"
+        source = f"{points(row.source_acc_before)} with the task known" if row.approach in second else source
+        lines.append(f"- **{row.approach}**{at}: source {source}, target {points(row.target_acc)}")
     return "\n".join(lines)
 
 
@@ -250,10 +246,8 @@ def convergence(records: pd.DataFrame) -> str:
     rows = rows[of_masks(rows, per_layer=True) | (rows["protocol"] == the("free"))]
     gains = 100 * rows.groupby("pair")["late_gain"].mean().sort_values()
     told = ", ".join(f"{value + 0.0:+.1f} on `{pair}`" for pair, value in gains.round(1).items())
-    return (
-        "In the last 30 % of the steps the target's validation accuracy changed by so many points, a mean over fine-tuning and masks: "
-        f"{told}. The learning rate falls to 0 there."
-    )
+    over = "In the last 30 % of the steps the target's validation accuracy changed by so many points, a mean over fine-tuning and masks"
+    return f"{over}: {told}. The learning rate falls to 0 there."
 
 
 def markdown(table: pd.DataFrame) -> str:

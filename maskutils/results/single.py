@@ -70,11 +70,12 @@ def task_known(records: pd.DataFrame) -> Finding:
     beside = f"its best rival, {called(other['approach'])}, {points(other['both'])} with {kbit(other)}"
     told = [
         f"{setting} reaches {points(best['both'])} with {kbit(best)}, {beside}.",
-        f"The mask {versus(row, 'it')}{ahead}.",
+        f"The mask {versus(row, 'it')}.",
     ]
     title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
     brief = [*told, *gained, *_on_each_pair(rows, near, mask, bool(gained))]
-    return Finding(title, brief, [*spread, *_cheaper(rows, near, mask, best, rival), *_dearer(best, others)])
+    on = [f"The mask{ahead.removeprefix(', and')}."] if ahead else []
+    return Finding(title, brief, [*on, *spread, *_cheaper(rows, near, mask, best, rival), *_dearer(best, others)])
 
 
 def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[list[str], pd.Series]:

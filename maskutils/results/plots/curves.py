@@ -24,6 +24,7 @@ HIGHLIGHTED = ["fisher", "random", "wise_ft", "ewc", "replay"]  # with the task 
 LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are left out
 SHOWN = ["source_acc_full", "target_acc", *VALIDATION]
+MANY = 80  # dots per inch on screen of figures with many panels, so that a notebook stays small
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
@@ -46,7 +47,7 @@ def tradeoff(records: pd.DataFrame) -> Figure:
 def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
     """`tradeoff` for each pair of domains, a row per pair."""
     pairs = {pair: records[records["pair"] == pair] for pair in ordered(records["pair"].unique(), PAIR_ORDER)}
-    figure, axes = plt.subplots(len(pairs), 2, figsize=(10, 3.8 * len(pairs)), squeeze=False)
+    figure, axes = plt.subplots(len(pairs), 2, figsize=(10, 3.8 * len(pairs)), dpi=MANY, squeeze=False)
     _both_readings(axes, pairs)
     return figure
 
@@ -133,7 +134,7 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     shown = in_order(points["approach"].unique())
     height, width = len(values), len(shown)
     size = (min(max(1.55 * width, 4) + 0.8, 10), 1.6 * height + 0.6)
-    figure, axes = plt.subplots(height, width, figsize=size, sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(height, width, figsize=size, dpi=MANY, sharex=True, sharey="row", squeeze=False)
     panels = [(axes[i, j], v, n) for i, v in enumerate(values) for j, n in enumerate(shown)]
     for axis, column, name in panels:
         for other in shown:
