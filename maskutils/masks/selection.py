@@ -32,9 +32,9 @@ def highest(values: Tensor, k: int) -> Tensor:
         array, count = flat.numpy(), np.count_nonzero
     least = kth(flat, k)
     above = array >= least
-    kept, surplus = torch.as_tensor(above), int(count(above)) - k
+    kept, surplus = torch.as_tensor(above, device=flat.device), int(count(above)) - k
     if surplus > 0:  # equal to the least, and too many: the last of them are dropped
-        kept[torch.as_tensor(array == least).nonzero()[-surplus:]] = False
+        kept[torch.as_tensor(array == least, device=flat.device).nonzero()[-surplus:]] = False
     return kept.view_as(values)
 
 
