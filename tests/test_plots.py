@@ -48,6 +48,7 @@ def make() -> pd.DataFrame:
 
 
 RECORDS = make()
+THREE = pd.concat([RECORDS, RECORDS[RECORDS["seed"] == 0].assign(seed=2)], ignore_index=True)  # seeds; above are two
 HISTORIES = {name: [{"step": s, "loss": 1 / s} for s in (1, 2, 3)] for name in (METHOD, "finetune")}
 FIGURES = {
     "tradeoff": lambda: plots.tradeoff(RECORDS),
@@ -276,9 +277,8 @@ def test_each_mask_has_a_panel_for_each_value_against_density_with_the_others_gr
 
 
 def test_no_interval_against_density_leaves_its_panel():
-    three = pd.concat([RECORDS, RECORDS[RECORDS["seed"] == 0].assign(seed=2)], ignore_index=True)
-    off = (three["method"] == "random") & (three["seed"] == 1)  # of the last panel alone
-    wide = three.assign(target_acc=three["target_acc"].mask(off, 0.7))
+    off = (THREE["method"] == "random") & (THREE["seed"] == 1)  # of the last panel alone
+    wide = THREE.assign(target_acc=THREE["target_acc"].mask(off, 0.7))
     for axis in plots.by_density(wide, {"target_acc": "target"}).axes:
         ends = np.concatenate([x.vertices[:, 1] for bars in axis.collections for x in bars.get_paths()])
         low, high = axis.get_ylim()
@@ -287,11 +287,10 @@ def test_no_interval_against_density_leaves_its_panel():
 
 
 def test_rivals_have_intervals_too_but_not_of_two_seeds():
-    three = pd.concat([RECORDS, RECORDS[RECORDS["seed"] == 0].assign(seed=2)], ignore_index=True)
-    for records, drawn in ((three, True), (RECORDS, False)):
+    for records, drawn in ((THREE, True), (RECORDS, False)):
         axis = plots.tradeoff(records).axes[1]
         ends = [x.vertices for bars in axis.collections for x in bars.get_paths()]
-        assert len(ends) > 2 * len(set(three.loc[three["protocol"] == "protect", "method"]))  # more than those of masks
+        assert len(ends) > 2 * len(set(THREE.loc[THREE["protocol"] == "protect", "method"]))  # more than those of masks
         assert np.isfinite(np.concatenate(ends)).all() == drawn
 
 

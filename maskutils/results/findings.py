@@ -13,7 +13,7 @@ from maskutils.results import single
 from maskutils.results.fronts import hypervolumes, largest
 from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.verdicts import rankings
-from maskutils.results.wording import APART, Finding, called, in_doubt, listed, on_pairs, size, versus
+from maskutils.results.wording import APART, Finding, called, in_doubt, leading, listed, on_pairs, size, versus
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,10 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if over:
         by = listed([size(full.minus([r], top).iloc[0]) for r in over])
-        title, who = "masks lose", f"{listed(map(called, over))} {'lead' if len(over) > 1 else 'leads'}"
-        said = f"{who} every mask, learnt or not: the strongest, {called(top)}, by {by} points of hypervolume."
+        title = "masks lose"
+        said = (
+            f"{leading(over)} every mask, learnt or not: the strongest, {called(top)}, by {by} points of hypervolume."
+        )
     elif ahead:
         by = listed(f"{called(r)} by {size(row)}" for r, row in ahead.items())
         title = "masks trail" if leads else "over whole curves masks trail"
@@ -79,7 +81,7 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
         title = "no rival leads the masks"
         if leads:
             sure = [r for r, row in leads.items() if not in_doubt(row)]
-            title = f"at one setting {listed(map(called, sure or leads))} {'lead' if len(sure or leads) > 1 else 'leads'} the masks"
+            title = f"at one setting {leading(sure or list(leads))} the masks"
             title += ", but not for certain" * (not sure)
         said = f"the best learnt mask is {called(best)}. It {_leads(full, best, rivals)}."
     strongest = next(iter(over or ahead), "")
@@ -108,7 +110,8 @@ def _leads(full: Areas, best: str, rivals: Sequence[str]) -> str:
 def _beside(full: Areas, best: str, rival: str) -> str:
     """What is to be said of the mask `best` against `rival`, from the verb on, and on which pairs of domains."""
     ahead, spread = on_pairs(by_pair(full.test, "hypervolume", best, rival))
-    return " ".join([f"{versus(full.minus([best], rival).iloc[0], called(rival))}{ahead}.", *spread])
+    told = versus(full.minus([best], rival).iloc[0], called(rival))
+    return " ".join([f"{told}{f', and {ahead}' * bool(ahead)}.", *spread])
 
 
 def learnt_or_not(full: Areas, known: Areas) -> Finding:

@@ -20,7 +20,19 @@ from maskutils.results.analysis import (
 from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import of_masks, on_grid
 from maskutils.results.statistics import by_pair, paired
-from maskutils.results.wording import Finding, called, in_doubt, kbit, listed, on_pairs, points, size, verb, versus
+from maskutils.results.wording import (
+    Finding,
+    called,
+    in_doubt,
+    kbit,
+    leading,
+    listed,
+    on_pairs,
+    points,
+    size,
+    verb,
+    versus,
+)
 
 GAIN = 0.005  # source accuracy that learning a mask may add before it is told of
 
@@ -40,9 +52,10 @@ def at_one_setting(
     leads.sort(key=lambda r: -minus[r]["difference"])
     said = f"At one setting, no rival leads the best learnt mask there, {called(mask)}."
     if leads:
-        who, by = listed(map(called, leads)), listed(size(minus[r]) for r in leads)
-        lead = "lead" if len(leads) > 1 else "leads"
-        said = f"At one setting, {who} {lead} the best learnt mask there, {called(mask)}, by {by} points of accuracy."
+        by = listed(size(minus[r]) for r in leads)
+        said = (
+            f"At one setting, {leading(leads)} the best learnt mask there, {called(mask)}, by {by} points of accuracy."
+        )
     led = [f"At one setting, {called(mask)} leads {listed(map(called, trails))}."] if trails else []
     return {r: minus[r] for r in leads}, [said, *led]
 
@@ -74,7 +87,7 @@ def task_known(records: pd.DataFrame) -> Finding:
     ]
     title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
     brief = [*told, *gained, *_on_each_pair(rows, near, mask, bool(gained))]
-    on = [f"The mask{ahead.removeprefix(', and')}."] if ahead else []
+    on = [f"The mask {ahead}."] if ahead else []
     return Finding(title, brief, [*on, *spread, *_cheaper(rows, near, mask, best, rival), *_dearer(best, others)])
 
 

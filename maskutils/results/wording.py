@@ -1,7 +1,7 @@
 """How numbers and settings are written in sentences and tables."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class Finding:
 
 
 def on_pairs(differences: pd.Series) -> tuple[str, list[str]]:
-    """On how many pairs of domains a mean is ahead, to end a sentence with, and a sentence on the least and the greatest of its sorted
+    """On how many pairs of domains a mean is ahead, from the verb on, and a sentence on the least and the greatest of its sorted
     `differences`. Both are empty for a single pair.
     """
     on = 100 * differences
@@ -70,7 +70,7 @@ def on_pairs(differences: pd.Series) -> tuple[str, list[str]]:
     spread = (
         f"By pair the difference is {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`."
     )
-    return f", and is ahead on {(on > 0).sum()} of {len(on)} pairs", [spread]
+    return f"is ahead on {(on > 0).sum()} of {len(on)} pairs", [spread]
 
 
 def called(approach: str) -> str:
@@ -113,6 +113,11 @@ def versus(row: pd.Series, whom: str) -> str:
     if verb(row) == APART:
         return f"{APART} {whom} at {interval(row['difference'], row['low'], row['high'], '+')} points"
     return f"{verb(row)} {whom} by {size(row)} points"
+
+
+def leading(approaches: Sequence[str]) -> str:
+    """The approaches and their verb, as in "`a` and `b` lead"."""
+    return f"{listed(map(called, approaches))} {'lead' if len(approaches) > 1 else 'leads'}"
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:
