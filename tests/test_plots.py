@@ -443,7 +443,8 @@ def test_a_gallery_shows_colours_as_colours():
     assert shown.tolist() == [[[1.0, 0.0, 0.0]] * 2] * 2
 
 
-def test_a_pair_of_folders_is_titled_by_their_names():
+def test_a_pair_is_titled_by_its_domains_and_their_collection():
     assert short("folders:/data/far/photos:/data/sketches") == "photos → sketches"
     assert short("pacs/photo:cifar20/first") == "pacs/photo → cifar20/first"
+    assert short("cifar20:first:second") == "first → second (cifar20)"
     assert short("mnist_to_digits") == "mnist_to_digits"

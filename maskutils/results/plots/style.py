@@ -70,9 +70,11 @@ def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
 
 
 def short(pair: str) -> str:
-    """The name of a pair as a title: of image folders the last part of each path, of two collections each domain with its own."""
-    sides = [Path(part).name for part in pair.split(":")]
-    return " → ".join(sides[1:]) if len(sides) == 3 else pair.replace(":", " → ")
+    """The name of a pair as a title: both domains, then their collection; of image folders the last part of each path."""
+    collection, *sides = pair.split(":")
+    if len(sides) < 2:
+        return pair.replace(":", " → ")
+    return " → ".join(Path(side).name for side in sides) + f" ({collection})" * (collection != "folders")
 
 
 def save_figure(
