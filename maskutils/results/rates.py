@@ -53,14 +53,16 @@ def write_rates(table: pd.DataFrame) -> None:
     )
 
 
-def chosen(pair: str, model: str, approach: str, steps: int) -> tuple[float, int]:
+def chosen(pair: str, model: str, approach: str, steps: int, value: float | None = None) -> tuple[float, int]:
     """The best learning rate and number of steps, at most `steps`, of an approach on a pair.
 
+    What was tuned at this `value` of its knob comes first (results/tuning/README.md says which are), else what holds for all values.
     Raises `BadSetting` if none was tuned.
     """
     table = _load(tuple((file, file.stat().st_mtime_ns) for file in paths.tuned_rates()))
     own = table[(table["pair"] == pair) & (table["model"] == model) & (table["approach"] == approach)]
     own = own[own["target_steps"] <= steps]
+    own = own[own["knob"] == value] if (own["knob"] == value).any() else own[own["knob"].isna()]
     if own.empty:
         raise BadSetting(
             f"no learning rate was tuned for {approach} with {model} on {pair} and at most {steps} steps; run "
@@ -72,5 +74,5 @@ def chosen(pair: str, model: str, approach: str, steps: int) -> tuple[float, int
 
 @lru_cache(maxsize=4)
 def _load(stamped: tuple[tuple[Path, int], ...]) -> pd.DataFrame:
-    tables = [pd.read_csv(file) for file, _ in stamped]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=SETTING)
+    tables = [pd.read_csv(file).reindex(columns=[*SETTING, "knob"]) for file, _ in stamped]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*SETTING, "knob"])

@@ -1,0 +1,65 @@
+"""Settings that break at the rate of their approach, run again at lower ones."""
+
+import pandas as pd
+import pytest
+from projects import root, write_notebook, write_profile  # noqa: F401
+from rows import at, make
+
+from maskutils.core import files, paths
+from maskutils.results import rates
+from maskutils.results.records import load_records, save_records
+from maskutils.study import experiment
+from maskutils.study.setup import Setup
+from tools import retune
+
+TINY = {
+    "pair": "mnist_to_digits",
+    "model": "mlp",
+    "seeds": [0, 1],
+    "source_steps": 20,
+    "target_steps": 10,
+    "alphas": [0.5, 1.0],
+}
+
+
+def of(protocol, value, accuracy, bits=0.0, column="knob"):
+    """A record of `protocol` at `value` that reaches `accuracy` of the target on validation."""
+    cell = {"protocol": protocol, "method": None, "approach": protocol, column: value}
+    return make(at(1.0, accuracy)).assign(**cell, val_target_acc=accuracy, stored_bits=bits)
+
+
+def test_a_larger_change_that_adapts_worse_is_broken():
+    adapters = [of("lora", r, a, 1000 * r) for r, a in ((2, 0.80), (4, 0.78), (8, 0.74), (16, 0.85))]
+    penalties = [of("ewc", s, a, column="strength") for s, a in ((100.0, 0.2), (1000.0, 0.7), (1e4, 0.6))]
+    found = [
+        (retune.trial_of(cell.iloc[0]).knobs, best) for cell, best in retune.broken(pd.concat(adapters + penalties))
+    ]
+    assert found == [({"strength": 100.0}, 0.7), ({"rank": 8}, 0.8)]
+
+
+@pytest.mark.slow
+def test_what_is_broken_gets_the_lower_rate_that_is_best_and_nothing_else_changes(root):  # noqa: F811
+    setup = Setup(**TINY)
+    rows = rates.ranked(experiment.tune_rates(setup.changed(seeds=(7,)), [1e-3, 3e-2], [10], ["lora", "finetune"]))
+    rates.write_rates(rows.sort_values("target_lr", ascending=False))
+    kinds = {"seeds": "list[int]", "alphas": "list[float]"}
+    parameters = "\n".join(f"{n}: {kinds.get(n, type(v).__name__)} = {v!r}  # it" for n, v in TINY.items())
+    write_notebook(root / "notebooks" / "first.ipynb", parameters=f"{parameters}\ntuned: bool = False  # it")
+    profile = write_profile(root / "mine.yaml", [{"notebook": "first", "parameters": {"tuned": True}}])
+    tuned = setup.changed(tuned=True)
+    before = pd.concat([experiment.run_grid(tuned, "lora", 3), experiment.run_protocol(tuned, "finetune")])
+    assert set(before["target_lr"]) == {0.03}
+    fell = before["knob"] == 8
+    save_records(
+        before.assign(val_target_acc=before["val_target_acc"].where(~fell, 0.0)), root / "results/mine/records.csv"
+    )
+    files.write_json(root / "results" / "mine" / "manifest.json", {"commit": "old", "runs": [], "checksums": {}})
+
+    retune.main(profile)
+    after = load_records("mine")
+    assert after.groupby("knob")["target_lr"].unique().map(list).to_dict() == {2: [0.03], 4: [0.03], 8: [0.001]}
+    assert len(after) == len(before)
+    table = pd.read_csv(paths.tuned_rates()[0])
+    assert table.loc[table["knob"] == 8, ["target_lr", "n"]].values.tolist() == [[0.001, 2], [0.03, 2]]
+    assert rates.chosen("mnist_to_digits", "mlp", "lora", 10, 8) == (0.001, 10)
+    assert rates.chosen("mnist_to_digits", "mlp", "lora", 10, 4) == (0.03, 10)
