@@ -47,11 +47,6 @@ class Guard:
                 "nothing will train: the mask keeps every weight and train= is empty; use a lower density, or name a head in train="
             )
 
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put back all that is held."""
-        self._put(None)
-
     def before_step(
         self, stepped: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -78,7 +73,6 @@ class Guard:
 
         return (args, {**kwargs, "closure": closure}) if by_name else ((args[0], closure, *args[2:]), kwargs)
 
-    @torch.no_grad()
     def after_step(self, stepped: Optimizer, *_: object) -> None:
         """Put back what `stepped` trains, and buffers; the rest may be part of a graph that another optimiser still needs."""
         self._reshard()
@@ -86,13 +80,13 @@ class Guard:
         if not ours and not any(stepped is o for o in self.watched):
             self.others += 1
             return
-        self._put(ours or None)
+        self.restore(ours or None)
         self.steps += 1
         if callable(getattr(stepped, "eval", None)):
             self._hold_averages(stepped)
 
-    def _put(self, ours: set[int] | None) -> None:
-        """Put back the buffers and the parameters whose ids are in `ours` (all, if None)."""
+    def restore(self, ours: set[int] | None = None) -> None:
+        """Put back the buffers that are held, and the parameters whose ids are in `ours` (all, if None)."""
         self._reshard()
         if not self.restored:
             self.restored = True
