@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+CHUNK = 2**20  # entries at a time, so that what is made on the way is small
 SMALL = 2**17  # bytes that may go beyond one copy, where that is quicker
 
 
@@ -58,7 +59,8 @@ class Held:
         if self.few:
             flat.scatter_(0, place, values)
         else:
-            flat.mul_(~place).bitwise_or_(values)  # several times as quick as `torch.where`
+            for part, fixed, value in zip(flat.split(CHUNK), place.split(CHUNK), values.split(CHUNK), strict=True):
+                part.mul_(~fixed).bitwise_or_(value)  # several times as quick as `torch.where`
         if flat.data_ptr() != tensor.data_ptr():  # its memory has gaps, so that `flat` is a copy
             ordered = _as_integers(tensor).permute(self.now_order)
             ordered.copy_(flat.view_as(ordered))
