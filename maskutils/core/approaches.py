@@ -77,12 +77,15 @@ def describe(approach: Approach) -> Approach:
     return enter(APPROACHES, approach.name, approach)
 
 
-def filed(registry: dict[str, F], kind: Kind, **about: Any) -> Callable[[F], F]:
-    """A decorator that files a function in `registry` under its own name, and beside it what `about` says of it, fields of `Approach`."""
+def filed(registry: dict[str, F], kind: Kind, name: str = "", **about: Any) -> Callable[[F], F]:
+    """A decorator that files a function or class in `registry` under `name`, its own if none is given, and what `about` says of it.
 
-    def add(function: F) -> F:
-        describe(Approach(function.__name__, kind, **about))
-        return enter(registry, function.__name__, function)
+    `about` are fields of `Approach`.
+    """
+
+    def add(code: F) -> F:
+        describe(Approach(name or code.__name__, kind, **about))
+        return enter(registry, name or code.__name__, code)
 
     return add
 

@@ -23,15 +23,14 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new.")
-    try:
-        with _naming(path):
+        try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 @contextlib.contextmanager

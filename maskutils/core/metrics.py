@@ -64,19 +64,19 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def hypervolume(points: Sequence[Point], reference: Point, best: Point = (1.0, 1.0)) -> float:
-    """Area that `points` dominate, as a fraction of the box from `reference` to `best`: in [0, 1], higher is better.
+def hypervolume(points: Sequence[Point], reference: Point) -> float:
+    """Area that `points` dominate, as a fraction of the box from `reference` to (1, 1): in [0, 1], higher is better.
 
     HV = sum_i (a_S,i - r_S)(a_T,i - a_T,i-1) over the front sorted by falling a_S, with a_T,0 = r_T. Points are cut to the
     box. Source: Zitzler & Thiele 1999. Raises `ValueError` if the box is empty.
     """
-    (r_s, r_t), (b_s, b_t) = reference, best
-    if b_s <= r_s or b_t <= r_t:
-        raise ValueError(f"best {best} must lie above reference {reference} in both coordinates")
+    r_s, r_t = reference
+    if max(reference) >= 1:
+        raise ValueError(f"reference {reference} must lie below 1 in both coordinates")
     area, reached = 0.0, r_t
-    for s, t in pareto_front([(min(max(s, r_s), b_s), min(max(t, r_t), b_t)) for s, t in points]):
+    for s, t in pareto_front([(min(max(s, r_s), 1.0), min(max(t, r_t), 1.0)) for s, t in points]):
         area, reached = area + (s - r_s) * (t - reached), t
-    return area / ((b_s - r_s) * (b_t - r_t))
+    return area / ((1 - r_s) * (1 - r_t))
 
 
 def expected_iou(p: float, q: float) -> float:

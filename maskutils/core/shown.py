@@ -11,8 +11,7 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str
     >>> table("Mask", ["layer"], [["conv1"]])
     '<b>Mask</b><table><tr><th>layer</th></tr><tr><td>conv1</td></tr></table>'
     """
-    lines = [_row("th", head)] if head else []
-    lines += [_row("td", row) for row in rows]
+    lines = [_row("th", head), *(_row("td", row) for row in rows)]
     return f"<b>{escape(title)}</b><table>{''.join(lines)}</table>"
 
 

@@ -1,6 +1,6 @@
 """Tensors that are made once and stored in a safetensors file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,16 +10,15 @@ from torch import Tensor
 from maskutils.core.caches import cached
 from maskutils.core.files import DamagedFile, write_atomically
 
-Tensors = Mapping[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
-def cached_tensors(path: Path, make: Callable[[], Tensors], like: Tensors | None = None) -> dict[str, Tensor]:
+def cached_tensors(path: Path, make: Callable[[], Tensors], like: Tensors | None = None) -> Tensors:
     """The tensors at `path`, on the CPU, or else what `make` makes, stored there; see `caches.cached`.
 
     A file whose tensors have other names or shapes than those of `like` counts as damaged.
     """
-    found: Tensors = cached(path, make, _write, lambda p: _read(p, like))
-    return dict(found)
+    return cached(path, make, _write, lambda p: _read(p, like))
 
 
 def _write(tensors: Tensors, path: Path) -> None:

@@ -22,9 +22,7 @@ class Guard:
         self, model: nn.Module, mask: Mask, train: Iterable[str], watched: Sequence[Optimizer] | None = None
     ) -> None:
         self.model, self.watched = model, watched or ()
-        self.shards: list[Any] = [
-            m for m in model.modules() if hasattr(m, "reshard")
-        ]  # of FSDP2, which swaps whole weights in
+        self.shards: list[Any] = [m for m in model.modules() if hasattr(m, "reshard")]  # FSDP2 swaps whole weights in
         self._reshard()
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())
         named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
@@ -37,7 +35,7 @@ class Guard:
         self.held = {n: Held(*owners[n], mask.bits.get(n)) for n in kept}
         self.leaves = [(owner._parameters, leaf) for owner, leaf in owners.values()]
         self.norms = [owners[n][0] for n in kept if n.endswith("running_mean")]
-        self.steps, self.others, self.restored, self.begun, self.loaded = 0, 0, False, False, False
+        self.steps, self.others, self.restored, self.loaded = 0, 0, False, False
         self.missing: set[str] = set()
         _tell_of_made(model, tensors, {n for n in kept if n not in mask.bits})
         all_kept = not train and all(b.all() for b in mask.bits.values())
@@ -46,11 +44,6 @@ class Guard:
             _warn(
                 "nothing will train: the mask keeps every weight and train= is empty; use a lower density, or name a head in train="
             )
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put back all that is held."""
-        self._put(None)
 
     def before_step(
         self, stepped: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -78,7 +71,6 @@ class Guard:
 
         return (args, {**kwargs, "closure": closure}) if by_name else ((args[0], closure, *args[2:]), kwargs)
 
-    @torch.no_grad()
     def after_step(self, stepped: Optimizer, *_: object) -> None:
         """Put back what `stepped` trains, and buffers; the rest may be part of a graph that another optimiser still needs."""
         self._reshard()
@@ -86,18 +78,22 @@ class Guard:
         if not ours and not any(stepped is o for o in self.watched):
             self.others += 1
             return
-        self._put(ours or None)
+        self.restore(ours or None)
         self.steps += 1
         if callable(getattr(stepped, "eval", None)):
             self._hold_averages(stepped)
 
-    def _put(self, ours: set[int] | None) -> None:
-        """Put back the buffers and the parameters whose ids are in `ours` (all, if None)."""
+    def restore(self, ours: set[int] | None = None) -> None:
+        """Put back the buffers that are held, and the parameters whose ids are in `ours` (all, if None)."""
         self._reshard()
         if not self.restored:
             self.restored = True
             self._look()
-            _warn_of_norms(self.norms)
+            if any(norm.training for norm in self.norms):
+                _warn(
+                    "norm layers train with the statistics of each batch, but those they evaluate with are held at the source's: put them "
+                    "in evaluation mode, or name them in train= (and give the mask its own with with_state)"
+                )
         for held in self.held.values():
             now = held.now()
             if now is None or not held.fits(now):
@@ -155,7 +151,7 @@ class Guard:
 
     def _tell_of_loaded(self, stepped: Optimizer, ours: set[int]) -> None:
         """Warn, once, of weights that something else has written since entry or the last step; some optimisers do so by themselves."""
-        first, self.begun = not self.begun, True
+        first = not self.steps and not self.others
         if self.loaded or callable(getattr(stepped, "eval", None)):
             return
         here = self._here() if first else self._written(ours)
@@ -247,13 +243,4 @@ def _tell_of_made(model: nn.Module, names: Iterable[str], whole: Collection[str]
         _warn(
             f"held whole: {some_of(held)}. The mask does not cover weights that are made from other parameters. To train them whole, "
             f"name the layer, as train=[{held[0] + '.'!r}]; to mask them, make them plain before the mask is learnt: {PLAIN}"
-        )
-
-
-def _warn_of_norms(norms: list[nn.Module]) -> None:
-    """Warn if norm layers that are held compute with the statistics of the batch."""
-    if any(norm.training for norm in norms):
-        _warn(
-            "norm layers train with the statistics of each batch, but those they evaluate with are held at the source's: put them in "
-            "evaluation mode, or name them in train= (and give the mask its own with with_state)"
         )

@@ -1,5 +1,6 @@
 """The Fisher information of every parameter: image by image in small networks, a batch at a time in large ones."""
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, cast
@@ -106,22 +107,25 @@ def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
 
 
 def _add(total: Mapping[str, Tensor], name: str, layer: nn.Module, x: Tensor, g: Tensor) -> None:
-    """Add the squared gradients of each image to `total`, for the parameters of `layer`; `x` is of `_inputs`."""
+    """Add the squared gradients of each image to `total`, for the parameters of `layer`; `x` is of `_inputs`, `g` of its outputs."""
+    g = _by_place(layer, g)
     for leaf, p in layer.named_parameters(recurse=False):
         if leaf == "bias":
-            found = _summed(layer, g).square_().sum(0)
+            found = g.sum(-1)
         elif isinstance(layer, nn.Conv2d | nn.Linear):
-            found = (_by_place(layer, g) @ x.mT).square_().sum(0)
+            found = g @ x.mT
         else:
-            found = _summed(layer, g * x).square_().sum(0)
-        total[f"{name}.{leaf}".lstrip(".")] += found.view_as(p)
+            found = (g * x).sum(-1)
+        total[f"{name}.{leaf}".lstrip(".")] += found.square_().sum(0).view_as(p)
 
 
-def _by_place(layer: nn.Module, g: Tensor) -> Tensor:
-    """Gradients of the outputs of a convolution or a linear layer: (N, groups, outputs, places)."""
-    if isinstance(layer, nn.Conv2d):
-        return g.reshape(len(g), layer.groups, layer.out_channels // layer.groups, -1)
-    return g.reshape(len(g), 1, -1, g.shape[-1]).mT
+def _by_place(layer: nn.Module, values: Tensor) -> Tensor:
+    """`values` of each input or output as (N, groups, channels, places); channels are last in linear layers and layer norm."""
+    if isinstance(layer, nn.Linear | nn.LayerNorm):
+        channels = math.prod(layer.normalized_shape) if isinstance(layer, nn.LayerNorm) else values.shape[-1]
+        return values.reshape(len(values), 1, -1, channels).mT
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return values.reshape(len(values), groups, values.shape[1] // groups, -1)
 
 
 def _known(layer: nn.Module) -> bool:
@@ -132,28 +136,18 @@ def _known(layer: nn.Module) -> bool:
 
 
 def _inputs(layer: nn.Module, x: Tensor) -> Tensor:
-    """What multiplies the gradient of the outputs: (N, groups, inputs, places), the patches of a convolution; or normalised values."""
+    """What multiplies the gradient of the outputs, as `_by_place` has it: inputs, the patches of a convolution, or normalised values."""
     if isinstance(layer, nn.Conv2d):
         padding = cast(tuple[int, ...], layer.padding)
         x = F.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
         return x.view(len(x), layer.groups, -1, x.shape[-1])
-    if isinstance(layer, nn.Linear):
-        return x.reshape(len(x), 1, -1, x.shape[-1]).mT
     if isinstance(layer, _BatchNorm):
-        return F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
-    if isinstance(layer, nn.GroupNorm):
-        return F.group_norm(x, layer.num_groups, eps=layer.eps)
-    assert isinstance(layer, nn.LayerNorm), "`_known` lets no other pass"
-    return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-
-
-def _summed(layer: nn.Module, g: Tensor) -> Tensor:
-    """`g` summed over all but images and channels; the channels are last in linear layers and layer norm."""
-    if isinstance(layer, nn.Linear):
-        return g.reshape(len(g), -1, g.shape[-1]).sum(1)
-    if isinstance(layer, nn.LayerNorm):
-        return g.reshape(len(g), -1, layer.weight.numel()).sum(1)
-    return g.reshape(len(g), g.shape[1], -1).sum(2)
+        x = F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
+    elif isinstance(layer, nn.GroupNorm):
+        x = F.group_norm(x, layer.num_groups, eps=layer.eps)
+    elif isinstance(layer, nn.LayerNorm):
+        x = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+    return _by_place(layer, x)
 
 
 KNOWN = (nn.Conv2d, nn.Linear, _BatchNorm, nn.GroupNorm, nn.LayerNorm)

@@ -1,6 +1,8 @@
 """Masks to and from other libraries: torch's prune, peft's SHiRA, the Hugging Face Hub, and pairs of networks."""
 
 from collections.abc import Callable, Mapping
+from itertools import accumulate
+from operator import or_
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -53,9 +55,7 @@ class Interchange:
         return model
 
     @classmethod
-    def from_difference(
-        cls: Any, before: nn.Module, after: nn.Module, density: float, per_layer: bool = False
-    ) -> "Mask":
+    def from_difference(cls: Any, before: nn.Module, after: nn.Module, density: float) -> "Mask":
         """The mask of the fraction `density` of weights that training moved least from `before` to `after`.
 
         Its scores are -|difference|. Raises `ValueError` for networks of different shapes, and for equal ones.
@@ -69,7 +69,7 @@ class Interchange:
         scores = {n: -(new[n].detach().to(old[n].device, k) - old[n].detach().to(k)).abs() for n, k in kinds.items()}
         if not any(s.any() for s in scores.values()):
             raise ValueError("the networks have equal weights, so no difference says which of them moved least")
-        mask: Mask = cls.from_scores(scores, density, per_layer).learnt_on(after)
+        mask: Mask = cls.from_scores(scores, density).learnt_on(after)
         return mask
 
     def shira_mask_fn(self: Any, model: nn.Module) -> Callable[..., Tensor]:
@@ -92,9 +92,9 @@ class Interchange:
 
         return mask_fn
 
-    def save_pretrained(self: Any, folder: str | Path, scores: bool = False) -> None:
-        """Write this mask (with its scores, if asked) and a model card with its numbers to `folder`."""
-        self.save(Path(folder) / FILE, scores)
+    def save_pretrained(self: Any, folder: str | Path) -> None:
+        """Write this mask, without its scores, and a model card with its numbers to `folder`."""
+        self.save(Path(folder) / FILE)
         (Path(folder) / "README.md").write_text(self.card(), encoding="utf-8")
 
     def push_to_hub(self: Any, repository: str, **options: Any) -> None:
@@ -136,8 +136,4 @@ class Interchange:
 
 def free_capacity(masks: Mapping[str, Any]) -> dict[str, float]:
     """Fraction of weights, in [0, 1], that no mask keeps after each task in turn, by the task's name."""
-    taken, free = None, {}
-    for task, mask in masks.items():
-        taken = mask if taken is None else taken | mask
-        free[task] = 1 - taken.density
-    return free
+    return {task: 1 - taken.density for task, taken in zip(masks, accumulate(masks.values(), or_), strict=True)}

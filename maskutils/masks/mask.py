@@ -89,11 +89,11 @@ class Mask(Shown, Interchange):
             bits = filled(flat, bits, total)
         return cls({name: bits[name].view_as(scores[name]) for name in scores}, scores)
 
-    def at_density(self, density: float, per_layer: bool = False, floor: float = 0.01) -> "Mask":
+    def at_density(self, density: float, per_layer: bool = False) -> "Mask":
         """The mask of this ranking at another density; see `from_scores`. Raises `ValueError` if it carries no scores."""
         if self.scores is None:
             raise ValueError("this mask carries no scores to rank weights by; learn_mask gives one that does")
-        mask = Mask.from_scores(self.scores, density, per_layer, floor)
+        mask = Mask.from_scores(self.scores, density, per_layer)
         return Mask(mask.bits, self.scores, self.history, self.state)
 
     def shuffled(self, seed: int = 0) -> "Mask":

@@ -5,13 +5,13 @@ of a re-used Adam still move what has no gradient.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils.hooks import RemovableHandle
 
 from maskutils.core.checks import BadSetting
 from maskutils.masks.guard import Guard
@@ -72,7 +72,10 @@ def protect(
 
     with contextlib.ExitStack() as stack:
         stack.callback(guard.restore)  # last of all
-        for before, after in _hooks(watched):
+        hooks: list[Any] = [(register_optimizer_step_pre_hook, register_optimizer_step_post_hook)]  # of any optimiser
+        if watched is not None:
+            hooks = [(o.register_step_pre_hook, o.register_step_post_hook) for o in watched]
+        for before, after in hooks:
             stack.enter_context(before(guard.before_step))
             stack.enter_context(after(guard.after_step))
         try:
@@ -80,15 +83,6 @@ def protect(
         finally:
             ended = True
         guard.tell()
-
-
-def _hooks(
-    watched: Sequence[Optimizer] | None,
-) -> list[tuple[Callable[..., RemovableHandle], Callable[..., RemovableHandle]]]:
-    """What calls a function before, and after, each step: of the `watched` optimisers, or of any."""
-    if watched is None:
-        return [(register_optimizer_step_pre_hook, register_optimizer_step_post_hook)]
-    return [(o.register_step_pre_hook, o.register_step_post_hook) for o in watched]
 
 
 def _steppers(optimizer: object) -> list[Optimizer]:

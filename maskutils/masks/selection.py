@@ -45,10 +45,7 @@ def kth(flat: Tensor, k: int) -> Any:
 
 def places(flat: Tensor) -> Tensor:
     """The place of each of the values in `flat` (n,) from the lowest, 0, to the highest, n - 1; of equal ones the first is lower."""
-    order = flat.argsort(stable=True)
-    found = torch.empty_like(order)
-    found[order] = torch.arange(len(flat), device=flat.device)
-    return found
+    return flat.argsort(stable=True).argsort()
 
 
 def kept_whole(sizes: Mapping[str, int], total: int) -> set[str]:

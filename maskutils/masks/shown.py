@@ -87,14 +87,13 @@ def response(method: str, scores: np.ndarray, draws: int = 400, progress: float 
     masked weight gets 1. All are arrays (N,). Noise is drawn `draws` times.
     """
     weight = torch.ones(1, len(scores))  # of a linear layer with one output
-    layer = LAYERS[method](weight)
-    with seeded(0, "response"), torch.no_grad():
-        layer.scores.copy_(torch.as_tensor(scores, dtype=torch.float32)[None])
-    layer.progress = progress
     total = torch.zeros_like(weight)
     with seeded(0, "response"):
+        layer = LAYERS[method](weight)
+        layer.scores.data.copy_(torch.as_tensor(scores))
+        layer.progress = progress
         for _ in range(draws):
-            masked = layer.train()(weight)
+            masked = layer(weight)
             total += masked.detach()
             masked.sum().backward()
     gradient = torch.zeros_like(weight) if layer.scores.grad is None else layer.scores.grad

@@ -91,14 +91,10 @@ def copied(model: nn.Module) -> nn.Module:
             )
     values = [v for m in model.modules() for v in vars(m).values()]  # a list in nn.LSTM, a dict in timm's LeViT
     kept = [t for v in values for t in (v if isinstance(v, list) else v.values() if isinstance(v, dict) else [v])]
-    made = [t for t in kept if isinstance(t, Tensor) and not t.is_leaf]
-    memo: dict[int, object] = {
-        id(t): t.detach().clone() for t in made
-    }  # as a pruned weight, which each forward pass makes again
+    made = [t for t in kept if isinstance(t, Tensor) and not t.is_leaf]  # as a pruned weight, made in each forward pass
+    memo: dict[int, object] = {id(t): t.detach().clone() for t in made}
     other = copy.deepcopy(model, memo)
-    other._apply(
-        lambda t: t
-    )  # as `to` does: modules forget what they computed from their weights, which may change in a copy
+    other._apply(lambda t: t)  # as `to` does: modules forget what they computed from weights that may change in a copy
     for name, forward in replaced.items():
         other.get_submodule(name).forward = copy.deepcopy(forward, memo)  # bound to the copy
     for module in other.modules():

@@ -64,12 +64,8 @@ def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
 
 def _covered(model: nn.Module) -> list[str]:
     head = _head_prefixes(model)
-
-    def covered(name: str) -> bool:
-        plain = _is_weight(*owner_of(model, name)) and makes_in(model, name) is None
-        return plain and not name.startswith(head)
-
-    return [name for name, p in model.named_parameters() if p.numel() and covered(name)]
+    names = [name for name, p in model.named_parameters() if p.numel() and not name.startswith(head)]
+    return [name for name in names if _is_weight(*owner_of(model, name)) and makes_in(model, name) is None]
 
 
 def summary(model: nn.Module) -> "pd.DataFrame":

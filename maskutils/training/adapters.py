@@ -115,9 +115,8 @@ def oft(t: Transfer, block: int) -> History:
 
     def rotation(name: str, weight: Tensor) -> nn.Module:
         size, columns = sizes[name], weight[0].numel()
-        module = OFTRotationModule(
-            columns // size, size * (size - 1) // 2, size, columns, use_cayley_neumann=False
-        )  # the Neumann series, peft's default, is orthogonal only in the limit
+        # The Neumann series, peft's default, is orthogonal only in the limit.
+        module = OFTRotationModule(columns // size, size * (size - 1) // 2, size, columns, use_cayley_neumann=False)
         nn.init.zeros_(module.weight)
         return _Rotated(module)
 
@@ -213,8 +212,6 @@ def plain(model: nn.Module) -> nn.Module:
         made: Any = getattr(module, "parametrizations", {})
         if "weight" in made and isinstance(made["weight"][0], _Rotated | _Spared):
             parametrize.remove_parametrizations(module, "weight")
-            module._parameters = {
-                "weight": module._parameters.pop("weight"),
-                **module._parameters,
-            }  # first again, as it was
+            moved = module._parameters.pop("weight")
+            module._parameters = {"weight": moved, **module._parameters}  # first again, as it was
     return model

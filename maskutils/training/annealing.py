@@ -99,10 +99,12 @@ class Annealing(Level):
         self.order = list(ranking)
 
     def begin(self, layers: Mapping[str, MaskLayer], lr: float) -> None:
-        """Put the scores of `layers` into the order of the ranking."""
+        """Put the scores of `layers` into the order of the ranking: each begins at its place among all, (rank - 1/2) / n in (0, 1)."""
         super().begin(layers, lr)
-        for name, ranks in _ranks(self.ranking).items():
-            layers[name].begin(ranks.to(layers[name].scores.device), lr)
+        flat = torch.cat([s.detach().flatten() for s in self.ranking.values()])
+        parts = ((places(flat) + 0.5) / len(flat)).split([s.numel() for s in self.ranking.values()])
+        for (name, scores), part in zip(self.ranking.items(), parts, strict=True):
+            layers[name].begin(part.view_as(scores).to(layers[name].scores.device), lr)
 
     def __call__(self, progress: float) -> None:
         """Move the scores besides, if a fiftieth of the training has passed since that was last done."""
@@ -113,9 +115,8 @@ class Annealing(Level):
 
     def _move(self, density: float) -> None:
         """Move the scores so that a fraction `density` of the weights is kept."""
-        free = (
-            density if self.per_layer else 1 - (1 - density) * self.total / sum(map(torch.numel, self.ranking.values()))
-        )
+        scored = sum(s.numel() for s in self.ranking.values())
+        free = density if self.per_layer else 1 - (1 - density) * self.total / scored
         layers = list(self.layers.values())
         for group in [[layer] for layer in layers] if self.per_layer else [layers]:
             flat = torch.cat([layer.ranking().flatten() for layer in group])
@@ -136,9 +137,8 @@ class Annealing(Level):
         """Warn if the network has a much greater loss through `mask`, in the last tenth of its learning, than it has whole."""
         images, labels = some(data, 100, seed)
         with torch.no_grad():
-            whole = F.cross_entropy(
-                logits_of(model.eval()(taken_by(model, images).to(device_of(model)))).cpu(), labels.cpu()
-            ).item()
+            logits = logits_of(model.eval()(taken_by(model, images).to(device_of(model))))
+            whole = F.cross_entropy(logits.cpu(), labels.cpu()).item()
         through = mask.history[-1]["loss"]
         if through > whole + CARRIED:
             warnings.warn(
@@ -146,13 +146,6 @@ class Annealing(Level):
                 f"network {whole:.2f}; more steps= than {mask.history[-1]['step']:g} or a higher density= may help",
                 stacklevel=4,
             )
-
-
-def _ranks(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The place of each score among all of them, in (0, 1): (its rank - 1/2) / n."""
-    flat = torch.cat([s.detach().flatten() for s in scores.values()])
-    parts = ((places(flat) + 0.5) / len(flat)).split([s.numel() for s in scores.values()])
-    return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
 
 
 def learns_density(model: nn.Module, method: str, start: str | None = None) -> bool:

@@ -140,17 +140,17 @@ def rounded_change(before: Tensor, after: Tensor) -> Tensor:
 
 
 @contextmanager
-def answering(model: nn.Module, task: str) -> Iterator[nn.Module]:
+def answering(model: nn.Module, task: str) -> Iterator[None]:
     """Inside the block `model` itself answers for `task`; where one head serves both tasks, it always does."""
     head = model.get_submodule(head_name(model))
-    before = getattr(head, "active", "")
+    if not isinstance(head, TaskHeads):
+        yield
+        return
+    before, head.active = head.active, task
     try:
-        if isinstance(head, TaskHeads):
-            head.active = task
-        yield model
+        yield
     finally:
-        if isinstance(head, TaskHeads):
-            head.active = before
+        head.active = before
 
 
 def answer(model: nn.Module, task: str, images: Tensor) -> Tensor:

@@ -65,16 +65,13 @@ def learn_mask(
     """
     known(method, names("mask", "control"), "method")
     check_values(model)
-    _check(steps, lr, strength, batch_size, seed, precision, density, per_layer, start)
+    _check(strength, density, per_layer, start, steps, lr, batch_size, seed, precision)
     settings: dict[str, Any] = {"steps": steps, "lr": lr, "strength": strength, "batch_size": batch_size, "seed": seed}
     settings |= {"precision": precision, "start": start} | options
     if method == "shuffled":
         base = str(settings.pop("of", "gumbel_sigmoid"))
-        return (
-            learn_mask(model, data, base, density=density, per_layer=per_layer, **settings)
-            .shuffled(seed)
-            .learnt_on(model)
-        )
+        mask = learn_mask(model, data, base, density=density, per_layer=per_layer, **settings)
+        return mask.shuffled(seed).learnt_on(model)
     if method in RANKINGS:
         return _ranked(model, data, method, density, per_layer, seed, options)
     if LAYERS[method].trains_weights:
@@ -163,7 +160,7 @@ def learn_subnetwork(
     `learn_mask` for the rest.
     """
     cls = LAYERS[known(method, LAYERS, "mask layer")]
-    _check(steps, lr, strength, batch_size, seed, precision, density, per_layer, start)
+    _check(strength, density, per_layer, start, steps, lr, batch_size, seed, precision)
     model = copied(unwrapped(model)).requires_grad_(False)
     train = check_prefixes(train, [n for n, _ in model.named_parameters()])
     level = level_of(model, data, method, start, density, per_layer, seed)
@@ -195,19 +192,9 @@ def _penalty(layers: Mapping[str, MaskLayer], ramp: Callable[[float], float], st
     return penalty if strength else None
 
 
-def _check(
-    steps: int,
-    lr: float | None,
-    strength: float | None,
-    batch_size: int,
-    seed: int,
-    precision: str,
-    density: float | None,
-    per_layer: bool,
-    start: str | None,
-) -> None:
-    """Raise `BadSetting` for a setting of the wrong type or out of range, before any work."""
-    check_training(steps, lr, batch_size, seed, precision)
+def _check(strength: float | None, density: float | None, per_layer: bool, start: str | None, *training: Any) -> None:
+    """Raise `BadSetting` for a setting of the wrong type or out of range, before any work; `training` is for `check_training`."""
+    check_training(*training)
     if strength is not None and not 0 <= number("strength", strength) < float("inf"):
         raise BadSetting(f"strength = {strength!r} must be 0 or greater, and finite")
     if density is not None:

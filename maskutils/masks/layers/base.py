@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskutils.core.approaches import Approach, describe
+from maskutils.core.approaches import filed
 from maskutils.core.shown import table
 from maskutils.masks.selection import highest
 
@@ -18,13 +18,7 @@ LAYERS: dict[str, type["MaskLayer"]] = {}
 
 def layer(name: str, **about: Any) -> Callable[[type["MaskLayer"]], type["MaskLayer"]]:
     """File a mask layer under the name that is its parameter value, legend key and table row; `about` are fields of `Approach`."""
-
-    def add(cls: type["MaskLayer"]) -> type["MaskLayer"]:
-        describe(Approach(name, "mask", learns_mask=True, **about))
-        LAYERS[name] = cls
-        return cls
-
-    return add
+    return filed(LAYERS, "mask", name, learns_mask=True, **about)
 
 
 class StraightThrough(torch.autograd.Function):
