@@ -36,9 +36,10 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
     folder.mkdir(parents=True, exist_ok=True)
     output = Path(run.parameters["output"]) if "output" in run.parameters else None
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
+    worker = get_worker()
 
     def tell(event: Mapping[str, Any]) -> None:
-        get_worker().log_event(topic, event)
+        worker.log_event(topic, event)
 
     with filelock.FileLock(folder / lock_name(run.id), poll_interval=0.5):
         tell({"event": "started", "run": run.id})
