@@ -357,7 +357,9 @@ def test_workers_that_cannot_do_the_work_are_refused_before_it_starts(root, sche
 
 
 def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
-    monkeypatch.delenv(cluster.GPUS, raising=False)  # of the cluster of other tests: here is no worker of Dask
+    monkeypatch.delenv(cluster.GPUS, raising=False)  # of the cluster of other tests
+    heard = []  # for here is no worker of Dask
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(log_event=lambda *told: heard.append(told)))
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
     run, folder = plan.make_plan(profile)[0], paths.runs_dir(profile)
     folder.mkdir(parents=True)
@@ -366,9 +368,11 @@ def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
             future = threads.submit(worker.execute, run, folder, 60, paths.environment(), "nobody")
             time.sleep(2)
             assert not list(folder.glob("*.ipynb"))
-            assert status.is_running(profile, run)
+            assert not heard
+            assert status.is_held(folder / plan.lock_name(run.id))
         assert future.result()["status"] == "done"
-    assert not status.is_running(profile, run)
+    assert heard[0] == ("nobody", {"event": "started", "run": "first"})
+    assert not status.is_held(folder / plan.lock_name(run.id))
 
 
 def test_a_second_batch_on_the_same_results_is_refused(root):  # noqa: F811

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import maskutils
-from maskutils.batch import app, cli, layout, plan
+from maskutils.batch import app, cli, plan
 from maskutils.batch.profile import profiles
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
@@ -61,7 +61,7 @@ def test_files_that_are_there_stay_and_are_named(elsewhere):
 
 def test_the_checkout_and_a_file_are_refused(elsewhere):
     with pytest.raises(BadSetting, match="is the checkout, which is a project already"):
-        layout.lay_out(paths.checkout())
+        app.lay_out(paths.checkout())
     (elsewhere / "file").touch()
     code, output = call("init", "file")
     assert code == 1
@@ -76,7 +76,7 @@ def test_where_nothing_is_laid_out_every_command_says_what_to_do(nowhere, comman
 
 
 def test_jupyterlab_gets_the_options_and_its_kernels_the_root(elsewhere, monkeypatch):
-    layout.lay_out(elsewhere)
+    app.lay_out(elsewhere)
     monkeypatch.setenv("MASKUTILS_DATA_ROOT", str(elsewhere / "data"))
     monkeypatch.setattr(os, "environ", dict(os.environ))
     started = []
@@ -103,7 +103,7 @@ def test_the_version_is_said():
 
 def test_a_missing_group_is_an_error_of_one_line(elsewhere, monkeypatch):
     monkeypatch.setitem(sys.modules, "jupyterlab", None)
-    layout.lay_out(elsewhere)
+    app.lay_out(elsewhere)
     code, output = call("lab")
     assert code == 1
     assert output.startswith("error: jupyterlab is not installed")

@@ -38,7 +38,7 @@ def test_each_run_is_done_failed_blocked_changed_running_or_missing(root, profil
     assert found[broken.id]["why"].startswith("versions: torch 1.0 -> ")
     plan.state_file(profile, broken.id).unlink()
     assert status.statuses(profile, [broken])[broken.id]["status"] == "missing"
-    with filelock.FileLock(plan.lock_file(profile, broken.id)):
+    with filelock.FileLock(paths.runs_dir(profile) / plan.lock_name(broken.id)):
         assert status.statuses(profile, [broken])[broken.id]["status"] == "running"
 
 

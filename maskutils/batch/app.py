@@ -18,7 +18,9 @@ from rich.markup import escape
 from maskutils import __version__
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, MissingPackage, needs
+from maskutils.core.files import DamagedFile, write_atomically
 
+LAID_OUT = ("notebooks/*.ipynb", "results/*/[!.]*.*")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -48,7 +50,6 @@ def options(
 def faults() -> Iterator[None]:
     """Say a known fault in one place and leave with its exit code."""
     from maskutils.batch.run import Busy
-    from maskutils.core.files import DamagedFile
 
     try:
         with needs("study"):
@@ -65,13 +66,31 @@ def faults() -> Iterator[None]:
 def init(folder: Annotated[Path, typer.Argument(help="A new folder, or a project to complete.")]) -> None:
     """Make a project folder with the notebooks, profiles to copy and the committed results. No file is overwritten."""
     with faults():
-        from maskutils.batch.layout import lay_out
-
         written, kept = lay_out(folder)
     for name in kept:
         console.print(f"stays: {name}", soft_wrap=True, markup=False)
     console.print(f"{len(written)} files written to {folder}, {len(kept)} were there and stay", soft_wrap=True)
     console.print(f"next: cd {folder}; maskutils lab, or maskutils reproduce --profile smoke", soft_wrap=True)
+
+
+def lay_out(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Copy the notebooks, the committed results and, to be changed, the profiles into `folder`, and mark it as a project.
+
+    Returns the files that were written and those that were there before and stay as they were, relative to `folder`.
+    Raises `BadSetting` for the checkout itself, `OSError` for a folder that cannot be written.
+    """
+    if folder.resolve() == paths.checkout():
+        raise BadSetting(f"{folder} is the checkout, which is a project already; give another folder")
+    source = paths.checkout() or paths.SHIPPED
+    files = [file for pattern in LAID_OUT for file in sorted(source.glob(pattern)) if file.is_file()]
+    found = {file.relative_to(source): file for file in files}
+    found |= {Path("profiles", file.name): file for file in sorted(paths.PROFILES.glob("*.yaml"))}
+    kept = [name for name in found if (folder / name).exists()]
+    written = [name for name in found if name not in kept]
+    for name in written:
+        write_atomically(folder / name, found[name].read_bytes())
+    write_atomically(folder / paths.MARKER, f"A project laid out by maskutils {__version__}.\n".encode())
+    return written, kept
 
 
 @app.command()

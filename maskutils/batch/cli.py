@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from maskutils.batch.app import app, console, faults
 from maskutils.batch.local import data_at, placed, shown
-from maskutils.batch.printed import coloured, print_damaged, print_dashboard, print_end, print_failed, print_plan
+from maskutils.batch.printed import coloured, print_damaged, print_end, print_failed, print_plan
 
 ProfileName = Annotated[
     str,
@@ -26,8 +26,6 @@ ProfileName = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Number of worker processes; by default one for each GPU, else for each core.")
 ]
-
-
 Only = Annotated[
     list[str] | None, typer.Option(help="Take only runs whose name matches, as '02*', and the runs that they need.")
 ]
@@ -81,9 +79,8 @@ def plan(
         ]
         print(json.dumps(rows, indent=1))
         return
-    print_plan(
-        f"{profile}: {description}", {r.id: (why[r.id], found[r.id]["status"], expected.get(r.id, 0.0)) for r in runs}
-    )
+    told = {r.id: (why[r.id], found[r.id]["status"], expected.get(r.id, 0.0)) for r in runs}
+    print_plan(f"{profile}: {description}", told)
 
 
 @app.command()
@@ -123,8 +120,9 @@ def reproduce(
         profile = variation(profile, param or ())
         runs = planning.make_plan(profile)
         display = Display(expected_seconds(profile, runs), console)
+        how["see"] = lambda address: console.print(f"Dask's dashboard: {address}", soft_wrap=True)
         with display.bar, stopping():
-            states = batch.reproduce(profile, workers, scheduler, force, display.report, see=print_dashboard, **how)
+            states = batch.reproduce(profile, workers, scheduler, force, display.report, **how)
         failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
         print_end(profile, len(states) - failed, len(runs), time.monotonic() - begun)
     raise typer.Exit(1 if failed else 0)

@@ -1,16 +1,19 @@
-"""Where the batch runs: worker processes on this machine, or those of a Dask scheduler."""
+"""Where the batch runs: worker processes on this machine, or those of a Dask scheduler; and their temporary folders."""
 
 import contextlib
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from maskutils.batch import kernels
 from maskutils.batch.local import environment
-from maskutils.batch.temporary import temporary_folder
 from maskutils.core.checks import BadSetting
 from maskutils.study.provenance import cores
 
@@ -22,7 +25,8 @@ QUIET = {
     "distributed.deploy.lost-worker-timeout": "120s",  # a worker that died is started again, which may take longer than the usual 15 s
 }
 
-
+PREFIX = "maskutils-"  # of temporary folders
+LONGEST = 40  # characters of the folder that holds them: sockets lie in them, whose paths may have 107
 GPUS = "MASKUTILS_GPUS"  # tells the workers of this machine which GPUs they share
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd")  # one is there where there is a GPU: torch takes seconds to import
 
@@ -114,3 +118,21 @@ def check_workers(remote: Any, folder: Path | None) -> None:
         raise BadSetting(
             f"the worker {blind[0]} does not see {folder}; set MASKUTILS_ROOT to a folder that all machines share"
         )
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder with a short path, removed on leaving. No kill leaves it behind for good: while it is in use its lock is held, which
+    ends with the process, and before the next one is made those whose owner has ended are removed.
+    """
+    usual = tempfile.gettempdir()
+    base = Path(usual if len(usual) <= LONGEST else "/tmp")
+    for lock in base.glob(f"{PREFIX}*/.lock"):  # those of other users and those in use stay
+        with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    try:
+        with filelock.FileLock(folder / ".lock"):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

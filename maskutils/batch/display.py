@@ -40,10 +40,8 @@ class Display:
                 self.bar.update(self.lines[run.id], completed=state["cell"], at=f"cell {state['cell']}")
         else:
             self._ended(event, run, state)
-        done = len(self.expected) - len(self.left)
-        self.bar.update(
-            self.all, completed=done, total=len(self.expected), at=f"{done} of {len(self.expected)}{self.estimate()}"
-        )
+        done, total = self._done()
+        self.bar.update(self.all, completed=done, total=total, at=f"{done} of {total}{self.estimate()}")
 
     def _started(self, run: Run) -> None:
         self.at[run.id] = time.monotonic()
@@ -69,9 +67,11 @@ class Display:
                 spent, reckoned = self.ended.get(of, (0.0, 0.0))
                 self.ended[of] = spent + seconds, reckoned + expected
         if event != "skipped":
-            self._log(
-                f"[{len(self.expected) - len(self.left)}/{len(self.expected)}] {run.id}: {event} ({seconds:.0f} s){self.estimate()}"
-            )
+            done, total = self._done()
+            self._log(f"[{done}/{total}] {run.id}: {event} ({seconds:.0f} s){self.estimate()}")
+
+    def _done(self) -> tuple[int, int]:
+        return len(self.expected) - len(self.left), len(self.expected)
 
     def estimate(self) -> str:
         """The time that is left, by what was expected and by how far off that was until now."""

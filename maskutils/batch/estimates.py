@@ -19,7 +19,7 @@ from maskutils.study.inputs import packaged
 UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
 START = 8.0  # seconds of a notebook's kernel, imports and figures, whatever it trains
 STEP = 0.002  # seconds of a training step outside the network: its images, the optimiser and Python
-ENOUGH = 0.5  # seconds to measure a network for
+ENOUGH = 0.5  # seconds that a measured step may take
 SAME = ("pair", "model", "images", "batch_size")  # parameters that decide how long a step takes
 TRIED = ("seeds", "densities", "rankings", "lrs", "settings", "pairs")  # lists of which each value is trained for
 APPROACHES = 20  # that a notebook runs where none are `chosen`
@@ -41,9 +41,9 @@ def longest_paths(profile: str, runs: Sequence[Run]) -> dict[str, float]:
     seconds, found = expected_seconds(profile, runs), dict.fromkeys((run.id for run in runs), 0.0)
     for run in reversed(runs):
         found[run.id] += seconds[run.id]
-        for before in run.after:
-            found[before] = max(found.get(before, 0.0), found[run.id])
-    return {run.id: found[run.id] for run in runs}
+        for before in found.keys() & run.after:
+            found[before] = max(found[before], found[run.id])
+    return found
 
 
 def _last(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -52,8 +52,8 @@ def _last(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     for run in runs:
         state = plan.last_state(profile, run)
         with contextlib.suppress(KeyError, TypeError):
-            row = {"id": run.id, "seconds": state["seconds"], "parameters": state["parts"]["parameters"]}
-            found |= {run.id: row} if state["status"] == "done" else {}
+            if state["status"] == "done":
+                found[run.id] = {"id": run.id, "seconds": state["seconds"], "parameters": state["parts"]["parameters"]}
     return found
 
 
@@ -104,12 +104,12 @@ def steps(parameters: Mapping[str, Any]) -> float:
 def _network(parameters: Mapping[str, Any]) -> Network | None:
     """What decides how long a step takes; None where the parameters do not say it. No image is read."""
     from maskutils.study.artefacts import loading  # here and below, for torch is not needed where all has run before
-    from maskutils.study.setup import Setup, checked
+    from maskutils.study.setup import setup_in
 
     if not {"pair", "model"} <= parameters.keys():
         return None
     try:
-        setup = checked(Setup, {name: parameters[name] for name in Setup.model_fields if name in parameters})
+        setup = setup_in(parameters)
         how = loading(setup)
     except BadSetting:  # a manifest of an older version
         return None
@@ -143,9 +143,6 @@ def step_seconds(network: Network) -> float:
     try:
         first = min(seconds(few), seconds(few))  # the first one warms up
         images = max(few, min(batch, int(few * ENOUGH / first)))
-        times = [seconds(images)]
-        while sum(times) < ENOUGH and len(times) < 5:
-            times.append(seconds(images))
+        return STEP + min(seconds(images), seconds(images)) * batch / images
     except (RuntimeError, ValueError):
         return STEP
-    return STEP + min(times) * batch / images

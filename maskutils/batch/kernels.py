@@ -13,10 +13,12 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
+from multiprocessing.context import ForkServerProcess
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets.config import Config
 
@@ -37,44 +39,31 @@ class ForkProvisioner(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Fork instead of running `cmd`; what follows its `-f` is given to the kernel."""
-        server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload(PRELOADED)
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
         arguments = (cmd[cmd.index("-f") :], kwargs["env"], kwargs.get("cwd") or os.getcwd())
-        process = server.Process(target=_kernel, args=arguments, daemon=False)
+        process: Any = Forked(target=_kernel, args=arguments, daemon=False)  # in the place of a Popen
         process.start()
-        forked: Any = Forked(process)  # in the place of a Popen
-        self.process, self.pid, self.pgid = forked, process.pid, process.pid
+        self.process, self.pid, self.pgid = process, process.pid, process.pid
         return self.connection_info
 
 
-class Forked:
-    """A process with what Jupyter calls of `subprocess.Popen`."""
+class Forked(ForkServerProcess):
+    """A fork of the server, with what Jupyter calls of `subprocess.Popen` beside what a process has in any case."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, process: BaseProcess) -> None:
-        self.process, self.pid = process, int(process.pid or 0)
-
     def poll(self) -> int | None:
         """The exit code; None while it runs."""
-        return self.process.exitcode
+        return self.exitcode
 
     def wait(self) -> int | None:
         """The exit code, once it has ended."""
-        self.process.join()
-        return self.process.exitcode
+        self.join()
+        return self.exitcode
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
-        os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        self.process.terminate()
-
-    def kill(self) -> None:
-        """End it."""
-        self.process.kill()
+        os.kill(self.pid or 0, number)
 
 
 def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
@@ -112,28 +101,20 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def through_files(sockets: str) -> Config:
-    """The configuration of a kernel manager that talks through sockets in the folder `sockets`, so that no two kernels race for a
-    port. Windows has none: there it is empty.
-    """
-    here = {"transport": "ipc", "ip": f"{sockets}/k", "connection_file": f"{sockets}/k.json"}
-    return Config() if os.name == "nt" else Config(KernelManager=here)
+    """The configuration of a kernel manager that talks through sockets in the folder `sockets`, so that no two kernels race for a port."""
+    return Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/k", "connection_file": f"{sockets}/k.json"})
 
 
-def watched(ended: list[int]) -> type:
+def watched(ended: list[int | None]) -> type:
     """A kernel manager that appends to `ended` the exit code of a kernel that ended by itself (below 0: the signal)."""
-    from jupyter_client.manager import AsyncKernelManager
 
     class Watched(AsyncKernelManager):
         """Looks before everything of the kernel is cleaned up."""
 
         async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # ours too is awaited
             """As the base class does."""
-            if (
-                self.provisioner
-                and self.provisioner.has_process
-                and (code := await self.provisioner.poll()) is not None
-            ):
-                ended.append(code)
+            if self.provisioner and self.provisioner.has_process:
+                ended.append(await self.provisioner.poll())
             await super().cleanup_resources(restart)
 
     return Watched

@@ -9,10 +9,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import filelock
-
 from maskutils.batch import plan
 from maskutils.batch.profile import owner
+from maskutils.batch.status import is_held
 from maskutils.core import paths
 from maskutils.core.caches import checksum_of
 from maskutils.core.checks import BadSetting
@@ -35,7 +34,8 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
     used: set[str] = set()
     stays = []
     for folder in paths.all_results():
-        _check_idle(folder)
+        if is_held(folder / ".lock"):
+            raise BadSetting(f"a batch works on {folder}; wait for it, then clean")
         try:
             wanted: set[str] | None = _wanted(folder)
         except BadSetting as error:
@@ -54,15 +54,6 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
     if not any(reason.startswith("the cache") for reason in stays):
         found |= _unused(used)
     return {name: files for name, files in found.items() if files}, stays
-
-
-def _check_idle(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            with filelock.FileLock(folder / ".lock", timeout=0):
-                return
-        except filelock.Timeout:
-            raise BadSetting(f"a batch works on {folder}; wait for it, then clean") from None
 
 
 def _wanted(folder: Path) -> set[str] | None:

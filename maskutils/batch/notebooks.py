@@ -17,7 +17,7 @@ from maskutils.core import paths
 from maskutils.core.approaches import described, names
 from maskutils.core.checks import BadSetting, fraction, known, positive
 from maskutils.study.inputs import with_whole_paths
-from maskutils.study.setup import NESTED, Setup, checked, known_setting
+from maskutils.study.setup import NESTED, known_setting, setup_in
 
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict}
 TYPES |= {
@@ -56,20 +56,16 @@ def _cells(path: Path, *version: int) -> list[dict[str, Any]]:
             raise BadSetting(f"{path} is of format {version}; convert it with: jupyter nbconvert --to notebook")
         language = notebook.get("metadata", {}).get("kernelspec", {}).get("language") or "python"
         cells = [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"]]
-        tags = [cell["metadata"].get("tags") for cell in cells]
-        typed = all(isinstance(cell["cell_type"], str) for cell in cells) and all(
-            isinstance(t, list | None) for t in tags
-        )
-        if not typed:
-            raise ValueError("a cell is of no type, or its tags are no list")
-        "".join(cell["source"] for cell in cells).encode()  # which half of a character cannot be
-        other = language.lower() != "python"
+        for cell in cells:
+            if not isinstance(cell["cell_type"], str) or not isinstance(cell["metadata"].get("tags"), list | None):
+                raise ValueError("a cell is of no type, or its tags are no list")
+            cell["source"].encode()  # which half of a character cannot be
+        if language.lower() != "python":
+            raise BadSetting(f"{path} is a notebook in {language}; the batch runs those in Python")
     except BadSetting:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadSetting(f"{path} is not a notebook or is damaged ({error!r}); restore it with git") from None
-    if other:
-        raise BadSetting(f"{path} is a notebook in {language}; the batch runs those in Python")
     return cells
 
 
@@ -123,7 +119,7 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
             # `Setup` says more of its parts than that they are no dict.
             resolved[name] = value if name in NESTED else _type(kind).validate_python(value)
         resolved = with_whole_paths(resolved)
-        checked(Setup, {name: value for name, value in resolved.items() if name in Setup.model_fields})
+        setup_in(resolved)
         _check_json(resolved)
     except ValidationError:
         raise BadSetting(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
@@ -152,7 +148,7 @@ def check_names(run_id: str, parameters: Mapping[str, Any]) -> None:
     from maskutils.study import artefacts  # not experiment, which loads pandas too
 
     try:
-        artefacts.check_names(checked(Setup, {n: v for n, v in parameters.items() if n in Setup.model_fields}))
+        artefacts.check_names(setup_in(parameters))
         _check_more(parameters)
     except BadSetting as error:
         raise BadSetting(f"{run_id}: {error}") from None

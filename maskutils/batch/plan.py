@@ -115,24 +115,19 @@ def _run(
 
 def found_parts(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What a run depends on beside its parameters and what it comes after, as it is now: code, versions, images and tuned rates."""
-    parts = code_parts(notebook)
-    parts["files"] = [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)]
-    if parameters.get("tuned"):
-        parts["tuned rates"] = [file_digest(file) for file in paths.tuned_rates()]
-    return parts
-
-
-def code_parts(notebook: Path) -> dict[str, Any]:
-    """The cells of a notebook, the modules they import, and the versions of libraries."""
     cells = code_cells(notebook)
     beside = modules_beside(notebook.parent, *cells)
     ours = {m for source in (*map(python_of, cells), *beside.values()) for m in imports_in(source)}
-    return {
+    parts: dict[str, Any] = {
         "notebook code": [cell_key(cell) for cell in cells],
         "package code": code_keys(*sorted(ours)),
         "modules beside the notebook": {name: cell_key(source) for name, source in beside.items()},
         "versions": {name: v for name, v in versions().items() if name != "maskutils"},
+        "files": [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)],
     }
+    if parameters.get("tuned"):
+        parts["tuned rates"] = [file_digest(file) for file in paths.tuned_rates()]
+    return parts
 
 
 def records_file(profile: str, run_id: str) -> Path:
@@ -143,11 +138,6 @@ def records_file(profile: str, run_id: str) -> Path:
 def lock_name(run_id: str) -> str:
     """The name of the file beside a run's state that the worker which has the run locks, as long as it has it."""
     return f".{run_id}.lock"
-
-
-def lock_file(profile: str, run_id: str) -> Path:
-    """Where that file is."""
-    return paths.runs_dir(profile) / lock_name(run_id)
 
 
 def state_file(profile: str, run_id: str) -> Path:
@@ -171,10 +161,8 @@ def why(profile: str, run: Run) -> str:
     if state.get("status") != "done":
         return "failed before"
     folder = paths.results_dir(profile)  # the names of outputs are relative to it, so that it can be moved and copied
-    damaged = [
-        Path(name).name for name, digest in outputs.items() if not digest or file_digest(folder / name) != digest
-    ]
-    return "missing or damaged: " + ", ".join(damaged) if damaged else ""
+    damaged = [name for name, digest in outputs.items() if not digest or file_digest(folder / name) != digest]
+    return "missing or damaged: " + ", ".join(Path(name).name for name in damaged) if damaged else ""
 
 
 def last_state(profile: str, run: Run) -> dict[str, Any]:

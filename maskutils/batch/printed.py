@@ -34,11 +34,6 @@ def print_damaged(profile: str) -> None:
         raise typer.Exit
 
 
-def print_dashboard(address: str) -> None:
-    """Print where Dask shows its workers."""
-    console.print(f"Dask's dashboard: {address}", soft_wrap=True)
-
-
 def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
     """Print for each run why it runs (or nothing), its status and its expected seconds, and their sum."""
     table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")
@@ -55,13 +50,9 @@ def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
 
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours, as people say it."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.0f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def print_failed(states: dict[str, dict[str, Any]]) -> int:
@@ -83,13 +74,11 @@ def coloured(status: str) -> str:
 
 def print_end(profile: str, done: int, of: int, seconds: float) -> None:
     """Print the table of the study, if all is done, and how many runs are."""
-    told = ""
     if done == of:
         print_summary(profile)
-        told = comparison(profile)
     took = f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
     console.print(f"{done} of {of} runs done, {of - done} not, in {took}: {paths.results_dir(profile)}", soft_wrap=True)
-    if told:
+    if done == of and (told := comparison(profile)):
         console.print(told, soft_wrap=True, markup=False)
 
 
@@ -102,9 +91,8 @@ def print_summary(profile: str) -> None:
         frame = headline(load_records(profile))
     except FileNotFoundError:
         return
-    table = Table(
-        *frame.columns, title=f"{profile}: mean over pairs and seeds ± 95 % interval over seeds", title_justify="left"
-    )
+    title = f"{profile}: mean over pairs and seeds ± 95 % interval over seeds"
+    table = Table(*frame.columns, title=title, title_justify="left")
     for row in frame.itertuples(index=False):
         table.add_row(*map(str, row))
     console.print(table)

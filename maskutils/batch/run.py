@@ -61,7 +61,7 @@ def reproduce(
         check_inputs(*(run.parameters for run in todo))
         if todo:
             _check_clean(profile)
-        states = {r.id: read_json(plan.state_file(profile, r.id)) for r in runs if not reasons[r.id] and r not in todo}
+        states = {run.id: plan.last_state(profile, run) for run in runs if not reasons[run.id] and run not in todo}
         for run in runs:
             if run not in todo:
                 report("skipped" if run.id in states else "left out", run, states.get(run.id, {}))
@@ -91,18 +91,15 @@ def exclusive(profile: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths.runs_dir(profile).mkdir(exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
+        held = filelock.FileLock(folder / ".lock", timeout=0).acquire()
     except filelock.Timeout:
         raise Busy(f"another batch works on {folder}; wait for it, or set MASKUTILS_ROOT to work elsewhere") from None
     except OSError as error:
         raise BadSetting(
             f"cannot write to {folder} ({error}); free it, or set MASKUTILS_ROOT to a folder that can be written"
         ) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _has_manifest(profile: str, runs: Sequence[Run]) -> bool:

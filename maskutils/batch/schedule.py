@@ -83,12 +83,10 @@ class Schedule:
 
     def _launch(self) -> None:
         """Start what can be started; what cannot ever be is blocked, and then so is what comes after it."""
-        settled = True
+        settled = not self.stopped
         while settled:
-            while not self.stopped and (
-                able := [run for run in self.waiting if all(before in self.states for before in run.after)]
-            ):
-                for run in able:
+            for run in list(self.waiting):  # each stands after those it needs
+                if not self.stopped and all(before in self.states for before in run.after):
                     self.waiting.remove(run)
                     self._start(run)
             settled = not self.stopped and self._fill()
@@ -185,15 +183,14 @@ class Schedule:
 
 def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
     """The last thing written of a run: from now on it is done, or failed. Its paths are relative to the results."""
-    folder, outputs = paths.results_dir(profile), []
+    folder, outputs = paths.results_dir(profile), list[Path]()
     upstream = {before: key for before, key in run.parts["upstream"].items() if before not in state.get("lacks", ())}
     stored = state | {"parts": {**run.parts, "upstream": upstream}}
     if "notebook" in state:
         stored["notebook"] = str(Path(state["notebook"]).relative_to(folder))
     if state["status"] == "done":
-        outputs = [Path(state["notebook"])]
-        outputs += [plan.records_file(profile, run.id)] * ("output" in run.parameters) + [
-            folder / "records.csv"
-        ] * run.collect
+        outputs.append(Path(state["notebook"]))
+        outputs += [plan.records_file(profile, run.id)] * ("output" in run.parameters)
+        outputs += [folder / "records.csv"] * run.collect
     digests = {str(path.relative_to(folder)): file_digest(path) for path in outputs}
     write_json(plan.state_file(profile, run.id), stored | {"outputs": digests})

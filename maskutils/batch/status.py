@@ -25,24 +25,21 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     for run in runs:
         reason, state = plan.why(profile, run), last_state(profile, run)
         stuck = [b for b in run.after if found[b]["status"] in ("failed", "blocked")]
-        changed = "; ".join(changes(profile, run)) if reason.startswith("changed") else ""
         if not reason:
             status = "done"
-        elif is_running(profile, run):
+        elif is_held(paths.runs_dir(profile) / plan.lock_name(run.id)):
             status, reason = "running", "a worker has it now"
         elif stuck:
             status, reason = "blocked", f"{stuck[0]} is not done"
+        elif reason.startswith("changed"):
+            status, reason = "changed", "; ".join(changes(profile, run))
         else:
-            status = "failed" if reason == "failed before" else "changed" if changed else "missing"
+            status = "failed" if reason == "failed before" else "missing"
         kept: dict[str, Any] = {name: state[name] for name in ("seconds", "error", "notebook") if name in state}
         if "notebook" in kept:
             kept["notebook"] = str(paths.results_dir(profile) / kept["notebook"])
         kept |= {"by": stuck[0]} if status == "blocked" else {}
-        found[run.id] = kept | {
-            "status": status,
-            "why": changed if status == "changed" else reason,
-            "after": list(run.after),
-        }
+        found[run.id] = kept | {"status": status, "why": reason, "after": list(run.after)}
     return found
 
 
@@ -58,10 +55,9 @@ def changes(profile: str, run: Run) -> list[str]:
             told.append(", ".join(cells) or "fewer code cells")
         elif isinstance(now, dict) and isinstance(before, dict):
             names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-            values = [
-                f"{n} {before.get(n)} -> {now.get(n)}" if part in ("parameters", "versions") else n for n in names
-            ]
-            told.append(f"{part}: {', '.join(values)}")
+            if part in ("parameters", "versions"):
+                names = [f"{name} {before.get(name)} -> {now.get(name)}" for name in names]
+            told.append(f"{part}: {', '.join(names)}")
         else:
             told.append(part)
     return told
@@ -70,17 +66,13 @@ def changes(profile: str, run: Run) -> list[str]:
 def explain(profile: str, run: Run) -> dict[str, Any]:
     """What made the result of `run`: notebook, parameters, commit, versions, machine; and why it would run again."""
     state = last_state(profile, run)
-    parts = state.get("parts", {})
+    told = ("status", "seconds", "commit", "machine", "error", "outputs")
     return {
         "run": run.id,
         "notebook": str(run.notebook),
         "parameters": parameters_of(profile, run),
-        **{
-            name: state[name]
-            for name in ("status", "seconds", "commit", "machine", "error", "outputs")
-            if name in state
-        },
-        "versions": parts.get("versions", {}),
+        **{name: state[name] for name in told if name in state},
+        "versions": state.get("parts", {}).get("versions", {}),
         "comes after": list(run.after),
         "would run again": plan.why(profile, run) or "no",
         "changes": changes(profile, run) if state else [],
@@ -93,15 +85,14 @@ def parameters_of(profile: str, run: Run) -> dict[str, Any]:
     return made
 
 
-def is_running(profile: str, run: Run) -> bool:
-    """Whether a worker has the run now."""
-    file = plan.lock_file(profile, run.id)
-    if not file.exists():
+def is_held(lock: Path) -> bool:
+    """Whether somebody holds the `lock` now, as a worker that of its run; the file need not be there."""
+    if not lock.exists():
         return False
     import filelock
 
     try:
-        with filelock.FileLock(file, timeout=0, is_singleton=False):
+        with filelock.FileLock(lock, timeout=0, is_singleton=False):
             return False
     except filelock.Timeout:
         return True

@@ -5,17 +5,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from maskutils.batch import kernels
-from maskutils.batch.cluster import GPUS
+from maskutils.batch.cluster import GPUS, temporary_folder
 from maskutils.batch.local import environment
 from maskutils.batch.plan import Run, lock_name
-from maskutils.batch.temporary import temporary_folder
 from maskutils.core.caches import USES
 from maskutils.study.provenance import git_commit, machine
 
@@ -30,13 +28,19 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
     `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it. Dask's `topic` hears where it is. Only one worker at
     a time has a run: another one, of a batch that was killed, is waited for.
     """
+    from distributed import get_worker
+
     # Dask sets 64 KiB for its workers; a kernel that inherits it gives back its memory and faults it in again at every step.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     os.environ.update(folders)
     folder.mkdir(parents=True, exist_ok=True)
     output = Path(run.parameters["output"]) if "output" in run.parameters else None
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
-    tell = _teller(topic)
+    worker = get_worker()
+
+    def tell(event: Mapping[str, Any]) -> None:
+        worker.log_event(topic, event)
+
     with filelock.FileLock(folder / lock_name(run.id), poll_interval=0.5):
         tell({"event": "started", "run": run.id})
         begun = time.time()
@@ -48,14 +52,12 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
             error = _run(run, partial, timeout, tell)
         if not error and output and not output.is_file():
             error = f"it did not write {output}; end the notebook with records.save_records(table, output)"
-        os.replace(partial, failed if error else final)
-        (final if error else failed).unlink(missing_ok=True)
-    state = (
-        {"status": "failed", "error": error, "notebook": str(failed)}
-        if error
-        else {"status": "done", "notebook": str(final)}
-    )
-    return state | {"seconds": round(time.time() - begun, 1), "commit": git_commit(), "machine": machine()}
+        executed, stale = (failed, final) if error else (final, failed)
+        os.replace(partial, executed)
+        stale.unlink(missing_ok=True)
+    state = {"status": "failed", "error": error} if error else {"status": "done"}
+    about = {"seconds": round(time.time() - begun, 1), "commit": git_commit(), "machine": machine()}
+    return {**state, "notebook": str(executed), **about}
 
 
 def own_gpu() -> dict[str, str]:
@@ -73,7 +75,7 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    ended: list[int] = []
+    ended: list[int | None] = []
     at, before = {"cell": 0}, out_of_memory()
 
     def started(cell: Mapping[str, Any], cell_index: int) -> None:
@@ -164,13 +166,3 @@ def shortened(text: str, longest: int) -> str:
     if len(text) <= longest:
         return text
     return f"{text[: longest // 2]}\n... {len(text) - longest:,} characters left out ...\n{text[-longest // 2 :]}"
-
-
-def _teller(topic: str) -> Tell:
-    """A function that tells the batch what happens, if this is a Dask worker."""
-    from distributed import get_worker
-
-    try:
-        return partial(get_worker().log_event, topic)
-    except ValueError:
-        return lambda event: None

@@ -96,9 +96,9 @@ def fraction(name: str, value: float) -> float:
     return value
 
 
-def some_of(names: Sequence[str]) -> str:
-    """The first five of `names`, for a message."""
-    return ", ".join(names[:5]) + " and others" * (len(names) > 5)
+def some_of(names: Sequence[str], n: int = 5) -> str:
+    """The first `n` of `names`, and how many more there are, for a message."""
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
 
 
 def content_key(*parts: Any) -> str:

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 from torchvision.transforms.functional import to_pil_image
 
-from maskutils.core.checks import BadSetting
+from maskutils.core.checks import BadSetting, some_of
 from maskutils.core.files import stamp
 from maskutils.core.seeds import generator
 from maskutils.data import FOLDERS, pictures, stored
@@ -142,7 +142,8 @@ def _apart(source: Folder, target: Folder) -> None:
 def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Folder]:
     """Both sides as they are if they share all classes or none; or, if `classes` is "common", with the shared classes only."""
     common = set(source.classes) & set(target.classes)
-    lists = [f"{side.name} has {_first([c for c in side.classes if c not in common])}" for side in (source, target)]
+    own = {side.name: [c for c in side.classes if c not in common] for side in (source, target)}
+    lists = [f"{name} has {some_of(names, 20) or 'none'}" for name, names in own.items()]
     if classes == "common":
         if not common:
             way_out = f"Rename the folders, or set classes all {how('classes', 'all')}"
@@ -153,11 +154,6 @@ def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Fold
         way_out = f"set classes common to keep only those {how('classes', 'common')}"
         raise BadSetting(f"{found}. Rename or move them, or {way_out}")
     return source, target
-
-
-def _first(names: Sequence[str], n: int = 20) -> str:
-    more = f" and {len(names) - n} more" if len(names) > n else ""
-    return (", ".join(names[:n]) or "none") + more
 
 
 def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[pictures.Header]]:
@@ -175,7 +171,7 @@ def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], lis
 def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
     """Warn of the `damaged` of `n` images. Raises `BadSetting` if the `policy` is to refuse them."""
     if damaged:
-        what = f"{len(damaged)} of {n} images cannot be read: {_first(damaged, 5)}"
+        what = f"{len(damaged)} of {n} images cannot be read: {some_of(damaged)}"
         if policy == "refuse":
             raise BadSetting(f"{what}; replace them, or set damaged skip to leave them out {how('damaged', 'skip')}")
         warnings.warn(f"{what}; they are left out", stacklevel=5)
@@ -187,7 +183,7 @@ def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, T
     if math.prod(shape) * (1 if recipe.eight_bits else 4) > base.IN_MEMORY:
         return folder, Streamed(folder.files, folder.labels, recipe, loading.workers)
     if recipe.eight_bits:
-        x, kept = stored.pixels(folder.files, stamp(folder.files), recipe.size, recipe.channels, recipe.shape)
+        x, kept = stored.pixels(folder.files, stamp(folder.files), recipe)
     else:
         x, kept = stored.decoded(folder.files, recipe)
     _leave_out(sorted(set(folder.files) - set(kept)), len(folder.files), loading.damaged)

@@ -98,9 +98,7 @@ def folder_of(collection: Collection, domain: str, root: Path | None = None) -> 
 def others(pair: str) -> list[tuple[Collection, str]]:
     """The domains of the source's collection that take no part in `pair`; none for a pair of another kind."""
     named = domains_of(pair)
-    return (
-        [(named[0][0], domain) for domain in named[0][0].domains if (named[0][0], domain) not in named] if named else []
-    )
+    return [(c, domain) for c, _ in named[:1] for domain in c.domains if (c, domain) not in named]
 
 
 def check_collection(pair: str, root: Path | None = None) -> None:

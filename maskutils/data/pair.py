@@ -140,12 +140,9 @@ def subset(data: Examples, indices: ArrayLike) -> Examples:
 def on(pair: Pair, device: torch.device) -> Pair:
     """`pair` with its images in the memory of a GPU, if they are in memory at all and fit into half of what is free there."""
     domains = (pair.source, pair.target, *pair.others)
-    whole: dict[int, Tensor] = {}
-    for data in (split for d in domains for split in (d.train, d.val, d.test)):
-        images = (
-            data.images if isinstance(data, Pixels) else data.tensors[0] if isinstance(data, TensorDataset) else None
-        )
-        whole |= {} if images is None else {id(images): images}
+    in_memory = [data for d in domains for data in (d.train, d.val, d.test) if isinstance(data, TensorDataset)]
+    images = [data.images if isinstance(data, Pixels) else data.tensors[0] for data in in_memory]
+    whole = {id(t): t for t in images}  # parts of a domain may share their images
     if device.type != "cuda" or 2 * sum(t.nbytes for t in whole.values()) > torch.cuda.mem_get_info(device)[0]:
         return pair
     there = {key: t.to(device) for key, t in whole.items()}
@@ -161,15 +158,15 @@ def on(pair: Pair, device: torch.device) -> Pair:
     return replace(pair, source=source, target=target, others=tuple(others))
 
 
-def split(labels: ArrayLike, seed: int, name: str, test: float = 0.25, val: float = 0.1) -> tuple[np.ndarray, ...]:
-    """Indices of train, val and test, stratified by class; `test` and `val` are shares, `test` may be 0.
+def split(labels: ArrayLike, seed: int, name: str, test: float = 0.25) -> tuple[np.ndarray, ...]:
+    """Indices of train, val and test, stratified by class; `test` is a share, which may be 0, and val has a tenth.
 
     The test split is the same for every seed: `name` alone draws it. `seed` then draws train and val from the rest.
     """
     y = np.asarray(labels)
     rest = np.arange(len(y))
     rest, held = parted(y, test, FIXED, f"test/{name}") if test else (rest, rest[:0])
-    train, validation = parted(y[rest], val / (1 - test), seed, f"split/{name}")
+    train, validation = parted(y[rest], 0.1 / (1 - test), seed, f"split/{name}")
     return rest[train], rest[validation], held
 
 

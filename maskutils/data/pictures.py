@@ -29,7 +29,7 @@ DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombErr
 SAMPLE = 1000  # at most so many images give the statistics of a streamed domain
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Recipe:
     """How an image becomes a tensor of `shape` (C, H, W).
 
@@ -46,8 +46,8 @@ class Recipe:
 
     def pixels(self, image: Image.Image) -> Tensor:
         """The values of `image` (C, H, W) as uint8, without a `transform`."""
-        values = np.asarray(self._framed(_as(image, "L" if self.channels == 1 else "RGB")))
-        return torch.tensor(values).view(*values.shape[:2], -1).permute(2, 0, 1)
+        x: Tensor = F.pil_to_tensor(self._framed(_as(image, "L" if self.channels == 1 else "RGB")))
+        return x
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The tensor of `image`, float32. Raises `BadSetting` if `transform` does not give `shape`."""

@@ -38,11 +38,8 @@ def decoded(files: Sequence[str], recipe: Recipe) -> tuple[Tensor, list[str]]:
 
 
 @lru_cache(maxsize=8)
-def pixels(
-    files: tuple[str, ...], stamp: str, size: int, channels: int, shape: tuple[int, ...]
-) -> tuple[Tensor, list[str]]:
+def pixels(files: tuple[str, ...], stamp: str, recipe: Recipe) -> tuple[Tensor, list[str]]:
     """`decoded` as uint8, once a process; of many images once for all processes, from a file in the cache of results."""
-    recipe = Recipe(size, channels, None, shape, eight_bits=True)
     if len(files) < WORTH_STORING:
         return decoded(files, recipe)
     place = {file: i for i, file in enumerate(files)}
@@ -51,6 +48,6 @@ def pixels(
         x, kept = decoded(files, recipe)
         return {"images": x, "kept": torch.tensor([place[file] for file in kept])}
 
-    path = paths.cache_dir("pixels") / f"{content_key(stamp, size, channels, shape)}.safetensors"
+    path = paths.cache_dir("pixels") / f"{content_key(stamp, recipe.size, recipe.channels, recipe.shape)}.safetensors"
     found = cached_tensors(path, make)
     return found["images"], [files[i] for i in found["kept"].tolist()]

@@ -16,28 +16,24 @@ from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.learn import learn_subnetwork
 
 
-def recorded_filters(
-    records: pd.DataFrame, pair: str, method: str = "gumbel_sigmoid", density: float = 0.1
-) -> tuple[np.ndarray, np.ndarray]:
-    """`Mask.first_filters` of the network and mask that `records` of `pair` tell of, at their first seed.
+def recorded_filters(records: pd.DataFrame, pair: str, density: float) -> tuple[np.ndarray, np.ndarray]:
+    """`Mask.first_filters` of the network and Gumbel-sigmoid mask that `records` of `pair` tell of, at their first seed.
 
     Both are trained once more where no cache has them. The settings are those of the packaged pairs: of images and compute the records
     hold only a description.
     """
-    own = records[(records["pair"] == pair) & (records["method"] == method)].iloc[0]
+    own = records[(records["pair"] == pair) & (records["method"] == "gumbel_sigmoid")].iloc[0]
     steps: dict[str, Any] = {name: int(own[name]) for name in ("source_steps", "mask_steps", "batch_size")}
     setup = Setup(pair=pair, model=own["model"], source_lr=float(own["source_lr"]), **steps)
     seed = int(own["seed"])
-    return source_mask(setup, method, seed, density).first_filters(source_network(setup, seed))
+    return source_mask(setup, "gumbel_sigmoid", seed, density).first_filters(source_network(setup, seed))
 
 
 def filling(setup: Setup, method: str, seed: int, **options: Any) -> dict[str, Mask]:
     """The mask of `method` at three moments of its learning, and in the end: name -> mask. It is learnt once more; nothing is cached."""
     seen: list[Mask] = []
-    settings = mask_settings(setup, seed) | options
-    learn_subnetwork(
-        source_network(setup, seed), source_pair(setup, seed).source.train, method, watch=seen.append, **settings
-    )
+    data, settings = source_pair(setup, seed).source.train, mask_settings(setup, seed) | options
+    learn_subnetwork(source_network(setup, seed), data, method, watch=seen.append, **settings)
     return {f"{(i + 1) * 100 // len(seen)} % of training": seen[i] for i in sorted({0, len(seen) // 3, len(seen) - 1})}
 
 

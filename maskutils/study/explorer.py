@@ -62,10 +62,8 @@ class Masked:
         mask = self.mask(method, density)
         through = mask.apply(self.learnt[method][0])
         logits, labels = predict(through, self.pair.source.test)
-        read = {
-            "source": round(accuracy(logits, labels), 4),
-            "target": round(evaluate(through, self.pair.target.test), 4),
-        }
+        source, target = accuracy(logits, labels), evaluate(through, self.pair.target.test)
+        read = {"source": round(source, 4), "target": round(target, 4)}
         bits = [np.packbits(_tiles(b).ravel()).tobytes().hex() for b in mask.bits.values()]
         layers = [round(share, 4) for share in mask.layers.values()]
         said = logits.argmax(1)[self.forgotten["places"]].tolist()

@@ -37,10 +37,10 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
     from maskutils.data.load import check_there
     from maskutils.models.networks import build_model, check_weights
 
-    classes = [Images(**p.get("images", {})).classes for p in notebooks]
-    for pair, shared in {(pair, c): None for p, c in zip(notebooks, classes, strict=True) for pair in pairs_in(p)}:
-        check_there(pair, shared)
-    for model, weights in {(p.get("model", ""), p["weights"]): None for p in notebooks if p.get("weights")}:
+    read = [(pair, Images(**p.get("images", {})).classes) for p in notebooks for pair in pairs_in(p)]
+    for pair, classes in dict.fromkeys(read):
+        check_there(pair, classes)
+    for model, weights in dict.fromkeys((p.get("model", ""), p["weights"]) for p in notebooks if p.get("weights")):
         if is_path(weights):
             check_weights(model, weights)
         else:

@@ -38,13 +38,10 @@ def _closure(modules: frozenset[str]) -> frozenset[str]:
     while todo:
         if (module := todo.pop()) not in found:
             found.add(module)
-            todo += imports_in(source := _source(module))
-            if (
-                _file(module).name == "__init__.py" and "iter_modules(__path__)" in source
-            ):  # a package that loads whatever lies in its folder
-                todo += [
-                    f"{module}.{file.stem}" for file in _file(module).parent.glob("*.py") if file.stem != "__init__"
-                ]
+            file, source = _file(module), _source(module)
+            todo += imports_in(source)
+            if file.name == "__init__.py" and "iter_modules(__path__)" in source:  # it loads all beside it
+                todo += [f"{module}.{other.stem}" for other in file.parent.glob("*.py") if other != file]
     return frozenset(found)
 
 
@@ -61,9 +58,7 @@ def _names_in(source: str, quoted: bool) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif (
-            isinstance(node, ast.ImportFrom) and node.module == "maskutils"
-        ):  # a public name lives in a module of its own
+        elif isinstance(node, ast.ImportFrom) and node.module == "maskutils":  # each name has a module of its own
             names |= {f"maskutils.{HOMES.get(alias.name, alias.name)}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
@@ -147,11 +142,8 @@ def own_code(approach: Any) -> str:
 
     One whose source cannot be read (it was typed at a prompt) has a name of its own in every process: its results are made again.
     """
-    classes = [
-        c
-        for c in getattr(approach, "__mro__", [approach])
-        if c and c.__module__ not in ("builtins", "torch.nn.modules.module")
-    ]
+    pythons = ("builtins", "torch.nn.modules.module")
+    classes = [c for c in getattr(approach, "__mro__", [approach]) if c and c.__module__ not in pythons]
     try:
         trees = [_without_prose(ast.parse(textwrap.dedent(inspect.getsource(c)))) for c in classes]
     except (OSError, TypeError):

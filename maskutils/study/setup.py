@@ -13,11 +13,11 @@ from maskutils.core.shown import table
 
 M = TypeVar("M", bound=BaseModel)
 
-Density = Annotated[float, Field(gt=0, le=1)]
+Items = Strict(False)  # a list, as a notebook or YAML writes it, becomes a tuple; its items stay strict
+Densities = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), Items]
 Steps = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Items = Strict(False)  # a list, as a notebook or YAML writes it, becomes a tuple; its items stay strict
 
 
 class Settings(BaseModel):
@@ -119,30 +119,24 @@ class Setup(Settings):
     pair: str = "mnist_to_digits"
     model: str = "cnn"
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1), Items] = (0,)
-    densities: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (0.1, 0.5)
+    densities: Densities = (0.1, 0.5)
     source_steps: Natural = 600  # optimiser steps; 0 with `weights` that do the source task already
     mask_steps: Steps = 300
     target_steps: Steps = 300
     batch_size: Steps = 32  # images a step
     source_lr: Rate = 2e-3
     target_lr: Rate = 2e-3
-    source_norm: Literal["train", "eval"] = (
-        "train"  # norm layers follow the source, or keep the statistics of `weights`
-    )
+    source_norm: Literal["train", "eval"] = "train"  # norm layers follow the source, or stay as in `weights`
     tuned: bool = False  # each approach's own rate, and steps up to `target_steps`, as the profile `tuning` found them
-    alphas: Annotated[tuple[Density, ...], Field(min_length=1), Items] = (
-        1.0,
-    )  # share of the way from source to target
+    alphas: Densities = (1.0,)  # share of the way from source to target
     per_layer: bool = False  # equal density in each layer instead of over all
     weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file
     images: Images = Images()
     compute: Compute = Compute()
 
     def _repr_html_(self) -> str:
-        rows = [
-            (name, value, "" if value == self.__class__.model_fields[name].default else "changed")
-            for name, value in self
-        ]
+        fields = type(self).model_fields
+        rows = [(name, value, "" if value == fields[name].default else "changed") for name, value in self]
         return table(f"Setup of {self.pair}", ["setting", "value", ""], rows)
 
     @field_validator("seeds", "densities", "alphas")
@@ -198,7 +192,12 @@ def from_notebook(namespace: Mapping[str, Any]) -> Setup:
         given.update(wrong)
     for name in sorted(given):
         known_setting(name, declared, namespace[name])
-    return checked(Setup, {name: namespace[name] for name in Setup.model_fields if name in namespace})
+    return setup_in(namespace)
+
+
+def setup_in(values: Mapping[str, Any]) -> Setup:
+    """The checked `Setup` of those of `values` that are settings."""
+    return checked(Setup, {name: values[name] for name in Setup.model_fields if name in values})
 
 
 def _nearly(name: str) -> bool:
@@ -213,7 +212,7 @@ def _assigned(source: str) -> Iterator[tuple[str, bool]]:
     except SyntaxError:  # a cell with a magic or a shell command assigns no parameter
         return
     for node in tree.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        yield from ((target.id, isinstance(node, ast.AnnAssign)) for target in targets if isinstance(target, ast.Name))
+        if isinstance(node, ast.Assign):
+            yield from ((target.id, False) for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, True

@@ -110,11 +110,11 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
     prepared = time.perf_counter()
     begin_peak()
     watched = "test" in splits  # what is only tuned needs no history, which costs as much as half of the steps
-    history: list[dict[str, float]] | None = [] if watched else None
+    history: list[dict[str, float]] = []
     path: list[nn.Module] | None = [] if watched and len(setup.alphas) > 1 and about.known != "intact" else None
     given |= {"steps": setup.target_steps, "lr": setup.target_lr, "batch_size": setup.batch_size, "seed": seed}
     given |= {"mask_steps": setup.mask_steps, "precision": setup.compute.precision}
-    after = transfer(before, pair, trial.protocol, history=history, path=path, **given)
+    after = transfer(before, pair, trial.protocol, history=history if watched else None, path=path, **given)
     seconds = {"seconds": time.perf_counter() - prepared, "mask_seconds": prepared - begun}
     row = _identity(setup, trial, seed, mask) | seconds
     row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
@@ -122,14 +122,14 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
     row["mask_steps"] = setup.mask_steps if trial.learns_mask else None
     row["target_steps"] = setup.target_steps if about.trains else None
     rows = []
-    for at, model in _ends(setup, before, after, history or [], path):
+    for at, model in _ends(setup, before, after, history, path):
         readings: dict[str, Any] = {}
         for split in splits:
             found = score(before, model, pair, mask if at["alpha"] == 1 else None, split, dense[split])
             readings |= {f"{'val_' * (split == 'val')}{name}": value for name, value in found.items()}
         if pair.others and "test" in splits:
             readings |= {"other_acc_before": _on_others(setup, seed), "other_acc": _accuracy(model, pair.others)}
-        rows.append(row | at | readings | _training(history or [] if at == END else []))
+        rows.append(row | at | readings | _training(history if at == END else []))
     return rows
 
 

@@ -21,14 +21,11 @@ def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
     A row for each seed and each density of `setup`, and one for the native mask (`native`): pair, model, method, setting (the
     options as text), seed, density, native, val_acc, val_acc_before (of the whole network). No test image is read.
     """
-    rows = []
+    rows, setting = [], " ".join(f"{n} {v}" for n, v in options.items())
     for seed in bar(setup.seeds, f"{method} {options}", unit="seed"):
         network, data = source_network(setup, seed), source_pair(setup, seed).source.val
-        about = {"pair": setup.pair, "model": setup.model, "method": method, "seed": seed}
-        about |= {
-            "setting": " ".join(f"{n} {v}" for n, v in options.items()),
-            "val_acc_before": evaluate(network, data),
-        }
+        about = {"pair": setup.pair, "model": setup.model, "method": method, "seed": seed, "setting": setting}
+        about |= {"val_acc_before": evaluate(network, data)}
         for density in (None, *setup.densities):
             owner, mask = source_subnetwork(setup, method, seed, density, **options)
             found = {"density": mask.density, "native": density is None, "val_acc": evaluate(mask.apply(owner), data)}
