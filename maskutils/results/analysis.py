@@ -107,6 +107,13 @@ def best_on_validation(rows: pd.DataFrame, value: str, by: Sequence[str] = ("fam
     return rows.merge(best, on=[*by, *CANDIDATE])
 
 
+def tried_everywhere(rows: pd.DataFrame, described: Sequence[str], means: Sequence[str]) -> pd.DataFrame:
+    """What the candidates (column `candidate`) tried on every pair in `rows` are (columns `described`), and their `means`."""
+    groups = rows.groupby("candidate")
+    table = groups.agg(dict.fromkeys(described, "first") | dict.fromkeys(means, "mean"))
+    return table[groups["pair"].nunique() == rows["pair"].nunique()]
+
+
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
     """Ranks a method's settings in a table of `experiment.tune`: setting, val_acc, native_density, cost, affordable, n.
 

@@ -142,13 +142,6 @@ def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[
     return rows.assign(steps=rows["mask_steps"].fillna(0) + rows["target_steps"].fillna(0))
 
 
-def tried_everywhere(rows: pd.DataFrame, described: Sequence[str], means: Sequence[str]) -> pd.DataFrame:
-    """Of the candidates in `rows` that were tried on every pair: what they are (columns `described`), and their `means` of all rows."""
-    groups = rows.groupby("candidate")
-    table = groups.agg(dict.fromkeys(described, "first") | dict.fromkeys(means, "mean"))
-    return table[groups["pair"].nunique() == rows["pair"].nunique()]
-
-
 class Menu:
     """The rows of `candidates`, made ready once to be asked for many needs.
 

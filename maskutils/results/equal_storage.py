@@ -67,7 +67,7 @@ def _settings(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = choice.candidates(records, task_known=True)
     rows = rows.assign(learnt=analysis.learnt(rows))
     values = {"bits": 0, "val_drop": analysis.DECIMALS, "val_target_acc": analysis.DECIMALS}
-    means = choice.tried_everywhere(rows, [*analysis.CANDIDATE, "protocol", "learnt"], list(values))
+    means = analysis.tried_everywhere(rows, [*analysis.CANDIDATE, "protocol", "learnt"], list(values))
     return rows, means.round(values)
 
 

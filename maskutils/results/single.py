@@ -11,9 +11,10 @@ from maskutils.results.analysis import (
     learnt,
     of_second_network,
     trained,
+    tried_everywhere,
     with_family,
 )
-from maskutils.results.choice import candidates, tried_everywhere
+from maskutils.results.choice import candidates
 from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import of_masks, on_grid
 from maskutils.results.statistics import by_pair, paired
