@@ -20,6 +20,7 @@ BLANK |= {
     "stored_bits": math.nan,
     "mask_steps": math.nan,
     "target_steps": math.nan,
+    "late_gain": math.nan,
 }
 
 
