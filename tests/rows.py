@@ -15,13 +15,24 @@ BLANK |= {
     "per_layer": False,
     "rewound": False,
     "source_acc_before": 0.95,
+    "source_classes": 10,
+    "target_classes": 10,
+    "stored_bits": math.nan,
+    "mask_steps": math.nan,
+    "target_steps": math.nan,
+    "late_gain": math.nan,
 }
 
 
 def make(*rows: dict) -> pd.DataFrame:
     """Records: what a row leaves out has a default, and validation reads as test does."""
-    filled = [BLANK | {"seed": 0} | row for row in rows]
+    filled = [BLANK | five(row) | {"seed": 0} | row for row in rows]
     return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
+
+
+def five(row: dict) -> dict:
+    """The classes of a row on the pair that has half of the digits."""
+    return {"source_classes": 5, "target_classes": 5} if row.get("pair") == "mnist_low_to_high" else {}
 
 
 def at(full: float, target: float, protocol: str = "finetune", **rest) -> dict:

@@ -32,11 +32,6 @@ def test_budgets_are_settings_and_steps():
     ]
 
 
-def test_records_without_steps_have_budgets_of_settings():
-    table = comparisons.budgets(seeds(at(0.5, 0.9)).drop(columns=["target_steps", "mask_steps"], errors="ignore"))
-    assert table.to_numpy().tolist() == [["wise_ft", 1, 1]]
-
-
 def test_the_storage_table_is_the_front_in_kilobits():
     rows = [at(0.5, 0.9, stored_bits=0), at(0.5, 0.8, "l2_sp", strength=1, stored_bits=0)]
     rows += [mask("snip", 0.9, 0.5, 0.85, stored_bits=64_000)]
@@ -45,11 +40,10 @@ def test_the_storage_table_is_the_front_in_kilobits():
         ["snip", "density 0.1", "64", "90.0", "85.0", "87.5", "3"],
     ]
     assert comparisons.storage(seeds(*rows)).to_numpy().tolist() == expected
-    assert len(comparisons.storage(seeds(*rows), front=False)) == 3
 
 
 def test_the_smallest_difference_that_can_be_shown_is_told_in_points():
-    volumes = pd.DataFrame([{"family": f, "seed": s, "hypervolume": v} for f, vs in {
+    volumes = pd.DataFrame([{"pair": "x", "family": f, "seed": s, "hypervolume": v} for f, vs in {
         "o": [0.5] * 5, "a": [0.5, 0.51, 0.52, 0.51, 0.51]}.items() for s, v in enumerate(vs)])  # fmt: skip
     told = comparisons.detectable(volumes, "o")
     assert told.startswith("With 5 seeds a difference of 1.2 points of the box is found")  # 1.682 * 0.00707

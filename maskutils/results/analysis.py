@@ -5,7 +5,6 @@ Settings are chosen on validation (columns `val_...`) and reported on test.
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from maskutils.core import metrics
@@ -17,16 +16,11 @@ from maskutils.results.records import KNOBS, at_density, of_masks, on_grid
 CANDIDATE = ["approach", *KNOBS, "alpha"]  # what a reader can choose
 DECIMALS = 6  # of validation means: those that agree in as many are equal, whatever the order of their sum
 SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`
-CLASSES = {"mnist_low_to_high": 5}  # of pairs whose records do not say; all others have 10
 
 
 def chance(records: pd.DataFrame, task: str) -> pd.Series:
-    """Accuracy of guessing, 1 / classes in (0, 1], on the `task` ("source" or "target") of each row.
-
-    The classes are those of the column `<task>_classes`, or those of the project's own pairs where it is missing or empty.
-    """
-    shipped = records["pair"].map(CLASSES).fillna(10)
-    return 1 / records.get(f"{task}_classes", shipped).fillna(shipped)
+    """Accuracy of guessing, 1 / classes in (0, 1], on the `task` ("source" or "target") of each row."""
+    return 1 / records[f"{task}_classes"]
 
 
 def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") -> pd.Series:
@@ -99,7 +93,7 @@ def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bo
     `value` is a column of `relative`. The candidate is chosen for each pair, or one for all pairs without `each_pair`. Two networks
     are left out of "harmonic", which reads the source with the task unknown.
     """
-    read = of_one_network(records) if value == "harmonic" else records
+    read = records[~of_second_network(records)] if value == "harmonic" else records
     return best_on_validation(with_family(on_grid(relative(read))), value, ["pair"] * each_pair + ["family"])
 
 
@@ -111,6 +105,13 @@ def best_on_validation(rows: pd.DataFrame, value: str, by: Sequence[str] = ("fam
     means = found.loc[everywhere, "mean"].round(DECIMALS).dropna().reset_index()
     best = means.loc[means.groupby(by)["mean"].idxmax()].drop(columns="mean")
     return rows.merge(best, on=[*by, *CANDIDATE])
+
+
+def tried_everywhere(rows: pd.DataFrame, described: Sequence[str], means: Sequence[str]) -> pd.DataFrame:
+    """What the candidates (column `candidate`) tried on every pair in `rows` are (columns `described`), and their `means`."""
+    groups = rows.groupby("candidate")
+    table = groups.agg(dict.fromkeys(described, "first") | dict.fromkeys(means, "mean"))
+    return table[groups["pair"].nunique() == rows["pair"].nunique()]
 
 
 def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
@@ -134,7 +135,7 @@ def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     """
     rows = at_density(records, density).query("alpha == 1")
     serves = [a for a in every() if a.choosable and (a.known != "full" or a.kind == "reference")]
-    layered = rows["per_layer"].astype(bool) & rows["protocol"].isin([a.name for a in serves if a.named_by_mask])
+    layered = of_masks(rows, per_layer=True) & ~of_masks(rows)
     rows = rows.assign(source=source_read(rows, "known"))
     return rows[~layered & rows["protocol"].isin([a.name for a in serves])]
 
@@ -144,13 +145,8 @@ def learnt(records: pd.DataFrame) -> pd.Series:
     return of_masks(records) & records["method"].isin(names("mask")) & (records["alpha"] == 1)
 
 
-def of_one_network(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows of approaches that keep no second network, which answers for nothing if the task is unknown."""
-    return records[~of_second_network(records)]
-
-
 def of_second_network(records: pd.DataFrame) -> pd.Series:
-    """Which rows are of approaches that keep a second network."""
+    """Which rows are of approaches that keep a second network, which answers for nothing if the task is unknown."""
     return records["protocol"].isin([a.name for a in every() if a.bits is whole_network])
 
 
@@ -171,18 +167,16 @@ def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     A mask through which the source is not read, as after interpolation, is not stored, and what is described as storing nothing stores
     nothing, whatever records of old say.
     """
-    if not task_known or "stored_bits" not in records:
-        return pd.Series(np.nan if task_known else 0.0, records.index)
+    if not task_known:
+        return pd.Series(0.0, records.index)
     free = records["protocol"].isin([a.name for a in every() if a.bits is nothing])
     return records["stored_bits"].astype(float).mask(unread(records) | free, 0.0)
 
 
 def unread(records: pd.DataFrame, prefix: str = "") -> pd.Series:
     """Which rows hold a mask through which the source is not read: those interpolated towards the source."""
-    return (
-        records["protocol"].isin([a.name for a in every() if a.known == "masked"])
-        & records[f"{prefix}source_acc_masked"].isna()
-    )
+    masked = records["protocol"].isin([a.name for a in every() if a.known == "masked"])
+    return masked & records[f"{prefix}source_acc_masked"].isna()
 
 
 def storage_front(records: pd.DataFrame) -> pd.DataFrame:

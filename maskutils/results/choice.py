@@ -11,10 +11,19 @@ import numpy as np
 import pandas as pd
 
 from maskutils.core.checks import known
-from maskutils.results.analysis import CANDIDATE, DECIMALS, choosable, of_one_network, source_read, stored_bits, trained
+from maskutils.results.analysis import (
+    CANDIDATE,
+    DECIMALS,
+    choosable,
+    of_second_network,
+    source_read,
+    stored_bits,
+    trained,
+)
 from maskutils.results.records import on_grid
 from maskutils.results.statistics import over_pairs, over_seeds, t_interval
 
+SLACK = 0.02  # source accuracy that may be lost beyond what was allowed, for a choice to be kept
 CLOSE = 0.01  # accuracy that a setting may lie behind the best and still be taken for storing less
 
 
@@ -114,22 +123,23 @@ def stability(
 
 
 def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[str] = ()) -> pd.DataFrame:
-    """The rows of `records` to choose from, with columns candidate (a number), drop, val_drop (source accuracy lost), bits and steps."""
+    """The rows of `records` to choose from, with columns candidate (a number), bits and steps, and on test and (`val_`) validation source
+    (its accuracy) and drop (what is lost of it).
+    """
     without = [without] if isinstance(without, str) else list(without)
     for name in without:
         known(name, {*records["approach"], *trained(records)}, "approach")
     rows = on_grid(records[records["approach"].isin(choosable(records))])
-    rows = rows if task_known else of_one_network(rows)
-    left_out = trained(rows).isin(without) | rows["approach"].isin(without)  # interpolation needs what training needs
-    rows = rows[~left_out]
-    for prefix in ("", "val_"):
-        reading = source_read(rows, "known" if task_known else "full", prefix)
-        rows = rows.assign(**{f"{prefix}drop": rows[f"{prefix}source_acc_before"] - reading})
+    rows = rows if task_known else rows[~of_second_network(rows)]
+    rows = rows[
+        ~trained(rows).isin(without) & ~rows["approach"].isin(without)
+    ]  # interpolation needs what training needs
+    for p in ("", "val_"):
+        source = source_read(rows, "known" if task_known else "full", p)
+        rows = rows.assign(**{f"{p}source": source, f"{p}drop": rows[f"{p}source_acc_before"] - source})
     rows = rows.dropna(subset=["drop"])
-    steps = sum(rows[name].fillna(0) for name in ("mask_steps", "target_steps") if name in rows)
-    return rows.assign(
-        candidate=rows.groupby(CANDIDATE, dropna=False).ngroup(), bits=stored_bits(rows, task_known), steps=steps
-    )
+    rows = rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup(), bits=stored_bits(rows, task_known))
+    return rows.assign(steps=rows["mask_steps"].fillna(0) + rows["target_steps"].fillna(0))
 
 
 class Menu:
@@ -173,12 +183,13 @@ class Menu:
         ranked = self._ranked(need, draw)
         values = -self.drop if need.max_source_drop is None else self.target
         met = values[self.index.get_indexer(ranked)][:, :, draw]
-        low, high = (end.round(DECIMALS) for end in over_pairs(met[:1] - met))
+        behind = met[:1] - met
+        low, high = (end.round(DECIMALS) for end in over_pairs(behind))
         table = pd.DataFrame({"stored_bits": self.bits.loc[ranked], "steps": self.steps.loc[ranked]})
-        table = table.assign(difference=(met[:1] - met).mean(axis=(1, 2)), low=low, high=high)
+        table = table.assign(difference=behind.mean(axis=(1, 2)), low=low, high=high)
         same = (table["low"] <= 0) & (table["difference"].round(DECIMALS) <= CLOSE)
         same.iloc[0] = True
-        about = table["stored_bits"].map(lambda bits: float(f"{bits:.2g}"))
+        about = table["stored_bits"].map("{:.2g}".format).astype(float)
         return table[same].assign(about=about).sort_values(["about", "steps"], kind="stable").drop(columns="about")
 
     def _ranked(self, need: Need, draw: np.ndarray) -> list[int]:
@@ -203,9 +214,8 @@ class Menu:
             raise Unmet(str(need), nearest)
         ranked = ranked[met.loc[ranked.index]]
         first, second = (ranked["target"], -ranked["drop"])[:: 1 if need.min_target is None else -1]
-        return list(
-            ranked.index[~_outdone(first.to_numpy(), second.to_numpy(), self.bits.loc[ranked.index].to_numpy())]
-        )
+        outdone = _outdone(first.to_numpy(), second.to_numpy(), self.bits.loc[ranked.index].to_numpy())
+        return list(ranked.index[~outdone])
 
 
 def _outdone(first: np.ndarray, second: np.ndarray, bits: np.ndarray) -> np.ndarray:
@@ -236,29 +246,24 @@ def check_choice(
     cannot be checked and gives no row.
     """
     out, columns = [], ["pair", "seed", "allowed", "approach", "promised", "found", "target_acc"]
-    for pair, seed, seen, other in _folds(
-        candidates(records, task_known), known(left_out, ("seed", "pair"), "left_out")
-    ):
+    rows = candidates(records, task_known)
+    for pair, seed, seen, other in _folds(rows, known(left_out, ("seed", "pair"), "left_out")):
         menu = Menu(seen)
         for allowed in drops:
             best = menu.choose(Need(allowed))
-            chosen, found = (rows[rows["candidate"] == best] for rows in (seen, other))
+            chosen, found = (part[part["candidate"] == best] for part in (seen, other))
             promised, approach = chosen.groupby("seed")["drop"].mean().mean(), chosen["approach"].iloc[0]
             out.append([pair, seed, allowed, approach, promised, *found[["drop", "target_acc"]].mean()])
     return pd.DataFrame(out, columns=columns)
 
 
-def kept(checked: pd.DataFrame, slack: float = 0.02) -> pd.Series:
-    """Which rows of `check_choice` lose at most `slack` more than allowed, whatever the noise of a float."""
-    return checked["found"] - checked["allowed"] <= slack + 1e-9
+def kept(checked: pd.DataFrame) -> pd.Series:
+    """Which rows of `check_choice` lose at most `SLACK` more than allowed, whatever the noise of a float."""
+    return checked["found"] - checked["allowed"] <= SLACK + 1e-9
 
 
 def _folds(rows: pd.DataFrame, left_out: str) -> Iterator[tuple[str, int | None, pd.DataFrame, pd.DataFrame]]:
     """Pair, seed, the rows to choose on and those that are left out."""
-    pairs = rows.groupby("pair")
-    if left_out == "pair":
-        yield from ((p, None, rows.drop(own.index), own) for p, own in pairs if len(pairs) > 1)
-        return
-    for pair, own in pairs:
-        seeds = own.groupby("seed")
-        yield from ((pair, seed, own.drop(one.index), one) for seed, one in seeds if len(seeds) > 1)
+    for pair, own in rows.groupby("pair"):
+        whole, parts = (rows, [(None, own)]) if left_out == "pair" else (own, own.groupby("seed"))
+        yield from ((pair, seed, whole.drop(part.index), part) for seed, part in parts if len(part) < len(whole))

@@ -7,12 +7,22 @@ reader's choice.
 import pandas as pd
 
 from maskutils.core.approaches import described, names, the
-from maskutils.results import analysis, choice, equal_storage, rivals, statistics
+from maskutils.results import analysis, choice, statistics
+from maskutils.results.equal_storage import LOSS  # to import this module and `rivals` also files their claims
 from maskutils.results.records import of_masks, on_grid, summarise
-from maskutils.results.verdicts import ACCURACY, CLAIMS, Found, Skip, Verdict, claim, closest, compared, enough
-
-LOSS, MARGIN = equal_storage.LOSS, rivals.MARGIN  # importing both modules also files their claims
-minus_wise_ft = rivals.minus_wise_ft
+from maskutils.results.rivals import MARGIN, minus_wise_ft  # noqa: F401 (for the notebook of claims)
+from maskutils.results.verdicts import (
+    ACCURACY,
+    CLAIMS,
+    Found,
+    Skip,
+    Verdict,
+    claim,
+    closest,
+    compared,
+    enough,
+    surely_above,
+)
 
 
 @claim(
@@ -66,19 +76,16 @@ def some_masks_prevent_forgetting_and_pay(records: pd.DataFrame) -> Found:
     enough([*free["n"], *masks["n"]])
     val_lost = (masks[f"val_{before}"] - masks[f"val_{full}"]).round(analysis.DECIMALS)
     paid = free["target_acc"].iloc[0] - masks["target_acc"]
-    masks = masks.assign(val_lost=val_lost, lost=masks[before] - masks[full], paid=paid).sort_values(
-        ["val_lost", "paid"]
-    )
+    masks = masks.assign(val_lost=val_lost, lost=masks[before] - masks[full], paid=paid)
+    masks = masks.sort_values(["val_lost", "paid"])
     held = masks[masks["val_lost"] <= LOSS]
     least = masks.iloc[0] if held.empty else held.loc[held["paid"].idxmin()]
     effect = (
         f"{'least lost' if held.empty else 'least paid'}: {least['approach']} at density {least['density']:g} loses "
         f"{100 * least['lost']:.1f} points of the source and pays {100 * least['paid']:.1f} on the target"
     )
-    told = masks[["approach", "density"]].copy()
-    told["source lost (points)"], told["target paid (points)"] = (
-        (100 * masks[column]).map("{:.1f}".format) for column in ("lost", "paid")
-    )
+    lost, paid = ((100 * masks[column]).map("{:.1f}".format) for column in ("lost", "paid"))
+    told = masks[["approach", "density"]].assign(**{"source lost (points)": lost, "target paid (points)": paid})
     return bool((held["lost"] <= LOSS).any() and (held["paid"] >= 0.02).all()), effect, told
 
 
@@ -116,16 +123,12 @@ def learnt_masks_beat_magnitude_through_the_mask(records: pd.DataFrame) -> Found
 
 
 def _beat(records: pd.DataFrame, value: str, *controls: str) -> Found:
-    """Whether every learnt mask is above `controls` in `value`, p < 0.05 after Holm's correction over all comparisons.
-
-    There is no p where the difference is the same on every seed.
-    """
+    """Whether every learnt mask is `surely_above` these `controls` in `value`."""
     rows = pd.concat([minus_control(records, value, control) for control in controls], ignore_index=True)
     if rows.empty:
         raise Skip("the records hold no learnt masks beside these controls")
-    passed = bool(((rows["low"] > 0) & ~(statistics.holm(rows["p"]) >= 0.05)).all())
     evidence = compared(rows, _masks(records), value, ACCURACY, by="approach")
-    return passed, closest(rows, ACCURACY, by="approach"), evidence
+    return surely_above(rows), closest(rows, ACCURACY, by="approach"), evidence
 
 
 def _masks(records: pd.DataFrame) -> pd.DataFrame:

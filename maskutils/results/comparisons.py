@@ -8,7 +8,7 @@ from maskutils.results.records import on_grid
 from maskutils.results.wording import intervals, settings
 
 
-def by_reference(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
+def by_reference(records: pd.DataFrame) -> pd.DataFrame:
     """How the hypervolume depends on the corner that its box begins at: each family minus WiSE-FT, in points of the box.
 
     A column for each of `fronts.REFERENCES`, with 95 % intervals. The farther the corner from 0, the more counts
@@ -16,7 +16,7 @@ def by_reference(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
     """
     tables, yardstick = {}, the("yardstick")
     for name in fronts.REFERENCES:
-        areas = fronts.hypervolumes(records, reading, reference=name)
+        areas = fronts.hypervolumes(records, reference=name)
         others = sorted(set(areas["family"]) - {yardstick})
         tables[name] = statistics.paired(areas, "hypervolume", others, yardstick).set_index("family")
     order = tables["chance"]["difference"].sort_values(ascending=False).index
@@ -31,29 +31,20 @@ def budgets(records: pd.DataFrame) -> pd.DataFrame:
     for the masks that were learnt before (each density counts, although one training may give several).
     """
     rows = analysis.with_family(on_grid(records))
-    tried = rows.drop_duplicates(["family", *analysis.CANDIDATE])
-    steps = [name for name in ("target_steps", "mask_steps") if name in rows]
-    trained = (
-        rows[rows["alpha"] == 1].groupby(["family", *analysis.CANDIDATE], dropna=False)[steps].mean().groupby("family")
-    )
-    columns = {"settings": tried.groupby("family").size(), "trained": trained.size()}
-    columns |= {name.replace("_", " "): trained[name].sum() for name in steps}
-    return (
-        pd.DataFrame(columns)
-        .fillna(0)
-        .astype(int)
-        .sort_values("settings", ascending=False, kind="stable")
-        .reset_index(names="family")
-    )
+    steps = {"target_steps": "target steps", "mask_steps": "mask steps"}
+    tried = rows.groupby(["family", *analysis.CANDIDATE], dropna=False)[[*steps]].mean()
+    trained = tried[tried.index.get_level_values("alpha") == 1].groupby("family")
+    sizes = {"settings": tried.groupby("family").size(), "trained": trained.size()}
+    table = pd.DataFrame(sizes).join(trained.sum().rename(columns=steps)).fillna(0).astype(int)
+    return table.sort_values("settings", ascending=False, kind="stable").reset_index(names="family")
 
 
-def storage(records: pd.DataFrame, front: bool = True) -> pd.DataFrame:
-    """Accuracy against bits stored, with the task known, for people: the settings of `analysis.storage_front`, fewest bits first.
-
-    With `front`, only those that no family beats for as many bits.
+def storage(records: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy against bits stored, with the task known, for people: the settings of `analysis.storage_front` that no family beats for as
+    many bits, fewest bits first.
     """
     table = analysis.storage_front(records)
-    table = (table[table["front"]] if front else table).sort_values(["stored_bits", "both"], kind="stable")
+    table = table[table["front"]].sort_values(["stored_bits", "both"], kind="stable")
     columns = {"family": table["family"], "setting": [settings(row) for _, row in table.iterrows()]}
     columns |= {"kbit stored": (table["stored_bits"] / 1e3).map("{:.0f}".format)}
     titles = {"source": "source, task known (%)", "target": "target (%)", "both": "mean of both (%)"}
@@ -90,7 +81,7 @@ def detectable(volumes: pd.DataFrame, rival: str) -> str:
     """A sentence on the smallest difference to `rival` in hypervolume that the seeds of `volumes` can show."""
     others = sorted(set(volumes["family"]) - {rival})
     rows = statistics.paired(volumes, "hypervolume", others, rival)
-    if rows["sd"].isna().all() or rows["n"].max() < statistics.LEAST:
+    if not rows["n"].max() >= statistics.LEAST:  # nor is nan
         return f"With fewer than {statistics.LEAST} seeds, or {rival} alone, no difference can be told."
     n, sd = int(rows["n"].max()), rows["sd"].median()
     effect = statistics.smallest_effect(n)

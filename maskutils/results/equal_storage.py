@@ -22,32 +22,26 @@ def masks_win_at_similar_bits(records: pd.DataFrame) -> Found:
 
     Of the masks the one with the largest lead on the target, by validation, is read on test: its 95 % interval must lie above 0.
     """
-    rows, means = _candidates(records)
-    without = [
-        a.name for a in every() if a.choosable and not a.learns_mask and "mask" not in a.needs and not a.named_by_mask
-    ]
-    masks, others = means[means["learnt"] & (means["drop"] <= LOSS)], means[means["protocol"].isin(without)]
-    tried = {m: _best_rival(mask, others) for m, mask in masks.iterrows()}
-    best = {m: rival for m, rival in tried.items() if rival is not None}
-    leads = {m: masks.loc[m, "target"] - others.loc[rival, "target"] for m, rival in best.items()}
+    rows, means = _settings(records)
+    masks = means[means["learnt"] & (means["val_drop"] <= LOSS)]
+    without = [a.name for a in every() if a.choosable and not (a.learns_mask or "mask" in a.needs or a.named_by_mask)]
+    others = means[means["protocol"].isin(without)]
+    best, leads = {}, {}
+    for number, mask in masks.iterrows():
+        met = others[(others["bits"] <= ABOUT * mask["bits"]) & (others["val_drop"] <= max(mask["val_drop"], 0.0))]
+        if len(met):
+            best[number] = met["val_target_acc"].idxmax()
+            leads[number] = mask["val_target_acc"] - met["val_target_acc"].max()
     if not leads:
         raise Skip(
             "the records hold no learnt mask beside an approach that stores at most a quarter more and loses no more"
         )
-    mask = max(leads, key=lambda m: leads[m])
-    shown = [
-        statistics.paired(rows, "target_acc", [m], rival, by="candidate")["low"].item() > 0 for m, rival in best.items()
-    ]
+    mask = max(leads, key=leads.__getitem__)
+    lows = [statistics.paired(rows, "target_acc", [m], r, by="candidate")["low"].item() for m, r in best.items()]
     passed, effect, evidence = _ahead(rows, means, mask, best[mask], 0.0)
-    ahead = sum(lead > 0 for lead in leads.values())
-    said = f"; {ahead} of {len(leads)} settings of masks lead on validation, {sum(shown)} on test by their interval"
+    ahead, shown = (sum(lead > 0 for lead in found) for found in (leads.values(), lows))
+    said = f"; {ahead} of {len(leads)} settings of masks lead on validation, {shown} on test by their interval"
     return passed, effect + said, evidence
-
-
-def _best_rival(mask: pd.Series, others: pd.DataFrame) -> int | None:
-    """The one of `others` with the best target of those that store at most `ABOUT` times what `mask` does and lose no more."""
-    met = others[(others["bits"] <= ABOUT * mask["bits"]) & (others["drop"] <= max(mask["drop"], 0.0))]
-    return None if met.empty else int(met["target"].idxmax())
 
 
 @claim(
@@ -60,30 +54,28 @@ def masks_reach_two_networks(records: pd.DataFrame) -> Found:
 
     Its target accuracy minus that of two networks must lie above -1 point, the whole 95 % interval.
     """
-    rows, means = _candidates(records)
+    rows, means = _settings(records)
     two = means[analysis.of_second_network(means) & (means["alpha"] == 1)]
-    masks = means[means["learnt"] & (means["drop"] <= LOSS)]
+    masks = means[means["learnt"] & (means["val_drop"] <= LOSS)]
     if two.empty or masks.empty:
         raise Skip("the records hold no two networks, or no learnt mask that loses so little")
-    return _ahead(rows, means, masks["target"].idxmax(), two["target"].idxmax(), -BEHIND)
+    return _ahead(rows, means, masks["val_target_acc"].idxmax(), two["val_target_acc"].idxmax(), -BEHIND)
 
 
-def _candidates(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _settings(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows with the task known, and for each setting tried on every pair its description and validation means."""
     rows = choice.candidates(records, task_known=True)
-    groups = rows.assign(learnt=analysis.learnt(rows)).groupby("candidate")
-    means = groups[["approach", "protocol", "learnt", *analysis.CANDIDATE[1:]]].first()
-    means = means.join(groups.agg(bits=("bits", "mean"), drop=("val_drop", "mean"), target=("val_target_acc", "mean")))
-    means = means[groups["pair"].nunique() == rows["pair"].nunique()]
-    return rows, means.round({"bits": 0, "drop": analysis.DECIMALS, "target": analysis.DECIMALS})
+    rows = rows.assign(learnt=analysis.learnt(rows))
+    values = {"bits": 0, "val_drop": analysis.DECIMALS, "val_target_acc": analysis.DECIMALS}
+    means = analysis.tried_everywhere(rows, [*analysis.CANDIDATE, "protocol", "learnt"], list(values))
+    return rows, means.round(values)
 
 
 def _ahead(rows: pd.DataFrame, means: pd.DataFrame, of: int, against: int, least: float) -> Found:
     """Whether the test target of setting `of` minus that of `against` lies above `least`, and the numbers of both."""
-    named = {number: _described(rows, means, number) for number in (of, against)}
-    rows = rows[rows["candidate"].isin(named)]
-    rows = rows.assign(candidate=rows["candidate"].map(named))
-    difference = statistics.paired(rows, "target_acc", [named[of]], named[against], by="candidate")
+    mask, rival = (_described(rows, means, number) for number in (of, against))
+    rows = rows.assign(candidate=rows["candidate"].map({of: mask, against: rival}))
+    difference = statistics.paired(rows, "target_acc", [mask], rival, by="candidate")
     evidence = compared(difference, rows, "target_acc", ACCURACY, by="candidate")
     return bool(difference["low"].item() > least), closest(difference, ACCURACY, by="candidate"), evidence
 

@@ -18,6 +18,7 @@ from maskutils.core.files import read_json
 from maskutils.results import analysis, choice, fronts
 from maskutils.results.plots.style import PAIR_ORDER, in_order, look, ordered, short
 from maskutils.results.records import load_records, on_grid, summarise
+from maskutils.results.statistics import LEAST
 from maskutils.results.wording import interval, settings
 
 SCRIPT, STYLE = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
@@ -38,11 +39,9 @@ def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict
     tables = {f"mean of {len(pairs)} pairs": rows[on == len(pairs)]} if len(pairs) > 1 else {}
     tables |= {short(pair): rows[rows["pair"] == pair] for pair in pairs}
     menu = rows.drop_duplicates("setting").sort_values("setting")
-    described = [
-        {"approach": row["approach"], "family": row["family"], "text": settings(row)} for _, row in menu.iterrows()
-    ]
+    menu["text"] = [settings(row) for _, row in menu.iterrows()]
     return {
-        "settings": described,
+        "settings": menu[["approach", "family", "text"]].to_dict("records"),
         "looks": {name: _look(name) for name in in_order(menu["family"].unique())},
         "pairs": {
             name: {"ideal": [_number(v) for v in analysis.ideal(table)], "points": _points(table)}
@@ -125,7 +124,7 @@ def _asked(menu: choice.Menu, drop: float, known: bool, number: Mapping[int, int
         f"{met} of {len(menu.index)} settings lose at most {most} on the validation images of every pair.",
         why or "Of these it has the best target accuracy.",
         f"Expect on test images: {lost} points of the source lost, {reached} % on the target",
-        f"(means over pairs, 95 % intervals of {best['n']:g} seeds)." if best["n"] >= 3 else "(means over pairs).",
+        f"(means over pairs, 95 % intervals of {best['n']:g} seeds)." if best["n"] >= LEAST else "(means over pairs).",
         f"It stores {best['stored_bits'] / 1e3:,.0f} kbit for the target." if best["stored_bits"] > 0 else "",
     ]
     return {

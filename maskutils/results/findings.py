@@ -69,10 +69,8 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if over:
         by = listed([size(full.minus([r], top).iloc[0]) for r in over])
-        title = "masks lose"
-        said = (
-            f"{leading(over)} every mask, learnt or not: the strongest, {called(top)}, by {by} points of hypervolume."
-        )
+        title, lost = "masks lose", f"{leading(over)} every mask, learnt or not: the strongest, {called(top)}"
+        said = f"{lost}, by {by} points of hypervolume."
     elif ahead:
         by = listed(f"{called(r)} by {size(row)}" for r, row in ahead.items())
         title = "masks trail" if leads else "over whole curves masks trail"

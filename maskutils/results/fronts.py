@@ -10,7 +10,7 @@ import pandas as pd
 
 from maskutils.core import metrics
 from maskutils.core.checks import known
-from maskutils.results.analysis import CANDIDATE, DECIMALS, chance, of_one_network, source_read, with_family
+from maskutils.results.analysis import CANDIDATE, DECIMALS, chance, of_second_network, source_read, with_family
 from maskutils.results.records import on_grid
 
 REFERENCES: dict[str, Callable[[float], float]] = {  # corners of the hypervolume's box, from the accuracy of chance
@@ -31,7 +31,7 @@ def hypervolumes(
     `REFERENCES`: accuracy "zero", "chance" of the pair, or "halfway" from chance to 1. Raises `BadSetting` for another.
     """
     corner = REFERENCES[known(reference, REFERENCES, "reference")]
-    rows = with_family(on_grid(records if reading != "full" else of_one_network(records)))
+    rows = with_family(on_grid(records if reading != "full" else records[~of_second_network(records)]))
     x, val_x = source_read(rows, reading, split), source_read(rows, reading, "val_")
     rows = rows.assign(x=x, val_x=val_x, y=rows[f"{split}target_acc"], val_y=rows["val_target_acc"])
     rows = rows.assign(source=chance(rows, "source"), target=chance(rows, "target"))[x.notna()]
@@ -45,9 +45,7 @@ def hypervolumes(
     kept = rows.loc[rows["candidate"].isin(best), ["pair", "seed", "family", "source", "target", "x", "y"]]
     for *group, x, y in kept.sort_values(["pair", "family", "seed"]).itertuples(index=False):
         reached.setdefault(tuple(group), []).append((x, y))
-    areas = [
-        [*group, metrics.hypervolume(points, (corner(s), corner(t)))] for (*group, s, t), points in reached.items()
-    ]
+    areas = [[*of, metrics.hypervolume(points, (corner(s), corner(t)))] for (*of, s, t), points in reached.items()]
     return pd.DataFrame(areas, columns=["pair", "seed", "family", "hypervolume"])
 
 

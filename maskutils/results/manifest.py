@@ -30,10 +30,8 @@ def damaged(folder: Path) -> list[str]:
     for name, digest in vouched(folder).items():
         if name not in found:
             told.append(f"{folder / name} is missing")
-        elif found[name] != digest:
-            told.append(
-                f"{folder / name} is not what was written: its SHA-256 is {found[name]}, the manifest's {digest}"
-            )
+        elif (now := found[name]) != digest:
+            told.append(f"{folder / name} is not what was written: its SHA-256 is {now}, the manifest's {digest}")
     return told
 
 

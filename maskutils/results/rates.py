@@ -26,9 +26,8 @@ def ranked(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows = records.assign(source=chance(records, "source"), target=chance(records, "target"))
     rows = rows.assign(**{area: source_read(records, reading, "val_") for area, reading in AREAS.items()})
-    rows["area_known"] = rows["area_known"].fillna(
-        rows["area_unknown"]
-    )  # interpolated masks are read with the full network here
+    # interpolated masks are read with the full network here
+    rows["area_known"] = rows["area_known"].fillna(rows["area_unknown"])
 
     def areas(one: pd.DataFrame) -> pd.Series:
         reference = (one["source"].iloc[0], one["target"].iloc[0])
@@ -48,9 +47,8 @@ def ranked(records: pd.DataFrame) -> pd.DataFrame:
 def write_rates(table: pd.DataFrame) -> None:
     """Write a table of `ranked`, of one pair and model, as results/tuning/rates-<model>-<pair>.csv."""
     name = "-".join(re.sub(r"[^\w.+-]+", "_", str(table[of].iloc[0])).strip("_") for of in ("model", "pair"))
-    write_atomically(
-        paths.results_dir("tuning") / f"rates-{name}.csv", table.to_csv(index=False, float_format="%.6g").encode()
-    )
+    text = table.to_csv(index=False, float_format="%.6g")
+    write_atomically(paths.results_dir("tuning") / f"rates-{name}.csv", text.encode())
 
 
 def chosen(pair: str, model: str, approach: str, steps: int, value: float | None = None) -> tuple[float, int]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
@@ -62,9 +63,9 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         raise _damaged(path, f"is not a table of records ({error})") from None
     if not text.endswith("\n"):
         raise _damaged(path, "breaks off in the middle of a row")
-    records = records.assign(
-        **{n: v for n, v in (("rewound", False), ("knob", math.nan)) if n not in records}
-    )  # of old
+    for column, value in {"rewound": False, "knob": math.nan}.items():
+        if column not in records:  # of old
+            records[column] = value
     if missing := [c for c in COLUMNS if c not in records.columns]:
         raise _damaged(path, f"lacks the columns {', '.join(missing)}")
     if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
@@ -74,12 +75,8 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
 
 def provenance(records: pd.DataFrame) -> str:
     """Which versions of maskutils, commits and seeds made `records`, in a line."""
-    told = {
-        name: sorted({str(v) for v in records[column]}, key=lambda v: (len(v), v))
-        for name, column in MADE_BY.items()
-        if column in records
-    }
-    return "; ".join(f"{name} {', '.join(values)}" for name, values in told.items())
+    each = {name: sorted(set(map(str, records[column])), key=lambda v: (len(v), v)) for name, column in MADE_BY.items()}
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in each.items())
 
 
 def _damaged(path: Path, how: str) -> DamagedFile:
@@ -121,8 +118,7 @@ def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
     """
     tables = [load_records(file).assign(_file=Path(file).name) for file in files]
     joined = pd.concat([t for t in tables if len(t)], ignore_index=True)
-    settings = joined[[name for name in SETTINGS if name in joined]]
-    joined = joined[~pd.concat([_transfers(joined), settings], axis=1).duplicated()]
+    joined = joined[~pd.concat([_transfers(joined), joined.filter(SETTINGS)], axis=1).duplicated()]
     _check_settings(joined)
     joined = joined.drop(columns="_file")
     save_records(joined, path)
@@ -135,8 +131,8 @@ def _check_settings(joined: pd.DataFrame) -> None:
     for _, rows in joined[groups.duplicated(keep=False)].groupby(groups):
         a, b = rows.iloc[0], rows.iloc[1]
         which = ", ".join(f"{name} {a[name]}" for name in IDENTITY if not pd.isna(a[name]))
-        there = [name for name in SETTINGS if name in a]
-        differ = ", ".join(f"{name} {x} and {y}" for name, x, y in a[there].compare(b[there]).itertuples())
+        pairs = a.filter(SETTINGS).compare(b.filter(SETTINGS)).itertuples()
+        differ = ", ".join(f"{name} {x} and {y}" for name, x, y in pairs)
         raise ValueError(
             f"2 records stand for the same transfer ({which}), in {a['_file']} and {b['_file']}, with other settings: {differ}; give both "
             "notebooks the same, or a profile each"
@@ -173,7 +169,6 @@ def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = 
     by, values = list(by), list(values)
     seeds = records.groupby([*by, "seed"], dropna=False, observed=True)[values].mean().reset_index()
     groups = seeds.groupby(by, dropna=False, observed=True)[values]
-    half = groups.std() * groups.count().map(lambda k: stdtrit(k - 1, 0.975) / math.sqrt(k) if k > 1 else math.nan)
-    return pd.concat(
-        [groups.mean(), half.add_suffix("_ci"), groups.count().max(axis=1).rename("n")], axis=1
-    ).reset_index()
+    n = groups.count()
+    half = groups.std() * (stdtrit(n - 1, 0.975) / np.sqrt(n))
+    return pd.concat([groups.mean(), half.add_suffix("_ci"), n.max(axis=1).rename("n")], axis=1).reset_index()

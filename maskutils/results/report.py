@@ -37,7 +37,7 @@ def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
     """
     rows = at_density(records, density).query("alpha == 1")
     rows = rows[of_masks(rows) | rows["approach"].isin(names("reference"))]
-    rows = rows.assign(source_acc_full=analysis.of_one_network(rows)["source_acc_full"])
+    rows = rows.assign(source_acc_full=rows["source_acc_full"].mask(analysis.of_second_network(rows)))
     values = ["source_acc_masked", "source_acc_full", "target_acc"]
     table = summarise(rows, ["approach"], values).sort_values("target_acc", ascending=False)
     return percent(table, values).rename(columns=TITLES)
@@ -165,13 +165,10 @@ def choice_findings(chosen: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def promises(checked: pd.DataFrame, slack: float = 0.02) -> pd.DataFrame:
-    """How `choice.check_choice` went for each allowed drop: how many choices, how many kept it, and the worst excess.
-
-    A choice is kept if the seed or pair left out loses at most `slack` (a fraction) more than allowed.
-    """
+def promises(checked: pd.DataFrame) -> pd.DataFrame:
+    """How `choice.check_choice` went for each allowed drop: how many choices, how many were `kept`, and the worst excess."""
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
-    kept = choice.kept(checked, slack).groupby(checked["allowed"]).sum()
+    kept = choice.kept(checked).groupby(checked["allowed"]).sum()
     worst = (100 * over.max()).map("{:+.1f}".format)
     table = pd.DataFrame({"choices": over.size(), "kept": kept, "worst (points over)": worst})
     table.insert(0, "may lose", table.index.map(points))
@@ -220,7 +217,7 @@ def against(volumes: pd.DataFrame, rival: str) -> pd.DataFrame:
     columns |= {"corrected": [c[c.find("[") :] if "[" in c else "" for c in intervals(rows, "_corrected")]}
     columns |= {"corrected p (Holm)": statistics.holm(rows["p_corrected"]).map(p_text), "seeds": rows["n"].astype(str)}
     shown = pd.DataFrame({"hypervolume (%)": (100 * means).round(1).astype(str)})
-    if "pair" in volumes and volumes["pair"].nunique() > 1:
+    if volumes["pair"].nunique() > 1:
         columns |= _on_pairs(volumes, others, rival)
         shown["mean rank"] = statistics.mean_ranks(volumes).map("{:.1f}".format)
     return shown.join(pd.DataFrame(columns, index=rows.index)).fillna("").reset_index()
@@ -241,8 +238,6 @@ def _on_pairs(volumes: pd.DataFrame, families: Sequence[str], rival: str) -> dic
 def convergence(records: pd.DataFrame) -> str:
     """A sentence on what the target's validation accuracy still gained in the last 30 % of the steps, pair by pair."""
     rows = on_grid(records)
-    if "late_gain" not in rows:
-        return "The records do not say how the target's accuracy rose."
     rows = rows[of_masks(rows, per_layer=True) | (rows["protocol"] == the("free"))]
     gains = 100 * rows.groupby("pair")["late_gain"].mean().sort_values()
     told = ", ".join(f"{value + 0.0:+.1f} on `{pair}`" for pair, value in gains.round(1).items())

@@ -12,12 +12,10 @@ def compared(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
     by = ["approach", *(name for name in IDENTITY if name != "seed")]
     a, b = (summarise(_settings(records), by, READINGS) for records in (ours, theirs))
     both = a.merge(b, on=by, suffixes=("", "_theirs"))
-    rows = [
-        both[["approach", "pair"]].assign(
-            reading=name, apart=(both[name] - both[f"{name}_theirs"]).abs(), interval=both[f"{name}_ci_theirs"]
-        )
-        for name in READINGS
-    ]
+    rows = []
+    for name in READINGS:
+        apart, interval = (both[name] - both[f"{name}_theirs"]).abs(), both[f"{name}_ci_theirs"]
+        rows.append(both[["approach", "pair"]].assign(reading=name, apart=apart, interval=interval))
     means = pd.concat(rows).dropna(subset="apart").reset_index(drop=True)
     if means.empty:
         return "no setting is in both"

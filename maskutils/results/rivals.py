@@ -18,6 +18,7 @@ from maskutils.results.verdicts import (
     minus_each,
     rankings,
     rivals_in,
+    surely_above,
     tuned_for,
 )
 from maskutils.results.wording import intervals
@@ -63,14 +64,13 @@ def masks_beat_every_rival(records: pd.DataFrame) -> Found:
 )
 def elastic_mask_beats_the_strongest(records: pd.DataFrame) -> Found:
     """The strongest is the rival with the largest hypervolume on validation; the 95 % interval on test must lie above 0."""
-    areas = fronts.hypervolumes(records, split="val_")
-    return _beats(records, "full", [ELASTIC[0]], [_best_of(areas, rivals_in(areas))])
+    strongest = _best_of(records, "full", [a.name for a in every() if a.rival])
+    return _beats(records, "full", [ELASTIC[0]], [strongest])
 
 
 def _beats(records: pd.DataFrame, reading: str, families: Sequence[str], others: Sequence[str]) -> Found:
     """Whether the best of `families` (by validation) has a larger hypervolume than each of `others`."""
-    areas = fronts.hypervolumes(records, reading)
-    best = _best_of(fronts.hypervolumes(records, reading, split="val_"), families)
+    areas, best = fronts.hypervolumes(records, reading), _best_of(records, reading, families)
     others = [name for name in others if name in set(areas["family"])]
     if not others:
         raise Skip("the records hold none of these rivals")
@@ -79,9 +79,9 @@ def _beats(records: pd.DataFrame, reading: str, families: Sequence[str], others:
     return bool((rows["low"] > 0).all()), closest(rows, BOX), evidence
 
 
-def _best_of(areas: pd.DataFrame, families: Sequence[str]) -> str:
-    """The one of `families` with the largest mean hypervolume. Raises `Skip` if there is none of them."""
-    if not (best := fronts.largest(areas, families)):
+def _best_of(records: pd.DataFrame, reading: str, families: Sequence[str]) -> str:
+    """The one of `families` with the largest mean hypervolume on validation. Raises `Skip` if there is none of them."""
+    if not (best := fronts.largest(fronts.hypervolumes(records, reading, split="val_"), families)):
         raise Skip("the records hold none of these masks or none of their rivals")
     return best
 
@@ -147,7 +147,7 @@ def _not_worse(records: pd.DataFrame, families: Sequence[str], reading: str, all
     yardstick = the("yardstick")
     if yardstick not in set(records["approach"]):  # its family alone may be nothing but fine-tuning
         raise Skip("the records hold no WiSE-FT")
-    best = _best_of(fronts.hypervolumes(records, reading, split="val_"), families)
+    best = _best_of(records, reading, families)
     areas, without = fronts.hypervolumes(records, reading), ""
     if not all_pairs:
         on = statistics.by_pair(areas, "hypervolume", best, yardstick)
@@ -183,9 +183,7 @@ def elastic_mask_owes_it_to_the_mask(records: pd.DataFrame) -> Found:
         raise Skip("the records hold no elastic masks with all controls")
     rows = minus_each(areas, "hypervolume", elastic, controls)
     evidence = compared(rows, areas, "hypervolume", BOX)
-    # there is no p where the difference is the same on every seed
-    passed = (rows["low"] > 0) & ~(statistics.holm(rows["p"]) >= 0.05)
-    return bool(passed.all()), closest(rows, BOX), evidence
+    return surely_above(rows), closest(rows, BOX), evidence
 
 
 def minus_wise_ft(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:

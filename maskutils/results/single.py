@@ -6,17 +6,15 @@ import pandas as pd
 
 from maskutils.core.approaches import every
 from maskutils.results.analysis import (
-    CANDIDATE,
     DECIMALS,
     best_on_validation,
     learnt,
-    of_one_network,
     of_second_network,
-    source_read,
-    stored_bits,
     trained,
+    tried_everywhere,
     with_family,
 )
+from maskutils.results.choice import candidates
 from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import of_masks, on_grid
 from maskutils.results.statistics import by_pair, paired
@@ -43,21 +41,21 @@ def at_one_setting(
     """With the task unknown, those of the families `rivals` that lead the best of the learnt `masks`, the furthest first, each with its
     row of `paired`; and a sentence on them, and one on those that trail.
     """
-    rows = with_family(on_grid(of_one_network(records)))
+    rows = with_family(on_grid(records[~of_second_network(records)]))
     both, val = ((rows[f"{p}source_acc_full"] + rows[f"{p}target_acc"]) / 2 for p in ("", "val_"))
     best = best_on_validation(rows.assign(both=both, val_both=val), "both")
     mask = str(best.groupby("family")["val_both"].mean()[list(masks)].idxmax())
-    minus = {rival: paired(best, "both", [rival], mask).iloc[0] for rival in rivals}
-    leads, trails = ([r for r, row in minus.items() if verb(row) == says] for says in ("leads", "trails"))
-    leads.sort(key=lambda r: -minus[r]["difference"])
-    said = f"At one setting, no rival leads the best learnt mask there, {called(mask)}."
+    minus = paired(best, "both", rivals, mask).set_index("family")
+    trails = [rival for rival, row in minus.iterrows() if verb(row) == "trails"]
+    furthest = minus.sort_values("difference", ascending=False, kind="stable")
+    leads = {rival: row for rival, row in furthest.iterrows() if verb(row) == "leads"}
+    there = f"the best learnt mask there, {called(mask)}"
+    said = f"At one setting, no rival leads {there}."
     if leads:
-        by = listed(size(minus[r]) for r in leads)
-        said = (
-            f"At one setting, {leading(leads)} the best learnt mask there, {called(mask)}, by {by} points of accuracy."
-        )
+        by = listed(map(size, leads.values()))
+        said = f"At one setting, {leading(list(leads))} {there}, by {by} points of accuracy."
     led = [f"At one setting, {called(mask)} leads {listed(map(called, trails))}."] if trails else []
-    return {r: minus[r] for r in leads}, [said, *led]
+    return leads, [said, *led]
 
 
 def task_known(records: pd.DataFrame) -> Finding:
@@ -76,7 +74,7 @@ def task_known(records: pd.DataFrame) -> Finding:
     if near.empty:
         return none
     other = means.loc[rival := near["val_both"].idxmax()]
-    row = paired(rows, "both", [mask], rival, by="candidate").iloc[0]
+    row = _minus(rows, "both", mask, rival)
     ahead, spread = on_pairs(by_pair(rows, "both", mask, rival, by="candidate"))
     gained, decides = _gained(rows, mask, rival, called(other["approach"]), row)
     setting = f"{called(best['approach'])} at density {best['density']:g}"
@@ -100,7 +98,7 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
     gains = 200 * (own["both"] - own["both_before"]).groupby(own["pair"]).mean()  # of the source, which is half of both
     if gains.mean() < 100 * GAIN:
         return [], row
-    without = paired(rows, "both_before", [mask], rival, by="candidate").iloc[0]
+    without = _minus(rows, "both_before", mask, rival)
     spread = f" ({gains.min():+.1f} to {gains.max():+.1f} by pair)" if len(gains) > 1 else ""
     told = f"Through the mask the source is {gains.mean():.1f} points better than before{spread}; without that gain it reaches"
     return [f"{told} {points(own['both_before'].mean())} and {versus(without, whom)}."], without
@@ -118,18 +116,22 @@ def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: boo
 def beside(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> pd.Series:
     """The row of `paired` of the `mask` against the one of `near` that is best in `rows` on validation; see `_on_each_pair`."""
     reached = rows[rows["candidate"].isin(near.index)].groupby("candidate")["val_both"].mean()
-    rival = reached.round(DECIMALS).idxmax()
-    return paired(rows, "both_before" if gained else "both", [mask], rival, by="candidate").iloc[0]
+    return _minus(rows, "both_before" if gained else "both", mask, reached.round(DECIMALS).idxmax())
+
+
+def _minus(rows: pd.DataFrame, value: str, mask: int, rival: int) -> pd.Series:
+    """The row of `paired` of one candidate against another."""
+    return paired(rows, value, [mask], rival, by="candidate").iloc[0]
 
 
 def _dearer(best: pd.Series, others: pd.DataFrame) -> list[str]:
     """A sentence on what is reached with more bits than a rival's, if it is more than the setting `best` reaches."""
     better = others[(others["bits"] > ABOUT * best["bits"]) & (others["val_both"] > best["val_both"])]
     cheapest = better[~better["whole"]].sort_values(["bits", "val_both"], ascending=[True, False])[:1]
-    dearer = [row for _, row in [*cheapest.iterrows(), *better[better["whole"]].iterrows()]]
+    dearer = pd.concat([cheapest, better[better["whole"]]])
     reached = [
-        f"{called(row['approach'])} ({kbit(row)}){'' if i else ' reaches'} {points(row['both'])}"
-        for i, row in enumerate(dearer)
+        f"{called(row['approach'])} ({kbit(row)}) {'' if i else 'reaches '}{points(row['both'])}"
+        for i, (_, row) in enumerate(dearer.iterrows())
     ]
     return [f"With more bits, {listed(reached)}."] if reached else []
 
@@ -141,16 +143,12 @@ def _cheaper(rows: pd.DataFrame, near: pd.DataFrame, mask: int, best: pd.Series,
         "without a mask": near[~near["unlearnt"]],
         "that stores nothing": near[near["bits"] == 0],
     }
-    chosen: dict[int, str] = {}
+    said = {rival: ""}
     for which, table in tables.items():
-        if len(table) and (strongest := table["val_both"].idxmax()) != rival:
-            chosen.setdefault(strongest, which)
-    minus = {one: paired(rows, "both", [mask], one, by="candidate").iloc[0] for one in chosen}
-    named = {
-        one: f"the best rival {which} ({called(near.approach[one])}, {kbit(near.loc[one])})"
-        for one, which in chosen.items()
-    }
-    return [f"The mask {versus(row, named[one])}." for one, row in minus.items()]
+        if len(table) and (other := table["val_both"].idxmax()) not in said:
+            named = f"the best rival {which} ({called(table.approach[other])}, {kbit(table.loc[other])})"
+            said[other] = f"The mask {versus(_minus(rows, 'both', mask, other), named)}."
+    return list(filter(None, said.values()))
 
 
 def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -161,25 +159,16 @@ def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     Columns of the settings: approach, density, mask (is it learnt), unlearnt (is it a mask that nobody learns), whole (is it a
     second network), bits, both and val_both.
     """
-    rows, about = on_grid(records), {a.label or a.name: a for a in every()}
-    mask = learnt(rows)
-    kinds = ("baseline", "control", "reference")
-    rival = [k for k, a in about.items() if a.kind in kinds and a.choosable and not a.learns_mask]
-    bits, source = stored_bits(rows), source_read(rows, "known")
+    rows = candidates(records, task_known=True)
+    mask, kinds = learnt(rows), ("baseline", "control", "reference")
+    rivals = [a.label or a.name for a in every() if a.kind in kinds and not a.learns_mask]
     rows = rows.assign(
-        bits=bits,
         mask=mask,
         unlearnt=of_masks(rows) & ~mask,
         whole=of_second_network(rows) & (rows["alpha"] == 1),
-        both=(source + rows["target_acc"]) / 2,
-        both_before=(source.mask(mask, rows["source_acc_before"]) + rows["target_acc"]) / 2,
-        val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2,
-    )[(mask | trained(rows).isin(rival)) & bits.notna() & source.notna()]
-    groups = rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup()).groupby("candidate")
-    means = (
-        groups[["approach", "density", "mask", "unlearnt", "whole"]]
-        .first()
-        .join(groups[["bits", "both", "val_both"]].mean())
-    )
-    means["val_both"] = means["val_both"].round(DECIMALS)
-    return groups.obj, means[groups["pair"].nunique() == records["pair"].nunique()]
+        both=(rows["source"] + rows["target_acc"]) / 2,
+        both_before=(rows["source"].mask(mask, rows["source_acc_before"]) + rows["target_acc"]) / 2,
+        val_both=(rows["val_source"] + rows["val_target_acc"]) / 2,
+    )[(mask | trained(rows).isin(rivals)) & rows["bits"].notna()]
+    about = ["approach", "density", "mask", "unlearnt", "whole"]
+    return rows, tried_everywhere(rows, about, ["bits", "both", "val_both"]).round({"val_both": DECIMALS})

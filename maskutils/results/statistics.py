@@ -31,12 +31,6 @@ def t_interval(values: np.ndarray, overlap: float = 0.0) -> tuple[np.ndarray, np
     return mean - half, mean + half
 
 
-def p_value(values: np.ndarray, overlap: float = 0.0) -> float:
-    """Two-sided p of the paired t-test that the mean is 0; `overlap` as in `t_interval`. `nan` where all values are equal."""
-    mean, error, n = _error(values, overlap)
-    return float(2 * stdtr(n - 1, -abs(mean) / error)) if n > 1 and error > SAME else np.nan
-
-
 def over_seeds(values: np.ndarray) -> np.ndarray:
     """Mean of `values` over the last axis, the seeds. `nan` values do not count; of no values the mean is `nan`."""
     there = ~np.isnan(values)
@@ -78,29 +72,36 @@ def paired(table: pd.DataFrame, value: str, of: Sequence[Name], against: Name, b
 
     A seed that lacks a value on one of the pairs does not count: a mean over other pairs is no paired value.
 
-    Columns: `by`, against, difference, low and high (`over_pairs`), p (the larger one of the same two ways), n (seeds that have both),
-    sd (the standard deviation of the means over seeds), low_corrected, high_corrected and p_corrected (the same with `OVERLAP`). No p
-    allows for the number of tests: see `holm`.
+    Columns: `by`, against, difference, low and high (`over_pairs`), p (`p_value`), n (seeds that have both), sd (the standard deviation
+    of the means over seeds), low_corrected, high_corrected and p_corrected (the same with `OVERLAP`). No p allows for the number of
+    tests: see `holm`.
     """
-    pairs = ["pair"] if "pair" in table else []
-    wide, rows = table.groupby([*pairs, "seed", by])[value].mean().unstack(), []
+    wide, rows = _by_seed(table, value, by), []
     for name in of:
-        each = (wide[name] - wide[against]).dropna()
-        values = (each.unstack("seed").dropna(axis=1) if pairs else each.to_frame().T).to_numpy()
-        means = values.mean(axis=0) if values.size else np.array([])
-        plain, corrected = ([*map(float, over_pairs(values, o)), _p(values, o)] for o in (0.0, OVERLAP))
+        values = (wide[name] - wide[against]).dropna().unstack("seed").dropna(axis=1).to_numpy()
+        means = values.mean(axis=0)
+        plain, corrected = ([*map(float, over_pairs(values, o)), p_value(values, o)] for o in (0.0, OVERLAP))
         sd = means.std(ddof=1) if len(means) > 1 else np.nan
-        rows.append([name, against, means.mean() if len(means) else np.nan, *plain, len(means), sd, *corrected])
+        rows.append([name, against, float(over_seeds(means)), *plain, len(means), sd, *corrected])
     tested = ["low", "high", "p"]
     columns = [by, "against", "difference", *tested, "n", "sd", *(f"{name}_corrected" for name in tested)]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _p(values: np.ndarray, overlap: float) -> float:
-    """The larger p of two tests that the mean of `values` (pairs, seeds) is 0: of the seeds' means, and of independent pairs."""
-    means, (error, degrees) = values.mean(axis=0), _independent(values, overlap)
-    other = 2 * stdtr(degrees, -abs(means.mean()) / error) if error > SAME else np.nan
-    return float(np.fmax(p_value(means, overlap), other))
+def _by_seed(table: pd.DataFrame, value: str, by: str) -> pd.DataFrame:
+    """Means of `value`: a row for each pair of domains and seed, a column for each of `by`."""
+    return table.groupby(["pair", "seed", by])[value].mean().unstack()
+
+
+def p_value(values: np.ndarray, overlap: float = 0.0) -> float:
+    """The larger two-sided p of two t-tests that the mean of `values` (pairs, seeds) is 0, in the two ways of `over_pairs`.
+
+    `nan` where all values are equal. `overlap` as in `t_interval`.
+    """
+    mean, error, n = _error(values.mean(axis=0), overlap)
+    tests = [(error, n - 1), _independent(values, overlap)]
+    found = [2 * stdtr(degrees, -abs(mean) / e) if e > SAME else np.nan for e, degrees in tests]
+    return float(np.fmax.reduce(found))
 
 
 def holm(p: pd.Series) -> pd.Series:
@@ -115,18 +116,11 @@ def holm(p: pd.Series) -> pd.Series:
 
 def by_pair(table: pd.DataFrame, value: str, of: Name, against: Name, by: str = "family") -> pd.Series:
     """`value` of `of` minus that of `against` on each pair of domains, means over seeds, from the least to the greatest."""
-    return _on_pairs(table, value, of, against, by).groupby("pair").mean().sort_values()
+    wide = _by_seed(table, value, by)
+    return (wide[of] - wide[against]).groupby("pair").mean().dropna().sort_values()
 
 
-def _on_pairs(table: pd.DataFrame, value: str, of: Name, against: Name, by: str) -> pd.Series:
-    """The differences of each pair and seed that has both."""
-    wide = table.groupby(["pair", "seed", by])[value].mean().unstack()
-    return (wide[of] - wide[against]).dropna()
-
-
-def random_effects(
-    table: pd.DataFrame, value: str, of: Name, against: Name, by: str = "family"
-) -> tuple[float, float, float]:
+def random_effects(table: pd.DataFrame, value: str, of: Name, against: Name) -> tuple[float, float, float]:
     """Mean difference over pairs of domains and its 95 % interval (low, high), for pairs like these and not these alone.
 
     Pairs with fewer than `LEAST` seeds are left out; fewer than two pairs give `nan`. The model has random effects: the variance
@@ -135,7 +129,8 @@ def random_effects(
     """
     from statsmodels.stats.meta_analysis import combine_effects
 
-    pairs = _on_pairs(table, value, of, against, by).groupby("pair").agg(["mean", "var", "count"])
+    wide = _by_seed(table, value, "family")
+    pairs = (wide[of] - wide[against]).groupby("pair").agg(["mean", "var", "count"])
     pairs = pairs[pairs["count"] >= LEAST]
     if len(pairs) < 2:
         return np.nan, np.nan, np.nan
@@ -148,17 +143,17 @@ def random_effects(
     return float(effects.mean_effect_re if differ else effects.mean_effect_fe), float(low), float(high)
 
 
-def mean_ranks(table: pd.DataFrame, value: str = "hypervolume", by: str = "family") -> pd.Series:
-    """Mean rank of each of `by` over pairs of domains, by its mean `value` on a pair: 1 is best on every pair. Ties share a rank."""
-    means = table.groupby(["pair", by])[value].mean()
-    return means.groupby("pair").rank(ascending=False).groupby(by).mean()
+def mean_ranks(volumes: pd.DataFrame) -> pd.Series:
+    """Mean rank of each family over pairs of domains, by its mean hypervolume on a pair: 1 is best on every pair. Ties share a rank."""
+    means = volumes.groupby(["pair", "family"])["hypervolume"].mean()
+    return means.groupby("pair").rank(ascending=False).groupby("family").mean()
 
 
-def smallest_effect(n: int, power: float = 0.8) -> float:
-    """The smallest mean difference that `n` seeds can show, in its standard deviations over seeds; `nan` for one seed.
+def smallest_effect(n: int) -> float:
+    """The smallest mean difference that `n` seeds, two or more, can show, in its standard deviations over seeds.
 
-    It is found with probability `power` by a two-sided paired t-test at 5 %.
+    It is found with a probability of 80 % by a two-sided paired t-test at 5 %.
     """
     from statsmodels.stats.power import TTestPower
 
-    return float(TTestPower().solve_power(nobs=n, alpha=0.05, power=power)) if n > 1 else np.nan
+    return float(TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8))

@@ -123,6 +123,14 @@ def closest(rows: pd.DataFrame, unit: str, by: str = "family") -> str:
     return f"{row[by]} - {row['against']}: {interval(row['difference'], row['low'], row['high'], '+')} {unit}{ahead}"
 
 
+def surely_above(rows: pd.DataFrame) -> bool:
+    """Whether each difference of `statistics.paired` lies above 0, and p < 0.05 after Holm's correction for all of them.
+
+    There is no p where the difference is the same on every seed.
+    """
+    return bool(((rows["low"] > 0) & ~(statistics.holm(rows["p"]) >= 0.05)).all())
+
+
 def minus_each(table: pd.DataFrame, value: str, family: str, others: Iterable[str]) -> pd.DataFrame:
     """`value` of `family` minus that of each of `others`, paired by seed: rows of `statistics.paired`."""
     return pd.concat([statistics.paired(table, value, [family], other) for other in others], ignore_index=True)

@@ -64,13 +64,11 @@ def on_pairs(differences: pd.Series) -> tuple[str, list[str]]:
     """On how many pairs of domains a mean is ahead, from the verb on, and a sentence on the least and the greatest of its sorted
     `differences`. Both are empty for a single pair.
     """
-    on = 100 * differences
-    if len(on) < 2:
+    if len(differences) < 2:
         return "", []
-    spread = (
-        f"By pair the difference is {on.iloc[0]:+.1f} on `{on.index[0]}` to {on.iloc[-1]:+.1f} on `{on.index[-1]}`."
-    )
-    return f"is ahead on {(on > 0).sum()} of {len(on)} pairs", [spread]
+    least, greatest = (f"{100 * differences.iloc[i]:+.1f} on `{differences.index[i]}`" for i in (0, -1))
+    ahead = f"is ahead on {(differences > 0).sum()} of {len(differences)} pairs"
+    return ahead, [f"By pair the difference is {least} to {greatest}."]
 
 
 def called(approach: str) -> str:

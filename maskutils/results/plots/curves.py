@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from maskutils.core.approaches import every, names, the
+from maskutils.core.approaches import described, every, names, the
 from maskutils.results.analysis import ideal, storage_front
 from maskutils.results.fronts import front, hypervolumes, largest, unbeaten
 from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
-from maskutils.results.plots.style import PAIR_ORDER, STAR, in_order, line_of, look, ordered, short, styled, within
+from maskutils.results.plots.style import PAIR_ORDER, STAR, density_axis, in_order, look, ordered, short, styled, within
 from maskutils.results.records import LOSSES, of_masks, on_grid, summarise
 from maskutils.results.statistics import LEAST
 
@@ -77,7 +77,8 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> 
         if name not in shown:
             axis.plot(x, y, **BEHIND)
             continue
-        style: dict[str, Any] = look(name) | {"linestyle": line_of(name), "markersize": 5, "zorder": 3}
+        style: dict[str, Any] = look(name) | {"markersize": 5, "zorder": 3}
+        style["linestyle"] = ":" if described(name).kind == "baseline" else "-"
         (lines[name],) = axis.plot(x, y, **style)
         bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
         axis.errorbar(x, y, _half(curve, "target_acc"), _half(curve, "source_acc_full"), **bars)
@@ -146,8 +147,9 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
             axis.errorbar(curve["density"], 100 * curve[column], _half(curve, column), **look(name), **size_of)
     for axis, column, name in panels:  # all limits, which are shared, once everything is drawn
         first = axis.get_subplotspec()
-        below = "density" if first.is_last_row() else ""
-        _density_axis(axis, sorted(points["density"].unique()), below, narrow=width > 5)
+        within(axis)
+        density_axis(axis, sorted(points["density"].unique()), every=2 if width > 5 else 1, fontsize=9)
+        axis.set_xlabel("density" if first.is_last_row() else "")
         label, unit = values[column].replace(", ", ",\n"), "points" if column in LOSSES else "%"  # rows are low
         axis.set_ylabel(f"{label} ({unit})" if first.is_first_col() else "")
         if first.is_first_row():
@@ -165,18 +167,10 @@ def readings(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
         style: dict[str, Any] = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5, "capsize": 2}
         drawn = axis.errorbar(points["density"], 100 * points[column], _half(points, column), **style)
         named[label] = drawn.lines[0]
-    axis.set(ylabel="accuracy (%)", ylim=(0, 103))
-    _density_axis(axis, sorted(points["density"].unique()), "density (fraction of weights kept)")
+    axis.set(xlabel="density (fraction of weights kept)", ylabel="accuracy (%)", ylim=(0, 103))
+    density_axis(axis, sorted(points["density"].unique()), fontsize=9)
     name_curves({axis: named})
     return figure
-
-
-def _density_axis(axis: Axes, densities: Sequence[float], label: str, narrow: bool = False) -> None:
-    """A logarithmic axis of densities, with a tick at each; a `narrow` one has a name for every second."""
-    axis.set(xlabel=label, xscale="log")
-    within(axis, "y")
-    axis.set_xticks(densities, ["" if narrow and i % 2 else f"{d:g}" for i, d in enumerate(densities)], fontsize=9)
-    axis.minorticks_off()
 
 
 @styled()

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
 from maskutils.results.plots.labels import BEHIND, name_curves
-from maskutils.results.plots.style import BESIDE, framed, look, styled, visible, within
+from maskutils.results.plots.style import BESIDE, density_axis, framed, look, styled, visible, within
 from maskutils.results.records import at_density, summarise
 
 # named in the storage figures, beside the best other
@@ -75,9 +75,8 @@ def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
     means = 100 * means.sort_values("masking_cost")
     figure, axis = plt.subplots(figsize=(8, 0.36 * len(means) + 1.4))
     axis.barh(means.index, means["masking_cost"], color="#4c72b0", label="masking cost (through the mask)")
-    axis.barh(
-        means.index, means["drift"], left=means["masking_cost"], color="#dd8452", label="drift (through the mask)"
-    )
+    begin, label = means["masking_cost"], "drift (through the mask)"
+    axis.barh(means.index, means["drift"], left=begin, color="#dd8452", label=label)
     axis.plot(means["forgetting"], means.index, "k|", markersize=12, label="forgetting (full network)")
     axis.set(xlabel=f"source accuracy lost at density {density:g} (points, left is better)")
     axis.margins(x=0.03, y=0.02)
@@ -117,10 +116,9 @@ def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     figure, axis = plt.subplots(figsize=(7, 3.6))
     for name in table:
         axis.plot(table.index, 100 * table[name], label=name, **look(name))
-    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
-    axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
-    axis.minorticks_off()
-    within(axis, "y")
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    density_axis(axis, list(table.index))
+    within(axis)
     axis.legend(**BESIDE)
     return figure
 
@@ -220,8 +218,9 @@ def leaks(table: pd.DataFrame) -> Figure:
 
 
 @styled()
-def gallery(images: Mapping[str, Sequence[np.ndarray]], n: int = 10) -> Figure:
-    """The first `n` images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
+def gallery(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """The images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
+    n = max(map(len, images.values()))
     figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for axis, picture in zip(row, pictures, strict=False):

@@ -26,7 +26,7 @@ ALIGNED = ({1: "left", -1: "right", 0: "center"}, {1: "bottom", -1: "top", 0: "c
 Place = tuple[tuple[float, float], float, tuple[int, int]]  # a point of the line in data, the reach, and the side
 
 
-def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], size: float = 9) -> None:
+def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]]) -> None:
     """Write the name of each line (axes -> name -> line) in its colour beside one of its points, at an end if there is room.
 
     A name covers no other name, and as little as can be of what is drawn, and stays within its axes. Call this last: limits, titles
@@ -38,26 +38,27 @@ def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], size: float = 9) ->
     for axis, lines in panels.items():
         drawn, taken = _pixels(axis, set(lines.values())), list[Bbox]()
         for name, line in lines.items():
-            text = _written(axis, name, line, size)
+            text = _written(axis, name, line)
             found, room = [], Text.get_window_extent(text)  # without its line
             for dear, place in _places(axis, line, drawn):
                 box = _box(axis, room, place)
-                if _inside(box, axis.get_window_extent()) and not any(map(box.overlaps, taken)):
-                    found.append((dear + _covered(box, drawn), place))
+                inside = axis.bbox.contains(*box.min) and axis.bbox.contains(*box.max)
+                if inside and not any(map(box.overlaps, taken)):
+                    found.append((dear + _covered(box, drawn), place, box))
             if not found:  # all of its points are outside the axes
                 text.remove()
                 continue
-            place = min(found, key=lambda f: f[0])[1]
+            _, place, box = min(found, key=lambda f: f[0])
             _put(text, place)
-            taken.append(_box(axis, room, place))
+            taken.append(box)
 
 
-def _written(axis: Axes, name: str, line: Line2D, size: float) -> Annotation:
+def _written(axis: Axes, name: str, line: Line2D) -> Annotation:
     """The name, darker than its line so that light colours can be read, not at its place yet."""
     colour = tuple(0.75 * part for part in to_rgb(line.get_color()))
     leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
     text = axis.annotate(
-        name, (0, 0), (0, 0), textcoords="offset points", color=colour, fontsize=size, arrowprops=leader, zorder=6
+        name, (0, 0), (0, 0), textcoords="offset points", color=colour, fontsize=9, arrowprops=leader, zorder=6
     )
     text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     text.set_in_layout(False)
@@ -123,16 +124,10 @@ def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:
 def _crossed(axis: Axes, line: Line2D, pixel: np.ndarray, drawn: np.ndarray) -> int:
     """How many other named lines pass within `CLOSE` of `pixel`."""
     x, y, weight, which = drawn.T
-    near = (
-        (weight >= 1) & (which != list(axis.get_lines()).index(line)) & (np.hypot(x - pixel[0], y - pixel[1]) < CLOSE)
-    )
-    return len(np.unique(which[near]))
+    near = (weight >= 1) & (np.hypot(x - pixel[0], y - pixel[1]) < CLOSE)
+    return len({*which[near]} - {list(axis.get_lines()).index(line)})
 
 
 def _covered(box: Bbox, drawn: np.ndarray) -> float:
     x, y, weight, _ = drawn.T
     return float(weight[(x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)].sum())
-
-
-def _inside(box: Bbox, axes: Bbox) -> bool:
-    return bool(box.x0 >= axes.x0 and box.x1 <= axes.x1 and box.y0 >= axes.y0 and box.y1 <= axes.y1)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from maskutils.core.approaches import find
 from maskutils.results.plots.labels import name_curves
-from maskutils.results.plots.style import framed, look, styled, visible
+from maskutils.results.plots.style import density_axis, framed, look, styled, visible
 
 DROPPED = "#d9d9d9"
 KEPT = "#0173b2"
@@ -50,10 +50,9 @@ def layer_images(images: Mapping[str, np.ndarray]) -> Figure:
     figure, axes = plt.subplots(
         1, len(images), figsize=(3.2 * len(images), 2.4), squeeze=False, sharex=True, sharey=True
     )
+    colours = ListedColormap(["white", KEPT])
     for axis, (name, kept) in zip(axes[0], images.items(), strict=True):
-        axis.imshow(
-            kept, cmap=ListedColormap(["white", KEPT]), vmin=0, vmax=1, aspect="auto", interpolation="antialiased"
-        )
+        axis.imshow(kept, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="antialiased")
         axis.set(title=f"{name}, {kept.mean():.1%} kept", xlabel="input")
         axis.grid(False)
     axes[0][0].set_ylabel("output")
@@ -68,15 +67,12 @@ def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) 
     for colour, (name, made) in zip(shades, responses.items(), strict=False):
         axes[0].plot(scores, made["training"], color=colour, label=name or "in training (mean)")
         axes[1].plot(scores, made["gradient"], color=colour, label=name)
-    axes[0].plot(
-        scores, [*responses.values()][-1]["end"], color="black", linestyle="--", linewidth=1, label="in the end"
-    )
-    axes[0].set(xlabel="score of a weight", ylabel="part of the weight that is used", title="what is kept")
-    axes[1].set(
-        xlabel="score of a weight", ylabel="gradient of the score", title="what a score learns from a gradient of 1"
-    )
+    axes[0].plot(scores, made["end"], color="black", linestyle="--", linewidth=1, label="in the end")
+    axes[0].set(ylabel="part of the weight that is used", title="what is kept")
+    axes[1].set(ylabel="gradient of the score", title="what a score learns from a gradient of 1")
     axes[1].set_ylim(bottom=min(0.0, axes[1].get_ylim()[0]))
     for axis in axes:
+        axis.set_xlabel("score of a weight")
         axis.locator_params(axis="x", nbins=6)
     axes[0].legend(fontsize=8)
     return figure
@@ -117,14 +113,9 @@ def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
         about = find(name)
         style = look(name) if about and about.kind == "mask" else {"color": "#8c8c8c", "linestyle": next(greys)}
         (named[name],) = axis.plot(table.index[::-1], 100 * table[name].iloc[::-1], **style)
-    axis.set(
-        xscale="log",
-        xlabel="density (fraction of weights kept)",
-        ylabel="source accuracy\nthrough the mask (%)",
-        ylim=(0, 118),  # and above 100
-    )
-    axis.set_xticks(list(table.index), [f"{x:g}" for x in table.index])
-    axis.minorticks_off()
+    axis.set(xlabel="density (fraction of weights kept)", ylabel="source accuracy\nthrough the mask (%)")
+    axis.set_ylim(0, 118)  # and above 100
+    density_axis(axis, list(table.index))
     axis.set_yticks(range(0, 101, 20))
     axis.set_xlim(ends[0] / 1.02, 1.1 * ends[1])
     name_curves({axis: named})
@@ -136,19 +127,16 @@ def flipped(flips: Mapping[str, Any], classes: Sequence[str]) -> Figure:
     """Images on which two networks differ (`anatomy.flips`): each network's answer above, in red if it is wrong."""
     n, names = max(1, len(flips["images"])), list(flips["said"])
     figure, axes = plt.subplots(1, n, figsize=(1.25 * n + 0.4, 1.95), squeeze=False)
+    heights = {name: 1.05 + 0.17 * line for line, name in enumerate(reversed(names))}
+    text: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 9}
     for i, (axis, picture) in enumerate(zip(axes[0], flips["images"], strict=False)):
         axis.imshow(visible(picture), cmap="gray")
         framed(axis)
-        for line, name in enumerate(names):
+        for name in names:
             said = flips["said"][name][i]
-            colour = "#029e73" if said == flips["truth"][i] else "#c0392b"
-            mark = "✓" if said == flips["truth"][i] else "✗"
-            where = (0.5, 1.05 + 0.17 * (len(names) - 1 - line))
-            axis.annotate(
-                f"{classes[said]} {mark}", where, xycoords="axes fraction", ha="center", color=colour, fontsize=9
-            )
-    for line, name in enumerate(names):
-        where = (-0.15, 1.05 + 0.17 * (len(names) - 1 - line))
-        axes[0][0].annotate(name, where, xycoords="axes fraction", ha="right", fontsize=9)
+            mark, colour = ("✓", "#029e73") if said == flips["truth"][i] else ("✗", "#c0392b")
+            axis.annotate(f"{classes[said]} {mark}", (0.5, heights[name]), ha="center", color=colour, **text)
+    for name in names:
+        axes[0][0].annotate(name, (-0.15, heights[name]), ha="right", **text)
     axes[0][0].set_xlabel(f"{flips['count']} such images", fontsize=9)
     return figure

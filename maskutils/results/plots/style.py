@@ -53,12 +53,6 @@ def look(name: str) -> dict[str, Any]:
     return {"color": spare[digest % 10], "marker": "os^vDP*"[digest // 10 % 7], "markerfacecolor": "white"}
 
 
-def line_of(name: str) -> Any:
-    """The line style of an approach in legends: dotted for baselines, none for references, which are points."""
-    about = find(name)
-    return {"baseline": ":", "reference": ""}.get(about.kind, "-") if about and about.colour else "-"
-
-
 def in_order(approaches: Iterable[str]) -> list[str]:
     """Approaches in the order of legends; those without a place last, by name."""
     return ordered(approaches, [a.name for a in every() if a.colour])
@@ -77,19 +71,13 @@ def short(pair: str) -> str:
     return " → ".join(Path(side).name for side in sides) + f" ({collection})" * (collection != "folders")
 
 
-def save_figure(
-    figure: Figure,
-    name: str,
-    profile: str = "default",
-    records: pd.DataFrame | None = None,
-    folder: Path | None = None,
-) -> list[Path]:
+def save_figure(figure: Figure, name: str, profile: str = "default", records: pd.DataFrame | None = None) -> list[Path]:
     """Write `figure` as PNG and PDF, the same bytes for the same figure and records; returns the paths.
 
     Both tell the profile and what made the `records` that are shown, as their description or subject. No date, and nothing of this
     run.
     """
-    folder = folder or paths.figures_dir(profile)
+    folder = paths.figures_dir(profile)
     folder.mkdir(parents=True, exist_ok=True)
     made = "; ".join([f"profile {Path(profile).stem}", *([] if records is None else [provenance(records)])])
     metadata: dict[str, dict[str, str | None]] = {"png": {"Title": name, "Description": made, "Software": None}}
@@ -102,11 +90,18 @@ def save_figure(
     return files
 
 
-def within(axis: Axes, along: str, least: float = 10) -> None:
-    """Keep the limits of `axis` within -6 and 103 %, and at least `least` points apart, so that noise does not fill it."""
-    low, high = getattr(axis, f"get_{along}lim")()
-    room = max(least - (high - low), 0) / 2
-    getattr(axis, f"set_{along}lim")(max(low - room, -6), min(high + room, 103))
+def within(axis: Axes) -> None:
+    """Keep the limits of the vertical `axis` within -6 and 103 %, and at least 10 points apart, so that noise does not fill it."""
+    low, high = axis.get_ylim()
+    room = max(10 - (high - low), 0) / 2
+    axis.set_ylim(max(low - room, -6), min(high + room, 103))
+
+
+def density_axis(axis: Axes, densities: Sequence[float], every: int = 1, **style: Any) -> None:
+    """Make the horizontal axis a logarithmic one with a tick at each of `densities`, of which each `every`-th has a name."""
+    axis.set_xscale("log")
+    axis.set_xticks(densities, ["" if i % every else f"{d:g}" for i, d in enumerate(densities)], **style)
+    axis.minorticks_off()
 
 
 def framed(axis: Axes) -> None:
