@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from maskutils.core import paths
 from maskutils.core.approaches import described, every, names
 from maskutils.masks.layers import LAYERS
 from maskutils.results import single
@@ -260,8 +261,8 @@ def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
         kbit=lambda t: (t["stored_bits"] / 1e3).round(), both=lambda t: t["both"].round(4)
     )
     both = {(row.family, row.kbit): row.both for row in found.itertuples()}
-    assert 0 <= both["oft", 116] - both["gumbel_sigmoid", 51] < 0.003
-    assert "gumbel_sigmoid at 51 kbit is within 0.3 points of oft at 116" in text("docs/results.md")
+    assert 0 <= both["oft", 116] - both["gumbel_sigmoid", 51] < 0.004
+    assert "gumbel_sigmoid at 51 kbit is within 0.4 points of oft at 116" in text("docs/results.md")
 
 
 def test_choices_made_on_other_pairs_mostly_hold():
@@ -365,26 +366,68 @@ def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network
     )
     cost = on_grid(read("photos")).query("pair == 'cifar20:first:second' and alpha == 1 and method == 'edge_popup'")
     assert (-100 * cost.groupby("density")["masking_cost"].mean()).round().agg(["min", "max"]).tolist() == [1, 7]
-    lora = (
-        on_grid(read("photos"))
-        .query("pair == 'pacs:sketch:cartoon' and approach == 'lora'")
-        .groupby("knob")["target_acc"]
-    )
-    assert (lora.mean() < 0.2).to_dict() == {2: False, 4: False, 8: True, 16: True}
 
 
-def test_lora_of_rank_4_is_stronger_than_rank_2_and_breaks_on_one_seed():
-    lora = on_grid(read("photos")).query("approach == 'lora' and knob <= 4")
-    by_pair = lora.groupby(["pair", "knob"])["target_acc"].mean().unstack()
-    assert (by_pair[4] > by_pair[2]).sum() == 4
-    broken = lora[lora["target_acc"] < 0.2]
-    assert broken[["pair", "knob", "seed"]].to_numpy().tolist() == [["pacs:photo:cartoon", 4.0, 1]]
+def test_values_that_broke_have_a_lower_rate_and_what_still_breaks_is_told():
+    """No mask is among them: see `test_no_mask_adapts_worse_with_more_free_weights`."""
+    tables = pd.concat([pd.read_csv(file) for file in paths.tuned_rates()]).dropna(subset="knob")
+    assert set(tables["approach"]) == {"lora", "oft", "sparse_change", "super_tuning", "ewc"}
+    lora = tables[(tables["approach"] == "lora") & (tables["model"] == "mobilenet_v2")]
+    found = {pair: sorted(own["knob"].unique()) for pair, own in lora.groupby("pair")}
+    assert found == {"pacs:photo:cartoon": [4, 8, 16], "pacs:photo:sketch": [16], "pacs:sketch:cartoon": [8, 16]}
     limits = " ".join(text("docs/limits.md").split())
-    assert (
-        "ranks 8 and 16 break on two pairs, and rank 4 breaks on one of three seeds from photographs to cartoons"
-        in limits
+    assert "There, and at rank 16 from photographs to sketches, the rate broke higher ranks" in limits
+    broken = on_grid(read("photos")).query(
+        "alpha == 1 and target_acc < 0.2 and target_classes == 7 and approach != 'source_only'"
     )
-    assert "although rank 4 is better on the four other pairs" in limits
+    assert broken.empty
+    change = on_grid(read("photos")).query(
+        "pair == 'cifar20:first:second' and approach == 'sparse_change' and alpha == 1"
+    )
+    assert change.groupby("density")["target_acc"].mean().idxmax() == 0.01
+    assert "On objects of CIFAR-100, `sparse_change` still breaks above a density of 0.01." in limits
+
+
+def test_no_mask_adapts_worse_with_more_free_weights():
+    for profile in ("photos", "study"):
+        rows = on_grid(read(profile)).query("protocol == 'protect' and alpha == 1")
+        reached = (
+            rows[of_masks(rows)].groupby(["method", "pair", "density"])["val_target_acc"].mean().unstack("density")
+        )
+        smaller_changes = reached.iloc[:, ::-1].cummax(axis=1).iloc[:, ::-1]
+        assert (reached.fillna(1) > smaller_changes.fillna(0) - 0.03).all(axis=None)
+    assert "No mask broke." in " ".join(text("results/tuning/README.md").split())
+
+
+def test_lora_with_twice_the_bits_cannot_be_told_from_the_mask_of_photographs():
+    rows, means = single.tried(read("photos"))
+    mask, lora = (
+        means[means["mask"]]["val_both"].idxmax(),
+        means[(means["approach"] == "lora") & (means["bits"] > 2e6)].index[0],
+    )
+    assert means.loc[lora, "bits"] < 2 * means.loc[mask, "bits"]
+    told = []
+    for value in ("both", "both_before"):
+        row = paired(rows, value, [mask], lora, by="candidate").iloc[0]
+        told.append(f"{100 * row['difference']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]")
+        assert row["low"] < 0 < row["high"]
+    said = " ".join(text("docs/photographs.md").split())
+    assert (
+        f"With twice the bits, at rank 8, `lora` cannot be told from it: {told[0]} points behind, and {told[1]} without"
+        in said
+    )
+
+
+def test_a_rival_that_may_store_other_bits_leads_the_mask_of_digits_or_trails_it():
+    rows, means = single.tried(read("study"))
+    mask, others = means[means["mask"]]["val_both"].idxmax(), means[~means["mask"]]
+    leads = {}
+    for times in (1.0, 2.3):
+        rival = others[others["bits"] <= times * means.loc[mask, "bits"]]["val_both"].idxmax()
+        leads[times] = 100 * paired(rows, "both", [mask], rival, by="candidate")["difference"].item()
+    limits = " ".join(text("docs/limits.md").split())
+    assert f"may store no more, the mask leads by {leads[1.0]:.1f} points" in limits
+    assert f"2.3 times as much, the mask is {-leads[2.3]:.1f} points behind" in limits
 
 
 def test_beside_the_best_rival_of_each_pair_the_mask_of_photographs_leads_on_objects_alone():
