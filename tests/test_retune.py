@@ -63,3 +63,11 @@ def test_what_is_broken_gets_the_lower_rate_that_is_best_and_nothing_else_change
     assert table.loc[table["knob"] == 8, ["target_lr", "n"]].values.tolist() == [[0.001, 2], [0.03, 2]]
     assert rates.chosen("mnist_to_digits", "mlp", "lora", 10, 8) == (0.001, 10)
     assert rates.chosen("mnist_to_digits", "mlp", "lora", 10, 4) == (0.03, 10)
+
+    text = paths.tuned_rates()[0].read_text()
+    save_records(
+        after.assign(val_target_acc=after["val_target_acc"].where(after["knob"] != 8, 0.0)),
+        root / "results/mine/records.csv",
+    )
+    retune.main(profile)  # a value has its lower rates once
+    assert paths.tuned_rates()[0].read_text() == text

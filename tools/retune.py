@@ -81,11 +81,13 @@ def main(profile: str) -> None:
     plain = records[~records["per_layer"].astype(bool) & records["options"].isna() & records["target_steps"].notna()]
     grids = plain[plain["protocol"].map(lambda name: bool(described(name).grid))]
     for cell, best in bar(list(broken(grids)), "lower rates", unit="setting"):
-        pair, model = cell["pair"].iloc[0], cell["model"].iloc[0]
+        trial, (pair, model) = trial_of(cell.iloc[0]), cell[["pair", "model"]].iloc[0]
         tables = pd.concat([pd.read_csv(file) for file in paths.tuned_rates()], ignore_index=True)
         tables = tables[(tables["pair"] == pair) & (tables["model"] == model)]
-        tried = tables.loc[tables["approach"] == trial_of(cell.iloc[0]).approach, "target_lr"]
-        rates.write_rates(pd.concat([tables, retune(setups[pair], cell, best, tried)]))
+        own = tables[tables["approach"] == trial.approach]
+        if "knob" in own and own["knob"].isin(trial.knobs.values()).any():
+            continue  # it has had its lower rates
+        rates.write_rates(pd.concat([tables, retune(setups[pair], cell, best, own["target_lr"])]))
     for (pair, *_), cell in bar(list(plain.groupby(CELL, dropna=False)), "transfers at new rates", unit="setting"):
         setup, trial = setups[pair].changed(alphas=tuple(sorted(cell["alpha"].unique()))), trial_of(cell.iloc[0])
         about = described(trial.protocol)
