@@ -376,7 +376,10 @@ def test_values_that_broke_have_a_lower_rate_and_what_still_breaks_is_told():
     found = {pair: sorted(own["knob"].unique()) for pair, own in lora.groupby("pair")}
     assert found == {"pacs:photo:cartoon": [4, 8, 16], "pacs:photo:sketch": [16], "pacs:sketch:cartoon": [8, 16]}
     limits = " ".join(text("docs/limits.md").split())
-    assert "There, and at rank 16 from photographs to sketches, the rate broke higher ranks" in limits
+    assert (
+        "There the rate broke ranks 8 and 16, from photographs to cartoons rank 4 too, and from photographs to sketches rank 16"
+        in limits
+    )
     broken = on_grid(read("photos")).query(
         "alpha == 1 and target_acc < 0.2 and target_classes == 7 and approach != 'source_only'"
     )
@@ -396,16 +399,16 @@ def test_no_mask_adapts_worse_with_more_free_weights():
         )
         smaller_changes = reached.iloc[:, ::-1].cummax(axis=1).iloc[:, ::-1]
         assert (reached.fillna(1) > smaller_changes.fillna(0) - 0.03).all(axis=None)
-    assert "No mask broke." in " ".join(text("results/tuning/README.md").split())
+    assert "No mask reaches less at a lower density" in " ".join(text("results/tuning/README.md").split())
 
 
-def test_lora_with_twice_the_bits_cannot_be_told_from_the_mask_of_photographs():
+def test_lora_with_nearly_twice_the_bits_cannot_be_told_from_the_mask_of_photographs():
     rows, means = single.tried(read("photos"))
     mask, lora = (
         means[means["mask"]]["val_both"].idxmax(),
         means[(means["approach"] == "lora") & (means["bits"] > 2e6)].index[0],
     )
-    assert means.loc[lora, "bits"] < 2 * means.loc[mask, "bits"]
+    assert round(means.loc[lora, "bits"] / means.loc[mask, "bits"], 1) == 1.8
     told = []
     for value in ("both", "both_before"):
         row = paired(rows, value, [mask], lora, by="candidate").iloc[0]
@@ -413,7 +416,7 @@ def test_lora_with_twice_the_bits_cannot_be_told_from_the_mask_of_photographs():
         assert row["low"] < 0 < row["high"]
     said = " ".join(text("docs/photographs.md").split())
     assert (
-        f"With twice the bits, at rank 8, `lora` cannot be told from it: {told[0]} points behind, and {told[1]} without"
+        f"With 1.8 times the bits, at rank 8, `lora` cannot be told from it: {told[0]} points behind, and {told[1]} without"
         in said
     )
 

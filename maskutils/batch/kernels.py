@@ -105,7 +105,7 @@ def through_files(sockets: str) -> Config:
     return Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/k", "connection_file": f"{sockets}/k.json"})
 
 
-def watched(ended: list[int | None]) -> type:
+def watched(ended: list[int]) -> type:
     """A kernel manager that appends to `ended` the exit code of a kernel that ended by itself (below 0: the signal)."""
 
     class Watched(AsyncKernelManager):
@@ -113,8 +113,9 @@ def watched(ended: list[int | None]) -> type:
 
         async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # ours too is awaited
             """As the base class does."""
-            if self.provisioner and self.provisioner.has_process:
-                ended.append(await self.provisioner.poll())
+            code = await self.provisioner.poll() if self.provisioner and self.provisioner.has_process else None
+            if code is not None:
+                ended.append(code)
             await super().cleanup_resources(restart)
 
     return Watched

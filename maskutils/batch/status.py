@@ -86,7 +86,7 @@ def parameters_of(profile: str, run: Run) -> dict[str, Any]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether somebody holds the `lock` now, as a worker that of its run; the file need not be there."""
+    """Whether somebody holds the `lock` now, as a worker holds the lock of its run; the file need not be there."""
     if not lock.exists():
         return False
     import filelock

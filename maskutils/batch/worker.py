@@ -75,7 +75,7 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    ended: list[int | None] = []
+    ended: list[int] = []
     at, before = {"cell": 0}, out_of_memory()
 
     def started(cell: Mapping[str, Any], cell_index: int) -> None:

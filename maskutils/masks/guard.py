@@ -35,7 +35,7 @@ class Guard:
         self.held = {n: Held(*owners[n], mask.bits.get(n)) for n in kept}
         self.leaves = [(owner._parameters, leaf) for owner, leaf in owners.values()]
         self.norms = [owners[n][0] for n in kept if n.endswith("running_mean")]
-        self.steps, self.others, self.restored, self.loaded = 0, 0, False, False
+        self.steps, self.others, self.restored, self.begun, self.loaded = 0, 0, False, False, False
         self.missing: set[str] = set()
         _tell_of_made(model, tensors, {n for n in kept if n not in mask.bits})
         all_kept = not train and all(b.all() for b in mask.bits.values())
@@ -151,7 +151,7 @@ class Guard:
 
     def _tell_of_loaded(self, stepped: Optimizer, ours: set[int]) -> None:
         """Warn, once, of weights that something else has written since entry or the last step; some optimisers do so by themselves."""
-        first = not self.steps and not self.others
+        first, self.begun = not self.begun, True
         if self.loaded or callable(getattr(stepped, "eval", None)):
             return
         here = self._here() if first else self._written(ours)

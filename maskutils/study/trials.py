@@ -72,7 +72,8 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     trial = replace(trial, options=unusual(trial.method, trial.options))
     about = described(trial.protocol)
     if setup.tuned and about.trains:
-        lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps, trial.knobs.get(about.knob))
+        value = trial.knobs.get(about.knob)
+        lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps, value)
         setup = setup.changed(target_lr=lr, target_steps=steps)
     upstream = source_key(setup, seed)
     if trial.method is not None:
