@@ -16,17 +16,19 @@ from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.learn import learn_subnetwork
 
 
-def recorded_filters(records: pd.DataFrame, pair: str, density: float) -> tuple[np.ndarray, np.ndarray]:
-    """`Mask.first_filters` of the network and Gumbel-sigmoid mask that `records` of `pair` tell of, at their first seed.
+def recorded_filters(
+    records: pd.DataFrame, pair: str, density: float, method: str = "gumbel_sigmoid"
+) -> tuple[np.ndarray, np.ndarray]:
+    """`Mask.first_filters` of the network and mask that `records` of `pair` tell of, at their first seed.
 
     Both are trained once more where no cache has them. The settings are those of the packaged pairs: of images and compute the records
     hold only a description.
     """
-    own = records[(records["pair"] == pair) & (records["method"] == "gumbel_sigmoid")].iloc[0]
+    own = records[(records["pair"] == pair) & (records["method"] == method)].iloc[0]
     steps: dict[str, Any] = {name: int(own[name]) for name in ("source_steps", "mask_steps", "batch_size")}
     setup = Setup(pair=pair, model=own["model"], source_lr=float(own["source_lr"]), **steps)
     seed = int(own["seed"])
-    return source_mask(setup, "gumbel_sigmoid", seed, density).first_filters(source_network(setup, seed))
+    return source_mask(setup, method, seed, density).first_filters(source_network(setup, seed))
 
 
 def filling(setup: Setup, method: str, seed: int, **options: Any) -> dict[str, Mask]:
