@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from maskutils.core import paths
 from maskutils.core.approaches import described, every, names
 from maskutils.masks.layers import LAYERS
-from maskutils.results import single
+from maskutils.results import rates, single
 from maskutils.results.analysis import (
     for_storage,
     source_read,
@@ -370,7 +369,7 @@ def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network
 
 def test_values_that_broke_have_a_lower_rate_and_what_still_breaks_is_told():
     """No mask is among them: see `test_no_mask_adapts_worse_with_more_free_weights`."""
-    tables = pd.concat([pd.read_csv(file) for file in paths.tuned_rates()]).dropna(subset="knob")
+    tables = rates.tables().dropna(subset="knob")
     assert set(tables["approach"]) == {"lora", "oft", "sparse_change", "super_tuning", "ewc"}
     lora = tables[(tables["approach"] == "lora") & (tables["model"] == "mobilenet_v2")]
     found = {pair: sorted(own["knob"].unique()) for pair, own in lora.groupby("pair")}
@@ -402,17 +401,20 @@ def test_no_mask_adapts_worse_with_more_free_weights():
     assert "No mask reaches less at a lower density" in " ".join(text("results/tuning/README.md").split())
 
 
+def tried_with_best_mask(profile):
+    """The rows and means of `single.tried`, and which candidate is the learnt mask that is best on validation."""
+    rows, means = single.tried(read(profile))
+    return rows, means, means[means["mask"]]["val_both"].idxmax()
+
+
 def test_lora_with_nearly_twice_the_bits_cannot_be_told_from_the_mask_of_photographs():
-    rows, means = single.tried(read("photos"))
-    mask, lora = (
-        means[means["mask"]]["val_both"].idxmax(),
-        means[(means["approach"] == "lora") & (means["bits"] > 2e6)].index[0],
-    )
+    rows, means, mask = tried_with_best_mask("photos")
+    lora = means[(means["approach"] == "lora") & (means["bits"] > 2e6)].index[0]
     assert round(means.loc[lora, "bits"] / means.loc[mask, "bits"], 1) == 1.8
     told = []
     for value in ("both", "both_before"):
         row = paired(rows, value, [mask], lora, by="candidate").iloc[0]
-        told.append(f"{100 * row['difference']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]")
+        told.append(interval(row["difference"], row["low"], row["high"]))
         assert row["low"] < 0 < row["high"]
     said = " ".join(text("docs/photographs.md").split())
     assert (
@@ -422,9 +424,8 @@ def test_lora_with_nearly_twice_the_bits_cannot_be_told_from_the_mask_of_photogr
 
 
 def test_a_rival_that_may_store_other_bits_leads_the_mask_of_digits_or_trails_it():
-    rows, means = single.tried(read("study"))
-    mask, others = means[means["mask"]]["val_both"].idxmax(), means[~means["mask"]]
-    leads = {}
+    rows, means, mask = tried_with_best_mask("study")
+    others, leads = means[~means["mask"]], {}
     for times in (1.0, 2.3):
         rival = others[others["bits"] <= times * means.loc[mask, "bits"]]["val_both"].idxmax()
         leads[times] = 100 * paired(rows, "both", [mask], rival, by="candidate")["difference"].item()
@@ -434,8 +435,7 @@ def test_a_rival_that_may_store_other_bits_leads_the_mask_of_digits_or_trails_it
 
 
 def test_beside_the_best_rival_of_each_pair_the_mask_of_photographs_leads_on_objects_alone():
-    rows, means = single.tried(read("photos"))
-    mask = means[means["mask"]]["val_both"].idxmax()
+    rows, means, mask = tried_with_best_mask("photos")
     near = means[~means["mask"] & (means["bits"] <= ABOUT * means.loc[mask, "bits"])]
     found = {pair: single.beside(own, near, mask, gained=True) for pair, own in rows.groupby("pair")}
     told = {pair: interval(row["difference"], row["low"], row["high"]) for pair, row in found.items()}
@@ -449,8 +449,8 @@ def test_beside_the_best_rival_of_each_pair_the_mask_of_photographs_leads_on_obj
 
 
 def test_most_of_the_lead_of_edge_popup_over_two_networks_is_its_gain_on_the_source():
-    rows, means = single.tried(read("photos"))
-    mask, two = means[means["mask"]]["val_both"].idxmax(), means[means["whole"]].index[0]
+    rows, means, mask = tried_with_best_mask("photos")
+    two = means[means["whole"]].index[0]
     whole, without = (
         paired(rows, value, [mask], two, by="candidate")["difference"].item() for value in ("both", "both_before")
     )

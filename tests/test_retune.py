@@ -31,9 +31,8 @@ def of(protocol, value, accuracy, bits=0.0, column="knob"):
 def test_a_larger_change_that_adapts_worse_is_broken():
     adapters = [of("lora", r, a, 1000 * r) for r, a in ((2, 0.80), (4, 0.78), (8, 0.74), (16, 0.85))]
     penalties = [of("ewc", s, a, column="strength") for s, a in ((100.0, 0.2), (1000.0, 0.7), (1e4, 0.6))]
-    found = [
-        (retune.trial_of(cell.iloc[0]).knobs, best) for cell, best in retune.broken(pd.concat(adapters + penalties))
-    ]
+    records = pd.concat(adapters + penalties).assign(target_steps=9)
+    found = [(retune.trial_of(cell).knobs, best) for cell, best in retune.broken(records)]
     assert found == [({"strength": 100.0}, 0.7), ({"rank": 8}, 0.8)]
 
 

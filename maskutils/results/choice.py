@@ -131,9 +131,8 @@ def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[
         known(name, {*records["approach"], *trained(records)}, "approach")
     rows = on_grid(records[records["approach"].isin(choosable(records))])
     rows = rows if task_known else rows[~of_second_network(rows)]
-    rows = rows[
-        ~trained(rows).isin(without) & ~rows["approach"].isin(without)
-    ]  # interpolation needs what training needs
+    # Interpolation needs what training needs.
+    rows = rows[~trained(rows).isin(without) & ~rows["approach"].isin(without)]
     for p in ("", "val_"):
         source = source_read(rows, "known" if task_known else "full", p)
         rows = rows.assign(**{f"{p}source": source, f"{p}drop": rows[f"{p}source_acc_before"] - source})

@@ -15,6 +15,7 @@ from maskutils.results.analysis import chance, source_read
 
 SETTING = ["pair", "model", "approach", "target_lr", "target_steps"]
 AREAS = {"area_unknown": "full", "area_known": "known"}  # and the readings of the source that they are of
+COLUMNS = [*SETTING, *AREAS, "area", "n", "knob"]  # of tables of rates
 
 
 def ranked(records: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +58,7 @@ def chosen(pair: str, model: str, approach: str, steps: int, value: float | None
     What was tuned at this `value` of its knob comes first (results/tuning/README.md says which are), else what holds for all values.
     Raises `BadSetting` if none was tuned.
     """
-    table = _load(tuple((file, file.stat().st_mtime_ns) for file in paths.tuned_rates()))
+    table = tables()
     own = table[(table["pair"] == pair) & (table["model"] == model) & (table["approach"] == approach)]
     own = own[own["target_steps"] <= steps]
     own = own[own["knob"] == value] if (own["knob"] == value).any() else own[own["knob"].isna()]
@@ -70,7 +71,12 @@ def chosen(pair: str, model: str, approach: str, steps: int, value: float | None
     return float(best["target_lr"]), int(best["target_steps"])
 
 
+def tables() -> pd.DataFrame:
+    """All tables of rates in one (`COLUMNS`). `knob` is empty in rows that hold for all values of the knob."""
+    return _load(tuple((file, file.stat().st_mtime_ns) for file in paths.tuned_rates()))
+
+
 @lru_cache(maxsize=4)
 def _load(stamped: tuple[tuple[Path, int], ...]) -> pd.DataFrame:
-    tables = [pd.read_csv(file).reindex(columns=[*SETTING, "knob"]) for file, _ in stamped]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*SETTING, "knob"])
+    found = [pd.read_csv(file).reindex(columns=COLUMNS) for file, _ in stamped]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)

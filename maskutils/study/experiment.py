@@ -25,7 +25,7 @@ from maskutils.study.trials import Trial, records_of
 from maskutils.study.tuning import tune, tune_rates
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
-__all__ += ["configure", "run_grid", "run_method", "run_native", "run_protocol", "tune", "tune_rates"]
+__all__ += ["configure", "run_grid", "run_method", "run_native", "run_protocol", "run_trials", "tune", "tune_rates"]
 
 
 def configure(namespace: Mapping[str, Any]) -> Setup:
@@ -44,14 +44,14 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
 
 def run_protocol(setup: Setup, protocol: str, **knobs: float) -> pd.DataFrame:
     """Records of a protocol that needs no mask: one for each seed, and for each of `setup.alphas`."""
-    return _table(setup, [Trial(protocol, knobs=knobs)], protocol)
+    return run_trials(setup, [Trial(protocol, knobs=knobs)], protocol)
 
 
 def run_method(setup: Setup, method: str, protocol: str = "protect", **options: Any) -> pd.DataFrame:
     """Records of `protocol` with the source mask of `method`, for each density of `setup`, seed and alpha."""
     setup = setup.changed(per_layer=setup.per_layer or described(protocol).per_layer)
     trials = [Trial(protocol, method, density, options=options) for density in setup.densities]
-    return _table(setup, trials, f"{protocol} {method}")
+    return run_trials(setup, trials, f"{protocol} {method}")
 
 
 def run_grid(setup: Setup, protocol: str, n: int, method: str | None = None) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def run_grid(setup: Setup, protocol: str, n: int, method: str | None = None) -> 
         raise BadSetting(f"{protocol!r} has no grid of values; run it with run_protocol or run_method")
     method = method or about.method or None
     trials = [Trial(protocol, method, knobs={about.knob: value}) for value in about.values(int(positive("grid", n)))]
-    return _table(setup, trials, f"{protocol} {method or ''}")
+    return run_trials(setup, trials, f"{protocol} {method or ''}")
 
 
 def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
@@ -76,12 +76,12 @@ def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
         own = Trial(the("untrained"), method, options=options, native_of=method)
         density = source_mask(setup, method, seed, **options).density
         chance = Trial(the("untrained"), the("chance"), density, native_of=method)
-        tables.append(_table(setup.changed(seeds=(seed,), alphas=(1.0,)), [own, chance], f"{method}, native"))
+        tables.append(run_trials(setup.changed(seeds=(seed,), alphas=(1.0,)), [own, chance], f"{method}, native"))
     return pd.concat(tables, ignore_index=True)
 
 
-def _table(setup: Setup, trials: Iterable[Trial], what: str) -> pd.DataFrame:
-    """The records of all `trials` on all seeds."""
+def run_trials(setup: Setup, trials: Iterable[Trial], what: str) -> pd.DataFrame:
+    """Records of all `trials` on all seeds; the bar is called `what`."""
     grid = [(trial, seed) for seed in setup.seeds for trial in trials]
     shown = bar(grid, what, unit="transfer", delay=2)
     return with_approach(pd.DataFrame([row for trial, seed in shown for row in records_of(setup, trial, seed)]))

@@ -61,6 +61,11 @@ class Trial:
         return self.method if named_by_mask and self.method is not None else self.protocol
 
     @property
+    def value(self) -> float | None:
+        """The value of its protocol's own knob; None if that has no grid."""
+        return self.knobs.get(described(self.protocol).knob)
+
+    @property
     def learns_mask(self) -> bool:
         """Whether a mask is learnt for it; else `mask_steps` plays no part, and its records do not say any."""
         return any(described(name).learns_mask for name in (self.protocol, self.method) if name)
@@ -72,8 +77,7 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     trial = replace(trial, options=unusual(trial.method, trial.options))
     about = described(trial.protocol)
     if setup.tuned and about.trains:
-        value = trial.knobs.get(about.knob)
-        lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps, value)
+        lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps, trial.value)
         setup = setup.changed(target_lr=lr, target_steps=steps)
     upstream = source_key(setup, seed)
     if trial.method is not None:
