@@ -19,7 +19,7 @@ def test_an_unknown_profile_exits_2_and_lists_the_known(command):
     code, output = call(command, "--profile", "smok")
     assert code == 2
     assert (
-        "unknown profile 'smok'; known: default, fashion, modality, paper, photos, smoke, study, tuning"
+        "unknown profile 'smok'; known: default, fashion, modality, paper, photos, photos_longer, smoke, study, tuning"
         in output.replace("\n", " ")
     )
     assert "Traceback" not in output
