@@ -367,7 +367,7 @@ def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network
     assert (-100 * cost.groupby("density")["masking_cost"].mean()).round().agg(["min", "max"]).tolist() == [1, 7]
 
 
-def test_values_that_broke_have_a_lower_rate_and_what_still_breaks_is_told():
+def test_values_that_broke_have_a_lower_rate_and_nothing_is_broken_any_more():
     """No mask is among them: see `test_no_mask_adapts_worse_with_more_free_weights`."""
     tables = rates.tables().dropna(subset="knob")
     assert set(tables["approach"]) == {"lora", "oft", "sparse_change", "super_tuning", "ewc"}
@@ -379,15 +379,8 @@ def test_values_that_broke_have_a_lower_rate_and_what_still_breaks_is_told():
         "There the rate broke ranks 8 and 16, from photographs to cartoons rank 4 too, and from photographs to sketches rank 16"
         in limits
     )
-    broken = on_grid(read("photos")).query(
-        "alpha == 1 and target_acc < 0.2 and target_classes == 7 and approach != 'source_only'"
-    )
+    broken = on_grid(read("photos")).query("alpha == 1 and target_acc < 0.2 and approach != 'source_only'")
     assert broken.empty
-    change = on_grid(read("photos")).query(
-        "pair == 'cifar20:first:second' and approach == 'sparse_change' and alpha == 1"
-    )
-    assert change.groupby("density")["target_acc"].mean().idxmax() == 0.01
-    assert "On objects of CIFAR-100, `sparse_change` still breaks above a density of 0.01." in limits
 
 
 def test_no_mask_adapts_worse_with_more_free_weights():
