@@ -186,11 +186,11 @@ def test_learnt_masks_lead_a_random_one_by_less_with_the_full_network():
         assert [found.min(), found.max()] == spread
 
 
-@claim("notebooks/14_claims.ipynb", "with the full network a shuffled mask retains as much.")
+@claim("notebooks/14_claims.ipynb", "with the full network a shuffled mask retains at least as much.")
 def which_weights_a_layer_holds_matters_through_the_mask_alone(records):
     readings = ("source_acc_masked", "source_acc_full")
     through, full = (minus_control(records, reading, "shuffled").iloc[0] for reading in readings)
-    return bool(through["low"] > 0.05 and full["low"] <= 0)
+    return bool(through["low"] > 0.05 and full["difference"] <= 0.005)
 
 
 @claim("README.md", "EWC, which needs no mask, comes closer than either mask.")
@@ -275,10 +275,16 @@ def test_choices_made_on_other_pairs_mostly_hold():
     assert held.to_numpy().tolist() == [[120, "100 %", 1.4], [24, "88 %", 11.2]]  # 21 of 24 is 88 %
 
 
-def test_the_best_change_stores_more_than_twice_the_bits_of_a_mask_as_good():
-    assert "the best change, `oft`, needs more than twice the bits of a mask for the same mean of both tasks" in text(
-        "notebooks/19_changes.ipynb"
-    )
+def test_oft_with_as_many_bits_cannot_be_told_from_the_mask_and_needs_twice_them_to_be_ahead():
+    told = text("notebooks/19_changes.ipynb")
+    assert (
+        "`oft` with as many bits as the best mask cannot be told from it, and with 2.3 times as many it is 0.3 points"
+        in told
+    )  # the numbers: see `test_a_rival_that_may_store_other_bits_leads_the_mask_of_digits_or_trails_it`
+    assert "its best rival, `oft`," in (known := findings(read("study"))[1].split("\n")[1])
+    assert "cannot be told from it" in known
+    assert "where `oft` may come with 52 kbit beside a mask of 51" in text("notebooks/14_claims.ipynb")
+    assert "with 52 kbit" in known
     front = storage_front(read("study")).round({"both": 3})
     mask = front[front["family"] == "gumbel_sigmoid"].sort_values("both").iloc[-1]
     intact = front["family"].map(lambda name: described(name.split(" ")[0]).known == "intact")
@@ -312,29 +318,51 @@ def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
 
 @pytest.mark.parametrize("profile", ["study", "photos"])
 def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile):
-    assert "if the task is known and bits are scarce, a learnt mask is as good as the best adapter." in text(
-        "README.md"
-    )
-    assert "With bits to spare, keep two networks. If the task is unknown, take replay." in text("README.md")
+    told = " ".join(text("README.md").split())
+    assert "It is as good as the best adapter on digits, and slightly better on photographs. With more bits" in told
+    assert "If the task is unknown, take replay." in told
     unknown, known = findings(read(profile))[1].split("\n")
-    assert "a learnt mask trails" not in known
+    of = "cannot be told from its best rival" if profile == "study" else "leads its best rival"
+    assert f"a learnt mask {of}.**" in known
     assert any(f"its best rival, `{adapter}`" in known for adapter in ("lora", "oft"))
     assert "At one setting, `replay` " in unknown
     assert " the best learnt mask there, " in unknown
 
 
+@pytest.mark.parametrize(("profile", "adapter", "most"), [("study", "oft", 2.5e5), ("photos", "lora", 2.7e6)])
+def test_an_adapter_does_as_well_as_a_second_network(profile, adapter, most):
+    assert "With more bits, an adapter does as well as a second network." in " ".join(text("README.md").split())
+    assert "an adapter or a second network does as well; neither forgets" in text("docs/guides/your_network.md")
+    rows, means, _ = tried_with_best_mask(profile)
+    own = means[(means["approach"] == adapter) & (means["bits"] < most)]["val_both"].idxmax()
+    two = means[means["whole"]].index[0]
+    assert means.loc[own, "bits"] < means.loc[two, "bits"] / 8
+    row = paired(rows, "both", [own], two, by="candidate").iloc[0]
+    assert row["low"] < 0 < row["high"]
+
+
 def test_on_digits_masks_that_nobody_learns_do_as_well():
-    assert "Over whole curves, `fisher`, which nobody learns, cannot be told from the best learnt mask." in text(
-        "README.md"
-    )
+    assert "Over whole curves, `fisher` cannot be told from the best learnt mask." in text("README.md")
     learnt = findings(read("study"))[0].split("\n")[2]
     assert learnt.count("cannot be told from `fisher`") == 2
 
 
 def test_elastic_mask_is_chosen_once_and_ewc_beats_it_over_whole_curves():
     page = text("docs/results.md")
-    assert "For one limit with the task unknown our `elastic_mask` is chosen, although EWC beats it" in page
-    assert page.split("<!-- choices -->")[1].split("<!-- /choices -->")[0].count("elastic_mask") == 1
+    assert "For one limit `elastic_mask` is chosen, although EWC beats it" in page
+    table = page.split("<!-- choices -->")[1].split("<!-- /choices -->")[0]
+    assert table.count("elastic_mask") == 1
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.strip().split("\n")[2:]]
+    worst = {row[3].split()[0]: float(row[-2]) for row in rows if row[2] == "no"}
+    assert rows[-1][3].startswith("replay")
+    assert sorted(round(worst[name]) for name in ("ewc", "elastic_mask")) == [8, 20]
+    assert min(float(row[-2]) for row in rows) == pytest.approx(4, abs=0.5)
+    assert "little of the target is learnt, 4 to 20 % on the worst pair." in page
+    tenth, half = rows[:2]
+    assert [tenth[3], half[3]] == ["gumbel_sigmoid (density 0.1)", "gumbel_sigmoid (density 0.05)"]
+    lost, kbit = ([float(row[i].split()[0]) for row in (tenth, half)] for i in (4, 6))
+    assert round(lost[1] - lost[0], 1) == 0.6
+    assert kbit[1] / kbit[0] == pytest.approx(2 / 3, abs=0.02)
     assert paired(hypervolumes(read("study")), "hypervolume", ["ewc"], "elastic_mask")["low"].item() > 0
 
 
@@ -448,7 +476,7 @@ def test_most_of_the_lead_of_edge_popup_over_two_networks_is_its_gain_on_the_sou
         paired(rows, value, [mask], two, by="candidate")["difference"].item() for value in ("both", "both_before")
     )
     assert 0 < without < whole / 2
-    assert "Most of the lead of `edge_popup` over `two_networks` is its gain on the source." in text("README.md")
+    assert "For the same reason `edge_popup` lies above two networks" in " ".join(text("docs/photographs.md").split())
 
 
 def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():

@@ -1,4 +1,4 @@
-"""Fills the blocks of README.md and of pages under docs/ with tables and sentences made from the committed records."""
+"""Fills the blocks of README.md and of pages under docs/ with tables and sentences made from the committed records; draws the glossary."""
 
 import html
 import json
@@ -14,7 +14,7 @@ from maskutils.core import paths
 from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
 from maskutils.core.storage import VALUE
-from maskutils.results import analysis, comparisons, fronts, report, verdicts
+from maskutils.results import analysis, comparisons, fronts, plots, report, verdicts
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
 from maskutils.results.records import load_records
@@ -118,7 +118,7 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
         tables[name] = report.against(areas, the("yardstick")).drop(columns=DETAILS, errors="ignore")
     tables |= {"storage": comparisons.storage(records), "budgets": comparisons.budgets(records)}
     tables["rewinding"] = comparisons.rewinding(records)
-    blocks["detectable"] = comparisons.detectable(fronts.hypervolumes(records), the("yardstick"))
+    blocks["detectable"] = comparisons.detectable(report.plain(fronts.hypervolumes(records)), the("yardstick"))
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
 
 
@@ -180,3 +180,5 @@ def audit_table(notebook: Path = NOTEBOOK) -> str:
 if __name__ == "__main__":
     for file, text in fill_files(FILES, all_blocks()).items():
         file.write_text(text, encoding="utf-8")
+    for draw in (plots.two_readings, plots.hypervolume_drawn):
+        plots.save_figure(draw(), draw.__name__, "glossary")

@@ -39,6 +39,19 @@ def budgets(records: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("settings", ascending=False, kind="stable").reset_index(names="family")
 
 
+def minus(records: pd.DataFrame, usual: str) -> pd.DataFrame:
+    """Each other approach of `records` minus `usual` at the same density, in points: means over pairs and seeds, a row for each."""
+    titles = {
+        "source_acc_masked": "source through mask",
+        "source_acc_full": "source full network",
+        "target_acc": "target",
+    }
+    rows = records[(records["alpha"] == 1) & (records["approach"] != usual) & records["density"].notna()]
+    means = rows.groupby(["approach", "density"], sort=False)[[*titles]].mean()
+    own = records[(records["alpha"] == 1) & (records["approach"] == usual)].groupby("density")[[*titles]].mean()
+    return (100 * means.sub(own, level="density")).rename(columns=titles)
+
+
 def storage(records: pd.DataFrame) -> pd.DataFrame:
     """Accuracy against bits stored, with the task known, for people: the settings of `analysis.storage_front` that no family beats for as
     many bits, fewest bits first.
