@@ -1,6 +1,7 @@
 """What to take from a notebook on masks: two sentences, computed from what it shows."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -23,22 +24,20 @@ def lesson(curves: pd.DataFrame, whole: float, records: pd.DataFrame, methods: S
 def sparsest(curves: pd.DataFrame, whole: float, methods: Sequence[str]) -> str:
     """Down to which density each of `methods` carries the source, and whether that is sparser than the best of the other columns."""
     short = (whole - curves.sort_index(ascending=False)).ge(CARRIES).cumsum().gt(0)
-    least = {name: min(short.index[~short[name]], default=None) for name in curves}
-    controls = [name for name in curves if name not in methods and least[name] is not None]
-    best = min(controls, key=lambda name: least[name], default=None)
+    least = {name: min(map(float, short.index[~short[name]]), default=math.inf) for name in curves}
+    controls = {name: least[name] for name in curves if name not in methods}
+    best = min(controls, key=controls.__getitem__)
     told = listed(f"**{name}** {_down_to(least[name])}" for name in methods)
-    said = f"Less than a point of the source is lost through {told}; "
-    said += f"through the best control, `{best}`, {_down_to(least[best])}." if best else "through no control."
-    bar = float("inf") if best is None else least[best]
-    ahead = [name for name in methods if least[name] is not None and least[name] < bar]
+    said = f"Less than a point of the source is lost through {told}; through the best control, `{best}`, {_down_to(least[best])}."
+    ahead = [name for name in methods if least[name] < least[best]]
     if not ahead:
         return f"{said} So learning finds no sparser mask that carries the source."
     who = "learning" if len(ahead) == len(methods) else f"only {listed(f'**{name}**' for name in ahead)}"
     return f"{said} So {who} finds a sparser mask that carries the source."
 
 
-def _down_to(density: float | None) -> str:
-    return "at none of these densities" if density is None else f"down to density {density:g}"
+def _down_to(density: float) -> str:
+    return "at none of these densities" if density == math.inf else f"down to density {density:g}"
 
 
 def dial(records: pd.DataFrame, methods: Sequence[str]) -> str:
@@ -57,9 +56,9 @@ def dial(records: pd.DataFrame, methods: Sequence[str]) -> str:
     )
 
 
-def _spread(changes: Iterable[float]) -> str:
+def _spread(changes: pd.Series) -> str:
     """Changes in points as "+4.1", or as "+4.1 to +7.0" if there are several."""
-    return " to ".join(dict.fromkeys(f"{change:+.1f}" for change in (min(changes), max(changes))))
+    return " to ".join(dict.fromkeys(f"{change:+.1f}" for change in (changes.min(), changes.max())))
 
 
 def which_or_how_many(curves: pd.DataFrame, learnt: str, shuffled: str, chance: str) -> str:
