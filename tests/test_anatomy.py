@@ -13,7 +13,7 @@ from maskutils.core import paths
 from maskutils.core.shown import table
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
-from maskutils.masks.shown import response
+from maskutils.masks.shown import one_draw, response
 from maskutils.models.heads import with_target_head
 from maskutils.models.networks import build_model
 from maskutils.results import report
@@ -65,6 +65,17 @@ def test_the_lowest_score_that_is_kept_is_the_threshold():
         Mask({"w": torch.ones(1, 2, dtype=torch.bool)}).ranked()
 
 
+def test_weights_have_a_place_by_size_within_their_layer():
+    model = nn.Sequential(nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[3.0, -4.0]]))
+        model[2].weight.copy_(torch.tensor([[-0.2], [0.1]]))
+    bits = {"0.weight": torch.tensor([[True, False]]), "2.weight": torch.tensor([[False], [True]])}
+    sizes, kept = Mask(bits).by_size(model)
+    assert sizes.tolist() == [0.25, 0.75, 0.75, 0.25]
+    assert kept.tolist() == [True, False, False, True]
+
+
 def test_a_learner_shows_the_mask_of_the_moment_ten_times_and_the_last_is_its_own():
     seen = []
     model = build_model("mlp", 6, 1, 8)
@@ -86,6 +97,17 @@ def test_what_a_layer_makes_of_scores_rises_with_them(method):
 def test_the_response_of_gumbel_sigmoid_is_the_logistic_function():
     made = response("gumbel_sigmoid", np.array([-1.0, 0.5, 2.0]), 4000)
     assert made["training"] == pytest.approx(1 / (1 + np.exp([1.0, -0.5, -2.0])), abs=0.03)
+
+
+def test_one_draw_is_a_step_for_gumbel_sigmoid_and_a_clipped_ramp_for_hard_concrete():
+    scores = np.linspace(-6, 6, 61)
+    step, ramp = (one_draw(method, scores) for method in ("gumbel_sigmoid", "hard_concrete"))
+    assert set(step["training"]) == {0.0, 1.0}
+    assert (np.diff(step["training"]) >= 0).all()
+    assert (step["gradient"] > 0).all()
+    between = (ramp["training"] > 0) & (ramp["training"] < 1)
+    assert 3 < between.sum() < 30
+    assert ((ramp["gradient"] > 0) == between).all()
 
 
 class Says(nn.Module):

@@ -76,10 +76,12 @@ FILTERS = (np.array([[[0.5, -0.2]], [[0.1, 0.3]]]), np.array([[[True, False]], [
 FLIPS = {"images": [np.zeros((1, 2, 2))], "truth": [1], "said": {"tuned": [0], "masked": [1]}, "count": 7}
 CURVES = pd.DataFrame({METHOD: [0.9, 0.95], "random": [0.1, 0.6]}, [0.1, 0.5])
 MADE = {"training": np.array([0.2, 0.8]), "end": np.array([0.0, 1.0]), "gradient": np.array([0.1, 0.1])}
+SIZED = (np.array([0.12, 0.32, 0.62, 0.92]), np.array([False, True, False, True]))
 FIGURES |= {
     "filters": lambda: plots.filters({METHOD: FILTERS}),
     "layer_images": lambda: plots.layer_images({"native": np.eye(4, dtype=bool)}),
-    "idea": lambda: plots.idea({"": MADE}, np.array([-1.0, 1.0])),
+    "idea": lambda: plots.idea({"": MADE}, np.array([-1.0, 1.0]), MADE),
+    "kept_by_size": lambda: plots.kept_by_size({"native": SIZED}),
     "score_histogram": lambda: plots.score_histogram(np.array([-1.0, 0.5, 2.0, 3.0]), 0.5),
     "accuracy_curves": lambda: plots.accuracy_curves(CURVES, 0.96),
     "flipped": lambda: plots.flipped(FLIPS, ["a", "b"]),
@@ -175,6 +177,20 @@ def test_dropped_weights_are_left_out_of_the_colours_of_filters():
 
 def test_a_histogram_of_scores_says_how_many_are_kept():
     assert {t.get_text() for t in FIGURES["score_histogram"]().axes[0].texts} == {"dropped 25%", "kept 75%"}
+
+
+def test_a_histogram_shows_the_few_weights_that_are_kept():
+    few = plots.score_histogram(np.array([-1.0] * 97 + [1.0] * 3), 1.0).axes[0]
+    assert few.get_yscale() == "log"
+    assert "logarithmic" in few.get_ylabel()
+    assert FIGURES["score_histogram"]().axes[0].get_yscale() == "linear"
+
+
+def test_weights_that_popped_up_stand_left_of_the_line():
+    axis = FIGURES["kept_by_size"]().axes[0]
+    assert [round(bar.get_x(), 2) for bar in axis.patches if bar.get_height()] == [0.3, 0.9]
+    assert axis.get_lines()[0].get_xdata()[0] == 0.5
+    assert axis.get_title().startswith("native: 50% of the kept")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """What the prose of notebooks and README claims, computed again from the committed records. A sentence and its function stand together."""
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -373,6 +375,40 @@ def test_below_the_sparsest_mask_lora_is_the_line_to_take_on_photographs():
     lines = [line.split("|")[0].strip() for line in table]
     masks = [i for i, name in enumerate(lines) if name in names("mask")]
     assert lines[masks[0] - 1] == "lora"
+
+
+def printed(file: str) -> str:
+    """All that the committed notebook `file` printed, and its Markdown outputs."""
+    cells = nbformat.read(ROOT / "notebooks" / file, 4).cells
+    outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+    return "\n".join(
+        o.get("text") or "".join(o.data.get("text/markdown", o.data.get("text/plain", ""))) for o in outputs
+    )
+
+
+def test_later_notebooks_find_the_numbers_of_the_quickstart():
+    assert "Later notebooks come back to this mask and find the same numbers." in text("notebooks/00_quickstart.ipynb")
+    table = {row.split()[0]: row.split()[-1] for row in printed("00_quickstart.ipynb").splitlines() if row.strip()}
+    said = "source {source_acc_masked} % through the mask and {source_acc_full} % with the full network, target {target_acc} %"
+    for file in ("01_source_and_forgetting", "02_gumbel_sigmoid", "06_controls"):
+        assert f"**gumbel_sigmoid** at density 0.1: {said.format(**table)}" in printed(f"{file}.ipynb")
+
+
+def test_at_density_005_two_filters_of_edge_popup_keep_all():
+    assert "two filters keep five weights each, and six filters keep none." in text("notebooks/04_edge_popup.ipynb")
+    [kept] = re.findall(r"weights kept in each filter: \[(.*)\]", printed("04_edge_popup.ipynb"))
+    assert sorted(map(int, kept.split(", "))) == [0] * 6 + [5] * 2
+
+
+def test_with_the_task_unknown_edge_popup_does_not_lead_on_photographs():
+    told = "at this density the full network keeps more of the source under `gumbel_sigmoid`."
+    assert told in text("notebooks/04_edge_popup.ipynb")
+    rows = at_density(read("photos"), 0.3).query("alpha == 1")
+    source, masked = (
+        paired(rows, value, ["edge_popup"], "gumbel_sigmoid", by="approach").iloc[0]
+        for value in ("source_acc_full", "source_acc_masked")
+    )
+    assert source["high"] < 0 < masked["low"]
 
 
 @pytest.mark.parametrize("approach", [a.name for a in every()])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from maskutils.core.seeds import seeded
 from maskutils.core.shown import table
 from maskutils.masks.layers import LAYERS
+from maskutils.masks.selection import places
 
 KINDS = {2: "linear", 3: "conv", 4: "conv", 5: "conv"}  # dimensions of a weight -> what its layer is called
 
@@ -63,6 +64,12 @@ class Shown:
         largest = max(self.bits.values(), key=lambda b: b.numel())
         return largest.cpu().flatten(1).numpy()
 
+    def by_size(self, model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+        """Of each weight of `model`: its place by size in its layer, from 0 (smallest) to 1, and whether it is kept (bool); both (N,)."""
+        sizes = [model.get_parameter(name).detach().abs().flatten().cpu() for name in self.bits]
+        found = torch.cat([(places(layer) + 0.5) / len(layer) for layer in sizes])
+        return found.numpy(), torch.cat([bits.flatten().cpu() for bits in self.bits.values()]).numpy()
+
     def ranked(self) -> tuple[np.ndarray, float]:
         """The scores of all layers in one array (N,), and the lowest of those that are kept. Raises `ValueError` without scores."""
         if not self.scores:
@@ -99,3 +106,9 @@ def response(method: str, scores: np.ndarray, draws: int = 400, progress: float 
     gradient = torch.zeros_like(weight) if layer.scores.grad is None else layer.scores.grad
     values = {"training": total / draws, "end": layer.harden().float(), "gradient": gradient / draws}
     return {name: value[0].numpy() for name, value in values.items()}
+
+
+def one_draw(method: str, scores: np.ndarray, progress: float = 0.0) -> dict[str, np.ndarray]:
+    """`response` in a single training step, in which all `scores` meet the same noise."""
+    made = [response(method, scores[i : i + 1], 1, progress) for i in range(len(scores))]
+    return {name: np.concatenate([each[name] for each in made]) for name in made[0]}

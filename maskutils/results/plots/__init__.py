@@ -19,6 +19,7 @@ from maskutils.results.plots.masks import (
     filters,
     flipped,
     idea,
+    kept_by_size,
     layer_images,
     score_histogram,
 )

@@ -16,6 +16,8 @@ from maskutils.results.plots.style import density_axis, framed, look, styled, vi
 
 DROPPED = "#d9d9d9"
 KEPT = "#0173b2"
+DRAWN = "#d55e00"  # one draw of many
+RARE = 0.05  # the share of weights below which a linear axis would not show them
 Filters = tuple[np.ndarray, np.ndarray]  # weights (n, h, w), and which of them are kept
 
 
@@ -60,13 +62,21 @@ def layer_images(images: Mapping[str, np.ndarray]) -> Figure:
 
 
 @styled()
-def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) -> Figure:
-    """What a score does, for each of `responses` (name -> `masks.shown.response` of `scores`): what is kept, and what it learns."""
+def idea(
+    responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray, draw: Mapping[str, np.ndarray] | None = None
+) -> Figure:
+    """What a score does, for each of `responses` (name -> `masks.shown.response` of `scores`): what is kept, and what it learns.
+
+    `draw` is a single training step (`masks.shown.one_draw`), in orange.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.1))
     shades = [KEPT] if len(responses) == 1 else ["#9ecae1", "#4292c6", "#08306b"]
     for colour, (name, made) in zip(shades, responses.items(), strict=False):
         axes[0].plot(scores, made["training"], color=colour, label=name or "in training (mean)")
         axes[1].plot(scores, made["gradient"], color=colour, label=name)
+    if draw is not None:
+        for axis, part in zip(axes, ("training", "gradient"), strict=True):
+            axis.plot(scores, draw[part], color=DRAWN, linewidth=1.2, label="one draw")
     axes[0].plot(scores, made["end"], color="black", linestyle="--", linewidth=1, label="in the end")
     axes[0].set(ylabel="part of the weight that is used", title="what is kept")
     axes[1].set(ylabel="gradient of the score", title="what a score learns from a gradient of 1")
@@ -80,7 +90,10 @@ def idea(responses: Mapping[str, Mapping[str, np.ndarray]], scores: np.ndarray) 
 
 @styled()
 def score_histogram(scores: np.ndarray, threshold: float) -> Figure:
-    """How many weights have which score (array (N,)): those kept, from `threshold` up, in blue, and the rest in grey."""
+    """How many weights have which score (array (N,)): those kept, from `threshold` up, in blue, and the rest in grey.
+
+    The vertical axis is logarithmic where few are kept or few are dropped.
+    """
     low, high = np.quantile(scores, [0.001, 0.999])
     step = (max(high, threshold) - min(low, threshold)) / 60 or 1.0
     kept = scores >= threshold
@@ -89,13 +102,35 @@ def score_histogram(scores: np.ndarray, threshold: float) -> Figure:
     below = max(below, int(not kept.all()))
     edges = threshold + step * np.arange(-below, max(above, 1) + 1)  # no bar holds both kinds
     figure, axis = plt.subplots(figsize=(6.5, 2.8))
-    axis.hist([scores[~kept], scores[kept]], bins=edges.tolist(), stacked=True, color=["#b0b0b0", KEPT])
+    few = 0 < min(kept.mean(), 1 - kept.mean()) < RARE
+    axis.hist([scores[~kept], scores[kept]], bins=edges.tolist(), stacked=True, color=["#b0b0b0", KEPT], log=few)
     axis.axvline(threshold, color="black", linestyle="--", linewidth=1)
-    axis.set(xlabel="score after learning", ylabel="weights", ylim=(0, 1.2 * axis.get_ylim()[1]))
+    low, high = axis.get_ylim()
+    axis.set(xlabel="score after learning", ylabel="weights (logarithmic)" if few else "weights")
+    axis.set_ylim(low, high * (high / low) ** 0.2 if few else 1.2 * high)  # room for the labels
     beside = {"dropped": (-6, "right", "#666666", 1 - kept.mean()), "kept": (6, "left", KEPT, kept.mean())}
     for name, (off, side, colour, share) in beside.items():
         where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9}
         axis.annotate(f"{name} {share:.0%}", (threshold, 0.89), (off, 0), color=colour, ha=side, **where)
+    return figure
+
+
+@styled()
+def kept_by_size(masks: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Which share of the weights of each size is kept, a panel for each of `masks` (name -> `Mask.by_size`).
+
+    A mask of the largest weights would keep all that lies right of the dashed line, and nothing else.
+    """
+    figure, axes = plt.subplots(1, len(masks), figsize=(3.9 * len(masks), 2.8), squeeze=False, sharey=True)
+    edges = np.linspace(0, 1, 21)
+    for axis, (name, (sizes, kept)) in zip(axes[0], masks.items(), strict=True):
+        line = 1 - kept.mean()
+        shares = np.histogram(sizes[kept], edges)[0] / np.maximum(np.histogram(sizes, edges)[0], 1)
+        axis.bar(edges[:-1], 100 * shares, width=0.05, align="edge", color=KEPT)
+        axis.axvline(line, color="black", linestyle="--", linewidth=1)
+        axis.set_title(f"{name}: {(sizes[kept] > line).mean():.0%} of the kept\nare right of the line", fontsize=10)
+        axis.set(xlabel="place by size in its layer\n(0 smallest, 1 largest)", ylim=(0, 103))
+    axes[0][0].set_ylabel("kept (%)")
     return figure
 
 

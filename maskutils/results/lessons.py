@@ -1,0 +1,88 @@
+"""What to take from a notebook on masks: two sentences, computed from what it shows."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from maskutils.results.records import at_density, on_grid, summarise
+from maskutils.results.statistics import paired
+from maskutils.results.wording import called, listed, points, versus
+
+CARRIES = 0.01  # less than this of the source accuracy is lost through a mask that carries the source
+
+
+def lesson(curves: pd.DataFrame, whole: float, records: pd.DataFrame, methods: Sequence[str]) -> str:
+    """How sparse a mask of `methods` may be, beside the controls, and what a denser one brings and costs in the transfer.
+
+    `curves` are source accuracies through masks (fractions; rows densities, columns methods and controls), `whole` that of the network
+    itself, `records` those of the transfers.
+    """
+    return f"{sparsest(curves, whole, methods)}\n\n{dial(records, methods)}".strip()
+
+
+def sparsest(curves: pd.DataFrame, whole: float, methods: Sequence[str]) -> str:
+    """Down to which density each of `methods` carries the source, and whether that is sparser than the best of the other columns."""
+    short = (whole - curves.sort_index(ascending=False)).ge(CARRIES).cumsum().gt(0)
+    least = {name: min(map(float, short.index[~short[name]]), default=math.inf) for name in curves}
+    controls = {name: least[name] for name in curves if name not in methods}
+    best = min(controls, key=controls.__getitem__)
+    told = listed(f"**{name}** {_down_to(least[name])}" for name in methods)
+    said = f"Less than a point of the source is lost through {told}; through the best control, `{best}`, {_down_to(least[best])}."
+    ahead = [name for name in methods if least[name] < least[best]]
+    if not ahead:
+        return f"{said} So learning finds no sparser mask that carries the source."
+    who = "learning" if len(ahead) == len(methods) else f"only {listed(f'**{name}**' for name in ahead)}"
+    return f"{said} So {who} finds a sparser mask that carries the source."
+
+
+def _down_to(density: float) -> str:
+    return "at none of these densities" if density == math.inf else f"down to density {density:g}"
+
+
+def dial(records: pd.DataFrame, methods: Sequence[str]) -> str:
+    """What the highest density of `records` changes beside the lowest, for `methods`; empty if they have one density."""
+    rows = on_grid(records).query("alpha == 1")
+    values = ["source_acc_full", "target_acc"]
+    means = summarise(rows[rows["approach"].isin(methods)], ["approach", "density"], values).set_index("density")
+    low, high = means.index.min(), means.index.max()
+    if low == high:
+        return ""
+    ends = [means.loc[[d]].set_index("approach")[values] for d in (high, low)]
+    source, target = (_spread(100 * (ends[0] - ends[1])[value]) for value in values)
+    return (
+        f"To hold a fraction {high:g} of the weights instead of {low:g} changes the source in the full network by {source} points, and "
+        f"the target by {target}. So if the task is known, hold no more than the source needs."
+    )
+
+
+def _spread(changes: pd.Series) -> str:
+    """Changes in points as "+4.1", or as "+4.1 to +7.0" if there are several."""
+    return " to ".join(dict.fromkeys(f"{change:+.1f}" for change in (changes.min(), changes.max())))
+
+
+def which_or_how_many(curves: pd.DataFrame, learnt: str, shuffled: str, chance: str) -> str:
+    """For the lowest and the highest density of `curves` (accuracies as fractions): what a `learnt` mask keeps beyond `chance`, and how
+    much of that the `shuffled` one does, which has its densities of layers alone. Empty where one of them is missing.
+    """
+    told: list[str] = []
+    if not {learnt, shuffled, chance} <= set(curves):
+        return ""
+    for density in dict.fromkeys((curves.index.min(), curves.index.max())):
+        of = curves.loc[density]
+        layers, weights = 100 * (of[shuffled] - of[chance]), 100 * (of[learnt] - of[shuffled])
+        told.append(
+            f"At density {density:g} **{learnt}** keeps {points(of[learnt])} of the source and a random mask {points(of[chance])}: "
+            f"{layers:+.1f} points come from how many weights each layer keeps, {weights:+.1f} from which."
+        )
+    return " ".join(told)
+
+
+def beside(records: pd.DataFrame, method: str, other: str, density: float) -> str:
+    """How the masks of `method` and of `other` differ at `density`, on the source through them and on the target."""
+    rows = at_density(records, density).query("alpha == 1")
+    source, target = (
+        versus(paired(rows, value, [method], other, by="approach").iloc[0], called(other))
+        for value in ("source_acc_masked", "target_acc")
+    )
+    return f"At density {density:g}, on the source through the mask, **{method}** {source}. On the target it {target}."
