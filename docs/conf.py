@@ -12,6 +12,7 @@ from pathlib import Path
 
 import latex2mathml.converter
 from docutils import nodes
+from sphinx.writers.html5 import HTML5Translator
 
 HERE = Path(__file__).resolve().parent
 ROOT, SOURCE = HERE.parent, HERE / "_build" / "source"
@@ -44,7 +45,10 @@ def place(file: str) -> str:
 
 
 def relinked(text: str, file: str) -> str:
-    """`text` of `file` with its links as they lead on the site; where one leads to no page, its words remain."""
+    """`text` of `file` with its links as they lead on the site; where one leads to no page, its words remain.
+
+    Pictures of other hosts (badges) are left out: the site works offline.
+    """
 
     def link(found: re.Match[str]) -> str:
         words, target, part = found.groups(default="")
@@ -54,6 +58,7 @@ def relinked(text: str, file: str) -> str:
         here = posixpath.dirname(place(file)) or "."
         return f"[{words}]({posixpath.relpath(page, here)}{part})" if page else words
 
+    text = re.sub(r"!\[[^\]\n]*\]\(https?://[^)\n]*\)\n?", "", text)
     return re.sub(r"\[((?:[^\]\n]|\n(?=\w))*)\]\(([^)#\n]*)(#[^)\n]*)?\)", link, text)
 
 
@@ -83,8 +88,26 @@ def as_mathml(self, node) -> None:
     raise nodes.SkipNode
 
 
+class Pages(HTML5Translator):
+    """Writes pages on which a picture is a link to itself, so that on a small screen it opens at its full size."""
+
+    def visit_image(self, node) -> None:
+        """Write the picture, after the start of the link to the file that it then names."""
+        before = len(self.body)
+        super().visit_image(node)
+        if not isinstance(node.parent, nodes.reference):
+            self.body.insert(before, f'<a class="picture" href="{node["uri"]}">')
+
+    def depart_image(self, node) -> None:
+        """End the picture and the link."""
+        super().depart_image(node)
+        if not isinstance(node.parent, nodes.reference):
+            self.body.append("</a>")
+
+
 def setup(app) -> None:
     """What Sphinx calls first."""
+    app.set_translator("html", Pages)
     app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))
     app.connect("autodoc-process-docstring", as_rst)
     app.connect("build-finished", add_explorer)

@@ -10,7 +10,7 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.core import paths
-from maskutils.results import choice, explorer
+from maskutils.results import choice, explorer, findings
 from maskutils.results.records import load_records
 from maskutils.results.wording import settings
 
@@ -33,7 +33,14 @@ def point(shown, pair, approach, text):
     found = [i for i, s in enumerate(shown["settings"]) if (s["approach"], s["text"]) == (approach, text)]
     columns = shown["pairs"][pair]["points"]
     (place,) = (k for k, setting in enumerate(columns["setting"]) if [setting] == found)
-    return {name: values[place] for name, values in columns.items()}
+    return {name: fraction(name, values[place]) for name, values in columns.items()}
+
+
+def fraction(name, value):
+    """Accuracies are hundredths of a percent."""
+    if isinstance(value, list):
+        return [fraction(name, part) for part in value]
+    return value if value is None or name in ("setting", "n", "kbit") else value / 1e4
 
 
 def same(found, wanted):
@@ -69,6 +76,9 @@ def test_a_point_is_the_mean_of_its_records(shown, raw, approach, text, where, k
         expected = by_hand(raw, column, pair, where)
         assert [values[name], values[f"{name}_ci"]] == pytest.approx(expected, abs=6e-5)
     assert statistics.mean(target for *_, target in values["seeds"]) == pytest.approx(values["target_acc"], abs=2e-4)
+    assert values["both"] == pytest.approx((values["known"] + values["target_acc"]) / 2, abs=2e-4)
+    bits = 0.0 if approach == "ewc" else by_hand(raw, "stored_bits", pair, where)[0]
+    assert values["kbit"] == pytest.approx(bits / 1e3, rel=1e-3)
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -92,14 +102,36 @@ def test_the_front_is_what_nothing_beats_on_validation():
         at(0.8, 0.6, "l2_sp", strength=1.0),
         at(0.7, 0.55, "ewc", strength=1.0),
     ]
-    records = make(*menu, at(0.95, 0.99, "joint"), mask("snip", 0.93, 0.6, 0.58))
-    columns = explorer.explorer_data(records)["pairs"]["mnist_to_digits"]["points"]
-    on = {
-        r: [f for f, front in zip(columns["full"], columns[f"front_{r}"], strict=True) if front]
-        for r in ("full", "known")
-    }
-    assert sorted(on["full"]) == [0.8, 0.9]  # joint training may not be chosen
-    assert sorted(on["known"]) == [0.6, 0.8]  # the mask, read through itself, beats the first
+    masks = [
+        mask("snip", kept, 0.6, 0.58, density=0.1 * n, stored_bits=1e3 * n)
+        for n, kept in ((1, 0.93), (2, 0.92), (3, 0.94))
+    ]
+    shown = explorer.explorer_data(make(*menu, at(0.95, 0.99, "joint"), *masks))
+    pair, named = shown["pairs"]["mnist_to_digits"], [f"{s['approach']} {s['text']}" for s in shown["settings"]]
+    front, best = ({r: {named[i] for i in of[r]} for r in ("full", "known")} for of in (pair["front"], pair["best"]))
+    assert front["full"] == {"l2_sp strength 2", "l2_sp strength 1"}  # joint training may not be chosen
+    assert best["full"] == front["full"] | {
+        "ewc strength 1",
+        "joint ",
+        *(f"snip density 0.{n}" for n in (1, 2, 3)),
+    }  # equal ones
+    # With the task known what counts is the mean of both, and the bits: 0 for the first two, whose better one is left.
+    assert front["known"] == {"l2_sp strength 2", "l2_sp strength 1", "snip density 0.1", "snip density 0.3"}
+    assert best["known"] == front["known"] | {"ewc strength 1", "joint "}
+
+
+def test_the_families_shown_at_first_are_those_that_the_first_page_names(shown):
+    _, brief = findings.findings(load_records("default"))
+    named = [name for name in shown["looks"] if f"`{name}`" in brief or f"`{name} + wise_ft`" in brief]
+    assert 3 < len(named) < len(shown["looks"]) / 2
+    assert set(shown["first"]) == {*named, "wise_ft", "two_networks"} & set(shown["looks"])
+
+
+def test_few_records_show_all_families_and_other_profiles_come_second():
+    shown = explorer.explorer_data(make(at(0.8, 0.6), at(0.7, 0.9, "ewc", strength=1.0)))
+    assert shown["first"] == list(shown["looks"]) == ["wise_ft", "ewc"]
+    assert list(explorer.tables("default")) == ["default", "digits", "photographs"]
+    assert list(explorer.tables("photos")) == ["photographs", "digits"]
 
 
 def test_what_nothing_meets_and_one_seed_are_told():
@@ -112,15 +144,15 @@ def test_what_nothing_meets_and_one_seed_are_told():
     )
     assert "25.0 points of the source lost, 90.0 % on the target (means over pairs)." in ewc["text"]
     assert shown["pairs"]["mnist_to_digits"]["points"]["full_ci"] == [None, None]
-    assert shown["pairs"]["mnist_to_digits"]["ideal"] == [0.95, 0.6]
+    assert shown["pairs"]["mnist_to_digits"]["ideal"] == [9500, 6000]
 
 
 def test_the_page_holds_its_data_and_asks_nobody(shown):
-    text = explorer.page(shown, {})
+    text = explorer.page({"digits": shown}, {})
     data = text.split('id="data">')[1].split("</script>")[0]
-    assert json.loads(data) == {"tradeoff": json.loads(json.dumps(shown)), "masks": {}}
+    assert json.loads(data) == {"tradeoffs": {"digits": json.loads(json.dumps(shown))}, "masks": {}}
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
 
 
 def test_the_front_end_is_short():
-    assert explorer.SCRIPT.count("\n") <= 350
+    assert explorer.SCRIPT.count("\n") <= 430

@@ -1,5 +1,7 @@
 """The explorer's page in a browser: Debian's Chromium, from disk and offline."""
 
+import re
+
 import pytest
 from browsers import browser  # noqa: F401
 
@@ -23,8 +25,9 @@ def opened(browser, file):  # noqa: F811
     """Opens the page in a colour scheme. Afterwards nothing may have been said on the console, nor asked of another host."""
     faults, contexts = [], []
 
-    def open_page(scheme="light"):
-        contexts.append(browser.new_context(offline=True, color_scheme=scheme, viewport={"width": 1150, "height": 900}))
+    def open_page(scheme="light", width=1150, **device):
+        view = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, **device}
+        contexts.append(browser.new_context(offline=True, **view))
         contexts[-1].set_default_timeout(120_000)  # a busy machine
         page = contexts[-1].new_page()
         page.on("console", lambda message: faults.append(message.text))
@@ -44,11 +47,18 @@ def settings_of(page, kind):
     return page.eval_on_selector_all(f".point.{kind}", "nodes => nodes.map(n => n.dataset.setting)")
 
 
+def show_all(page):
+    """Every family, and every setting of it."""
+    page.get_by_role("button", name="Show all families").click()
+    page.get_by_label("Best of each family").uncheck()
+
+
 def test_the_slider_moves_the_choice(opened):
     page = opened()
     slider = page.get_by_label("I can lose at most", exact=True)
     before, first = page.locator(".told").first.inner_text(), settings_of(page, "chosen")
     assert "5 points" in before
+    show_all(page)
     slider.press("Home")
     assert settings_of(page, "chosen") != first
     assert page.locator(".told").first.inner_text().startswith("Choose source_only. 1 of 681 settings lose at most 0")
@@ -59,18 +69,69 @@ def test_the_slider_moves_the_choice(opened):
     assert len(settings_of(page, "out")) < out
 
 
+def test_it_begins_with_few_families_and_the_choice_is_shown_even_so(opened):
+    page, every = opened(), "nodes => nodes.map(n => n.value)"
+    on = page.eval_on_selector_all(".families input:checked", every)
+    assert 5 <= len(on) <= 7
+    assert page.eval_on_selector_all(".families input", every)[: len(on)] == on  # they stand first
+    assert page.locator(".point").count() < 100
+    page.get_by_label("I can lose at most", exact=True).fill("3")  # 1.5 points
+    chosen = page.locator(".point.chosen").get_attribute("aria-label").split(" ")[0]
+    assert page.locator(".told").first.inner_text().startswith(f"Choose {chosen}")
+    page.get_by_role("button", name="Show all families").click()
+    page.get_by_role("button", name="Show none").click()
+    assert page.locator(".point").count() == page.locator(".point.chosen").count() == 1
+
+
+def test_with_the_task_known_bits_are_told_from_one_another(opened):
+    page, across = opened(), "nodes => nodes.map(n => Math.round(n.getBoundingClientRect().x))"
+    page.get_by_label("Reading of the source").select_option("known")
+    assert len(set(page.eval_on_selector_all(".point", across))) > 8
+    for images in ("digits", "photographs"):
+        page.get_by_label("Images").select_option(images)
+        told = page.locator(".point.chosen").get_attribute("aria-label")
+        assert re.search(r"both tasks [\d.]+ ± [\d.]+ % · stores [\d,]+ kbit", told)
+        star, chosen = (page.locator(f".mu svg {mark}").first.bounding_box() for mark in (".ideal", ".point.chosen"))
+        assert star["x"] + star["width"] < chosen["x"]  # nothing is stored there
+    assert "mean of 5 pairs, 3 seeds" in told
+
+
+def test_another_profile_keeps_what_was_asked(opened):
+    page = opened()
+    page.get_by_label("Reading of the source").select_option("known")
+    page.get_by_label("I can lose at most", exact=True).press("End")
+    page.get_by_label("Images").select_option("photographs")
+    assert page.get_by_label("Reading of the source").input_value() == "known"
+    assert "at most 50 points" in page.locator(".told").first.inner_text()
+    assert page.get_by_label("Pair", exact=True).locator("option").count() == 6
+
+
+def test_it_fits_a_telephone(opened):
+    page = opened(width=400, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    small = "nodes => nodes.filter(n => n.getBoundingClientRect().height < 24).length"
+    assert page.eval_on_selector_all(".mu select, .mu button, .mu label", small) == 0
+    height = page.locator("svg text").first.bounding_box()["height"]
+    assert height > 10  # of letters on the screen
+    box = page.locator(".point.chosen").bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 2 + 6, box["y"] + box["height"] / 2 + 6)  # beside it
+    assert page.locator(".about").inner_text().startswith("Pinned: ")
+
+
 def test_filters_leave_out_points(opened):
     page = opened()
+    page.get_by_label("Best of each family").uncheck()
     every = page.locator(".point").count()
-    page.get_by_role("button", name="All families or none").click()
-    assert page.locator(".point").count() == 0
+    page.get_by_role("button", name="Show all families").click()
+    assert page.locator(".point").count() > every
+    page.get_by_role("button", name="Show none").click()
     page.get_by_label("gumbel_sigmoid", exact=True).check()
     some = page.locator(".point").count()
-    assert 0 < some < every
-    labels = page.eval_on_selector_all(".point", "nodes => nodes.map(n => n.getAttribute('aria-label'))")
+    assert 1 < some < every
+    labels = page.eval_on_selector_all(".point:not(.chosen)", "nodes => nodes.map(n => n.getAttribute('aria-label'))")
     assert all(label.startswith("gumbel_sigmoid") for label in labels)
     page.get_by_label("Pair", exact=True).select_option("mnist_to_inverted")
-    assert "· mnist_to_inverted · 5 seeds ·" in page.locator(".point").first.get_attribute("aria-label")
+    assert "· mnist_to_inverted, 5 seeds" in page.locator(".point").first.get_attribute("aria-label")
     before = page.locator(".point").first.get_attribute("transform")
     page.get_by_label("Reading of the source").select_option("known")
     assert page.locator(".point").first.get_attribute("transform") != before
@@ -79,8 +140,9 @@ def test_filters_leave_out_points(opened):
 def test_a_point_is_told_and_pinned_by_mouse_and_by_keyboard(opened):
     page = opened()
     about = page.locator(".about")
-    page.locator(".point").nth(100).hover(force=True)
+    page.locator(".point").nth(40).hover(force=True)
     assert "(± 95 % interval)" in about.inner_text()
+    assert page.locator(".tip").inner_text().replace("\n", " · ") == about.inner_text()
     page.get_by_label("Near the ideal only").focus()
     page.get_by_label("I can lose at most", exact=True).focus()
     page.keyboard.press("Tab")  # the plot is one stop
@@ -93,6 +155,10 @@ def test_a_point_is_told_and_pinned_by_mouse_and_by_keyboard(opened):
     page.get_by_label("I can lose at most", exact=True).press("Home")
     assert about.inner_text() == f"Pinned: {told}"
     page.locator(".point[aria-pressed=true]").press("Escape")
+    assert page.locator(".ring.pinned").count() == 0
+    page.locator(".point.chosen").click(force=True)
+    assert page.locator(".ring.pinned").count() == 1
+    page.locator(".mu svg").first.click(position={"x": 300, "y": 450})  # beside all points
     assert page.locator(".ring.pinned").count() == 0
 
 

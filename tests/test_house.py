@@ -9,6 +9,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -328,10 +329,26 @@ def test_links_lead_to_the_same_documents_on_the_site(monkeypatch):
         ("docs/results.md", "[a](../CONTRIBUTING.md), [b](../tools/x.py)"): "[a](contributing.md), b",
         ("notebooks/a.ipynb", "[a](b.ipynb), [b](../README.md), [c](#d)"): "[a](b.ipynb), [b](../index.md), [c](#d)",
         ("docs/results.md", "[the full\ntable](../results/a.md)"): "the full\ntable",
+        ("README.md", "![badge](https://a.org/b)\n![c](figures/c.png)"): "![c](figures/c.png)",  # it works offline
         ("CONTRIBUTING.md", "[a](https://a.org/b.md), [b](maskutils/core)"): "[a](https://a.org/b.md), b",
     }
     assert {(file, text): site["relinked"](text, file) for file, text in links} == links
     assert not site["place"]("docs/_build/source/index.md")
+
+
+@pytest.mark.slow
+def test_pictures_of_the_site_open_at_their_full_size(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    site, sphinx = runpy.run_path(str(ROOT / "docs" / "conf.py")), pytest.importorskip("sphinx.application")
+    shutil.copy(ROOT / "figures" / "talk.png", tmp_path)
+    linked = ".. image:: talk.png\n   :target: https://a.org\n"
+    (tmp_path / "index.rst").write_text(f"Page\n====\n\n.. image:: talk.png\n\n{linked}", encoding="utf-8")
+    page = sphinx.Sphinx(tmp_path, None, tmp_path / "html", tmp_path / "trees", "html", status=None)
+    page.set_translator("html", site["Pages"])
+    page.build()
+    text = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'<a class="picture" href="([^"]+)"><img', text) == ["_images/talk.png"]
+    assert text.count("<img") == 2  # the other is a link already
 
 
 def yaml_of(path):

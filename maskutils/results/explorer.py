@@ -1,11 +1,13 @@
-"""What the explorer shows: the trade-off and the choice of a profile as plain data, and a page that needs no server.
+"""What the explorer shows: the trade-off and the choice of profiles as plain data, and a page that needs no server.
 
 Its front end is `explorer.js`, the same in JupyterLab (`study.explorer`) and on the page.
 """
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,38 +16,54 @@ from matplotlib.colors import to_hex
 from matplotlib.markers import MarkerStyle
 
 from maskutils.core import paths
+from maskutils.core.approaches import INTERPOLATED, every, the
 from maskutils.core.files import read_json
-from maskutils.results import analysis, choice, fronts
+from maskutils.core.storage import whole_network
+from maskutils.results import analysis, choice, findings, fronts
 from maskutils.results.plots.style import PAIR_ORDER, in_order, look, ordered, short
 from maskutils.results.records import load_records, on_grid, summarise
 from maskutils.results.statistics import LEAST
 from maskutils.results.wording import interval, settings
 
 SCRIPT, STYLE = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+COMMITTED = {"study": "digits", "photos": "photographs"}  # profiles that are always offered, and what they are called
 DROPS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the slider
 BY_TASK = ("full", "known")  # with the task unknown, and with the task known
-VALUES = [*BY_TASK, "target_acc"]
+VALUES = [*BY_TASK, "target_acc", "both"]
+AXES = {
+    "full": ["val_full", "val_target_acc"],
+    "known": ["few", "val_both"],
+}  # what makes a setting better, in each reading
+
+
+def tables(profile: str = "study") -> dict[str, pd.DataFrame]:
+    """Records by the name that the explorer gives them: those of `profile` first, then those of `COMMITTED` that this project has."""
+    others = [name for name in COMMITTED if name != profile and (paths.results_dir(name) / "records.csv").exists()]
+    return {COMMITTED.get(name, Path(name).stem): load_records(name) for name in (profile, *others)}
 
 
 def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict[str, Any]:
-    """All that the explorer shows of `records`, ready for JSON. Accuracies are fractions in [0, 1], on test images.
+    """All that the explorer shows of `records`, ready for JSON. Accuracies are whole hundredths of a percent, on test images.
 
-    `settings` describes each setting once; all others name one by its place there. `pairs` has the points of each pair, and first
-    those of the mean over pairs: see `_points`. `choices` has, for each reading of the source, the validation drop of each setting on its
-    `worst` pair, and what `choice.recommend` takes for each of `drops`.
+    `settings` describes each setting once; all others name one by its place there. `first` are the families that are shown at first.
+    `pairs` has the points of each pair, and first those of the mean over pairs: see `_points`. For each reading of the source, `front` are
+    the settings that no other that may be chosen beats, and `best` those that no other of their family beats, on validation. With the
+    task unknown both tasks count, with the task known their mean and the bits stored. `choices` has, for each reading, the
+    validation drop of each setting on its `worst` pair, a fraction, and what `choice.recommend` takes for each of `drops`.
     """
     rows = _read(records.reset_index(drop=True))
     pairs, on = ordered(rows["pair"].unique(), PAIR_ORDER), rows.groupby("setting")["pair"].transform("nunique")
-    tables = {f"mean of {len(pairs)} pairs": rows[on == len(pairs)]} if len(pairs) > 1 else {}
-    tables |= {short(pair): rows[rows["pair"] == pair] for pair in pairs}
+    of = {f"mean of {len(pairs)} pairs": rows[on == len(pairs)]} if len(pairs) > 1 else {}
+    of |= {short(pair): rows[rows["pair"] == pair] for pair in pairs}
     menu = rows.drop_duplicates("setting").sort_values("setting")
     menu["text"] = [settings(row) for _, row in menu.iterrows()]
+    families = in_order(menu["family"].unique())
     return {
         "settings": menu[["approach", "family", "text"]].to_dict("records"),
-        "looks": {name: _look(name) for name in in_order(menu["family"].unique())},
+        "looks": {name: _look(name) for name in families},
+        "first": _first(records, families),
         "pairs": {
-            name: {"ideal": [_number(v) for v in analysis.ideal(table)], "points": _points(table)}
-            for name, table in tables.items()
+            name: {"ideal": [_number(v) for v in analysis.ideal(table)], **_points(table)} for name, table in of.items()
         },
         "drops": list(drops),
         "choices": {reading: _choices(rows, drops, reading == "known") for reading in BY_TASK},
@@ -53,13 +71,26 @@ def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict
 
 
 def _read(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows on the grid, with family, the number of the setting, and both readings of the source on test and (`val_`) validation."""
+    """The rows on the grid, with family, the number of the setting, and both readings of the source on test and (`val_`) validation.
+
+    `both` is the mean of source and target with the task known; `kbit` are then stored, and `few` is the less of them the greater.
+    """
     rows = analysis.with_family(on_grid(records))
     one = ~analysis.of_second_network(rows)  # that answers nothing if the task is unknown
     for prefix in ("", "val_"):
         rows[f"{prefix}full"] = analysis.source_read(rows, "full", prefix).astype(float).where(one)
         rows[f"{prefix}known"] = analysis.source_read(rows, "known", prefix).astype(float)
-    return rows.assign(setting=rows.groupby(analysis.CANDIDATE, dropna=False).ngroup())
+        rows[f"{prefix}both"] = (rows[f"{prefix}known"] + rows[f"{prefix}target_acc"]) / 2
+    rows["kbit"] = analysis.stored_bits(rows) / 1e3
+    return rows.assign(few=-rows["kbit"], setting=rows.groupby(analysis.CANDIDATE, dropna=False).ngroup())
+
+
+def _first(records: pd.DataFrame, families: Sequence[str]) -> list[str]:
+    """The families that the first page names, with the yardstick and two networks; all, if the records are too few for findings."""
+    _, brief = findings.findings(records)
+    named = {name.removesuffix(INTERPOLATED) for name in re.findall(r"`([^`]+)`", brief)}
+    beside = {the("yardstick"), *(a.name for a in every() if a.bits is whole_network)}
+    return [name for name in families if not named or name in named | beside]
 
 
 def _look(family: str) -> dict[str, Any]:
@@ -77,22 +108,27 @@ def _look(family: str) -> dict[str, Any]:
     }
 
 
-def _points(rows: pd.DataFrame) -> dict[str, list[Any]]:
-    """A list a column, with an entry a setting: its number, means, half-widths of 95 % intervals (`_ci`), seeds (n, and values of each).
+def _points(rows: pd.DataFrame) -> dict[str, Any]:
+    """`points`, `front` and `best` of a pair: see `explorer_data`.
 
-    `front_<reading>`: whether no other that may be chosen beats it on both tasks, on validation.
+    `points` is a list a column, with an entry a setting: its number, means, half-widths of 95 % intervals (`_ci`), kbit, and its seeds:
+    their number `n`, and of each the `VALUES` but the last, which is the mean of two of them.
     """
-    means = summarise(rows, ["setting"], [*VALUES, *(f"val_{value}" for value in VALUES)])
-    seeds = rows.groupby(["setting", "seed"])[VALUES].mean()
+    means = summarise(rows, ["setting", "family"], [*VALUES, *(f"val_{value}" for value in VALUES), "kbit", "few"])
+    seeds = rows.groupby(["setting", "seed"])[VALUES[:-1]].mean()
     of_each = seeds.groupby("setting").apply(lambda one: [list(map(_number, values)) for values in one.to_numpy()])
     out = {"setting": means["setting"].tolist(), "n": means["n"].tolist(), "seeds": of_each[means["setting"]].tolist()}
     out |= {c: [_number(x) for x in means[c]] for value in VALUES for c in (value, f"{value}_ci")}
+    out["kbit"] = [None if math.isnan(x) else float(f"{x:.4g}") for x in means["kbit"]]
     choosable = set(analysis.choosable(rows))
-    may = means["setting"].isin(rows.loc[rows["approach"].isin(choosable), "setting"])
-    for reading in BY_TASK:
-        values = means.loc[may, [f"val_{reading}", "val_target_acc"]].dropna()
-        out[f"front_{reading}"] = means.index.isin(fronts.unbeaten(values, *values).index).tolist()
-    return out
+    may = set(rows.loc[rows["approach"].isin(choosable), "setting"])
+    front, best = {}, {}
+    for reading, axes in AXES.items():
+        there = means.dropna(subset=axes)
+        front[reading] = fronts.unbeaten(there[there["setting"].isin(may)], *axes)["setting"].tolist()
+        own = [fronts.unbeaten(family, *axes)["setting"] for _, family in there.groupby("family")]
+        best[reading] = [int(number) for numbers in own for number in numbers]
+    return {"points": out, "front": front, "best": best}
 
 
 def _choices(rows: pd.DataFrame, drops: Sequence[float], known: bool) -> dict[str, Any]:
@@ -134,29 +170,32 @@ def _asked(menu: choice.Menu, drop: float, known: bool, number: Mapping[int, int
     }
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 4)
+def _number(value: float) -> int | None:
+    """A fraction in hundredths of a percent: shorter in JSON, and as exact as anybody reads it."""
+    return None if math.isnan(value) else round(1e4 * float(value))
 
 
 def page_of(profile: str) -> str:
-    """The `page` of the committed records of a profile, and of the masks that 16_explore wrote for it, if it did."""
+    """The `page` of the committed `tables`, those of a profile first, and of the masks that 16_explore wrote for it, if it did."""
     masks = paths.results_dir(profile) / "masks.json"
-    return page(explorer_data(load_records(profile)), read_json(masks) if masks.exists() else {})
+    shown = {name: explorer_data(records) for name, records in tables(profile).items()}
+    return page(shown, read_json(masks) if masks.exists() else {})
 
 
-def page(tradeoff: Mapping[str, Any], masks: Mapping[str, Any]) -> str:
+def page(tradeoffs: Mapping[str, Any], masks: Mapping[str, Any]) -> str:
     """A page of HTML with the explorer and all its data in it: it opens from disk and offline, and asks no server for anything.
 
-    `tradeoff` is that of `explorer_data`; `masks` is what `study.explorer.Masked.states` gives, or empty.
+    `tradeoffs` holds by name what `explorer_data` gives; `masks` is what `study.explorer.Masked.states` gives, or empty.
     """
-    data = json.dumps({"tradeoff": tradeoff, "masks": masks}, separators=(",", ":")).replace("</", "<\\/")
+    data = json.dumps({"tradeoffs": tradeoffs, "masks": masks}, separators=(",", ":")).replace("</", "<\\/")
     return f"""<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>maskutils: explorer</title>
 <link rel="icon" href="data:,">
 <style>:root {{ color-scheme: light dark; }} body {{ margin: 0 auto; max-width: 1100px; padding: 8px; font-family: system-ui, sans-serif; }}
 {STYLE}</style></head>
-<body><p><a href="index.html">maskutils</a></p><h1>Explorer</h1><main id="explorer"></main>
+<body><p><a href="index.html">maskutils</a> · <a href="explore.html">How to read this page</a></p><h1>Explorer</h1>
+<main id="explorer"></main>
 <script type="application/json" id="data">{data}</script>
 <script type="module">
 {SCRIPT}

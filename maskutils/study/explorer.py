@@ -1,7 +1,7 @@
 """The explorer in JupyterLab: its front end, and a source network that is masked anew whenever a slider moves."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +15,7 @@ from maskutils.core.files import write_atomically
 from maskutils.core.progress import watched
 from maskutils.masks.mask import Mask
 from maskutils.masks.shown import layer_names
-from maskutils.results.explorer import SCRIPT, STYLE, explorer_data
+from maskutils.results.explorer import SCRIPT, STYLE, explorer_data, tables
 from maskutils.study.anatomy import flips
 from maskutils.study.artefacts import source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
@@ -129,13 +129,14 @@ class Explorer(anywidget.AnyWidget):
     """The widget. `asked` is what the front end wants to see (method and density), `state` the answer of `Masked.state`."""
 
     _esm, _css = SCRIPT, STYLE
-    tradeoff = traitlets.Dict().tag(sync=True)
+    tradeoffs = traitlets.Dict().tag(sync=True)
     masks = traitlets.Dict().tag(sync=True)
     asked = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, records: pd.DataFrame, masked: Masked) -> None:
-        super().__init__(tradeoff=explorer_data(records), masks=masked.about() | {"live": True})
+    def __init__(self, records: Mapping[str, pd.DataFrame], masked: Masked) -> None:
+        tradeoffs = {name: explorer_data(table) for name, table in records.items()}
+        super().__init__(tradeoffs=tradeoffs, masks=masked.about() | {"live": True})
         self._masked = masked
 
     @traitlets.observe("asked")
@@ -145,6 +146,6 @@ class Explorer(anywidget.AnyWidget):
         self.state = state | {"ms": round(1000 * (perf_counter() - start)), "number": asked["number"]}
 
 
-def show(records: pd.DataFrame, masked: Masked) -> Explorer | None:
-    """The explorer, to be the last line of a cell; None where nobody watches, so that no dead widget is saved."""
-    return Explorer(records, masked) if watched() else None
+def show(profile: str, masked: Masked) -> Explorer | None:
+    """The explorer of `tables(profile)`, to be the last line of a cell; None where nobody watches, so that no dead widget is saved."""
+    return Explorer(tables(profile), masked) if watched() else None
