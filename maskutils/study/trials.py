@@ -145,8 +145,12 @@ def _identity(setup: Setup, trial: Trial, seed: int, mask: Mask | None) -> dict[
     row |= {"per_layer": setup.per_layer, "strength": None, "fraction": None, "knob": None}
     own, options = described(trial.protocol).knob, dict(trial.options)
     for name, value in trial.knobs.items():
-        column = name if name in row else "knob" if name == own else ""
-        (row if column else options)[column or name] = value
+        if name in row:
+            row[name] = value
+        elif name == own:
+            row["knob"] = value
+        else:
+            options[name] = value
     return row | {"options": " ".join(f"{n} {v}" for n, v in options.items()) or None}
 
 

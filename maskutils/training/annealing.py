@@ -95,7 +95,8 @@ class Annealing(Level):
         self.density, self.per_layer, self.total, self.updated = density, per_layer, sum(sizes.values()), -1
         chosen = set() if per_layer else kept_whole(sizes, round(density * self.total))
         self.whole = {name: torch.ones_like(s, dtype=torch.bool) for name, s in ranking.items() if name in chosen}
-        self.ranking = self.names = {name: s for name, s in ranking.items() if name not in chosen}
+        self.ranking = {name: s for name, s in ranking.items() if name not in chosen}
+        self.names = list(self.ranking)
         self.order = list(ranking)
 
     def begin(self, layers: Mapping[str, MaskLayer], lr: float) -> None:

@@ -169,11 +169,13 @@ def learn_subnetwork(
     with seeded(seed, f"mask/{method}"), head_checked(model):
         names = maskable(model) if level.names is None else level.names
         train += tuple(names if cls.trains_weights else ())
-        weights: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(train)]
+        weights = [p for n, p in model.named_parameters() if n.startswith(train)]
         level.begin(attach(model, method, names, **level.options, **options), lr)
+        for weight in weights:
+            weight.requires_grad_()
         history = fit(
             model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
-            params=[*(layer.scores for layer in level.layers.values()), *nn.ParameterList(weights).requires_grad_()],
+            params=[*(layer.scores for layer in level.layers.values()), *weights],
             optimizer=level.optimizer, penalty=penalty, begin_step=level, watch=lambda: level.noted(watch),
         )  # fmt: skip
     mask = level.mask(history)

@@ -51,7 +51,7 @@ def fit(
     begun again. `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and `lr`. Without `lr` it is `usual_lr(model)`.
     `penalty(images, logits, progress)` is added to the loss, progress in [0, 1);
     `begin_step(progress)` is called before each step. `norm="eval"` leaves the statistics of norm layers alone;
-    `precision="bf16"` computes in automatic mixed precision. Returns the history: ten rows of step, mean loss since the
+    `precision="bf16"` computes in automatic mixed precision. Returns the history: at most ten rows of step, mean loss since the
     row before, and what `watch()` returns.
 
     Raises `BadSetting` for a setting out of range (`lr` may be 0), `FloatingPointError` when the loss is not finite, `ValueError` for
@@ -73,7 +73,7 @@ def fit(
                 begin_step(progress)
             total += _step(model, next(stream), optim, penalty, progress, precision)
             schedule.step()
-            if step * 10 // steps > (step - 1) * 10 // steps:  # ten rows, whatever the number of steps
+            if step * 10 // steps > (step - 1) * 10 // steps:  # ten rows, or one a step
                 history.append({"step": step, "loss": finite(total.item() / (step - last), step, lr)})
                 if watch is not None:
                     history[-1] |= watch()
