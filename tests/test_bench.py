@@ -1,11 +1,14 @@
 """The benchmark runs and says what it compares; no test looks at a time."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from benchmarks import bench, family, layers, photographs, processes, source_steps, timing
+from benchmarks import batch, bench, family, layers, photographs, processes, source_steps, timing
 from maskutils.data.pair import Domain, Pair
 from maskutils.masks.layers import LAYERS
 
@@ -121,6 +124,23 @@ def test_the_control_of_source_steps_compares_seed_by_seed(monkeypatch, capsys):
     assert same == "edge_popup at 200 - lora at 200: +1.0 [+1.0, +1.0]"
     assert more == "edge_popup at 200 - lora at 500: -0.5 [-0.5, -0.5]"
     assert both == "edge_popup at 500 - lora at 500: +0.5 [+0.5, +0.5]"
+
+
+def test_the_batch_stands_beside_papermill_and_its_bare_steps(monkeypatch):
+    def seconds(folder, *arguments):
+        notebooks = len(list(Path(folder, "notebooks").glob("*.ipynb")))
+        assert notebooks == batch.MANY
+        return 2.0 if "papermill" in arguments else 0.1 * batch.MANY
+
+    monkeypatch.setattr(batch, "seconds", seconds)
+    _, _, ours, loop, commands = batch.overhead()
+    assert [ours.endswith("| 4.0 | 0.00 |"), loop.endswith("| 4.0 | 0.00 |"), commands.endswith("| 0.0 | 2.00 |")] == [
+        True
+    ] * 3
+    monkeypatch.setattr(batch, "best_of", lambda call, steps: [0.003])
+    assert re.search(
+        r"took [\d.]+ minutes in all, for at least [\d,]+ training steps; as many .* 3.0 ms take", batch.bare()
+    )
 
 
 def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table):
