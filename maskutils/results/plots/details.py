@@ -166,6 +166,7 @@ def matrix(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     axis.set(title=title, xlabel="", ylabel="")
     axis.grid(False)
     axis.set_xticks(axis.get_xticks(), table.columns, rotation=40, ha="right", rotation_mode="anchor")
+    axis.tick_params(axis="y", rotation=0)
     return figure
 
 
