@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rows import make as records_of
 
-from maskutils.results import analysis, fronts
+from maskutils.results import analysis, fronts, rates
 from maskutils.results.records import on_grid
 
 DEFAULTS = {"source_acc_before": 0.9, "source_acc_full": 0.5, "target_acc": 0.9}
@@ -214,16 +214,29 @@ def test_an_unknown_corner_is_refused():
 def test_storage_compares_what_serves_both_tasks_with_the_task_known():
     through = {"protocol": "protect", "method": "snip", "density": 0.1, "source_acc_masked": 0.7}
     kept = [through, through | {"protocol": "select"}, {}, {"protocol": "target_mask"}, {"protocol": "source_only"}]
-    left = [through | {"density": 0.5}, through | {"per_layer": True}, {"alpha": 0.5}, {"protocol": "l2_sp"}]
+    left = [through | {"per_layer": True}, {"alpha": 0.5}, {"protocol": "l2_sp"}]
     found = analysis.for_storage(make(*kept, *left))
-    assert found.index.tolist() == [0, 1, 2, 3, 4]
-    assert found["source"].tolist() == [
-        0.7,
-        0.9,
-        0.5,
-        0.9,
-        0.5,
-    ]  # what `select` changed is taken off; one network is one
+    # what `select` changed is taken off; one network is one
+    assert dict(zip(found["approach"], found["source"], strict=True)) == {
+        "snip": 0.7,
+        "select (snip)": 0.9,
+        "finetune": 0.5,
+        "piggyback (target)": 0.9,
+        "source_only": 0.5,
+    }
+
+
+def test_storage_compares_the_setting_that_is_best_on_validation_over_all_pairs():
+    mask = {"protocol": "protect", "method": "snip"}
+    reached = {0.1: (0.6, 0.9), 0.2: (0.8, 0.7)}  # on validation and on test
+    rows = [
+        mask | {"pair": p, "density": d, "source_acc_masked": s, "val_source_acc_masked": v}
+        for p in "ab"
+        for d, (v, s) in reached.items()
+    ]
+    found = analysis.for_storage(make(*rows, rows[0] | {"density": 0.3, "val_source_acc_masked": 1.0}))
+    assert found["density"].tolist() == [0.2, 0.2]
+    assert found["source"].tolist() == [0.7, 0.7]
 
 
 def test_what_is_taken_off_leaves_the_source_whatever_its_mask_and_interpolation():
@@ -276,6 +289,15 @@ def test_a_mask_that_is_not_read_is_not_stored():
         {"protocol": "two_networks", "alpha": 0.5, "stored_bits": 9.0},
     )
     assert analysis.stored_bits(rows).tolist() == [7, 0, 9]
+
+
+def test_best_rates_at_an_end_of_what_was_tried_are_counted():
+    tried = {"a": [3, 1, 2], "b": [1, 2, 3], "c": [2, 1, 3]}  # best first
+    rows = [{"pair": "p", "model": "m", "approach": name, "target_lr": lr} for name, lrs in tried.items() for lr in lrs]
+    table = pd.DataFrame([*rows, {**rows[0], "target_lr": 9, "knob": 4.0}])  # of one value of the knob
+    assert rates.at_ends(table) == (
+        "Of 3 best rates, one for each approach and pair, 2 lie at an end of what was tried: 1 at the least, 1 at the greatest."
+    )
 
 
 def test_settings_are_ranked_by_their_masks_after_those_that_cost_too_much():

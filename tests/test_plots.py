@@ -71,6 +71,16 @@ PAIRED = [(METHOD, 0.2, 0.1, 0.25), ("random", -0.05, -0.06, -0.01)]
 PAIRED = pd.DataFrame(PAIRED, columns=["family", "difference", "low", "high"])
 AUDIT = pd.DataFrame({"recipe": ["zeroed", "held", "none"], "change": [1e-3, 0.0, 0.1], "leak_cost": [-2e-3, 0.0, 0.2]})
 FIGURES["leaks"] = lambda: plots.leaks(AUDIT)
+TRIED = pd.DataFrame(
+    {
+        "method": METHOD,
+        "setting": ["lr 0.3", "lr 0.1"],
+        "val_acc": [0.9, 0.8],
+        "affordable": [True, False],
+        "default": [True, False],
+    }
+)
+FIGURES["settings_tried"] = lambda: plots.settings_tried(TRIED)
 FIGURES["differences"] = lambda: plots.differences({"full": PAIRED, "known": PAIRED[:1]}, "points", margin=0.02)
 FILTERS = (np.array([[[0.5, -0.2]], [[0.1, 0.3]]]), np.array([[[True, False]], [[False, False]]]))
 FLIPS = {"images": [np.zeros((1, 2, 2))], "truth": [1], "said": {"tuned": [0], "masked": [1]}, "count": 7}
@@ -90,7 +100,7 @@ FIGURES |= {
     "hypervolume_drawn": plots.hypervolume_drawn,
 }
 UNLABELLED = {"matrix", "gallery", "filters", "flipped", "talk", "two_readings"}  # their labels are ticks and row names
-NAMED = {"forgetting_split", "differences", "leaks", "storage"}  # their names are ticks
+NAMED = {"forgetting_split", "differences", "leaks", "settings_tried", "storage"}  # their names are ticks
 
 
 def lines(figure: Figure) -> list:
@@ -139,6 +149,24 @@ def test_differences_are_drawn_in_points_with_their_intervals_zero_and_margin():
     assert not [
         x for a in plots.differences({"a": PAIRED}, "x").axes for x in a.get_lines() if list(x.get_xdata()) == [-2, -2]
     ]
+
+
+def test_differences_are_sorted_in_each_panel_and_far_ones_are_arrows_with_their_numbers():
+    other = PAIRED.assign(family=["random", METHOD])
+    first, second = plots.differences({"a": PAIRED, "b": other}, "x", least=-0.02).axes
+    named = [[t.get_text() for t in axis.get_yticklabels()] for axis in (first, second)]
+    assert named == [[METHOD, "random"], ["random", METHOD]]
+    assert [t.get_text() for t in first.texts] == ["← -5.0 [-6.0, -1.0]"]
+    assert len(first.containers) == 1
+    assert first.get_xlim()[0] > -5
+
+
+def test_the_default_of_a_layer_is_ringed_and_a_dear_setting_is_hollow():
+    axis = plots.settings_tried(TRIED).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["lr 0.3", "lr 0.1"]
+    drawn = [(line.get_xdata()[0], line.get_fillstyle(), line.get_markersize() > 10) for line in axis.get_lines()]
+    assert drawn == [(90, "full", False), (90, "none", True), (80, "none", False)]
+    assert axis.get_title() == METHOD
 
 
 COLOURED = [
@@ -434,6 +462,8 @@ def test_the_storage_fronts_are_those_of_the_table():
             "family": ["ewc", "l2_sp", METHOD, METHOD, METHOD],
             "stored_bits": [0, 0, 2e3, 1e3, 0],  # a mask that is not read is not stored, and not shown
             "both": [0.85, 0.6, 0.9, 0.84, 0.5],
+            "both_ci": 0.01,
+            "n": 3,
         }
     )
     (axis,) = plots.storage_fronts(table).axes
@@ -441,6 +471,8 @@ def test_the_storage_fronts_are_those_of_the_table():
     assert shown[METHOD] == ([1, 2], pytest.approx([84, 90]))
     assert shown["ewc"] == ([0], pytest.approx([85]))  # and so does each that stores nothing
     assert ([0], pytest.approx([60])) in shown.values()
+    ends = {tuple(bar.vertices[:, 1].round(6)) for bars in axis.collections for bar in bars.get_paths()}
+    assert ends == {(83, 85), (84, 86), (89, 91)}  # intervals of what has a name
     assert {t.get_text() for t in axis.texts} == {METHOD, "ewc"}  # l2_sp lies below the axis
 
 
@@ -448,6 +480,7 @@ def test_points_of_the_storage_fronts_that_have_no_name_can_be_seen():
     names = ["gumbel_sigmoid", "two_networks", "ewc", "replay", "fisher", "oft", "linear_probe"]
     reached = [0.9, 0.9, 0.92, 0.9, 0.9, 0.91, 0.89]  # the two that reach most have names, beside the usual four
     table = pd.DataFrame({"family": names, "stored_bits": [1e3 * i for i in range(7)], "both": reached})
+    table = table.assign(both_ci=0.01, n=3)
     (axis,) = plots.storage_fronts(table).axes
     behind = [line for line in axis.get_lines() if line.get_color() == "#c8c8c8"]
     assert [line.get_marker() for line in behind] == ["."]
@@ -455,9 +488,18 @@ def test_points_of_the_storage_fronts_that_have_no_name_can_be_seen():
 
 
 def test_no_two_approaches_of_the_storage_figure_look_alike():
-    extra = [RECORDS.assign(approach=name) for name in ("select (gumbel_sigmoid)", "exclusive (gumbel_sigmoid)")]
-    figure = plots.storage(pd.concat([t.assign(source=0.9) for t in extra]))
+    names = ("select (gumbel_sigmoid)", "exclusive (gumbel_sigmoid)")
+    extra = [RECORDS.query("alpha == 1 and density == 0.1").assign(approach=n, family=n, both=0.9) for n in names]
+    figure = plots.storage(pd.concat(extra))
     assert len({(line.get_color(), line.get_marker()) for line in lines(figure)}) == 2
+
+
+def test_the_storage_figure_names_settings_and_what_lies_too_low_stands_below():
+    figure = plots.storage(analysis.for_storage(RECORDS))
+    named = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert "gumbel_sigmoid (density 0.1)" in named
+    assert figure.get_supxlabel().startswith("not shown, more than 8 points below the best: source_only ")
+    assert "source_only" not in named
 
 
 def test_a_gallery_shows_colours_as_colours():
@@ -472,3 +514,12 @@ def test_a_pair_is_titled_by_its_domains_and_their_collection():
     assert short("pacs/photo:cifar20/first") == "pacs/photo → cifar20/first"
     assert short("cifar20:first:second") == "first → second (cifar20)"
     assert short("mnist_to_digits") == "mnist_to_digits"
+
+
+def test_fronts_begin_at_fine_tuning_and_leave_no_room_for_what_lies_below_it():
+    axis = plots.fronts(analysis.with_family(RECORDS), ["l2_sp", METHOD]).axes[0]
+    tuned = 100 * RECORDS.loc[RECORDS["approach"] == "finetune", "source_acc_full"].mean()
+    points = np.concatenate([line.get_xydata() for line in axis.get_lines() if len(line.get_xdata()) > 1])
+    low, high = axis.get_xlim()
+    assert low <= tuned < low + 0.1 * (high - low)
+    assert points[:, 0].max() < high

@@ -1,6 +1,5 @@
 """What the prose of notebooks and README claims, computed again from the committed records. A sentence and its function stand together."""
 
-import inspect
 import re
 from collections.abc import Callable
 from functools import cache
@@ -26,9 +25,11 @@ from maskutils.results.claims import minus_control, the_choice_holds_on_seeds_le
 from maskutils.results.equal_storage import ABOUT, masks_win_at_similar_bits
 from maskutils.results.findings import findings
 from maskutils.results.fronts import hypervolumes, largest
+from maskutils.results.rates import settings_findings
 from maskutils.results.records import at_density, load_records, of_masks, on_grid
 from maskutils.results.statistics import paired
 from maskutils.results.wording import interval
+from maskutils.study.tuning import layer_settings
 
 ROOT = Path(__file__).parent.parent
 CLAIMS: dict[
@@ -541,16 +542,18 @@ def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
 
 
 def test_the_default_of_each_mask_layer_is_the_first_of_its_table_but_for_piggyback():
-    behind = {}
-    for file in (ROOT / "results" / "tuning").glob("[!r]*.csv"):
-        table, layer = pd.read_csv(file), LAYERS[file.stem]
-        words = table["setting"].str.split()
-        settings = [dict(zip(row[::2], row[1::2], strict=True)) for row in words]
-        start = inspect.signature(layer).parameters["init"].default
-        own = {"lr": f"{layer.lr:g}", "strength": f"{layer.strength:g}", "init": start}
-        [default] = [i for i, row in enumerate(settings) if row.items() <= own.items()]
-        assert table["affordable"][default], file
-        behind |= {file.stem: round(100 * (table["val_acc"][0] - table["val_acc"][default]), 1)}
-    assert len(behind) == 7
-    assert {name: points for name, points in behind.items() if points} == {"piggyback": 2.5}
+    table = layer_settings()
+    defaults = table[table["default"]].set_index("method")
+    assert len(defaults) == defaults.index.nunique() == 7
+    assert defaults["affordable"].all()
+    behind = (100 * (table.groupby("method")["val_acc"].first() - defaults["val_acc"])).round(1)
+    assert behind[behind != 0].to_dict() == {"piggyback": 2.5}
     assert "`piggyback` keeps 0.002, which is 2.5 points behind" in text("results/tuning/README.md")
+    told = settings_findings(table).splitlines()
+    assert (
+        told[-1] == "The default is what the rule takes for 6 of 7 layers, but not for `piggyback` (2.5 points behind)."
+    )
+    assert (
+        told[0]
+        == "- `gumbel_sigmoid`: 6 settings, 94.9 % to 96.4 % through the mask. The rule takes lr 0.3 strength 2e-06 (96.4 %)."
+    )

@@ -11,7 +11,7 @@ from maskutils.core import metrics
 from maskutils.core.approaches import INTERPOLATED, every, names, the
 from maskutils.core.checks import known
 from maskutils.core.storage import nothing, whole_network
-from maskutils.results.records import KNOBS, at_density, of_masks, on_grid
+from maskutils.results.records import KNOBS, of_masks, on_grid, summarise
 
 CANDIDATE = ["approach", *KNOBS, "alpha"]  # what a reader can choose
 DECIMALS = 6  # of validation means: those that agree in as many are equal, whatever the order of their sum
@@ -127,17 +127,19 @@ def rank_settings(table: pd.DataFrame, max_cost: float = 0.02) -> pd.DataFrame:
     return out.sort_values(["affordable", "val_acc"], ascending=False).reset_index()
 
 
-def for_storage(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
-    """Rows for the storage figure, with a column `source`: its accuracy when the task is known.
+def for_storage(records: pd.DataFrame) -> pd.DataFrame:
+    """Rows for the storage figure: each approach at the setting, one for all pairs, with the highest mean of both tasks on validation.
 
-    Masks are those at `density`, equal over all layers. Approaches that answer with one set of weights in any case are left out,
-    but for the references: they have no knob.
+    Columns `source`, its accuracy when the task is known, and `both`, the mean of both tasks. Masks have one density over all layers.
+    Approaches that answer with one set of weights in any case are left out, but for the references: they have no knob.
     """
-    rows = at_density(records, density).query("alpha == 1")
+    rows = with_family(on_grid(records).query("alpha == 1"))
     serves = [a for a in every() if a.choosable and (a.known != "full" or a.kind == "reference")]
     layered = of_masks(rows, per_layer=True) & ~of_masks(rows)
-    rows = rows.assign(source=source_read(rows, "known"))
-    return rows[~layered & rows["protocol"].isin([a.name for a in serves])]
+    rows = rows[~layered & rows["protocol"].isin([a.name for a in serves])]
+    known = {p: (source_read(rows, "known", p) + rows[f"{p}target_acc"]) / 2 for p in ("", "val_")}
+    rows = rows.assign(source=source_read(rows, "known"), both=known[""], val_both=known["val_"])
+    return best_on_validation(rows, "both")
 
 
 def learnt(records: pd.DataFrame) -> pd.Series:
@@ -183,8 +185,8 @@ def storage_front(records: pd.DataFrame) -> pd.DataFrame:
     """What each family reaches for the bits that it stores, with the task known: its best settings from few bits to many.
 
     A setting is listed if no other of its family has a higher mean of both tasks on validation and stores no more. Columns:
-    family, `CANDIDATE`, stored_bits, source, target and both (test means over pairs and seeds), n (seeds), and `front`:
-    whether no family at all does better on validation for as many bits. Settings that were not tried on all pairs are left out.
+    family, `CANDIDATE`, stored_bits, source, target and both (test means over pairs and seeds), n (seeds), `front`: whether no family at
+    all does better on validation for as many bits, and both_ci (of `summarise`). Settings that were not tried on all pairs are left out.
     """
     rows = with_family(on_grid(records[records["approach"].isin(choosable(records))]))
     columns = {"stored_bits": stored_bits(rows), "source": source_read(rows, "known"), "target": rows["target_acc"]}
@@ -198,7 +200,12 @@ def storage_front(records: pd.DataFrame) -> pd.DataFrame:
     found = found.sort_values(["stored_bits", "val_both"], ascending=[True, False], kind="stable")
     found = found[_rises(found["val_both"], found["family"])]
     found = found.assign(front=_rises(found["val_both"], pd.Series("", found.index)))
-    kept = ["family", *CANDIDATE, "stored_bits", "source", "target", "both", "n", "front"]
+    about = ["family", *CANDIDATE]
+    found = found.merge(
+        summarise(rows.assign(both=(rows["source"] + rows["target"]) / 2), about, ["both"])[[*about, "both_ci"]],
+        on=about,
+    )
+    kept = [*about, "stored_bits", "source", "target", "both", "n", "front", "both_ci"]
     return found.sort_values(["family", "stored_bits"], kind="stable")[kept].reset_index(drop=True)
 
 

@@ -1,4 +1,4 @@
-"""The learning rate and the number of steps of each approach, tuned on validation: how they are ranked, kept and read."""
+"""What was tuned on validation: rate and steps of each approach, and settings of mask layers. How they are ranked, kept, read and told."""
 
 import re
 from functools import lru_cache
@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from maskutils.core import paths
-from maskutils.core.approaches import every
+from maskutils.core.approaches import every, names
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import write_atomically
 from maskutils.core.metrics import hypervolume
 from maskutils.results.analysis import chance, source_read
+from maskutils.results.wording import listed, points
 
 SETTING = ["pair", "model", "approach", "target_lr", "target_steps"]
 AREAS = {"area_unknown": "full", "area_known": "known"}  # and the readings of the source that they are of
@@ -50,6 +51,49 @@ def write_rates(table: pd.DataFrame) -> None:
     name = "-".join(re.sub(r"[^\w.+-]+", "_", str(table[of].iloc[0])).strip("_") for of in ("model", "pair"))
     text = table.to_csv(index=False, float_format="%.6g")
     write_atomically(paths.results_dir("tuning") / f"rates-{name}.csv", text.encode())
+
+
+def write_settings(ranked: pd.DataFrame, method: str) -> None:
+    """Write the ranked settings of a mask layer (`analysis.rank_settings`) as results/tuning/<method>.csv."""
+    text = ranked.to_csv(index=False, float_format="%.4f")
+    write_atomically(paths.results_dir("tuning") / f"{method}.csv", text.encode())
+
+
+def settings_tried() -> pd.DataFrame:
+    """The committed tables of all mask layers in one: method, and the columns of `analysis.rank_settings`; best first for each."""
+    files = {name: paths.committed_results("tuning") / f"{name}.csv" for name in names("mask")}
+    return pd.concat(
+        [pd.read_csv(file).assign(method=name) for name, file in files.items() if file.exists()], ignore_index=True
+    )
+
+
+def settings_findings(table: pd.DataFrame) -> str:
+    """Markdown lines on a table of `settings_tried` with a column `default`: how much the setting matters, and whose default is not the
+    best that the rule allows.
+    """
+    lines, behind = [], {}
+    for name, own in table.groupby("method", sort=False):
+        best, spread = own.iloc[0], own["val_acc"].agg(["min", "max"])
+        behind[name] = best["val_acc"] - own.loc[own["default"], "val_acc"].max()
+        dear = (~own["affordable"]).sum()
+        lines.append(
+            f"- `{name}`: {len(own)} settings, {points(spread['min'])} to {points(spread['max'])} through the mask. The rule takes "
+            f"{best['setting']} ({points(best['val_acc'])}){f'; {dear} cost too much' * bool(dear)}."
+        )
+    others = [f"`{name}` ({100 * lost:.1f} points behind)" for name, lost in behind.items() if lost > 0]
+    same = len(behind) - len(others)
+    told = f"The default is what the rule takes for {same} of {len(behind)} layers"
+    return "\n".join([*lines, "", f"{told}, but not for {listed(others)}." if others else f"{told}."])
+
+
+def at_ends(table: pd.DataFrame) -> str:
+    """A sentence on how many best rates in a table of rates (`COLUMNS`, or of `ranked`) are the least or the greatest that were tried."""
+    rows = table[table["knob"].isna()] if "knob" in table else table
+    by = rows.groupby(["pair", "model", "approach"])["target_lr"]  # the best stands first
+    best, least, most = by.first(), by.min(), by.max()
+    low, high = (best == least).sum(), (best == most).sum()
+    ends = f"{low} at the least, {high} at the greatest"
+    return f"Of {len(best)} best rates, one for each approach and pair, {low + high} lie at an end of what was tried: {ends}."
 
 
 def chosen(pair: str, model: str, approach: str, steps: int, value: float | None = None) -> tuple[float, int]:

@@ -255,9 +255,3 @@ def write_tables(table: pd.DataFrame, profile: str, name: str) -> None:
     file, latex = paths.results_dir(profile) / name, table.style.hide(axis="index").to_latex(hrules=True)
     write_atomically(f"{file}.md", (markdown(table) + "\n").encode())
     write_atomically(f"{file}.tex", latex.replace("%", r"\%").replace("_", r"\_").encode())
-
-
-def write_tuning(ranked: pd.DataFrame, method: str) -> None:
-    """Write the ranked settings of a mask layer as results/tuning/<method>.csv."""
-    text = ranked.to_csv(index=False, float_format="%.4f")
-    write_atomically(paths.results_dir("tuning") / f"{method}.csv", text.encode())

@@ -22,10 +22,20 @@ from maskutils.study.artefacts import (
 )
 from maskutils.study.setup import Setup, from_notebook
 from maskutils.study.trials import Trial, records_of
-from maskutils.study.tuning import tune, tune_rates
+from maskutils.study.tuning import layer_settings, tune, tune_rates
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
-__all__ += ["configure", "run_grid", "run_method", "run_native", "run_protocol", "run_trials", "tune", "tune_rates"]
+__all__ += [
+    "configure",
+    "layer_settings",
+    "run_grid",
+    "run_method",
+    "run_native",
+    "run_protocol",
+    "run_trials",
+    "tune",
+    "tune_rates",
+]
 
 
 def configure(namespace: Mapping[str, Any]) -> Setup:

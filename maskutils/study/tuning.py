@@ -1,5 +1,6 @@
 """Settings tried on validation alone: of the mask layers, and the learning rate and steps of every approach."""
 
+import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,9 @@ import pandas as pd
 
 from maskutils.core.approaches import described, every
 from maskutils.core.progress import bar
+from maskutils.masks.layers import LAYERS
 from maskutils.models.parts import norm_layers
+from maskutils.results import rates
 from maskutils.study.artefacts import source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
 from maskutils.study.trials import Trial, records_of
@@ -31,6 +34,19 @@ def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
             found = {"density": mask.density, "native": density is None, "val_acc": evaluate(mask.apply(owner), data)}
             rows.append(about | found)
     return pd.DataFrame(rows)
+
+
+def layer_settings() -> pd.DataFrame:
+    """`rates.settings_tried` with a column `default`: which settings are those that `learn_mask` takes."""
+    return rates.settings_tried().assign(default=lambda t: list(map(_is_default, t["method"], t["setting"])))
+
+
+def _is_default(method: str, setting: str) -> bool:
+    """Whether the layer `method` has the options that the text `setting` of `tune` tells."""
+    layer, words = LAYERS[method], setting.split()
+    own = {"lr": f"{layer.lr:g}", "strength": f"{layer.strength:g}"}
+    own |= {"init": str(inspect.signature(layer).parameters["init"].default)}
+    return dict(zip(words[::2], words[1::2], strict=True)).items() <= own.items()
 
 
 def tune_rates(

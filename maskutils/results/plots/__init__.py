@@ -10,8 +10,7 @@ from maskutils.results.plots.details import (
     learning,
     lines,
     matrix,
-    storage,
-    storage_fronts,
+    settings_tried,
 )
 from maskutils.results.plots.diagrams import hypervolume_drawn, two_readings
 from maskutils.results.plots.masks import (
@@ -24,4 +23,5 @@ from maskutils.results.plots.masks import (
     score_histogram,
 )
 from maskutils.results.plots.slide import talk
+from maskutils.results.plots.storing import storage, storage_fronts
 from maskutils.results.plots.style import in_order, look, save_figure

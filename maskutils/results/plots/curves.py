@@ -14,11 +14,22 @@ from matplotlib.lines import Line2D
 from maskutils.core.approaches import described, every, names, the
 from maskutils.results.analysis import ideal, storage_front
 from maskutils.results.fronts import front, hypervolumes, largest, unbeaten
-from maskutils.results.plots.details import storage_panel
 from maskutils.results.plots.labels import BEHIND, name_curves
-from maskutils.results.plots.style import PAIR_ORDER, STAR, density_axis, in_order, look, ordered, short, styled, within
+from maskutils.results.plots.storing import storage_panel
+from maskutils.results.plots.style import (
+    BARS,
+    PAIR_ORDER,
+    STAR,
+    density_axis,
+    half_width,
+    in_order,
+    look,
+    ordered,
+    short,
+    styled,
+    within,
+)
 from maskutils.results.records import LOSSES, of_masks, on_grid, summarise
-from maskutils.results.statistics import LEAST
 
 HIGHLIGHTED = ["fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown, beside the best learnt mask
 LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
@@ -34,7 +45,7 @@ def tradeoff(records: pd.DataFrame) -> Figure:
 
     Left, the task known: the mean of both tasks against the bits stored, as in `storage_fronts`. Right, the task unknown: source
     accuracy of the full network against target accuracy. There a solid curve is a mask over its densities: of the learnt ones the
-    best on validation, its interpolations counted. A dotted one is a method without masks over its own knob. Crosses are 95 %
+    best on validation, its interpolations counted. A dotted one is a method without masks over its own knob. Thin lines are 95 %
     intervals over seeds. Settings that another beats on both tasks on validation are left out. The star is the `ideal`. The axes
     begin `NEAR` points before it. Other approaches are grey.
     """
@@ -80,8 +91,8 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> 
         style: dict[str, Any] = look(name) | {"markersize": 5, "zorder": 3}
         style["linestyle"] = ":" if described(name).kind == "baseline" else "-"
         (lines[name],) = axis.plot(x, y, **style)
-        bars: dict[str, Any] = {"fmt": "none", "ecolor": style["color"], "alpha": 0.3, "linewidth": 1, "zorder": 2}
-        axis.errorbar(x, y, _half(curve, "target_acc"), _half(curve, "source_acc_full"), **bars)
+        both = half_width(curve, "target_acc"), half_width(curve, "source_acc_full")
+        axis.errorbar(x, y, *both, ecolor=style["color"], **BARS)
     lines |= _references(axis, rows)
     axis.set(xlabel="source accuracy after transfer (%, right is better)", ylabel="target accuracy (%, up is better)")
     if "ideal" in lines:
@@ -90,11 +101,6 @@ def _tradeoff_panel(axis: Axes, records: pd.DataFrame, shown: Sequence[str]) -> 
             low = max(at - NEAR, np.nanmin(values) - 3)
             getattr(axis, f"set_{along}lim")(low, min(np.nanmax(values) + 0.15 * (at - low), 103))
     return lines
-
-
-def _half(points: pd.DataFrame, column: str) -> pd.Series:
-    """Half-widths of the intervals of `column` in percent; none of fewer than `LEAST` seeds, which would tell nothing."""
-    return 100 * points[f"{column}_ci"].where(points["n"] >= LEAST)
 
 
 def _references(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
@@ -144,7 +150,7 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
                 axis.plot(curve["density"], 100 * curve[column], color="#cccccc", linewidth=0.8, zorder=1)
                 continue
             size_of: dict[str, Any] = {"markersize": 4, "capsize": 2, "linewidth": 1.5, "zorder": 3}
-            axis.errorbar(curve["density"], 100 * curve[column], _half(curve, column), **look(name), **size_of)
+            axis.errorbar(curve["density"], 100 * curve[column], half_width(curve, column), **look(name), **size_of)
     for axis, column, name in panels:  # all limits, which are shared, once everything is drawn
         first = axis.get_subplotspec()
         within(axis)
@@ -165,7 +171,7 @@ def readings(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     named: dict[str, Line2D] = {}
     for (column, label), (colour, dash, marker) in zip(values.items(), LOOKS, strict=False):
         style: dict[str, Any] = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5, "capsize": 2}
-        drawn = axis.errorbar(points["density"], 100 * points[column], _half(points, column), **style)
+        drawn = axis.errorbar(points["density"], 100 * points[column], half_width(points, column), **style)
         named[label] = drawn.lines[0]
     axis.set(xlabel="density (fraction of weights kept)", ylabel="accuracy (%)", ylim=(0, 103))
     density_axis(axis, sorted(points["density"].unique()), fontsize=9)
@@ -178,7 +184,8 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
     """What each of `families` reaches on the target beyond WiSE-FT at equal source accuracy (full network), a panel for each pair.
 
     `records` need the column `family`. A curve joins the settings that no other setting of the family beats on validation. Families
-    `behind` are grey and have no names. WiSE-FT is the line at 0; between its settings, which lie on one path, it is interpolated.
+    `behind` are grey and have no names. WiSE-FT is the line at 0; between its settings, which lie on one path, it is interpolated. A
+    panel begins just before the least source accuracy of WiSE-FT, that of fine-tuning, below which there is nothing to compare with.
     """
     pairs, rule = ordered(records["pair"].unique(), PAIR_ORDER), the("yardstick")
     wide = min(len(pairs), 2)
@@ -200,8 +207,19 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
                 axis.plot(points["source"], beyond, **BEHIND)
             else:
                 (lines[family],) = axis.plot(points["source"], beyond, **look(family) | {"markersize": 5})
+        _zoom(axis, yardstick["source"])
         named[axis] = lines
     for axis in axes.flat[len(pairs) :]:
         axis.axis("off")
     name_curves(named)
     return figure
+
+
+def _zoom(axis: Axes, along: pd.Series) -> None:
+    """Limits of `axis` around what its lines with markers have from the least of the values `along` on."""
+    points = np.concatenate([line.get_xydata() for line in axis.get_lines()[1:]])
+    least, most = along.min(), max(along.max(), points[:, 0].max())
+    shown = points[points[:, 0] >= least, 1]
+    low, high = min(shown.min(initial=0), 0), max(shown.max(initial=0), 0)
+    axis.set_xlim(least - 0.04 * (most - least), most + 0.04 * (most - least))
+    axis.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))

@@ -1,6 +1,7 @@
-"""Figures of what is behind the trade-off: training curves, layers, overlaps, storage and images."""
+"""Figures of what is behind the trade-off: training curves, layers, overlaps, differences and images."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,13 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
-from maskutils.results.plots.labels import BEHIND, name_curves
+from maskutils.results.plots.labels import name_curves
 from maskutils.results.plots.style import BESIDE, density_axis, framed, look, styled, visible, within
 from maskutils.results.records import at_density, summarise
+from maskutils.results.wording import interval
 
-# named in the storage figures, beside the best other
-STORING = ["gumbel_sigmoid", "edge_popup", "two_networks", "replay", "fisher"]
-DEEP = 0.08  # below the best, of the mean of both tasks, the storage figures begin
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
 
@@ -86,27 +85,34 @@ def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
 
 
 @styled()
-def differences(tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float | None = None) -> Figure:
+def differences(
+    tables: Mapping[str, pd.DataFrame], xlabel: str, margin: float | None = None, least: float = -1.0
+) -> Figure:
     """Paired differences in points with their 95 % intervals, a panel for each of `tables` (title -> `statistics.paired`).
 
-    The first column of a table names its rows, the largest difference of the first table on top.
-    The grey line is zero, the dotted one minus `margin` (a fraction).
+    The first column of a table names its rows, the largest difference on top. The grey line is zero, the dotted one minus `margin` (a
+    fraction). Rows below `least` (a fraction) are arrows with their numbers, so that the others have room.
     """
-    found = [table.sort_values("difference", ascending=False).iloc[:, 0] for table in tables.values()]
-    rows = list(dict.fromkeys(pd.concat(found)))
-    size = (4.2 * len(tables) + 1.5, 0.32 * len(rows) + 1.3)
-    figure, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    size = (5 * len(tables), 0.32 * max(map(len, tables.values())) + 1.3)
+    figure, axes = plt.subplots(1, len(tables), figsize=size, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        for name, middle, low, high in table[[table.columns[0], "difference", "low", "high"]].itertuples(index=False):
+        ranked = table.sort_values("difference", ascending=False, kind="stable")
+        columns = ranked[[ranked.columns[0], "difference", "low", "high"]]
+        for place, (name, middle, low, high) in enumerate(columns.itertuples(index=False)):
             style = look(name) | {"markersize": 7, "markeredgewidth": 1.5, "capsize": 3}
             ends = [[100 * (middle - low)], [100 * (high - middle)]]
-            axis.errorbar(100 * middle, rows.index(name), xerr=ends, **style)
+            if middle >= least:
+                axis.errorbar(100 * middle, place, xerr=ends, **style)
+            else:
+                told = f"← {interval(middle, low, high, '+')}"
+                paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+                where: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 9}
+                axis.text(0.01, place, told, color="#444444", bbox=paper, **where)
         axis.axvline(0, color="#666666", linewidth=1)
         if margin is not None:
             axis.axvline(-100 * margin, color="#666666", linewidth=1, linestyle=":")
-        axis.set(title=title, xlabel=xlabel)
-    axes[0][0].set_yticks(range(len(rows)), rows)
-    axes[0][0].invert_yaxis()
+        axis.set(title=title, xlabel=xlabel, ylim=(len(ranked) - 0.5, -0.5))
+        axis.set_yticks(range(len(ranked)), columns.iloc[:, 0])
     return figure
 
 
@@ -124,76 +130,44 @@ def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
 
 
 @styled()
+def settings_tried(table: pd.DataFrame) -> Figure:
+    """Every setting of each mask layer in `table` (`experiment.layer_settings`), best first: a panel for each, the default ringed.
+
+    Hollow dots are settings whose native mask costs too much.
+    """
+    layers = list(dict.fromkeys(table["method"]))
+    height = -(-len(layers) // 2)
+    figure, axes = plt.subplots(height, 2, figsize=(10, 1.75 * height), squeeze=False)
+    for axis, name in zip(axes.flat, layers, strict=False):
+        own = table[table["method"] == name].reset_index(drop=True)
+        for place, row in own.iterrows():
+            style: dict[str, Any] = {"color": look(name)["color"], "marker": "o", "linestyle": ""}
+            axis.plot([100 * row["val_acc"]], [place], fillstyle="full" if row["affordable"] else "none", **style)
+            if row["default"]:
+                axis.plot(
+                    [100 * row["val_acc"]], [place], **style | {"fillstyle": "none", "markersize": 13, "color": "black"}
+                )
+        axis.set_yticks(own.index, own["setting"], fontsize=9)
+        axis.set(title=name, ylim=(len(own) - 0.5, -0.5))
+        middle, half = 50 * own["val_acc"].agg(["min", "max"]).sum(), max(55 * np.ptp(own["val_acc"]), 2.5)
+        axis.set_xlim(middle - half, middle + half)
+    for axis in axes.flat[len(layers) :]:
+        axis.remove()
+    for axis in axes.flat[max(len(layers) - 2, 0) : len(layers)]:
+        axis.set_xlabel("source accuracy through the mask (%, validation)")
+    return figure
+
+
+@styled()
 def matrix(table: pd.DataFrame, label: str, title: str = "") -> Figure:
-    """A square `table` (names by names, values in [0, 1]) as a heat map with its numbers."""
-    figure, axis = plt.subplots(figsize=(0.75 * len(table) + 2.2, 0.6 * len(table) + 1.4))
+    """A `table` of names by names, with values in [0, 1], as a heat map with its numbers."""
+    figure, axis = plt.subplots(figsize=(0.75 * len(table.columns) + 2.2, 0.6 * len(table) + 1.4))
     sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=0, vmax=1, cbar_kws={"label": label}, ax=axis)
     axis.set(title=title, xlabel="", ylabel="")
     axis.grid(False)
     axis.set_xticks(axis.get_xticks(), table.columns, rotation=40, ha="right", rotation_mode="anchor")
+    axis.tick_params(axis="y", rotation=0)
     return figure
-
-
-@styled()
-def storage(records: pd.DataFrame) -> Figure:
-    """What each approach stores for the second task, as sorted bars, beside the mean accuracy of both tasks when the task is known.
-
-    `records` are those of `analysis.for_storage`.
-    """
-    means = summarise(records, ["approach"], ["stored_bits", "source", "target_acc"]).set_index("approach")
-    means = means.assign(both=50 * (means["source"] + means["target_acc"]), kbit=means["stored_bits"] / 1e3)
-    means = means.sort_values(["kbit", "both"], ascending=[True, False])
-    figure, axes = plt.subplots(1, 2, figsize=(10, 0.27 * len(means) + 1.2), sharey=True)
-    bars = axes[0].barh(means.index, means["kbit"], color="#8da9c4", height=0.65)
-    axes[0].bar_label(bars, [f"{kbit:,.0f}" for kbit in means["kbit"]], padding=3, fontsize=8)
-    for name, both in means["both"].items():
-        axes[1].plot([both], [name], markersize=7, linestyle="", **look(str(name)))
-    _kbit_axis(axes[0], means["kbit"].max())
-    axes[0].set_xlim(0, 5 * means["kbit"].max() + 1)
-    axes[1].set(xlabel="mean of both tasks, task known (%, right is better)")
-    axes[0].margins(y=0.02)
-    axes[0].invert_yaxis()
-    return figure
-
-
-@styled()
-def storage_fronts(table: pd.DataFrame) -> Figure:
-    """Mean accuracy of both tasks, the task known, against bits stored: a curve through the best settings of each family.
-
-    `table` is that of `analysis.storage_front`. Six families have names: those of `STORING`, then those that reach most. The others are
-    grey. Families that store nothing stand at 0. The axis begins at most `DEEP` below the best.
-    """
-    figure, axis = plt.subplots(figsize=(7, 4.5))
-    name_curves({axis: storage_panel(axis, table)})
-    return figure
-
-
-def storage_panel(axis: Axes, table: pd.DataFrame) -> dict[str, Line2D]:
-    """`storage_fronts` in `axis`, without the names; returns the lines to be named."""
-    stores = table[table["stored_bits"] > 0]
-    shown, lines = pd.concat([stores, table[~table["family"].isin(stores["family"])]]), {}
-    least, most = shown["both"].min(), shown["both"].max()
-    low = max(least, most - DEEP)
-    best = shown[shown["both"] >= low].groupby("family")["both"].max().sort_values(ascending=False, kind="stable")
-    named = [*(n for n in STORING if n in best.index), *(n for n in best.index if n not in STORING)][:6]
-    for name, own in shown.sort_values("stored_bits").groupby("family"):
-        x, y = own["stored_bits"] / 1e3, 100 * own["both"]
-        if name in named:
-            (lines[name],) = axis.plot(x, y, markersize=5, label=name, **look(name))
-        else:
-            axis.plot(x, y, **BEHIND)
-    _kbit_axis(axis, shown["stored_bits"].max() / 1e3)
-    axis.set_xlim(-2, 1.6 * shown["stored_bits"].max() / 1e3)
-    axis.set(ylabel="mean of both tasks (%, up is better)", ylim=(100 * low - 0.5, 100 * most + 0.7))
-    return lines
-
-
-def _kbit_axis(axis: Axes, most: float) -> None:
-    """An axis of kbit that begins at 0 and is logarithmic from 10 on, with ticks up to `most`."""
-    axis.set_xscale("symlog", linthresh=10)
-    ticks = [0, *(10**k for k in range(1, 9) if 10**k <= max(most, 10))]
-    axis.set_xticks(ticks, [f"{kbit:,}" for kbit in ticks])
-    axis.set_xlabel("stored for the second task (kbit, left is better)")
 
 
 @styled()

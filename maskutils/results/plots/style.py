@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from maskutils.core import paths
 from maskutils.core.approaches import every, find
 from maskutils.results.records import provenance
+from maskutils.results.statistics import LEAST
 
 PAIR_ORDER = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
 BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # where the legend of a single panel stands
@@ -26,6 +27,8 @@ STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon"
 STYLE |= {"axes.grid": True, "grid.alpha": 0.25}
 STAR: dict[str, Any] = {"marker": "*", "color": "black", "linestyle": "", "zorder": 5}  # the ideal
 STAR |= {"markerfacecolor": "none", "markersize": 15}
+# of an interval behind a marker, which takes the marker's colour as `ecolor`
+BARS: dict[str, Any] = {"fmt": "none", "alpha": 0.3, "linewidth": 1, "zorder": 2}
 
 
 @contextlib.contextmanager
@@ -88,6 +91,11 @@ def save_figure(figure: Figure, name: str, profile: str = "default", records: pd
         for file in files:
             figure.savefig(file, metadata=metadata[file.suffix[1:]])
     return files
+
+
+def half_width(points: pd.DataFrame, column: str) -> pd.Series:
+    """Half-widths of the intervals of `column` in percent; none of fewer than `LEAST` seeds, which would tell nothing."""
+    return 100 * points[f"{column}_ci"].where(points["n"] >= LEAST)
 
 
 def within(axis: Axes) -> None:
