@@ -33,7 +33,7 @@ def masked(tmp_path_factory):
 
 @pytest.fixture
 def widget(masked):
-    return explorer.Explorer({"fashion": load_records("fashion")}, masked)
+    return explorer.Explorer({"modality": load_records("modality")}, masked)
 
 
 def by_hand(masked, method, density):
@@ -102,9 +102,9 @@ def test_what_cannot_be_shown_is_refused(masked):
 
 def test_it_is_shown_only_where_somebody_watches(masked, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    assert explorer.show("fashion", masked) is None
+    assert explorer.show("modality", masked) is None
     monkeypatch.delenv("TQDM_DISABLE")
-    assert isinstance(explorer.show("fashion", masked), explorer.Explorer)
+    assert isinstance(explorer.show("modality", masked), explorer.Explorer)
 
 
 def test_states_are_written_for_the_page(masked, results):

@@ -115,6 +115,6 @@ def test_one_flipped_bit_is_noticed_and_the_file_named(root, vouched):  # noqa: 
     assert manifest.damaged(vouched) == []
 
 
-@pytest.mark.parametrize("profile", ["default", "fashion", "modality", "photos", "study", "tuning"])
+@pytest.mark.parametrize("profile", ["default", "modality", "photos", "study", "tuning"])
 def test_what_is_committed_is_as_its_manifest_says(profile):
     assert manifest.damaged(paths.PACKAGE.parent / "results" / profile) == []

@@ -77,7 +77,7 @@ def test_the_cost_counts_transfers_once_and_interpolations_apart():
 def blocks_of(results, *rows: dict) -> dict[str, str]:
     save_records(make(*rows), results / "p" / "records.csv")
     write_json(results / "p" / "manifest.json", MANIFEST)
-    return readme.readme_blocks("p", beside=())
+    return readme.readme_blocks("p")
 
 
 NAMES = {

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rows import at, make, mask
 
-from maskutils.results import choice, report
+from maskutils.results import choice, comparisons, report
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,10 @@ def test_choices_over_several_pairs_tell_the_worst():
 
 def test_convergence_is_told_pair_by_pair():
     rows = [at(0.5, 0.9, pair=p, late_gain=g) for p, g in (("a", 0.02), ("b", 0.001))]
-    assert ": +0.1 on `b`, +2.0 on `a`. " in report.convergence(make(*rows))
+    rows += [at(0.5, 0.9, pair=p, late_gain=g, protocol="lora") for p, g in (("a", 0.031), ("b", 0.05))]
+    said = comparisons.convergence(make(*rows))
+    assert ": +0.1 on `b`, +2.0 on `a`. " in said
+    assert "where they gained most: `lora` +5.0 on `b`" in said
 
 
 def test_no_p_is_shown_where_there_is_none():

@@ -44,6 +44,9 @@ PHOTOS = (
     "families",
     "families_known",
     "storage",
+    "budgets",
+    "detectable",
+    "convergence",
     "verdicts",
     "evidence",
     "cost",
@@ -83,17 +86,17 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 
 def all_blocks() -> dict[str, str]:
     """The blocks of all pages: digits, photographs and objects ("photos:" and "modality:" before their names), and the audit."""
-    photos, digits = readme_blocks("photos", (), 0.3), readme_blocks()
-    objects = readme_blocks("modality", (), 0.3)
+    photos, digits = readme_blocks("photos", 0.3), readme_blocks()
+    objects = readme_blocks("modality", 0.3)
     others = {"photos": (photos, PHOTOS), "modality": (objects, OBJECTS)}
     beside = {f"{profile}:{name}": blocks[name] for profile, (blocks, shown) in others.items() for name in shown}
     return digits | beside | {"leaks": audit_table()}
 
 
-def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), density: float = 0.1) -> dict[str, str]:
+def readme_blocks(profile: str = "study", density: float = 0.1) -> dict[str, str]:
     """The blocks by name, from the committed records and manifest of `profile`; masks stand there with `density`.
 
-    Each profile in `beside` has a block of its own name with its findings. A block whose records are missing says so.
+    A block whose records are missing says so.
     """
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
     judged = [v for v in verify(records) if v.passed is not None]
@@ -107,8 +110,8 @@ def readme_blocks(profile: str = "study", beside: Sequence[str] = ("fashion",), 
         "verdicts": report.markdown(verdicts.summary(judged)),
         "evidence": "\n\n".join(folded(v) for v in judged),
         "cost": cost(records, manifest),
-        "convergence": report.convergence(records),
-    } | {name: report.tradeoff_findings(load_records(name)) for name in beside}
+        "convergence": comparisons.convergence(records),
+    }
     if the("yardstick") not in set(records["approach"]):
         none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
         return blocks | dict.fromkeys(COMPARED, none)

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from maskutils.batch import plan
+from maskutils.batch.run import check_clean
 from maskutils.core import paths
 from maskutils.core.approaches import described
 from maskutils.core.files import read_json, write_json
 from maskutils.core.progress import bar
 from maskutils.results import rates
-from maskutils.results.manifest import NAME, checksums
+from maskutils.results.manifest import NAME, sealed
 from maskutils.results.records import KNOBS, load_records, save_records
 from maskutils.study.experiment import run_trials
 from maskutils.study.setup import Setup, setup_in
@@ -116,14 +117,18 @@ def lower(setups: Setups, records: pd.DataFrame) -> None:
 
 
 def main(profile: str) -> None:
-    """Write tables of rates with the values that were tuned again, records of what has another rate now, and the manifest."""
+    """Write tables of rates with the values that were tuned again, records of what has another rate now, and the manifest.
+
+    Raises `BadSetting` in a checkout whose code is not committed.
+    """
+    check_clean(profile)
     folder, runs = paths.results_dir(profile), plan.make_plan(profile)
     tuned = [setup_in(run.parameters) for run in runs if run.parameters.get("tuned")]
     setups = {(setup.pair, setup.model): setup for setup in tuned}
     records = renewed(setups, load_records(profile))
     lower(setups, records)
     save_records(renewed(setups, records), folder / "records.csv")
-    write_json(folder / NAME, read_json(folder / NAME) | {"checksums": checksums(folder)})
+    write_json(folder / NAME, sealed(folder, read_json(folder / NAME)))
 
 
 if __name__ == "__main__":

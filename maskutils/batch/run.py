@@ -21,7 +21,7 @@ from maskutils.batch.status import select
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, read_json, write_json
-from maskutils.results.manifest import NAME, checksums, damaged, with_runs
+from maskutils.results.manifest import NAME, damaged, sealed, with_runs
 from maskutils.study.inputs import check_inputs
 from maskutils.study.provenance import cores, git_commit, is_committed, versions
 
@@ -60,7 +60,7 @@ def reproduce(
         todo = select(profile, runs, reasons, only, only_failed, force)
         check_inputs(*(run.parameters for run in todo))
         if todo:
-            _check_clean(profile)
+            check_clean(profile)
         states = {run.id: plan.last_state(profile, run) for run in runs if not reasons[run.id] and run not in todo}
         for run in runs:
             if run not in todo:
@@ -75,7 +75,7 @@ def reproduce(
     return states
 
 
-def _check_clean(profile: str) -> None:
+def check_clean(profile: str) -> None:
     """Raise `BadSetting` if committed results would be written by code that is not committed: nobody could make them again."""
     if git_commit().endswith("-dirty") and is_committed(paths.results_dir(profile)):
         raise BadSetting(
@@ -124,9 +124,8 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
         "commit": git_commit(),
         "versions": versions(),
         "cores": cores(),
-        "checksums": checksums(folder),
     }
-    write_json(folder / NAME, with_runs(manifest, rows))
+    write_json(folder / NAME, with_runs(sealed(folder, manifest), rows))
 
 
 def row_of(file: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The checksums by which a manifest vouches for the results beside it: records, tables, rates."""
 
+import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,15 @@ def checksums(folder: Path) -> dict[str, str]:
     """File name -> SHA-256, as `sha256sum` prints it, of the records and tables in `folder`; a README is neither."""
     files = sorted(f for f in folder.glob("*") if f.suffix in KINDS and f.name not in (NAME, "README.md"))
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def sealed(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """`manifest` with the `checksums` of `folder`, and the commits of the code that made its records."""
+    made: set[str] = set()
+    if (records := folder / "records.csv").exists():
+        with records.open(encoding="utf-8", newline="") as rows:
+            made = {row.get("commit") or "" for row in csv.DictReader(rows)} - {""}
+    return {**manifest, "record_commits": sorted(made), "checksums": checksums(folder)}
 
 
 def with_runs(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

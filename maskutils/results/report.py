@@ -235,16 +235,6 @@ def _on_pairs(volumes: pd.DataFrame, families: Sequence[str], rival: str) -> dic
     }
 
 
-def convergence(records: pd.DataFrame) -> str:
-    """A sentence on what the target's validation accuracy still gained in the last 30 % of the steps, pair by pair."""
-    rows = on_grid(records)
-    rows = rows[of_masks(rows, per_layer=True) | (rows["protocol"] == the("free"))]
-    gains = 100 * rows.groupby("pair")["late_gain"].mean().sort_values()
-    told = ", ".join(f"{value + 0.0:+.1f} on `{pair}`" for pair, value in gains.round(1).items())
-    over = "In the last 30 % of the steps the target's validation accuracy changed by so many points, a mean over fine-tuning and masks"
-    return f"{over}: {told}. The learning rate falls to 0 there."
-
-
 def markdown(table: pd.DataFrame) -> str:
     """A table for people as Markdown. Texts that look like numbers keep their decimals."""
     return str(table.to_markdown(index=False, disable_numparse=True))
