@@ -77,3 +77,11 @@ def test_where_no_difference_can_be_told_the_sentence_says_so():
     two = pd.concat([volumes, volumes.assign(seed=1, hypervolume=[0.5, 0.3])])
     for table in (volumes, volumes[1:], two):
         assert comparisons.detectable(table, "wise_ft").endswith("no difference can be told.")
+
+
+def test_each_change_stands_as_a_difference_to_the_usual_at_the_same_density():
+    rows = make(mask("snip", 0.9, 0.5, 0.8), mask("fisher", 0.8, 0.7, 0.75), mask("fisher", 0.5, 0.5, 0.5, 0.4))
+    table = comparisons.minus(rows, "snip")
+    assert table.index.tolist() == [("fisher", 0.1), ("fisher", 0.4)]
+    assert table.loc[("fisher", 0.1)].tolist() == pytest.approx([-10, 20, -5])
+    assert table.loc[("fisher", 0.4)].isna().all()

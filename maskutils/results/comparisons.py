@@ -48,10 +48,10 @@ def minus(records: pd.DataFrame, usual: str) -> pd.DataFrame:
         "source_acc_full": "source full network",
         "target_acc": "target",
     }
-    rows = records[(records["alpha"] == 1) & (records["approach"] != usual) & records["density"].notna()]
+    rows = records[(records["alpha"] == 1) & records["density"].notna()].round({"density": 3})
     means = rows.groupby(["approach", "density"], sort=False)[[*titles]].mean()
-    own = records[(records["alpha"] == 1) & (records["approach"] == usual)].groupby("density")[[*titles]].mean()
-    return (100 * means.sub(own, level="density")).rename(columns=titles)
+    less = 100 * means.sub(means.loc[usual], level="density")
+    return less.drop(index=usual, level="approach").rename(columns=titles)
 
 
 def storage(records: pd.DataFrame) -> pd.DataFrame:
