@@ -31,6 +31,17 @@ def code_keys(*modules: str) -> dict[str, str]:
     return {module: _key(module) for module in sorted(_closure(frozenset(modules)))}
 
 
+def stages(keys: dict[str, str]) -> dict[str, str]:
+    """`keys` of our modules with the versions of the stages of what is cached, where its module is among them.
+
+    Read from the source, for to import it takes torch.
+    """
+    if (module := "maskutils.study.artefacts") not in keys:
+        return keys
+    (found,) = re.findall(r"^STAGES = (.+)$", _source(module), re.MULTILINE)
+    return keys | {f"stage {name}": str(n) for name, n in ast.literal_eval(found).items()}
+
+
 @cache
 def _closure(modules: frozenset[str]) -> frozenset[str]:
     """Our modules that `modules` import, directly or not, themselves included."""
