@@ -117,9 +117,10 @@ def found_parts(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]
     cells = code_cells(notebook)
     beside = modules_beside(notebook.parent, *cells)
     ours = {m for source in (*map(python_of, cells), *beside.values()) for m in imports_in(source)}
+    keys = code_keys(*sorted(ours))
     parts: dict[str, Any] = {
         "notebook code": [cell_key(cell) for cell in cells],
-        "package code": stages(code_keys(*sorted(ours))),
+        "package code": keys | (stages() if "maskutils.study.artefacts" in keys else {}),
         "modules beside the notebook": {name: cell_key(source) for name, source in beside.items()},
         "versions": {name: v for name, v in versions().items() if name != "maskutils"},
         "files": [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)],

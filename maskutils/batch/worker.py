@@ -80,15 +80,7 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it says of a dead kernel less than we do
     ended: list[int] = []
     names: dict[int, str] = {}  # of the code cells that began, by their place in the executed notebook
-    last, before = 0, out_of_memory()
-
-    def started(cell: Mapping[str, Any], cell_index: int) -> None:
-        nonlocal last
-        last = cell_index
-        if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
-            names[cell_index] = cell_name(number := len(names) + 1, cell["source"])
-            tell({"event": "cell", "run": run.id, "cell": number})
-
+    before = out_of_memory()
     with temporary_folder() as sockets:
         try:
             papermill.execute_notebook(
@@ -102,19 +94,31 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
                 execution_timeout=timeout,
                 config=kernels.through_files(str(sockets)),
                 kernel_manager_class=kernels.watched(ended),
-                on_cell_start=started,
+                on_cell_start=_teller(run, tell, names),
                 on_cell_executed=shorten,
                 shutdown_kernel="immediate",  # by then all that it wrote is whole on disk
             )
             return ""
         except papermill.PapermillExecutionError as e:
-            return shortened(f"{names.get(e.cell_index, 'parameters')}: {e.ename}: {e.evalue}", LONGEST_ERROR)
+            return shortened(f"{names.get(e.cell_index, 'its parameters')}: {e.ename}: {e.evalue}", LONGEST_ERROR)
         except DeadKernelError:
             error = meaning(ended[0] if ended else None, out_of_memory() - before)
         except CellTimeoutError:
             error = f"it took longer than {timeout} s (cell_timeout of the profile, or --timeout)"
+    last = max(names, default=0)
     _mark(partial, last, error)
-    return f"{names.get(last, 'parameters')}: {error}"
+    return f"{names.get(last, 'before its first cell')}: {error}"
+
+
+def _teller(run: Run, tell: Tell, names: dict[int, str]) -> Callable[..., None]:
+    """Called as a cell begins: writes the name of a code cell into `names`, and tells its number. The cell that papermill adds has none."""
+
+    def started(cell: Mapping[str, Any], cell_index: int) -> None:
+        if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
+            names[cell_index] = cell_name(len(names) + 1, cell["source"])
+            tell({"event": "cell", "run": run.id, "cell": len(names)})
+
+    return started
 
 
 def meaning(code: int | None, killed: int = 0) -> str:

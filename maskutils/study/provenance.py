@@ -31,15 +31,12 @@ def code_keys(*modules: str) -> dict[str, str]:
     return {module: _key(module) for module in sorted(_closure(frozenset(modules)))}
 
 
-def stages(keys: dict[str, str]) -> dict[str, str]:
-    """`keys` of our modules with the versions of the stages of what is cached, where its module is among them.
-
-    Read from the source, for to import it takes torch.
-    """
-    if (module := "maskutils.study.artefacts") not in keys:
-        return keys
-    (found,) = re.findall(r"^STAGES = (.+)$", _source(module), re.MULTILINE)
-    return keys | {f"stage {name}": str(n) for name, n in ast.literal_eval(found).items()}
+@cache
+def stages() -> dict[str, str]:
+    """The versions of the stages of what is cached, by name; read from the source, for to import it takes torch."""
+    source = (paths.PACKAGE / "study" / "artefacts.py").read_text(encoding="utf-8")
+    (found,) = re.findall(r"^STAGES = (.+)$", source, re.MULTILINE)
+    return {f"stage {name}": str(n) for name, n in ast.literal_eval(found).items()}
 
 
 @cache
