@@ -100,7 +100,8 @@ def test_failure_blocks_what_follows_only_and_repair_finishes_the_rest(root, sch
         "second": "blocked",
         "first": "done",
     }
-    assert "this cell is broken" in states["broken"]["error"]
+    line = "raise RuntimeError('this cell is broken')"
+    assert states["broken"]["error"] == f"code cell 2 ({line}): RuntimeError: this cell is broken"
     assert Path(states["broken"]["notebook"]).name == "broken.failed.ipynb"
     assert Path(states["broken"]["notebook"]).exists()
     assert not (root / "results" / "tiny" / "manifest.json").exists()
@@ -237,11 +238,21 @@ def test_how_a_cell_ended_its_kernel_is_said_in_the_summary_and_in_the_notebook(
         )
     profile = write_profile(root / "tiny.yaml", [{"notebook": [f"stop{n}" for n in range(len(STOPS))]}])
     states = reproduce(profile, scheduler=scheduler, timeout=2)
-    for n, said in enumerate(STOPS.values()):
-        assert states[f"stop{n}"]["error"].startswith(f"cell 5: {said}")
+    for n, (source, said) in enumerate(STOPS.items()):
+        assert states[f"stop{n}"]["error"].startswith(f"code cell 3 ({source.splitlines()[0]}): {said}")
         notebook = nbformat.read(states[f"stop{n}"]["notebook"], as_version=4)
         assert [cell.metadata.papermill.status for cell in notebook.cells[3:]] == ["completed", "failed", "pending"]
         assert said in notebook.cells[4].outputs[-1].evalue
+
+
+def test_a_dead_kernel_is_told_in_our_words_alone(root, monkeypatch, caplog):  # noqa: F811
+    monkeypatch.delenv(cluster.GPUS, raising=False)
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(log_event=lambda *_: None))
+    write_notebook(root / "notebooks" / "first.ipynb", "\nimport os\nos._exit(3)", parameters="x: int = 1")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    state = worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.environment(), "nobody")
+    assert state["error"].startswith("code cell 2 (import os): the kernel died: the cell ended it")
+    assert "Kernel died" not in caplog.text
 
 
 @pytest.mark.parametrize(("killed", "said"), [(0, "a limit of the system"), (1, "no memory left: run fewer workers")])

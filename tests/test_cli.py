@@ -2,11 +2,15 @@
 
 import pytest
 from projects import root, write_profile  # noqa: F401
+from test_plan import state_of
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from maskutils.batch import cli, plan
+from maskutils.batch import cli, plan, status
 from maskutils.batch import run as batch
-from maskutils.core import files, paths
+from maskutils.batch.display import Display
+from maskutils.core import paths
+from maskutils.core.files import write_json
 
 
 def call(*arguments):
@@ -51,14 +55,47 @@ def test_plan_says_what_runs_and_why(root):  # noqa: F811
     assert "2 of 2 to run" in output
 
 
+def test_plan_takes_every_option_of_reproduce(root):  # noqa: F811
+    options = {name: {p.name for p in c.params} for name, c in get_command(cli.app).commands.items()}
+    assert options["reproduce"] <= options["plan"]
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    how = ("--workers", "2", "--retries", "1", "--timeout", "9", "--keep-going", "--fail-fast")
+    assert call("plan", "--profile", profile, *how)[0] == 0
+    assert call("plan", "--profile", profile, "--retries", "-1")[0] == 2
+
+
+def test_the_plan_is_made_once_and_nothing_is_estimated_of_what_is_done(root, monkeypatch):  # noqa: F811
+    profile, made, make = write_profile(root / "tiny.yaml", [{"notebook": "first"}]), [], plan.make_plan
+    monkeypatch.setattr(plan, "make_plan", lambda name: made.append(name) or make(name))
+    monkeypatch.setattr(Display, "estimate", None)
+    own = status.variation(profile, ["seeds=[5]"])
+    for name, asked in ((profile, ()), (own, ("--param", "seeds=[5]"))):
+        state_of(root, name, make(name)[0])
+        made.clear()
+        code, output = call("reproduce", "--profile", profile, *asked)
+        assert (code, "1 of 1 runs done" in output, len(made)) == (0, True, 1)
+
+
+def test_a_variation_is_verified_and_reported_by_its_name(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    own = status.variation(profile, ["seeds=[5]"])
+    code, output = call("report", "--profile", profile, "--param", "seeds=[5]")
+    page = paths.results_dir(own) / "report" / "index.html"
+    assert (code, str(page) in output.replace("\n", "")) == (0, True)
+    assert f"<h1>{paths.results_dir(own).name}</h1>" in page.read_text()
+    write_json(paths.results_dir(own) / "manifest.json", {"checksums": {"records.csv": "0"}})
+    code, output = call("verify", "--profile", profile, "--param", "seeds=[5]")
+    assert code == 1
+    assert f"--force --profile {profile} --param seeds=[5]" in output
+
+
 def test_status_shows_done_failed_and_missing_and_the_failed_notebook(root):  # noqa: F811
     profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second", "broken"]}])
     runs = {run.id: run for run in plan.make_plan(profile)}
-    state = {"status": "done", "seconds": 1.0, "outputs": {}}
-    files.write_json(plan.state_file(profile, "first"), state | {"parts": dict(runs["first"].parts)})
+    state_of(root, profile, runs["first"])
     way_out = "RuntimeError: put https://download.example.org/models/of/a/long/name-0123456789abcdef.pth into /root/.cache/torch/hub"
     failed = {"status": "failed", "error": way_out, "notebook": "results/broken.failed.ipynb"}
-    files.write_json(plan.state_file(profile, "broken"), state | failed | {"parts": dict(runs["broken"].parts)})
+    state_of(root, profile, runs["broken"], **failed)
     code, output = call("status", "--profile", profile)
     assert code == 1
     for word in ("done", "failed", "missing", "broken.failed.ipynb", way_out):  # in one line, to be copied
@@ -107,7 +144,7 @@ def test_a_batch_that_is_stopped_says_how_to_go_on(root, monkeypatch):  # noqa: 
 
 
 def test_a_report_is_one_page_that_opens_offline(root):  # noqa: F811
-    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second"}])
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
     runs, results = paths.runs_dir(profile), paths.results_dir(profile)
     runs.mkdir(parents=True)
     (runs / "first.ipynb").write_bytes((paths.notebooks_dir() / "first.ipynb").read_bytes())
@@ -125,6 +162,7 @@ def test_a_report_is_one_page_that_opens_offline(root):  # noqa: F811
     assert "<table" in page.partition("<h3>headline</h3>")[2]
     assert '<a href="notebooks/first.html">first</a>' in page
     assert '">second</a>' not in page
+    assert "<td>first</td>" in page.partition("comes after</th>")[2]
     assert "never run" in page or "missing" in page
     assert (results / "report" / "notebooks" / "first.html").read_text().startswith("<!DOCTYPE html>")
     assert 'src="http' not in page + (results / "report" / "notebooks" / "first.html").read_text()

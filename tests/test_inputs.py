@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
+from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.data import embedded
 from maskutils.data.load import PAIRS
@@ -98,6 +101,22 @@ def test_other_files_under_the_same_name_are_another_source_network(folders, cha
 def test_what_ships_has_no_stamp():
     assert inputs.packaged() == {name for name in PAIRS if hasattr(embedded, name)} != set()
     assert inputs.stamps("mnist_to_digits") == ()
+
+
+def test_a_packaged_pair_may_have_more_decorators(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "embedded.py").write_text(
+        "@packaged\n@cache\ndef a(): ...\n@cache\n@packaged\ndef b(): ...\ndef c(): ..."
+    )
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path)
+    assert inputs.packaged.__wrapped__() == {"a", "b"}
+
+
+def test_where_nothing_is_to_be_checked_torch_is_not_loaded():
+    code = (
+        "import sys\nfrom maskutils.study.inputs import check_inputs\ncheck_inputs()\nassert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_files_behind_links_count_and_torchvisions_sets_are_known_by_their_root(folders, monkeypatch):

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import maskutils
 from maskutils.batch import app, cli, plan
-from maskutils.batch.profile import profiles
+from maskutils.batch.profile import load_profile, profiles
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.results.records import load_records
@@ -45,6 +45,20 @@ def test_a_project_holds_notebooks_records_and_profiles(elsewhere, monkeypatch):
     assert len(load_records("study")) > 9_000
     assert {p.stem for p in (elsewhere / "mine" / "profiles").glob("*.yaml")} == set(profiles())
     assert not list((elsewhere / "mine").rglob("runs"))
+
+
+def test_a_projects_profiles_come_before_those_that_ship(elsewhere, monkeypatch):
+    app.lay_out(elsewhere)
+    monkeypatch.chdir(elsewhere)
+    own = elsewhere / "profiles" / "smoke.yaml"
+    assert load_profile("smoke") == load_profile(str(own))
+    for file in (own, own.with_name("mine.yaml")):
+        file.write_text("description: of my own\nruns: [{notebook: 00_quickstart}]\n")
+        for name in (file.stem, f"profiles/{file.name}"):
+            assert [run.id for run in plan.make_plan(name)] == ["00_quickstart"]
+    (elsewhere / "smoke.yaml").write_text(own.read_text())
+    with pytest.raises(BadSetting, match=r"smoke\.yaml has the name of .*profiles/smoke\.yaml, and would write over"):
+        load_profile("smoke.yaml")
 
 
 def test_files_that_are_there_stay_and_are_named(elsewhere):

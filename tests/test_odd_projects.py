@@ -1,6 +1,8 @@
 """Profiles, notebooks and states that are odd, or change while a batch works: one sentence, and no run but their own fails."""
 
+import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,37 @@ def test_the_time_that_is_left_learns_from_runs_of_the_same_notebook(root):  # n
     for n in range(4, 9):
         display.report("done", runs[f"second-{n}"], {"seconds": 600.0})
     assert display.estimate() == ", about 3 min left"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_failure_is_told_when_it_happens_with_its_reason(root, capsys, terminal):  # noqa: F811
+    runs = [plan.Run(name, root, {}, (), False, {}) for name in ("first", "second", "third")]
+    told = io.StringIO()
+    display = Display(
+        dict.fromkeys([run.id for run in runs], 1.0),
+        Console(file=told, force_terminal=terminal, highlight=False, width=200),
+    )
+    failed = {"seconds": 2.0, "error": "code cell 2 (x): OSError: the first line\nanother line"}
+    with display.bar:
+        display.report("retried", runs[0], failed)
+        display.report("failed", runs[0], failed)
+        display.report("blocked", runs[1], {"by": "first"})
+        heard = told.getvalue() + capsys.readouterr().out
+    assert "first: failed and is tried again (2 s): code cell 2 (x): OSError: the first line\n" in heard
+    assert "[1/3] first: failed (2 s): code cell 2 (x): OSError: the first line\n" in heard
+    assert "[2/3] second: blocked (0 s): first is not done\n" in heard
+    assert display.bar.tasks[0].fields["at"].startswith("0 of 3 done, 2 failed or blocked")
+
+
+def test_a_temporary_folder_that_is_about_to_be_locked_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(cluster, "LONGEST", 1000)
+    fresh, left = (tmp_path / f"{cluster.PREFIX}{name}" / ".lock" for name in ("fresh", "left"))
+    for lock in (fresh, left):
+        files.write_atomically(lock, b"")
+    os.utime(left, (0, 0))
+    with cluster.temporary_folder() as own:
+        assert sorted(tmp_path.iterdir()) == sorted([fresh.parent, own])
 
 
 def test_records_that_were_joined_anew_have_no_manifest_yet(root, monkeypatch):  # noqa: F811

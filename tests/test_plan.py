@@ -76,6 +76,8 @@ SEEDS = {"seeds": [[1], [2]]}
          "second-1, second-2 would each write records.csv"),
         ([{"notebook": "first", "collect": True}], "collect joins the records of what it comes after"),
         ([{"notebook": "first", "each": {"seeds": [list(range(99))]}}], "too long to name a file"),
+        ([{"notebook": "first", "parameters": {"seeds": [7]}, "each": SEEDS}], "first: seeds under both parameters and each"),
+        ([{"notebook": "first", "parameters": {"output": "o.csv"}}], "first: the batch itself gives output; leave it out"),
         ([{"notebook": "reals", "parameters": {"x": math.nan}}], "x = nan is not finite; give a number"),
         ([{"notebook": "reals", "parameters": {"xs": [1.0, -math.inf]}}], "xs = .*inf.* is not finite; give a number"),
     ],
@@ -253,6 +255,21 @@ def test_another_image_in_a_folder_reruns(root, cell):  # noqa: F811
     (root / "b" / "cat" / "1.png").write_bytes(b"new")
     inputs.stamps.cache_clear()  # it is asked once in a process
     assert plan.why(own, plan.make_plan(own)[0]) == "changed: files"
+
+
+@pytest.mark.parametrize("outputs", [{}, []])
+def test_a_run_that_says_of_no_output_is_not_done(root, profile, outputs):  # noqa: F811
+    first = plan.make_plan(profile)[0]
+    state_of(root, profile, first, outputs=outputs)
+    assert plan.why(profile, first) == "its state file is damaged"
+
+
+def test_a_run_is_compared_with_those_alone_that_it_comes_after(root, monkeypatch):  # noqa: F811
+    looked, make = [], plan._run
+    monkeypatch.setattr(plan, "_run", lambda *given: looked.append(len(given[-1])) or make(*given))
+    runs = [{"notebook": "first", "each": SEEDS}, {"notebook": "second", "each": SEEDS, "after": ["first"]}]
+    plan.make_plan(write_profile(root / "tiny.yaml", [*runs, {"notebook": "broken", "each": SEEDS}]))
+    assert looked == [0, 0, 2, 2, 0, 0]
 
 
 def test_an_output_that_was_never_written_is_missing(root, profile):  # noqa: F811

@@ -54,6 +54,14 @@ def test_the_key_changes_with_code_that_is_imported_and_not_with_prose(package, 
     assert (key("maskutils.a") != before) == changes
 
 
+def test_every_file_of_the_mask_layers_counts_without_an_import():
+    """The folder loads them itself, by words that `_closure` looks for."""
+    files = (paths.PACKAGE / "masks" / "layers").glob("[!_]*.py")
+    named = {f"maskutils.masks.layers.{file.stem}" for file in files}
+    assert len(named) > 5
+    assert named <= key("maskutils.masks.layers").keys()
+
+
 def test_the_closure_follows_imports_and_folders(package):
     (package / "d").mkdir()
     (package / "d" / "__init__.py").write_text("from maskutils.d.e import h\n")

@@ -13,6 +13,8 @@ from maskutils.batch import plan, status
 from maskutils.batch.profile import load_profile, mark_owner
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
+from maskutils.study import inputs
+from maskutils.study.artefacts import STAGES
 
 
 @pytest.fixture
@@ -49,9 +51,36 @@ def test_what_changed_is_named(root, profile):  # noqa: F811
     text = Path(profile).read_text().replace("notebook: broken", "notebook: broken\n  parameters: {seeds: [7]}")
     Path(profile).write_text(text)
     one, _, second, broken = plan.make_plan(profile)
-    assert "code cell 2" in status.changes(profile, one)
+    assert status.changes(profile, one)[0] == "notebook code: code cell 2 (print('other code'))"
     assert status.changes(profile, second) == ["upstream: first-1, first-2"]
     assert status.changes(profile, broken) == ["parameters: seeds [0] -> [7]"]
+
+
+def test_what_changed_is_named_in_lists_of_files_too(root, monkeypatch):  # noqa: F811
+    for side in "abc":
+        (root / side / "cat").mkdir(parents=True)
+    pairs, rates = [f"folders:{root}/a:{root}/{side}" for side in "bc"], [root / "one.csv", root / "two.csv"]
+    monkeypatch.setattr(paths, "tuned_rates", lambda: [file for file in rates if file.exists()])
+    rates[0].write_text("1")
+    cell = f"pairs: list[str] = {json.dumps(pairs)}\ntuned: bool = True"
+    write_notebook(root / "notebooks" / "one.ipynb", "from maskutils.study import artefacts", "x = 1", parameters=cell)
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "one"}])
+    (run,) = plan.make_plan(profile)
+    state_of(
+        root, profile, run, parts={**run.parts, "package code": {**run.parts["package code"], "stage source": "0"}}
+    )
+    rates[1].write_text("2")
+    (root / "c" / "cat" / "1.png").write_bytes(b"new")
+    inputs.stamps.cache_clear()
+    write_notebook(root / "notebooks" / "one.ipynb", "from maskutils.study import artefacts", parameters=cell)
+    (run,) = plan.make_plan(profile)
+    assert status.changes(profile, run) == [
+        "notebook code: fewer, or in another order",
+        f"package code: stage source 0 -> {STAGES['source']}",
+        f"files: {pairs[1]}",
+        "tuned rates: two.csv",
+    ]
+    assert {f"stage {name}": str(n) for name, n in STAGES.items()}.items() <= run.parts["package code"].items()
 
 
 def test_a_pattern_chooses_runs_and_what_they_need(root, profile):  # noqa: F811

@@ -44,21 +44,34 @@ Committed = Annotated[
     bool, typer.Option("--committed", help="Read the committed results instead of yours in results/local.")
 ]
 DataRoot = Annotated[str | None, typer.Option(help="Folder of your data sets, in torchvision's layout.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Run on a Dask cluster: the address of its scheduler, as tcp://host:8786.")
+]
+Retries = Annotated[int, typer.Option(min=0, help="How often to try a failed run again.")]
+Timeout = Annotated[int | None, typer.Option(min=1, help="Seconds that one cell may take.")]
+KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Collect what is there after a failure.")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Start no further run once one has failed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()
 def plan(
     profile: ProfileName = "default",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    force: Force = False,
+    data_root: DataRoot = None,
     only: Only = None,
     only_failed: OnlyFailed = False,
-    force: Force = False,
     param: Param = None,
-    data_root: DataRoot = None,
+    retries: Retries = 0,
+    timeout: Timeout = None,
+    keep_going: KeepGoing = False,
+    fail_fast: FailFast = False,
     renew: Renew = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what `reproduce` would run with the same options, and why. Nothing is run."""
+    """Show what `reproduce` would run with the same options, and why. Nothing is run, so how it would run changes nothing here."""
     with faults(), placed(renew), data_at(data_root), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
@@ -87,18 +100,16 @@ def plan(
 def reproduce(
     profile: ProfileName = "default",
     workers: Workers = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Run on a Dask cluster: the address of its scheduler, as tcp://host:8786.")
-    ] = None,
+    scheduler: Scheduler = None,
     force: Force = False,
     data_root: DataRoot = None,
     only: Only = None,
     only_failed: OnlyFailed = False,
     param: Param = None,
-    retries: Annotated[int, typer.Option(min=0, help="How often to try a failed run again.")] = 0,
-    timeout: Annotated[int | None, typer.Option(min=1, help="Seconds that one cell may take.")] = None,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Collect what is there after a failure.")] = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start no further run once one has failed.")] = False,
+    retries: Retries = 0,
+    timeout: Timeout = None,
+    keep_going: KeepGoing = False,
+    fail_fast: FailFast = False,
     renew: Renew = False,
 ) -> None:
     """Run the notebooks of a profile that are not done yet, and write its records, tables and figures.
@@ -116,13 +127,12 @@ def reproduce(
         from maskutils.batch.status import variation
 
         with varied(profile, param) as own:
-            planning.make_plan(own)  # one that is refused leaves no file
+            runs = planning.make_plan(own)  # one that is refused leaves no file
         profile = variation(profile, param or ())
-        runs = planning.make_plan(profile)
         display = Display(expected_seconds(profile, runs), console)
         how["see"] = lambda address: console.print(f"Dask's dashboard: {address}", soft_wrap=True)
         with display.bar, stopping():
-            states = batch.reproduce(profile, workers, scheduler, force, display.report, **how)
+            states = batch.reproduce(profile, workers, scheduler, force, display.report, runs=runs, **how)
         failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
         print_end(profile, len(states) - failed, len(runs), time.monotonic() - begun)
     raise typer.Exit(1 if failed else 0)
@@ -164,17 +174,17 @@ def status(
 
 
 @app.command()
-def verify(profile: ProfileName = "default", committed: Committed = False) -> None:
+def verify(profile: ProfileName = "default", param: Param = None, committed: Committed = False) -> None:
     """Check the result files against their checksums, and the claims against the records: PASS or FAIL, with the numbers.
 
     Reads your results if there are any, else the committed ones. The exit code is 1 if a claim fails.
     """
-    with faults(), shown(profile, committed):
-        print_damaged(profile)
+    with faults(), placed(committed), varied(profile, param) as own, shown(own, committed):
+        print_damaged(own, " --param ".join([profile, *(param or ())]))
         from maskutils.results.claims import verify as verdicts
         from maskutils.results.records import load_records
 
-        found = verdicts(load_records(profile))
+        found = verdicts(load_records(own))
     colours = {"PASS": "green", "FAIL": "red", "SKIP": "yellow"}
     for v in found:
         console.print(f"[{colours[v.word]}]{v.word}[/] {escape(v.claim)}", soft_wrap=True)
@@ -184,12 +194,14 @@ def verify(profile: ProfileName = "default", committed: Committed = False) -> No
 
 
 @app.command()
-def report(profile: ProfileName = "default", data_root: DataRoot = None, committed: Committed = False) -> None:
+def report(
+    profile: ProfileName = "default", param: Param = None, data_root: DataRoot = None, committed: Committed = False
+) -> None:
     """Write a page about a profile that opens offline: figures, tables, every executed notebook, and what made them."""
-    with faults(), shown(profile, committed), data_at(data_root):
+    with faults(), placed(committed), data_at(data_root), varied(profile, param) as own, shown(own, committed):
         from maskutils.batch.page import write_page
 
-        console.print(f"written: {write_page(profile)}", soft_wrap=True)
+        console.print(f"written: {write_page(own)}", soft_wrap=True)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ QUIET = {
 }
 
 PREFIX = "maskutils-"  # of temporary folders
+YOUNG = 60.0  # seconds; its owner may be about to lock what is younger
 LONGEST = 40  # characters of the folder that holds them: sockets lie in them, whose paths may have 107
 GPUS = "MASKUTILS_GPUS"  # tells the workers of this machine which GPUs they share
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd")  # one is there where there is a GPU: torch takes seconds to import
@@ -123,13 +125,15 @@ def check_workers(remote: Any, folder: Path | None) -> None:
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder with a short path, removed on leaving. No kill leaves it behind for good: while it is in use its lock is held, which
-    ends with the process, and before the next one is made those whose owner has ended are removed.
+    ends with the process, and before the next one is made those whose owner has ended are removed, once they are not `YOUNG`.
     """
     usual = tempfile.gettempdir()
     base = Path(usual if len(usual) <= LONGEST else "/tmp")
     for lock in base.glob(f"{PREFIX}*/.lock"):  # those of other users and those in use stay
-        with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(lock, timeout=0):
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        with contextlib.suppress(filelock.Timeout, OSError):
+            if time.time() - lock.stat().st_mtime > YOUNG:
+                with filelock.FileLock(lock, timeout=0):
+                    shutil.rmtree(lock.parent, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     try:
         with filelock.FileLock(folder / ".lock"):

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from maskutils.batch.notebooks import read_cells
+from maskutils.batch.notebooks import code_cells
 from maskutils.batch.plan import Run
 from maskutils.core.checks import BadSetting
 
@@ -24,6 +24,7 @@ class Display:
         # seconds of runs that ended, as they were and as they were expected: of all, and of each notebook
         self.ended: dict[str, tuple[float, float]] = {"": (0.0, 0.0)}
         self.most = 1  # runs at a time, so far
+        self.failed = 0  # or blocked
         columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[at]}"), TimeElapsedColumn()
         self.bar = Progress(*columns, console=console, disable=not self.live)
         self.all = self.bar.add_task("all runs", total=len(expected), at="")
@@ -37,11 +38,15 @@ class Display:
             self._started(run)
         elif event == "cell":
             if run.id in self.lines:
-                self.bar.update(self.lines[run.id], completed=state["cell"], at=f"cell {state['cell']}")
+                self.bar.update(self.lines[run.id], completed=state["cell"], at=f"code cell {state['cell']}")
         else:
             self._ended(event, run, state)
-        done, total = self._done()
-        self.bar.update(self.all, completed=done, total=total, at=f"{done} of {total}{self.estimate()}")
+        ended, total = self._so_far()
+        left = "" if event in ("left out", "skipped") else self.estimate()  # which looks at all runs
+        failed = f", {self.failed} failed or blocked" if self.failed else ""
+        self.bar.update(
+            self.all, completed=ended, total=total, at=f"{ended - self.failed} of {total} done{failed}{left}"
+        )
 
     def _started(self, run: Run) -> None:
         self.at[run.id] = time.monotonic()
@@ -49,7 +54,7 @@ class Display:
         name = run.id if len(run.id) <= WIDEST else f"{run.id[: WIDEST - 1]}…"
         cells = None
         with contextlib.suppress(OSError, BadSetting):  # the run itself says what is wrong with its notebook
-            cells = len(read_cells(run.notebook)) + 1  # one is papermill's
+            cells = len(code_cells(run.notebook))
         self.lines[run.id] = self.bar.add_task(name, total=cells, at="starts")
         self._log(f"{run.id}: started")
 
@@ -58,19 +63,24 @@ class Display:
             self.bar.remove_task(self.lines.pop(run.id))
         self.at.pop(run.id, None)
         seconds = state.get("seconds", 0.0)
+        why = f"{state['by']} is not done" if "by" in state else str(state.get("error", "")).partition("\n")[0]
+        why = f": {why}" if why else ""
         if event == "retried":
-            self._log(f"{run.id}: failed and is tried again ({seconds:.0f} s)")
+            self._log(f"{run.id}: failed and is tried again ({seconds:.0f} s){why}", always=True)
             return
         expected = self.left.pop(run.id, 0.0)
         if event == "done":
             for of in ("", _notebook(run.id)):
                 spent, reckoned = self.ended.get(of, (0.0, 0.0))
                 self.ended[of] = spent + seconds, reckoned + expected
+        bad = event in ("failed", "blocked")
+        self.failed += bad
         if event != "skipped":
-            done, total = self._done()
-            self._log(f"[{done}/{total}] {run.id}: {event} ({seconds:.0f} s){self.estimate()}")
+            ended, total = self._so_far()
+            self._log(f"[{ended}/{total}] {run.id}: {event} ({seconds:.0f} s){why or self.estimate()}", always=bad)
 
-    def _done(self) -> tuple[int, int]:
+    def _so_far(self) -> tuple[int, int]:
+        """How many runs ended, whatever became of them, and of how many."""
         return len(self.expected) - len(self.left), len(self.expected)
 
     def estimate(self) -> str:
@@ -89,9 +99,12 @@ class Display:
         spent, reckoned = self.ended.get(_notebook(run), (0.0, 0.0))
         return expected * (spent + pace * expected) / (reckoned + expected) if expected else 0.0
 
-    def _log(self, line: str) -> None:
+    def _log(self, line: str, always: bool = False) -> None:
+        """A line of a log; in a terminal one above the bar, if `always`."""
         if not self.live:
             print(line, flush=True)
+        elif always:
+            self.bar.console.print(line, markup=False, soft_wrap=True)
 
 
 def _notebook(run_id: str) -> str:

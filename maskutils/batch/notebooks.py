@@ -19,6 +19,7 @@ from maskutils.core.checks import BadSetting, fraction, known, positive
 from maskutils.study.inputs import with_whole_paths
 from maskutils.study.setup import NESTED, known_setting, setup_in
 
+LINE = 60  # characters of a cell's first line
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict}
 TYPES |= {
     "list[str]": list[str],
@@ -72,6 +73,12 @@ def _cells(path: Path, *version: int) -> list[dict[str, Any]]:
 def code_cells(path: Path) -> list[str]:
     """Sources of the code cells of a notebook."""
     return [cell["source"] for cell in read_cells(path) if cell["cell_type"] == "code"]
+
+
+def cell_name(number: int, source: str) -> str:
+    """How a code cell is told: its number among the code cells of the source notebook, and its first line."""
+    line = next((line.strip() for line in source.splitlines() if line.strip()), "empty")
+    return f"code cell {number} ({line if len(line) <= LINE else line[:LINE] + '…'})"
 
 
 def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:

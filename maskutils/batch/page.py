@@ -35,10 +35,11 @@ img { max-width: 100%; background: white } pre { overflow-x: auto }
 {% if tables %}<h2>Tables</h2>{% endif %}
 {% for name, html in tables.items() %}<h3>{{ name }}</h3>{{ html | safe }}{% endfor %}
 <h2>Runs</h2>
-<table><tr><th>run</th><th>status</th><th>seconds</th><th>why it would run</th></tr>
+<table><tr><th>run</th><th>status</th><th>seconds</th><th>comes after</th><th>why it would run</th></tr>
 {% for run, state in runs.items() %}<tr><td>{% if state.page %}<a href="{{ state.page }}">{{ run }}</a>{% else %}{{ run }}{% endif %}
 <details><summary>parameters</summary><pre>{{ state.parameters }}</pre></details></td>
-<td>{{ state.status }}</td><td>{{ state.seconds }}</td><td>{{ state.why }}</td></tr>{% endfor %}</table>
+<td>{{ state.status }}</td><td>{{ state.seconds }}</td><td>{{ state.after | join(", ") }}</td>
+<td>{{ state.why }}</td></tr>{% endfor %}</table>
 </body></html>
 """
 
@@ -57,7 +58,7 @@ def write_page(profile: str) -> Path:
             "page": _notebook(executed, folder / "notebooks" / f"{run.id}.html") if executed.is_file() else "",
             "parameters": json.dumps(parameters_of(profile, run), indent=1),
         }
-    values = {"profile": profile, "description": load_profile(profile).description, "runs": rows}
+    values = {"profile": Path(profile).stem, "description": load_profile(profile).description, "runs": rows}
     values |= {"made": _made(profile), "figures": _figures(profile), "tables": _tables(profile)}
     html = Environment(autoescape=True).from_string(TEMPLATE).render(values)
     write_atomically(folder / "index.html", html.encode())

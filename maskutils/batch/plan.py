@@ -15,7 +15,7 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.study.inputs import pairs_in, stamps
-from maskutils.study.provenance import cell_key, code_keys, imports_in, modules_beside, python_of, versions
+from maskutils.study.provenance import cell_key, code_keys, imports_in, modules_beside, python_of, stages, versions
 from maskutils.study.setup import known_setting
 
 LONGEST = 200  # bytes of the name of a run: it names files, and file systems take 255
@@ -45,18 +45,15 @@ def make_plan(name: str) -> list[Run]:
     """
     profile = load_profile(name)
     runs: dict[str, Run] = {}
-    specs = [
-        (notebook, spec)
-        for spec in profile.runs
-        for notebook in ([spec.notebook] if isinstance(spec.notebook, str) else spec.notebook)
-    ]
+    specs = [(notebook, spec) for spec in profile.runs for notebook in spec.notebooks]
     declared = {notebook: notebook_parameters(find_notebook(notebook)) for notebook, _ in specs}
     for parameter, value in profile.parameters.items():
         known_setting(parameter, set().union(*declared.values()), value, f"parameter of profile {name}")
     for notebook, spec in specs:
+        before = [run for run in runs.values() if run.notebook.stem in spec.after]
         for varied in _variations(name, notebook, spec):
             own = {k: v for k, v in profile.parameters.items() if k in declared[notebook]} | spec.parameters | varied
-            run = _run(name, notebook, spec, varied, own, declared[notebook], list(runs.values()))
+            run = _run(name, notebook, spec, varied, own, declared[notebook], before)
             if run.id in runs:
                 raise BadSetting(f"profile {name} runs {run.id} twice; join the two, or vary a parameter under `each`")
             if last_state(name, run).get("parts") != as_stored(run.parts):  # else its names were checked when it ran
@@ -73,6 +70,10 @@ def _variations(profile: str, notebook: str, spec: RunSpec) -> Iterator[dict[str
     """The values under `each`, in every combination. Raises `BadSetting` for an entry that says nothing."""
     if empty := [name for name, values in spec.each.items() if not values]:
         raise BadSetting(f"profile {profile}, {notebook}: each: {empty[0]} has no values, so nothing would run")
+    if twice := spec.each.keys() & spec.parameters.keys():
+        raise BadSetting(
+            f"profile {profile}, {notebook}: {', '.join(sorted(twice))} under both parameters and each; leave one out"
+        )
     if spec.collect and not spec.after:
         raise BadSetting(
             f"profile {profile}, {notebook}: collect joins the records of what it comes after; list that under after"
@@ -91,15 +92,13 @@ def _run(
         raise BadSetting(
             f"{run_id[:60]}... is too long to name a file ({len(run_id.encode())} of {LONGEST} bytes); shorten `each`"
         )
+    if given := own.keys() & declared.keys() & {"output", "profile"}:
+        raise BadSetting(f"{run_id}: the batch itself gives {', '.join(sorted(given))}; leave it out")
     if "profile" in declared:
         own |= {"profile": Path(profile).stem}
     parameters = check_parameters(run_id, own, declared)
     path = find_notebook(notebook)
-    after = [
-        r
-        for r in before
-        if r.notebook.stem in spec.after and all(r.parameters.get(k, parameters[k]) == parameters[k] for k in varied)
-    ]
+    after = [r for r in before if all(r.parameters.get(k, parameters[k]) == parameters[k] for k in varied)]
     missing = set(spec.after) - {r.notebook.stem for r in after}
     if missing:
         there = missing <= {r.notebook.stem for r in before}
@@ -118,9 +117,10 @@ def found_parts(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]
     cells = code_cells(notebook)
     beside = modules_beside(notebook.parent, *cells)
     ours = {m for source in (*map(python_of, cells), *beside.values()) for m in imports_in(source)}
+    keys = code_keys(*sorted(ours))
     parts: dict[str, Any] = {
         "notebook code": [cell_key(cell) for cell in cells],
-        "package code": code_keys(*sorted(ours)),
+        "package code": keys | (stages() if "maskutils.study.artefacts" in keys else {}),
         "modules beside the notebook": {name: cell_key(source) for name, source in beside.items()},
         "versions": {name: v for name, v in versions().items() if name != "maskutils"},
         "files": [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)],
@@ -160,6 +160,8 @@ def why(profile: str, run: Run) -> str:
         return "changed: " + ", ".join(changed)
     if state.get("status") != "done":
         return "failed before"
+    if not outputs:  # its executed notebook is one
+        return "its state file is damaged"
     folder = paths.results_dir(profile)  # the names of outputs are relative to it, so that it can be moved and copied
     damaged = [name for name, digest in outputs.items() if not digest or file_digest(folder / name) != digest]
     return "missing or damaged: " + ", ".join(Path(name).name for name in damaged) if damaged else ""

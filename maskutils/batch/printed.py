@@ -11,8 +11,10 @@ from maskutils.batch.local import comparison
 from maskutils.core import paths
 
 
-def print_damaged(profile: str) -> None:
-    """Check the results of `profile` against their manifest; leaves with exit code 1 where a file is damaged or missing."""
+def print_damaged(profile: str, asked: str) -> None:
+    """Check the results of `profile`, which was `asked` for, against their manifest; leaves with exit code 1 where a file is damaged or
+    missing.
+    """
     from maskutils.results.manifest import NAME, damaged, vouched
 
     folder = paths.results_dir(profile)
@@ -23,7 +25,7 @@ def print_damaged(profile: str) -> None:
     for fault in faulty:
         console.print(
             f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again: maskutils reproduce --force --profile "
-            f"{escape(profile)}{renew}",
+            f"{escape(asked)}{renew}",
             soft_wrap=True,
         )
     if faulty:

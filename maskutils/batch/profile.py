@@ -58,6 +58,11 @@ class RunSpec(BaseModel):
     parameters: dict[str, Any] = {}
     collect: bool = False  # join the records of what it comes after, before it runs
 
+    @property
+    def notebooks(self) -> list[str]:
+        """The notebooks of the entry, which may be one."""
+        return [self.notebook] if isinstance(self.notebook, str) else self.notebook
+
 
 class Profile(BaseModel):
     """A profile file: everything that says how large a study is."""
@@ -69,26 +74,27 @@ class Profile(BaseModel):
     cell_timeout: Annotated[int, Field(gt=0)] = 3600  # seconds
 
 
-def profiles() -> list[str]:
-    """Names of the profiles that there are."""
-    return sorted(p.stem for p in paths.PROFILES.glob("*.yaml"))
+def profiles() -> dict[str, Path]:
+    """The files of the profiles that there are, by name: those in `profiles/` of the project, and those that ship."""
+    folders = (paths.PROFILES, paths.project_root() / "profiles")
+    found = {file.stem: file for folder in folders for file in folder.glob("*.yaml")}
+    return dict(sorted(found.items()))
 
 
 def load_profile(name: str) -> Profile:
-    """The profile `name`, or the one in a file of the user's own ("my.yaml").
+    """The profile `name`, or the one in a file of the user's own ("my.yaml"). A project's `profiles/` comes before what ships.
 
     Raises `BadSetting` for an unknown name, a missing file or one with faults.
     """
-    own = Path(name).suffix in (".yaml", ".yml")
-    if own and Path(name).stem in profiles() and not Path(name).resolve().is_relative_to(paths.PROFILES):
-        raise BadSetting(
-            f"profile {name} has the name of one that ships, and would write over its results; rename the file"
-        )
-    if own and "." in Path(name).stem:
+    own, there = Path(name).suffix in (".yaml", ".yml"), profiles()
+    if own and Path(name).resolve() != there.get(Path(name).stem, Path(name)).resolve():
+        ships = "one that ships" if there[Path(name).stem].parent == paths.PROFILES else there[Path(name).stem]
+        raise BadSetting(f"profile {name} has the name of {ships}, and would write over its results; rename the file")
+    file = Path(name) if own else there[known(name, there, "profile")]
+    if "." in file.stem:
         raise BadSetting(
             f"profile {name} has a dot in its name, and results would go to a folder without what follows it; rename it"
         )
-    file = Path(name) if own else paths.PROFILES / f"{known(name, profiles(), 'profile')}.yaml"
     _check_owner(name, file)
     try:
         content = read_yaml(file.read_text(encoding="utf-8"))

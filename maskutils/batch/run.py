@@ -39,6 +39,7 @@ def reproduce(
     force: bool = False,
     report: Report = lambda event, run, state: None,
     *,
+    runs: Sequence[Run] | None = None,
     only: Sequence[str] = (),
     only_failed: bool = False,
     see: Callable[[str], None] = lambda address: None,
@@ -46,14 +47,14 @@ def reproduce(
 ) -> dict[str, dict[str, Any]]:
     """Bring the results of `profile` up to date; returns the state of every run that is done or was to be run, by id.
 
-    Runs that are done stay as they are, unless `force`. `only` and `only_failed` choose runs, see `status.select`; `how` is for
-    `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine (by default one a GPU, or one a core where
-    there is none), or those of the Dask `scheduler` at an address that shares our file system. `report(event, run, state)` hears
-    "skipped", "left out" (by `only`), "started", "cell" (it is at), "retried", "done", "failed" and "blocked" (something it comes
-    after failed); `see` hears the address of Dask's dashboard, where there is one. Raises `BadSetting` before anything starts,
-    `Busy` if another batch holds the results, `ConnectionError` if all workers are lost.
+    `runs` is its plan, where that is made already. Runs that are done stay as they are, unless `force`. `only` and `only_failed` choose
+    runs, see `status.select`; `how` is for `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine (by
+    default one a GPU, or one a core where there is none), or those of the Dask `scheduler` at an address that shares our file system.
+    `report(event, run, state)` hears "skipped", "left out" (by `only`), "started", "cell" (it is at), "retried", "done", "failed" and
+    "blocked" (something it comes after failed); `see` hears the address of Dask's dashboard, where there is one. Raises `BadSetting`
+    before anything starts, `Busy` if another batch holds the results, `ConnectionError` if all workers are lost.
     """
-    runs = plan.make_plan(profile)
+    runs = plan.make_plan(profile) if runs is None else runs
     with exclusive(profile):
         mark_owner(profile)
         reasons = {run.id: plan.why(profile, run) for run in runs}

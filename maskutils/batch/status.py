@@ -9,11 +9,13 @@ from typing import Any
 import yaml
 
 from maskutils.batch import plan
+from maskutils.batch.notebooks import cell_name, code_cells, find_notebook, notebook_parameters
 from maskutils.batch.plan import Run, as_stored, last_state
 from maskutils.batch.profile import Dumper, load_profile, read_yaml
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key, known
-from maskutils.core.files import write_atomically
+from maskutils.core.files import is_path, write_atomically
+from maskutils.study.inputs import pairs_in
 
 
 def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -50,17 +52,27 @@ def changes(profile: str, run: Run) -> list[str]:
         before = was.get(part)
         if before == now:
             continue
-        if part == "notebook code" and isinstance(before, list):
-            cells = [f"code cell {n + 1}" for n, key in enumerate(now) if n >= len(before) or before[n] != key]
-            told.append(", ".join(cells) or "fewer code cells")
+        if isinstance(now, list) and isinstance(before, list):
+            new = [name for name, key in zip(_named(part, run), now, strict=False) if key not in before]
+            told.append(f"{part}: {', '.join(new) or 'fewer, or in another order'}")
         elif isinstance(now, dict) and isinstance(before, dict):
             names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-            if part in ("parameters", "versions"):
-                names = [f"{name} {before.get(name)} -> {now.get(name)}" for name in names]
+            said = part in ("parameters", "versions")  # the rest are hashes
+            names = [f"{n} {before.get(n)} -> {now.get(n)}" if said or n.startswith("stage ") else n for n in names]
             told.append(f"{part}: {', '.join(names)}")
         else:
             told.append(part)
     return told
+
+
+def _named(part: str, run: Run) -> list[str]:
+    """What each of the hashes in a `part` of `run` stands for."""
+    if part == "notebook code":
+        return [cell_name(n, source) for n, source in enumerate(code_cells(run.notebook), 1)]
+    if part == "files":
+        own = run.parts["parameters"].get("weights", "")
+        return [f"{pair} or {own}" if is_path(own) else pair for pair in pairs_in(run.parts["parameters"])]
+    return [file.name for file in paths.tuned_rates()]
 
 
 def explain(profile: str, run: Run) -> dict[str, Any]:
@@ -125,14 +137,15 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
     """
     if not changes:
         return profile
-    content = load_profile(profile).model_dump(exclude_defaults=True)
-    runs = plan.make_plan(profile)
+    base = load_profile(profile)
+    content = base.model_dump(exclude_defaults=True)
+    notebooks = {notebook for spec in base.runs for notebook in spec.notebooks}
+    names = {name for notebook in notebooks for name in notebook_parameters(find_notebook(notebook))}
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals:
             raise BadSetting(f"--param {change!r} is not of the form name=value")
-        names = {n for run in runs for n in run.parts["parameters"]} - {"profile", "output"}  # the batch gives these
-        known(name, names, f"parameter of profile {profile}")
+        known(name, names - {"profile", "output"}, f"parameter of profile {profile}")  # the batch gives these
         try:
             value = read_yaml(text)
         except ValueError as error:

@@ -1,6 +1,7 @@
 """What a worker process does: it executes one notebook in a kernel of its own, says where it is, and why it failed."""
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ import filelock
 from maskutils.batch import kernels
 from maskutils.batch.cluster import GPUS, temporary_folder
 from maskutils.batch.local import environment
+from maskutils.batch.notebooks import cell_name
 from maskutils.batch.plan import Run, lock_name
 from maskutils.core.caches import USES
 from maskutils.study.provenance import git_commit, machine
@@ -75,13 +77,10 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it says of a dead kernel less than we do
     ended: list[int] = []
-    at, before = {"cell": 0}, out_of_memory()
-
-    def started(cell: Mapping[str, Any], cell_index: int) -> None:
-        at["cell"] = cell_index
-        tell({"event": "cell", "run": run.id, "cell": cell_index + 1})
-
+    names: dict[int, str] = {}  # of the code cells that began, by their place in the executed notebook
+    before = out_of_memory()
     with temporary_folder() as sockets:
         try:
             papermill.execute_notebook(
@@ -95,19 +94,31 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
                 execution_timeout=timeout,
                 config=kernels.through_files(str(sockets)),
                 kernel_manager_class=kernels.watched(ended),
-                on_cell_start=started,
+                on_cell_start=_teller(run, tell, names),
                 on_cell_executed=shorten,
                 shutdown_kernel="immediate",  # by then all that it wrote is whole on disk
             )
             return ""
         except papermill.PapermillExecutionError as e:
-            return shortened(f"cell {e.cell_index + 1}: {e.ename}: {e.evalue}", LONGEST_ERROR)
+            return shortened(f"{names.get(e.cell_index, 'its parameters')}: {e.ename}: {e.evalue}", LONGEST_ERROR)
         except DeadKernelError:
             error = meaning(ended[0] if ended else None, out_of_memory() - before)
         except CellTimeoutError:
             error = f"it took longer than {timeout} s (cell_timeout of the profile, or --timeout)"
-    _mark(partial, at["cell"], error)
-    return f"cell {at['cell'] + 1}: {error}"
+    last = max(names, default=0)
+    _mark(partial, last, error)
+    return f"{names.get(last, 'before its first cell')}: {error}"
+
+
+def _teller(run: Run, tell: Tell, names: dict[int, str]) -> Callable[..., None]:
+    """Called as a cell begins: writes the name of a code cell into `names`, and tells its number. The cell that papermill adds has none."""
+
+    def started(cell: Mapping[str, Any], cell_index: int) -> None:
+        if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
+            names[cell_index] = cell_name(len(names) + 1, cell["source"])
+            tell({"event": "cell", "run": run.id, "cell": len(names)})
+
+    return started
 
 
 def meaning(code: int | None, killed: int = 0) -> str:

@@ -3,8 +3,8 @@
 Torch is imported only where files are checked: a plan of what is done takes less time than that.
 """
 
+import ast
 import os
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -34,13 +34,15 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
 
     Raises `BadSetting` for what is missing or has the wrong form.
     """
-    from maskutils.data.load import check_there
-    from maskutils.models.networks import build_model, check_weights
-
     read = [(pair, Images(**p.get("images", {})).classes) for p in notebooks for pair in pairs_in(p)]
     for pair, classes in dict.fromkeys(read):
+        # Here and below, for it takes torch: where nothing is to be checked it is not needed.
+        from maskutils.data.load import check_there
+
         check_there(pair, classes)
     for model, weights in dict.fromkeys((p.get("model", ""), p["weights"]) for p in notebooks if p.get("weights")):
+        from maskutils.models.networks import build_model, check_weights
+
         if is_path(weights):
             check_weights(model, weights)
         else:
@@ -71,8 +73,9 @@ def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
 @cache
 def packaged() -> frozenset[str]:
     """Names of the pairs that ship in packages; read from the source, for to import it takes torch."""
-    source = (paths.PACKAGE / "data" / "embedded.py").read_text(encoding="utf-8")
-    return frozenset(re.findall(r"^@packaged\ndef (\w+)", source, re.MULTILINE))
+    tree = ast.parse((paths.PACKAGE / "data" / "embedded.py").read_text(encoding="utf-8"))
+    made = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    return frozenset(f.name for f in made if "packaged" in map(ast.unparse, f.decorator_list))
 
 
 def _files(folder: Path) -> list[Path]:

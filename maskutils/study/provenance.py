@@ -32,6 +32,14 @@ def code_keys(*modules: str) -> dict[str, str]:
 
 
 @cache
+def stages() -> dict[str, str]:
+    """The versions of the stages of what is cached, by name; read from the source, for to import it takes torch."""
+    source = (paths.PACKAGE / "study" / "artefacts.py").read_text(encoding="utf-8")
+    (found,) = re.findall(r"^STAGES = (.+)$", source, re.MULTILINE)
+    return {f"stage {name}": str(n) for name, n in ast.literal_eval(found).items()}
+
+
+@cache
 def _closure(modules: frozenset[str]) -> frozenset[str]:
     """Our modules that `modules` import, directly or not, themselves included."""
     found, todo = set(), list(modules)
