@@ -53,7 +53,7 @@ def learn_mask(
 
     `start` is what scores begin from: "constant", as in the papers, or the name of a ranking, whose order they begin in.
     Then the density falls from 1 to `density` (None: 0.5) while the scores are learnt, by Adam and without a penalty. By
-    default networks of a million weights or more begin from "fisher" (but for `winning_subnetwork`), smaller ones from
+    default networks of 200,000 weights or more begin from "fisher" (but for `winning_subnetwork`), smaller ones from
     "constant".
 
     Raises `BadSetting` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
