@@ -1,11 +1,14 @@
 """Masks of large networks: from the order of a ranking down to one density, with the smallest layers kept whole."""
 
+import itertools
+
 import pytest
 import torch
 from networks import easy, with_norm
 from torch import nn
 
 from maskutils.core.checks import BadSetting
+from maskutils.data.load import load_pair
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import fisher
@@ -76,6 +79,32 @@ def test_small_networks_begin_as_in_the_papers_and_large_ones_from_a_ranking(tra
     assert not learns_density(trained, "gumbel_sigmoid", "constant")
     assert learn_mask(trained, easy(), density=0.3, steps=20) != before
     assert learn_mask(trained, easy(), steps=20).density == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """A network of 0.22 million weights that knows digits, and these: of eight layers, so that masks which drop at random break it."""
+    torch.manual_seed(0)
+    widths = [784, *[128] * 8]
+    hidden = [nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
+    model, digits = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, 10)), load_pair("mnist_to_digits").source
+    fit(model, digits.train, steps=150)
+    return model, digits
+
+
+@pytest.mark.parametrize("method", ["gumbel_sigmoid", "edge_popup"])
+def test_a_network_of_some_hundred_thousand_weights_keeps_its_task_by_default(deep, method):
+    model, digits = deep
+    whole = evaluate(model, digits.test)
+    assert whole > 0.85
+    mask = learn_mask(model, digits.train, method, density=0.5, steps=40)
+    assert evaluate(mask.apply(model), digits.test) >= 0.95 * whole
+    equal = learn_mask(model, digits.train, method, density=0.5, steps=40, start="constant")
+    assert evaluate(equal.apply(model), digits.test) < 0.95 * whole, "so this network would not show a worse default"
+
+
+def test_both_packaged_networks_of_digits_are_small():
+    assert not any(sizes.is_large(build_model(name)) for name in ("cnn", "mlp"))
 
 
 def test_in_each_layer_the_same_share_if_asked(trained):

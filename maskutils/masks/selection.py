@@ -52,7 +52,7 @@ def kept_whole(sizes: Mapping[str, int], total: int) -> set[str]:
     """The layers of a large network that are kept whole: the smallest ones that together hold a quarter of the `total` to keep, at most.
 
     They are depthwise and first convolutions. A few of their weights are worth more than many of another layer's, and each output
-    depends on few. None in networks of fewer than a million weights.
+    depends on few. None in networks of fewer than 200,000 weights.
     """
     whole, budget = set(), total / 4 if many(sizes.values()) else 0
     for name in sorted(sizes, key=lambda n: (sizes[n], n)):  # the same layers in whatever order they come

@@ -1,7 +1,8 @@
 """How a mask is learnt in a large network: from the order of a ranking, and down to one density.
 
 The papers begin with equal scores and reach their density by a penalty. A few hundred steps order a hundred thousand weights so, but
-not millions: the noise of a mask that drops weights at random everywhere breaks a pretrained network before it has learnt which to keep.
+not half a million: the noise of a mask that drops weights at random everywhere breaks a pretrained network before it has learnt which
+to keep.
 """
 
 import warnings

@@ -53,7 +53,7 @@ def learn_mask(
 
     `start` is what scores begin from: "constant", as in the papers, or the name of a ranking, whose order they begin in.
     Then the density falls from 1 to `density` (None: 0.5) while the scores are learnt, by Adam and without a penalty. By
-    default networks of a million weights or more begin from "fisher" (but for `winning_subnetwork`), smaller ones from
+    default networks of 200,000 weights or more begin from "fisher" (but for `winning_subnetwork`), smaller ones from
     "constant".
 
     Raises `BadSetting` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
@@ -169,10 +169,8 @@ def learn_subnetwork(
     with seeded(seed, f"mask/{method}"), head_checked(model):
         names = maskable(model) if level.names is None else level.names
         train += tuple(names if cls.trains_weights else ())
-        weights = [p for n, p in model.named_parameters() if n.startswith(train)]
+        weights = [p.requires_grad_() for n, p in model.named_parameters() if n.startswith(train)]
         level.begin(attach(model, method, names, **level.options, **options), lr)
-        for weight in weights:
-            weight.requires_grad_()
         history = fit(
             model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
             params=[*(layer.scores for layer in level.layers.values()), *weights],
