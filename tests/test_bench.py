@@ -13,6 +13,7 @@ from maskutils.data.pair import Domain, Pair
 from maskutils.masks.layers import LAYERS
 
 pytestmark = pytest.mark.slow
+DEEP = "shufflenet_v2_x0_5"  # as deep as the network of the benchmark, and quicker
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def table():
         patch.setattr(timing, "REPEATS", 1)
         patch.setattr(timing, "STEPS", 1)
         patch.setattr(layers, "NETWORKS", {"small": (("cnn",), 1, 1, True), "plain": (("cnn",), 1, 1, False)})
-        patch.setattr(layers, "DEEP", ("resnet18", 10, 3, 8))
+        patch.setattr(layers, "DEEP", (DEEP, 10, 3, 32))
         patch.setattr(layers, "BATCH", 2)
         patch.setattr(photographs, "STEPS", 1)
         patch.setattr(photographs, "BATCH", 4)
@@ -34,8 +35,8 @@ def table():
 def test_every_comparison_is_made(table):
     assert {f"a step of {name}" for name in LAYERS} < set(table.index)
     assert {f"{name}, small weights" for name in LAYERS} < set(table.index)
-    assert {f"a step of {name}, resnet18" for name in layers.COSTLIEST} < set(table.index)
-    assert {"a step under protect, cnn", "a step under protect, resnet18", *processes.IMPORTS.values()} - {
+    assert {f"a step of {name}, {DEEP}" for name in layers.COSTLIEST} < set(table.index)
+    assert {"a step under protect, cnn", f"a step under protect, {DEEP}", *processes.IMPORTS.values()} - {
         "import torch"
     } < set(table.index)
     assert table["ratio"].astype(float).gt(0).all()
@@ -53,8 +54,8 @@ def test_a_layer_without_a_textbook_formula_is_measured_without_one(monkeypatch)
 def test_targets_stand_beside_the_ratios_they_are_for(table):
     assert table.loc["gumbel_sigmoid, small weights", "target"] == "2.00"
     assert table.loc["edge_popup, equal scores, small weights", "target"] == "3.00"
-    assert table.loc["a step under protect, resnet18", "target"] == "1.05"
-    assert table.loc["a step of hard_concrete, resnet18", "target"] == "1.10"
+    assert table.loc[f"a step under protect, {DEEP}", "target"] == "1.05"
+    assert table.loc[f"a step of hard_concrete, {DEEP}", "target"] == "1.10"
     assert table.loc[processes.IMPORTS["ours"], "target"] == "1.15"
     assert table.loc["a transfer of 1 steps, mobilenet_v2, 64 px", "target"] == "1.15"
     aimed = table[table["target"] != ""]

@@ -81,7 +81,7 @@ def test_a_project_is_laid_out_planned_reproduced_and_verified_without_a_checkou
     write_notebook(here / "notebooks" / "where.ipynb", is_ours, parameters="seeds: list[int] = [0]  # seeds")
     small = {"source_steps": 3, "mask_steps": 3, "target_steps": 3}
     write_profile(here / "my.yaml", [{"notebook": "where"}, {"notebook": "00_quickstart", "parameters": small}])
-    lines = ["init here", "cd here", "plan -p smoke", "reproduce -p my.yaml --workers 1", "verify -p modality"]
+    lines = ["init here", "cd here", "plan -p smoke", "reproduce -p my.yaml --workers 1", "verify -p default"]
     said = python("-c", COMMANDS, *lines, cwd=tmp_path, path=site)
     assert re.search(r"(\d+) of \1 to run", said)
     assert "2 of 2 runs done" in said, said
