@@ -7,6 +7,7 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.results import choice, comparisons, report
+from maskutils.results.records import usual_density
 
 
 @pytest.mark.parametrize(
@@ -315,3 +316,9 @@ def test_domains_that_took_no_part_are_read_on_the_pairs_that_have_any():
     rows = [at(0.9, 0.8, pair=pair, other_acc=other) for pair, other in (("a", 0.4), ("b", math.nan))]
     assert report.best_settings(make(*rows))["other domains (%)"].tolist() == ["40.0"]
     assert "other domains (%)" not in report.best_settings(make(at(0.9, 0.8, other_acc=math.nan)))
+
+
+def test_masks_are_shown_at_a_tenth_or_at_the_next_density_that_there_is():
+    assert usual_density(make(mask("snip", 0.9, 0.5, 0.8), mask("snip", 0.9, 0.5, 0.8, 0.05))) == 0.1
+    assert usual_density(make(mask("snip", 0.9, 0.5, 0.8, 0.5), mask("snip", 0.9, 0.5, 0.8, 0.2))) == 0.2
+    assert usual_density(make(at(0.9, 0.8))) == 0.1

@@ -160,6 +160,12 @@ def at_density(records: pd.DataFrame, density: float) -> pd.DataFrame:
     return rows[rows["density"].isna() | (rows["density"] == round(density, 3))]
 
 
+def usual_density(records: pd.DataFrame) -> float:
+    """The density at which masks are shown where none is chosen: 0.1, or the next above it that masks of `records` have."""
+    there = on_grid(records[of_masks(records)])["density"].unique()
+    return min((float(density) for density in there if density >= 0.1), default=0.1)
+
+
 def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = (*READINGS, *LOSSES)) -> pd.DataFrame:
     """For each group of `by`: means of `values`, half-widths of their 95 % intervals as `<value>_ci`, and seeds as `n`.
 

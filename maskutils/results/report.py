@@ -11,7 +11,7 @@ from maskutils.core import paths
 from maskutils.core.approaches import every, names, the
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, choice, statistics
-from maskutils.results.records import KNOBS, at_density, of_masks, on_grid, summarise
+from maskutils.results.records import KNOBS, at_density, of_masks, on_grid, summarise, usual_density
 from maskutils.results.wording import interval, intervals, listed, p_text, points, settings
 
 TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
@@ -30,12 +30,12 @@ def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
     return summary.drop(columns=[c for c in summary.columns if c in values or c.endswith("_ci")]).assign(**cells)
 
 
-def headline(records: pd.DataFrame, density: float = 0.1) -> pd.DataFrame:
-    """The one-look table: the references, and every mask under `protect` at `density`, best target first.
+def headline(records: pd.DataFrame, density: float | None = None) -> pd.DataFrame:
+    """The one-look table: the references, and every mask under `protect` at `density` (or `usual_density`), best target first.
 
     Both readings of the source and the target, in percent over all pairs. Two networks are no full network: they have a dash.
     """
-    rows = at_density(records, density).query("alpha == 1")
+    rows = at_density(records, density or usual_density(records)).query("alpha == 1")
     rows = rows[of_masks(rows) | rows["approach"].isin(names("reference"))]
     rows = rows.assign(source_acc_full=rows["source_acc_full"].mask(analysis.of_second_network(rows)))
     values = ["source_acc_masked", "source_acc_full", "target_acc"]
@@ -87,9 +87,9 @@ def control_findings(table: pd.DataFrame, method: str) -> str:
     return " ".join(told) + (f" At {', '.join(near)} they are less than one point apart." if near else "")
 
 
-def tradeoff_findings(records: pd.DataFrame, density: float = 0.1) -> str:
-    """Markdown lines on the whole study, with masks at `density`: what they retain in each reading, and how they adapt."""
-    rows = on_grid(records).query("alpha == 1")
+def tradeoff_findings(records: pd.DataFrame, density: float | None = None) -> str:
+    """Markdown lines on the whole study, with masks at `density` (or `usual_density`): what they retain, and how they adapt."""
+    rows, density = on_grid(records).query("alpha == 1"), density or usual_density(records)
     protected = rows[of_masks(rows)]
     at = summarise(protected[protected["density"] == round(density, 3)], ["approach"]).set_index("approach")
     references = summarise(rows[rows["approach"] == the("free")], ["approach"])

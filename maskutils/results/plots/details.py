@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from maskutils.core.approaches import every, find, names
 from maskutils.results.plots.labels import name_curves
 from maskutils.results.plots.style import BESIDE, density_axis, framed, look, styled, visible, within
-from maskutils.results.records import at_density, summarise
+from maskutils.results.records import at_density, summarise, usual_density
 from maskutils.results.wording import interval
 
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
@@ -63,11 +63,12 @@ def layer_densities(masks: Mapping[str, Mapping[str, float]], title: str = "") -
 
 
 @styled()
-def forgetting_split(records: pd.DataFrame, density: float = 0.1) -> Figure:
+def forgetting_split(records: pd.DataFrame, density: float | None = None) -> Figure:
     """Source accuracy lost by each mask of `density`: its masking cost and drift, and the forgetting of the full network.
 
-    The mask that costs least stands first.
+    Without `density` it is `usual_density`. The mask that costs least stands first.
     """
+    density = density or usual_density(records)
     rows, protections = at_density(records, density), [a.name for a in every() if a.named_by_mask or a.variant_of]
     rows = rows[rows["protocol"].isin(protections) & (rows["alpha"] == 1)]
     means = summarise(rows, ["approach"]).set_index("approach")
