@@ -13,6 +13,7 @@ os.environ["TQDM_DISABLE"] = "1"
 
 from maskutils.batch import kernels
 from maskutils.core import paths  # below, for it imports torch, which reads the environment
+from maskutils.study.provenance import cores
 
 os.environ.update(kernels.chosen())
 
@@ -33,6 +34,11 @@ UNMEASURED = [  # what is slow and runs lines that others run too
     "bench", "choice", "compiled", "explorer_lab", "explorer_page", "families", "golden", "house", "own_network", "prose", "readme",
     "recipes", "redraw", "smoke", "statistics", "transfer", "wheel",
 ]  # fmt: skip
+
+
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: many tests wait, for kernels, workers and browsers."""
+    return cores() + 1
 
 
 def pytest_collection_modifyitems(items):
