@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +169,7 @@ def learn_subnetwork(
     with seeded(seed, f"mask/{method}"), head_checked(model):
         names = maskable(model) if level.names is None else level.names
         train += tuple(names if cls.trains_weights else ())
-        weights = [p.requires_grad_() for n, p in model.named_parameters() if n.startswith(train)]
+        weights = [cast(nn.Parameter, p.requires_grad_()) for n, p in model.named_parameters() if n.startswith(train)]
         level.begin(attach(model, method, names, **level.options, **options), lr)
         history = fit(
             model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,
