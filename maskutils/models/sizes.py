@@ -17,7 +17,7 @@ def is_large(model: nn.Module) -> bool:
     Then masks begin from a ranking instead of a constant, since a few hundred steps cannot order so many scores; small layers are kept
     whole; and the Fisher information is computed by batches.
     """
-    return many(p.numel() for p in model.parameters())
+    return _times(model) >= 1
 
 
 def _times(model: nn.Module) -> float:

@@ -41,6 +41,11 @@ def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") 
     return masked.fillna(full).mask(unread(records, prefix)).mask(intact, records[f"{prefix}source_acc_before"])
 
 
+def both_tasks(records: pd.DataFrame, reading: str, prefix: str = "") -> pd.Series:
+    """The mean accuracy of both tasks after the transfer, in [0, 1]; the source as `source_read` has it."""
+    return (source_read(records, reading, prefix) + records[f"{prefix}target_acc"]) / 2
+
+
 def relative(records: pd.DataFrame) -> pd.DataFrame:
     """`records` with `retention_<reading>`, `adaptation`, `harmonic` and `harmonic_known`, for test and (`val_`) validation.
 
@@ -137,9 +142,8 @@ def for_storage(records: pd.DataFrame) -> pd.DataFrame:
     serves = [a for a in every() if a.choosable and (a.known != "full" or a.kind == "reference")]
     layered = of_masks(rows, per_layer=True) & ~of_masks(rows)
     rows = rows[~layered & rows["protocol"].isin([a.name for a in serves])]
-    known = {p: (source_read(rows, "known", p) + rows[f"{p}target_acc"]) / 2 for p in ("", "val_")}
-    rows = rows.assign(source=source_read(rows, "known"), both=known[""], val_both=known["val_"])
-    return best_on_validation(rows, "both")
+    both, val = (both_tasks(rows, "known", p) for p in ("", "val_"))
+    return best_on_validation(rows.assign(source=source_read(rows, "known"), both=both, val_both=val), "both")
 
 
 def learnt(records: pd.DataFrame) -> pd.Series:
@@ -190,21 +194,17 @@ def storage_front(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows = with_family(on_grid(records[records["approach"].isin(choosable(records))]))
     columns = {"stored_bits": stored_bits(rows), "source": source_read(rows, "known"), "target": rows["target_acc"]}
-    rows = rows.assign(**columns, val_both=(source_read(rows, "known", "val_") + rows["val_target_acc"]) / 2)
-    rows = rows.dropna(subset=["source"])
-    found = rows.groupby(["family", *CANDIDATE], dropna=False).agg(
-        pairs=("pair", "nunique"), n=("seed", "nunique"), **{c: (c, "mean") for c in (*columns, "val_both")}
+    columns |= {f"{p}both": both_tasks(rows, "known", p) for p in ("", "val_")}
+    rows, about = rows.assign(**columns).dropna(subset=["source"]), ["family", *CANDIDATE]
+    found = rows.groupby(about, dropna=False).agg(
+        pairs=("pair", "nunique"), n=("seed", "nunique"), **{c: (c, "mean") for c in columns}
     )
     found = found[found["pairs"] == rows["pair"].nunique()].dropna(subset=["stored_bits"]).reset_index()
-    found = found.assign(both=(found["source"] + found["target"]) / 2, val_both=found["val_both"].round(DECIMALS))
+    found = found.round({"val_both": DECIMALS})
     found = found.sort_values(["stored_bits", "val_both"], ascending=[True, False], kind="stable")
     found = found[_rises(found["val_both"], found["family"])]
     found = found.assign(front=_rises(found["val_both"], pd.Series("", found.index)))
-    about = ["family", *CANDIDATE]
-    found = found.merge(
-        summarise(rows.assign(both=(rows["source"] + rows["target"]) / 2), about, ["both"])[[*about, "both_ci"]],
-        on=about,
-    )
+    found = found.merge(summarise(rows, about, ["both"])[[*about, "both_ci"]], on=about)
     kept = [*about, "stored_bits", "source", "target", "both", "n", "front", "both_ci"]
     return found.sort_values(["family", "stored_bits"], kind="stable")[kept].reset_index(drop=True)
 

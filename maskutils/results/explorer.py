@@ -80,7 +80,7 @@ def _read(records: pd.DataFrame) -> pd.DataFrame:
     for prefix in ("", "val_"):
         rows[f"{prefix}full"] = analysis.source_read(rows, "full", prefix).astype(float).where(one)
         rows[f"{prefix}known"] = analysis.source_read(rows, "known", prefix).astype(float)
-        rows[f"{prefix}both"] = (rows[f"{prefix}known"] + rows[f"{prefix}target_acc"]) / 2
+        rows[f"{prefix}both"] = analysis.both_tasks(rows, "known", prefix)
     rows["kbit"] = analysis.stored_bits(rows) / 1e3
     return rows.assign(few=-rows["kbit"], setting=rows.groupby(analysis.CANDIDATE, dropna=False).ngroup())
 

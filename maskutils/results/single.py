@@ -8,6 +8,7 @@ from maskutils.core.approaches import every
 from maskutils.results.analysis import (
     DECIMALS,
     best_on_validation,
+    both_tasks,
     learnt,
     of_second_network,
     trained,
@@ -42,7 +43,7 @@ def at_one_setting(
     row of `paired`; and a sentence on them, and one on those that trail.
     """
     rows = with_family(on_grid(records[~of_second_network(records)]))
-    both, val = ((rows[f"{p}source_acc_full"] + rows[f"{p}target_acc"]) / 2 for p in ("", "val_"))
+    both, val = (both_tasks(rows, "full", p) for p in ("", "val_"))
     best = best_on_validation(rows.assign(both=both, val_both=val), "both")
     mask = str(best.groupby("family")["val_both"].mean()[list(masks)].idxmax())
     minus = paired(best, "both", rivals, mask).set_index("family")
@@ -166,9 +167,9 @@ def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         mask=mask,
         unlearnt=of_masks(rows) & ~mask,
         whole=of_second_network(rows) & (rows["alpha"] == 1),
-        both=(rows["source"] + rows["target_acc"]) / 2,
+        both=both_tasks(rows, "known"),
         both_before=(rows["source"].mask(mask, rows["source_acc_before"]) + rows["target_acc"]) / 2,
-        val_both=(rows["val_source"] + rows["val_target_acc"]) / 2,
+        val_both=both_tasks(rows, "known", "val_"),
     )[(mask | trained(rows).isin(rivals)) & rows["bits"].notna()]
     about = ["approach", "density", "mask", "unlearnt", "whole"]
     return rows, tried_everywhere(rows, about, ["bits", "both", "val_both"]).round({"val_both": DECIMALS})
