@@ -85,3 +85,28 @@ def test_each_change_stands_as_a_difference_to_the_usual_at_the_same_density():
     assert table.index.tolist() == [("fisher", 0.1), ("fisher", 0.4)]
     assert table.loc[("fisher", 0.1)].tolist() == pytest.approx([-10, 20, -5])
     assert table.loc[("fisher", 0.4)].isna().all()
+
+
+def test_a_longer_source_is_set_beside_the_usual_one_for_mask_and_rivals():
+    def rows(before, masked, of_lora, seeds=(0.0, 0.01, 0.02), **rest):
+        for pair in ("mnist_to_digits", "mnist_to_inverted"):
+            for seed, shift in enumerate(seeds):
+                about = {"seed": seed, "pair": pair, "source_acc_before": before} | rest
+                yield mask("edge_popup", masked, 0.5, 0.8 + shift, 0.3, **about)
+                yield at(0.5, of_lora + 2 * shift, "lora", knob=4, **about)
+
+    other = [at(0.5, 0.9, "lora", knob=8, seed=s, source_acc_before=0.7) for s in range(3)]
+    usual, longer = make(*rows(0.7, 0.8, 0.78), *other), make(*rows(0.8, 0.82, 0.8))
+    table = comparisons.trained_longer(usual, longer).set_index("")
+    assert table.columns.tolist() == ["mnist_to_digits", "mnist_to_inverted", "mean of 2"]
+    assert table["mean of 2"].str.partition(" ")[0].to_dict() == {
+        "source, usual (%)": "70.0",
+        "source, longer (%)": "80.0",
+        "edge_popup - lora, usual": "+5.5",  # source 80 - 70, target 81 - 80
+        "edge_popup - lora, rival longer": "-0.5",  # 80 - 80, 81 - 82
+        "edge_popup - lora, both longer": "+0.5",  # 82 - 80, 81 - 82
+    }
+    assert comparisons.trained_alike(usual, longer) == (
+        "Where every source network is trained as much longer as learning a mask takes, `edge_popup` cannot be told from `lora` at "
+        "+0.5 [-0.7, +1.7] points."
+    )

@@ -14,7 +14,7 @@ from maskutils.core import paths
 from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
 from maskutils.core.storage import VALUE
-from maskutils.results import analysis, comparisons, fronts, plots, report, verdicts
+from maskutils.results import analysis, comparisons, fronts, plots, report, single, verdicts
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
 from maskutils.results.records import load_records
@@ -90,7 +90,17 @@ def all_blocks() -> dict[str, str]:
     objects = readme_blocks("modality", 0.3)
     others = {"photos": (photos, PHOTOS), "modality": (objects, OBJECTS)}
     beside = {f"{profile}:{name}": blocks[name] for profile, (blocks, shown) in others.items() for name in shown}
-    return digits | beside | {"leaks": audit_table()}
+    control = [load_records(profile) for profile in ("photos", "photos_longer")]
+    beside["photos:alike"] = comparisons.trained_alike(*control)
+    beside["photos:longer"] = report.markdown(comparisons.trained_longer(*control))
+    return digits | beside | {"answers": answers(), "leaks": audit_table()}
+
+
+def answers() -> str:
+    """What is best in each case, on digits and on photographs."""
+    profiles = {"digits, a small network": "study", "photographs, a pretrained network": "photos"}
+    table = pd.DataFrame({name: single.answers(load_records(profile)) for name, profile in profiles.items()})
+    return report.markdown(table.rename_axis("case").reset_index())
 
 
 def readme_blocks(profile: str = "study", density: float = 0.1) -> dict[str, str]:

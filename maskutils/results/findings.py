@@ -86,11 +86,9 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     beside = [rival for rival in dict.fromkeys((yardstick, strongest)) if rival in rivals]
     begins = (f"Over whole curves the best learnt mask, {called(best)},", "It")
     told = [f"{begin} {_beside(full, best, rival)}" for begin, rival in zip(begins, beside, strict=False)]
-    brief = [f"Over whole curves, {said}", at_one[0]]
+    said, *rest = [f"Over whole curves, {said}", at_one[0]][:: 1 if over or ahead or not leads else -1]  # as the title
     return Finding(
-        f"Task unknown: {title}",
-        brief if over or ahead or not leads else brief[::-1],  # what the title says comes first
-        [*at_one[1:], *told, f"Rivals: {listed(map(called, rivals))}."],
+        f"Task unknown: {title}", [said], [*rest, *at_one[1:], *told, f"Rivals: {listed(map(called, rivals))}."]
     )
 
 

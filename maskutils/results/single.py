@@ -6,6 +6,7 @@ import pandas as pd
 
 from maskutils.core.approaches import every
 from maskutils.results.analysis import (
+    CANDIDATE,
     DECIMALS,
     best_on_validation,
     both_tasks,
@@ -28,6 +29,7 @@ from maskutils.results.wording import (
     listed,
     on_pairs,
     points,
+    settings,
     size,
     verb,
     versus,
@@ -85,9 +87,10 @@ def task_known(records: pd.DataFrame) -> Finding:
         f"The mask {versus(row, 'it')}.",
     ]
     title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
-    brief = [*told, *gained, *_on_each_pair(rows, near, mask, bool(gained))]
+    brief = [*told, *_on_each_pair(rows, near, mask, bool(gained))]
     on = [f"The mask {ahead}."] if ahead else []
-    return Finding(title, brief, [*on, *spread, *_cheaper(rows, near, mask, best, rival), *_dearer(best, others)])
+    cheaper, dearer = _cheaper(rows, near, mask, best, rival), _dearer(best, others)
+    return Finding(title, brief, [*gained, *on, *spread, *cheaper, *dearer])
 
 
 def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[list[str], pd.Series]:
@@ -109,7 +112,7 @@ def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: boo
     """A sentence on the `mask` beside the best of the rivals `near` on each pair, without its gain if it `gained`; none for one pair."""
     said = [verb(beside(own, near, mask, gained)) for _, own in rows.groupby("pair")]
     leads, trails = (said.count(word) or "none" for word in ("leads", "trails"))
-    without = " and without that gain" * gained
+    without = ", without what learning the mask added to the source" * gained
     told = f"Beside the best rival of each pair{without}, it leads on {leads} of {len(said)} and trails on {trails}."
     return [told] if len(said) > 1 else []
 
@@ -150,6 +153,36 @@ def _cheaper(rows: pd.DataFrame, near: pd.DataFrame, mask: int, best: pd.Series,
             named = f"the best rival {which} ({called(table.approach[other])}, {kbit(table.loc[other])})"
             said[other] = f"The mask {versus(_minus(rows, 'both', mask, other), named)}."
     return list(filter(None, said.values()))
+
+
+def answers(records: pd.DataFrame) -> pd.Series:
+    """The best setting for all pairs of each case, and what it reaches on test: source gained or lost, target, and what it stores.
+
+    Cases: with the task known a learnt mask and anything else, with the task unknown anything and what keeps no source images.
+    Best is the highest mean of both tasks on validation.
+    """
+    said = {}
+    for reading, when in {"known": "task known", "full": "task unknown"}.items():
+        rows = candidates(records, reading == "known").assign(mask=learnt)
+        rows["val_both"] = both_tasks(rows, reading, "val_")
+        means = tried_everywhere(rows, [*CANDIDATE, "mask"], ["drop", "target_acc", "bits", "val_both"]).round(DECIMALS)
+        kinds = {
+            "known": {", a learnt mask": means["mask"], ", no learnt mask": ~means["mask"]},
+            "full": {"": means["val_both"].notna(), ", no source images kept": means["fraction"].isna()},
+        }
+        for which, those in kinds[reading].items():
+            best = means.loc[means.loc[those, "val_both"].idxmax()]
+            said[when + which] = _reached(best)
+    return pd.Series(said)
+
+
+def _reached(best: pd.Series) -> str:
+    """A setting and what it reaches, as "`oft`, block 32: source as before, target 96.4 %, 30 kB"."""
+    moved = round(-100 * best["drop"], 1)
+    setting = ", ".join(filter(None, (called(best["approach"]), settings(best))))
+    reached = [f"source {moved:+.1f}" if moved else "source as before", f"target {points(best['target_acc'])}"]
+    stored = [f"{best['bits'] / 8e3:,.0f} kB"] if best["bits"] else []
+    return f"{setting}: {', '.join(reached + stored)}"
 
 
 def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

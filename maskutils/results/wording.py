@@ -56,8 +56,9 @@ class Finding:
     more: list[str] = field(default_factory=list)
 
     def told(self, whole: bool = True) -> str:
-        """The finding as Markdown, `whole` or only what the first page has."""
-        return f"**{self.title}.** {' '.join(self.brief + self.more * whole)}"
+        """The finding as Markdown, `whole` or only what the first page has: there the title is the case alone."""
+        title = self.title if whole else self.title.partition(":")[0]
+        return f"**{title}.** {' '.join(self.brief + self.more * whole)}"
 
 
 def on_pairs(differences: pd.Series) -> tuple[str, list[str]]:
