@@ -578,7 +578,9 @@ def test_the_default_of_each_mask_layer_is_the_first_of_its_table_but_for_piggyb
 
 def test_the_glossary_lists_the_rivals_of_the_code():
     page = text("docs/glossary.md")
-    [entry] = re.findall(r"\*Whole curves\*, and the task unknown: (.*?) \*One setting", page, re.DOTALL)
+    [entry] = re.findall(
+        r"\*Whole curves\*, and single settings with the task unknown: (.*?) \*One setting", page, re.DOTALL
+    )
     rivals, known, controls, beside, ranked = (
         re.findall(r"`(\w+)`", part)
         for part in re.split(r"With the task known also|Claims on|too\.|A claim of its own", entry)
@@ -677,3 +679,14 @@ def test_for_two_points_elastic_mask_reaches_more_than_ewc():
     assert both[0]["approach"].startswith("elastic_mask")
     assert [round(100 * row["target_acc"]) for row in both] == [58, 53]
     assert [round(100 * row["target_acc_worst"]) for row in both] == [8, 5]
+
+
+def test_what_oft_stores_differs_by_pair():
+    assert (
+        "`oft` of block 16 stores 93 on `mnist_low_to_high`, whose tasks have a head each, and 124 elsewhere."
+        in text("docs/results.md")
+    )
+    own = on_grid(read("study")).query("approach == 'oft' and knob == 16")
+    kbit = (own.groupby("pair")["stored_bits"].mean() / 1e3).round()
+    assert kbit.pop("mnist_low_to_high") == 93
+    assert set(kbit) == {124}
