@@ -65,7 +65,8 @@ def test_the_cost_counts_transfers_once_and_interpolations_apart():
         "The `p` profile is 7 transfers over 1 pair and 3 seeds. 1 more records are of interpolated or rewound networks, which took no "
         "training. The source is trained for 600 steps, a mask for 300 and the target for 200. A transfer took 1.5 s (median), "
         "learning a mask that was in no cache 3.0 s, all transfers and masks 0 minutes of one core. The last runs of the notebooks took "
-        "2 minutes, without what they found in caches, on 2 cores with Python 3.11.7 and torch 2.14.1."
+        "2 minutes. That is a sum over notebooks, of which up to 2 ran side by side on 2 cores, and without what they found in caches "
+        "(Python 3.11.7, torch 2.14.1)."
     )
     said = readme.cost(make(*BASE), MANIFEST)
     assert said.startswith("The `p` profile is 3 transfers over 1 pair and 1 seed.")

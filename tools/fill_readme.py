@@ -171,8 +171,8 @@ def cost(records: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         f"trained for {one['source_steps']} steps, a mask for {records['mask_steps'].max():g} and the target for "
         f"{on_target}. A transfer took {trained['seconds'].median():.1f} s (median){mask}, all transfers and masks "
         f"{minutes:.0f} minutes of one core. The last runs of the notebooks took {manifest['kernel_seconds'] / 60:.0f} "
-        f"minutes, without what they found in caches, on {manifest['cores']} cores with Python {made['python']} and torch "
-        f"{made['torch']}."
+        f"minutes. That is a sum over notebooks, of which up to {manifest['cores']} ran side by side on {manifest['cores']} cores, and "
+        f"without what they found in caches (Python {made['python']}, torch {made['torch']})."
     )
 
 

@@ -121,31 +121,50 @@ def choices(
 ) -> pd.DataFrame:  # fmt: skip
     """What to choose for each need, with the task known and not (`tasks`), and what to expect on test with 95 % intervals over seeds.
 
-    A need is a source accuracy that may be lost (one of `drops`; those that lead to the same choice are one row) or a target accuracy to
-    reach (`targets`), in [0, 1]. `limits` are those of `choice.recommend`. Where nothing meets a need, the table says what comes nearest.
+    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. `limits` are those
+    of `choice.recommend`. Limits that lead to the same choice are one row. A choice gives way to that of a narrower limit which, on test,
+    loses no more, reaches as much and stores no more. Where nothing meets a need, the table says what comes nearest.
     """
-    rows = []
+    rows, pairs = [], records["pair"].nunique() > 1
     for task_known in tasks:
-        known = {"task known": "yes" if task_known else "no"}
-        told = [(f"{100 * d:g}", _choice(records, task_known, max_source_drop=d, **limits)) for d in drops]
+        known, found = {"task known": "yes" if task_known else "no"}, list[pd.Series | choice.Unmet]()
+        for d in sorted(drops):
+            chosen = _asked(records, task_known, max_source_drop=d, **limits)
+            found.append(next((narrow for narrow in found if _outdoes(narrow, chosen)), chosen))
+        told = [(f"{100 * d:g}", _told(chosen, pairs)) for d, chosen in zip(sorted(drops), found, strict=True)]
         for chosen, same in itertools.groupby(told, key=lambda row: row[1]):
             amounts = listed(dict.fromkeys(amount for amount, _ in same), last="or")
             rows.append({"need": f"lose at most {amounts} point{'s' * (amounts != '1')}"} | known | chosen)
         for t in targets:
-            chosen = _choice(records, task_known, min_target=t, **limits)
+            chosen = _told(_asked(records, task_known, min_target=t, **limits), pairs)
             rows.append({"need": f"reach {points(t)} on the target"} | known | chosen)
     return pd.DataFrame(rows)
 
 
-def _choice(records: pd.DataFrame, task_known: bool, **need: Any) -> dict[str, str]:
+def _asked(records: pd.DataFrame, task_known: bool, **need: Any) -> pd.Series | choice.Unmet:
+    """What `choice.recommend` takes, or why nothing meets the need."""
+    try:
+        return choice.recommend(records, task_known=task_known, **need)
+    except choice.Unmet as error:
+        return error
+
+
+def _outdoes(one: pd.Series | choice.Unmet, other: pd.Series | choice.Unmet) -> bool:
+    """Whether, on test, `one` loses no more than `other`, reaches as much and stores no more."""
+    if isinstance(one, choice.Unmet) or isinstance(other, choice.Unmet):
+        return False
+    as_good = one["source_drop"] <= other["source_drop"] and one["target_acc"] >= other["target_acc"]
+    return bool(as_good and one["stored_bits"] <= other["stored_bits"])
+
+
+def _told(chosen: pd.Series | choice.Unmet, pairs: bool) -> dict[str, str]:
+    """A choice as cells of a table, with the worst of several `pairs` of domains."""
     titles = {"source_drop": "source lost (points)", "target_acc": "target (%)"}
     worst = {"source_drop_worst": "lost on the worst pair", "target_acc_worst": "target on the worst pair"}
-    worst = worst if records["pair"].nunique() > 1 else {}
-    try:
-        chosen = choice.recommend(records, task_known=task_known, **need)
-    except choice.Unmet as error:
+    worst = worst if pairs else {}
+    if isinstance(chosen, choice.Unmet):
         empty = dict.fromkeys([*titles.values(), STORED, "seeds", *worst.values()], "–")
-        return {"choose": f"nothing: {error.nearest}"} | empty
+        return {"choose": f"nothing: {chosen.nearest}"} | empty
     of = settings(chosen)
     expected = {title: interval(*(chosen[n + end] for end in ("", "_low", "_high"))) for n, title in titles.items()}
     expected[STORED] = "–" if math.isnan(chosen["stored_bits"]) else f"{chosen['stored_bits'] / 1e3:.0f}"
@@ -206,7 +225,7 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 def against(volumes: pd.DataFrame, rival: str) -> pd.DataFrame:
     """Hypervolume of each family and its paired difference to `rival`, in points of the box, best first.
 
-    Intervals are Student's t of 95 % over seeds. "corrected" are interval and p for training images that seeds share
+    Intervals are of 95 % over seeds (`statistics.over_pairs`). "corrected" are interval and p for training images that seeds share
     (`statistics.t_interval`). With several pairs of domains there are also the mean difference on each, from the least to the
     greatest, the random-effects mean over pairs (`statistics.random_effects`), and the mean rank over pairs, 1 the best.
     """
