@@ -85,3 +85,11 @@ def test_each_change_stands_as_a_difference_to_the_usual_at_the_same_density():
     assert table.index.tolist() == [("fisher", 0.1), ("fisher", 0.4)]
     assert table.loc[("fisher", 0.1)].tolist() == pytest.approx([-10, 20, -5])
     assert table.loc[("fisher", 0.4)].isna().all()
+
+
+def test_changes_stand_by_their_bits_and_the_ends_are_told():
+    rows = make(at(0.8, 0.9, "oft", stored_bits=2e4), at(0.9, 0.5, "bias_only", stored_bits=5e3))
+    table, ends = comparisons.changes(rows)
+    assert table["approach"].tolist() == ["bias_only", "oft"]
+    assert table["kbit stored"].tolist() == ["5.0", "20.0"]
+    assert ends == "Fewest bits: `bias_only`, 50.0 % for 5.0 kbit. Best on the target: `oft`, 90.0 % for 20.0 kbit."
