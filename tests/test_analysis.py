@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 from rows import make as records_of
+from rows import mask
 
 from maskutils.results import analysis, fronts, rates
 from maskutils.results.records import on_grid
@@ -336,3 +337,10 @@ def test_the_front_is_chosen_on_validation_and_shown_on_test():
         l2(1, 0.6, 0.9, val=(0.6, 0.9)), l2(2, 0.8, 0.5, val=(0.8, 0.5)), l2(3, 0.9, 0.95, val=(0.5, 0.8)), l2(4, 0.1, 0.1, val=(0.7, 0.7))
     )  # fmt: skip
     assert fronts.front(rows).round(6).to_numpy().tolist() == [[80, 50], [60, 90], [10, 10]]
+
+
+def test_the_source_through_masks_is_a_table_of_densities():
+    rows = [mask("snip", 0.8, 0.6, 0.7), mask("snip", 0.6, 0.6, 0.7, seed=1), mask("fisher", 0.9, 0.6, 0.7, 0.4)]
+    table = analysis.through_masks(records_of(*rows, at(0.5, 0.9)))
+    assert list(table) == ["fisher", "snip"]
+    assert table.loc[0.1, "snip"] == pytest.approx(0.7)

@@ -176,3 +176,12 @@ def test_the_answers_of_the_exercises_are_right():
     assert "third step" in exercise("05")
     assert f"{sigma(0.1):.3f}" in exercise("13")
     assert f"{sigma(200 * 0.1):.3f}" in exercise("13")
+
+
+def test_the_nearest_masks_are_named_with_what_their_layers_explain():
+    few, more, other = (
+        Mask({"w": torch.tensor([[a, b, c, d]]).bool()}) for a, b, c, d in ((1, 0, 0, 0), (1, 1, 0, 0), (0, 0, 1, 1))
+    )
+    alike = anatomy.nearest({"few": few, "more": more, "other": other}, seed=0)
+    assert (alike["names"], alike["IoU"]) == ("few and more", 0.5)
+    assert alike["by layers"] in (0.0, 0.5)

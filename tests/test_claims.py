@@ -417,3 +417,9 @@ def test_too_few_seeds_of_the_elastic_mask_are_said():
     rows = elastic(0.9, 0.8, 0.8, 0.8)
     few = make(rows[0] | {"seed": 0}, rows[0] | {"seed": 1}, *rows[1:])
     assert rivals.elastic_mask_owes_it_to_the_mask(few).passed is None
+
+
+def test_the_sections_of_the_notebook_hold_claims_and_none_twice():
+    filed = [name for section in claims.SECTIONS.values() for name in section]
+    alone = {"density_is_the_dial", "some_masks_prevent_forgetting_and_pay", "the_choice_holds_on_seeds_left_out"}
+    assert sorted(filed) == sorted(set(CLAIMS) - alone)

@@ -18,7 +18,7 @@ from maskutils.masks.rankings import RANKINGS
 from maskutils.models import sizes
 from maskutils.results import rates
 from maskutils.results.records import COLUMNS, READINGS
-from maskutils.study import artefacts, experiment, trials
+from maskutils.study import anatomy, artefacts, experiment, trials
 from maskutils.study.setup import Compute, Images, Setup
 from maskutils.training import protocols
 from maskutils.training.evaluation import evaluate
@@ -569,3 +569,21 @@ def test_areas_of_rates_as_worked_by_hand():
         two["area"] == pytest.approx(two["area_known"], abs=1e-6) == pytest.approx(0.8 / 0.9)
     )  # the source stays as it was
     assert list(found.loc["ewc"].index) == [0.1, 0.2]
+
+
+def test_masks_of_source_and_target_and_of_a_second_training_are_compared():
+    shared = anatomy.source_and_target(TINY, "gumbel_sigmoid", 0.1)
+    assert shared.index.tolist() == ["seed 0"]
+    assert shared.to_numpy().min() >= 0
+    assert shared.to_numpy().max() <= 1
+    masks = {name: experiment.source_mask(TINY, name, 0, 0.1) for name in ("piggyback", "magnitude")}
+    again = anatomy.learnt_again(TINY, masks, 0, 0.1)
+    assert again.index.tolist() == ["piggyback"]
+    assert 0 < again.item() < 1
+
+
+def test_approaches_without_a_mask_are_those_that_fit_any_network():
+    names = [a.name for a in experiment.maskless("intact")]
+    assert {"lora", "two_networks"} <= set(names)
+    assert not {"bn_only", "select", "exclusive", "ewc"} & set(names)
+    assert [a.name for a in experiment.maskless("full", ["ewc", "lora"])] == ["ewc"]

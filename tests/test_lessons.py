@@ -71,3 +71,19 @@ def test_two_masks_are_told_apart_over_seeds(other, verb):
     said = lessons.beside(make(*rows), "snip", "fisher", 0.1)
     assert said.startswith(f"At density 0.1, on the source through the mask, **snip** {verb} `fisher` by ")
     assert "On the target it cannot be told from `fisher` at +0.0" in said
+
+
+def test_what_the_study_found_stands_beside_a_run_at_one_rate_alone():
+    said = lessons.in_the_study("mnist_to_inverted", "cnn", ["gumbel_sigmoid", "finetune"], [0.1])
+    assert said.startswith(
+        "**Masks reach little of the target here, because all approaches train for few steps, at one rate."
+    )
+    assert said.count("\n- ") == 2
+    assert "- **gumbel_sigmoid** at density 0.1: source 93.7 % through the mask" in said
+    assert lessons.in_the_study("mnist_to_inverted", "cnn", ["gumbel_sigmoid"], [0.1], tuned=True) == ""
+    assert lessons.in_the_study("pacs:photo:sketch", "cnn", ["gumbel_sigmoid"], [0.1]) == ""
+    assert lessons.in_the_study("mnist_to_inverted", "cnn", ["bernoulli"], [0.1]) == ""
+
+
+def test_what_is_carried_is_told_for_each_column():
+    assert lessons.carried(CURVES[["m", "random"]], 0.9, lost=0.02) == {"m": 0.1, "random": float("inf")}

@@ -161,3 +161,8 @@ def test_calibration_error_as_worked_by_hand(confidences, correct, expected):
 def test_calibration_of_no_predictions_is_an_error():
     with pytest.raises(ValueError, match="no predictions"):
         metrics.ece([], [])
+
+
+def test_decay_takes_what_a_cosine_schedule_leaves_of_its_rate():
+    assert metrics.decayed(2e-5, 100_000) == pytest.approx(1 - math.exp(-1))
+    assert metrics.decayed(1e-6, 0) == 0

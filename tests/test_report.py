@@ -337,3 +337,26 @@ def test_masks_are_shown_at_a_tenth_or_at_the_next_density_that_there_is():
     assert usual_density(make(mask("snip", 0.9, 0.5, 0.8), mask("snip", 0.9, 0.5, 0.8, 0.05))) == 0.1
     assert usual_density(make(mask("snip", 0.9, 0.5, 0.8, 0.5), mask("snip", 0.9, 0.5, 0.8, 0.2))) == 0.2
     assert usual_density(make(at(0.9, 0.8))) == 0.1
+
+
+def test_readings_by_density_are_a_table_with_dashes_where_there_is_none():
+    rows = make(mask("snip", 0.8, 0.6, 0.7), mask("snip", 0.9, 0.7, 0.6, 0.25), at(0.5, 0.9))
+    assert report.by_density(rows).to_numpy().tolist() == [
+        ["finetune", "–", 1, "–", "50.0", "90.0"],
+        ["snip", "0.1", 1, "80.0", "60.0", "70.0"],
+        ["snip", "0.25", 1, "90.0", "70.0", "60.0"],
+    ]
+
+
+def test_a_brief_table_has_the_first_columns_and_the_pairs():
+    table = pd.DataFrame(
+        columns=["family", "hypervolume (%)", "mean rank", "minus wise_ft (points)", "p (Holm)", "mnist_to_a", "b"]
+    )
+    first = ["family", "hypervolume (%)", "minus wise_ft (points)", "p (Holm)"]
+    assert list(report.brief(table, ["b", "mnist_to_a", "c"])) == [*first, "b", "to_a"]
+
+
+def test_a_limit_on_bits_has_a_row_of_its_own():
+    rows = make(mask("snip", 0.94, 0.6, 0.7, stored_bits=1e4), at(0.5, 0.9, "two_networks", stored_bits=9e5))
+    rows = report.within(rows, 0.02, (2e4, 1e6))
+    assert rows["choose"].to_dict() == {"20 kbit": "snip (density 0.1)", "1000 kbit": "two_networks"}

@@ -55,6 +55,11 @@ def harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
+def decayed(rate: float, steps: int) -> float:
+    """Share of a weight that decay alone takes in `steps` of a cosine schedule; `rate` is learning rate times decay. Ours."""
+    return 1 - math.exp(-rate * steps / 2)
+
+
 def pareto_front(points: Sequence[Point]) -> list[Point]:
     """The points that no other point beats in both coordinates, from the highest first coordinate to the lowest."""
     front: list[Point] = []

@@ -179,6 +179,12 @@ def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     return records["stored_bits"].astype(float).mask(unread(records) | free, 0.0)
 
 
+def through_masks(records: pd.DataFrame) -> pd.DataFrame:
+    """Mean source accuracy through each mask (columns) at each density (rows) of `records`."""
+    rows = on_grid(records).query("alpha == 1")
+    return rows[of_masks(rows)].pivot_table("source_acc_masked", "density", "approach")
+
+
 def unread(records: pd.DataFrame, prefix: str = "") -> pd.Series:
     """Which rows hold a mask through which the source is not read: those interpolated towards the source."""
     masked = records["protocol"].isin([a.name for a in every() if a.known == "masked"])

@@ -24,6 +24,32 @@ from maskutils.results.verdicts import (
     surely_above,
 )
 
+SECTIONS = {  # of the notebook of claims, with more than one claim
+    "controls": (
+        "learnt_masks_beat_their_controls_through_the_mask",
+        "learnt_masks_beat_random_with_the_full_network",
+        "learnt_masks_beat_magnitude_through_the_mask",
+    ),
+    "task known": (
+        "masks_win_at_similar_bits",
+        "masks_reach_two_networks",
+        "masks_beat_unlearnt_masks",
+        "masks_beat_retrained_masks",
+    ),
+    "task unknown": (
+        "masks_beat_every_rival",
+        "masks_against_strong_baselines",
+        "masks_against_strong_baselines_without_their_best_pair",
+        "masks_against_strong_baselines_through_the_mask",
+        "masks_with_the_task_known_without_their_best_pair",
+    ),
+    "elastic mask": (
+        "elastic_mask_owes_it_to_the_mask",
+        "elastic_mask_beats_the_strongest",
+        "elastic_mask_against_strong_baselines",
+    ),
+}
+
 
 @claim(
     "Within each method, more density means more retention and less adaptation.",

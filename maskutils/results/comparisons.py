@@ -4,8 +4,9 @@ import pandas as pd
 
 from maskutils.core.approaches import REWOUND, the
 from maskutils.results import analysis, fronts, statistics
-from maskutils.results.records import of_masks, on_grid
-from maskutils.results.wording import called, intervals, listed, settings, versus
+from maskutils.results.records import of_masks, on_grid, summarise
+from maskutils.results.report import STORED, TITLES, percent
+from maskutils.results.wording import called, intervals, listed, points, settings, versus
 
 LONGER = " (longer)"  # after the name of an approach whose source was trained longer
 LATE = 2  # points of the target that are still gained in the last steps: longer training would show
@@ -66,6 +67,20 @@ def storage(records: pd.DataFrame) -> pd.DataFrame:
     titles = {"source": "source, task known (%)", "target": "target (%)", "both": "mean of both (%)"}
     columns |= {title: (100 * table[name]).map("{:.1f}".format) for name, title in titles.items()}
     return pd.DataFrame(columns | {"seeds": table["n"].astype(str)}).reset_index(drop=True)
+
+
+def changes(records: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """What each approach reaches with the full network (percent) and stores, fewest bits first; and the cheapest and the best in words."""
+    values, rows = ["source_acc_full", "target_acc"], on_grid(records).query("alpha == 1")
+    means = summarise(rows, ["approach"], [*values, "stored_bits"])
+    means = means.sort_values("stored_bits", kind="stable", ignore_index=True)
+    kbit = (means.pop("stored_bits") / 1e3).map("{:.1f}".format)
+    ends = {"Fewest bits": 0, "Best on the target": means["target_acc"].idxmax()}
+    told = [
+        f"{what}: `{means['approach'][i]}`, {points(means['target_acc'][i])} for {kbit[i]} kbit."
+        for what, i in ends.items()
+    ]
+    return percent(means, values).assign(**{STORED: kbit}).rename(columns=TITLES), " ".join(told)
 
 
 def rewinding(records: pd.DataFrame) -> pd.DataFrame:

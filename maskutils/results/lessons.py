@@ -1,11 +1,13 @@
-"""What to take from a notebook on masks: two sentences, computed from what it shows."""
+"""What to take from a notebook on masks, computed from what it shows and from the records of the study."""
 
 import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from maskutils.results.records import at_density, on_grid, summarise
+from maskutils.core import paths
+from maskutils.results.records import at_density, load_records, on_grid, summarise
+from maskutils.results.report import density_findings
 from maskutils.results.statistics import paired
 from maskutils.results.wording import called, listed, points, versus
 
@@ -23,8 +25,7 @@ def lesson(curves: pd.DataFrame, whole: float, records: pd.DataFrame, methods: S
 
 def sparsest(curves: pd.DataFrame, whole: float, methods: Sequence[str]) -> str:
     """Down to which density each of `methods` carries the source, and whether that is sparser than the best of the other columns."""
-    short = (whole - curves.sort_index(ascending=False)).ge(CARRIES).cumsum().gt(0)
-    least = {name: min(map(float, short.index[~short[name]]), default=math.inf) for name in curves}
+    least = carried(curves, whole)
     controls = {name: least[name] for name in curves if name not in methods}
     best = min(controls, key=controls.__getitem__)
     told = listed(f"**{name}** {_down_to(least[name])}" for name in methods)
@@ -34,6 +35,12 @@ def sparsest(curves: pd.DataFrame, whole: float, methods: Sequence[str]) -> str:
         return f"{said} So learning finds no sparser mask that carries the source."
     who = "learning" if len(ahead) == len(methods) else f"only {listed(f'**{name}**' for name in ahead)}"
     return f"{said} So {who} finds a sparser mask that carries the source."
+
+
+def carried(curves: pd.DataFrame, whole: float, lost: float = CARRIES) -> dict[str, float]:
+    """The density down to which each column of `curves` loses less than `lost` of the accuracy `whole`; `inf` where there is none."""
+    short = (whole - curves.sort_index(ascending=False)).ge(lost).cumsum().gt(0)
+    return {name: min(map(float, short.index[~short[name]]), default=math.inf) for name in curves}
 
 
 def _down_to(density: float) -> str:
@@ -52,7 +59,27 @@ def dial(records: pd.DataFrame, methods: Sequence[str]) -> str:
     source, target = (_spread(100 * (ends[0] - ends[1])[value]) for value in values)
     return (
         f"To hold a fraction {high:g} of the weights instead of {low:g} changes the source in the full network by {source} points, and "
-        f"the target by {target}. So if the task is known, hold no more than the source needs."
+        f"the target by {target}."
+    )
+
+
+def in_the_study(
+    pair: str, model: str, approaches: Sequence[str], densities: Sequence[float] = (), tuned: bool = False
+) -> str:
+    """Why masks of a run that is not `tuned` reach little of the target, in bold, and what `approaches` reach on `pair` in the study.
+
+    Empty for a run that is `tuned`, and where the study has no such records.
+    """
+    if tuned:
+        return ""
+    rows = on_grid(load_records(paths.committed_results("study") / "records.csv")).query("alpha == 1")
+    rows = rows[(rows["pair"] == pair) & (rows["model"] == model) & rows["approach"].isin(approaches)]
+    rows = rows[rows["density"].isna() | rows["density"].isin(densities)]
+    if rows.empty:
+        return ""
+    return (
+        "**Masks reach little of the target here, because all approaches train for few steps, at one rate. In the study each has its own "
+        f"rate and more steps. There, on this pair (means of {rows['seed'].nunique()} seeds):**\n\n{density_findings(rows, approaches)}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,6 +28,13 @@ def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
 
     cells = {v: [cell(*row) for row in zip(summary[v], summary[f"{v}_ci"], summary["n"], strict=True)] for v in values}
     return summary.drop(columns=[c for c in summary.columns if c in values or c.endswith("_ci")]).assign(**cells)
+
+
+def by_density(records: pd.DataFrame) -> pd.DataFrame:
+    """Both readings of the source and the target, in percent, of each approach of `records` at every density it has."""
+    values, rows = ["source_acc_masked", "source_acc_full", "target_acc"], on_grid(records)
+    table = percent(summarise(rows, ["approach", "density"], values), values).rename(columns=TITLES)
+    return table.assign(density=table["density"].map("{:g}".format, na_action="ignore").fillna("–"))
 
 
 def headline(records: pd.DataFrame, density: float | None = None) -> pd.DataFrame:
@@ -173,6 +180,13 @@ def _told(chosen: pd.Series | choice.Unmet, pairs: bool) -> dict[str, str]:
     return {"choose": chosen["approach"] + (f" ({of})" if of else "")} | expected
 
 
+def within(records: pd.DataFrame, drop: float, limits: Sequence[float]) -> pd.DataFrame:
+    """What to choose, with the task known and a source accuracy `drop` to lose, for each of `limits` on the bits stored."""
+    rows = {f"{bits / 1e3:.0f} kbit": choices(records, [drop], tasks=[True], max_bits=bits) for bits in limits}
+    table = pd.concat(rows, names=["limit"]).droplevel(1)
+    return table[["choose", "source lost (points)", "target (%)", STORED]]
+
+
 def choice_findings(chosen: pd.DataFrame) -> str:
     """A Markdown line for each row of `choices`."""
     lines = []
@@ -240,6 +254,13 @@ def against(volumes: pd.DataFrame, rival: str) -> pd.DataFrame:
         columns |= _on_pairs(volumes, others, rival)
         shown["mean rank"] = statistics.mean_ranks(volumes).map("{:.1f}".format)
     return shown.join(pd.DataFrame(columns, index=rows.index)).fillna("").reset_index()
+
+
+def brief(table: pd.DataFrame, pairs: Iterable[str]) -> pd.DataFrame:
+    """The columns of a table of `against` to read first, and those of `pairs`, whose names lose their `mnist_`."""
+    first = [name for name in table if name in ("family", "hypervolume (%)", "p (Holm)") or name.startswith("minus ")]
+    shown = table[[*first, *(pair for pair in sorted(pairs) if pair in table)]]
+    return shown.rename(columns=lambda name: name.removeprefix("mnist_"))
 
 
 def _on_pairs(volumes: pd.DataFrame, families: Sequence[str], rival: str) -> dict[str, list[str]]:

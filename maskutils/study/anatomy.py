@@ -1,5 +1,6 @@
 """What notebooks show of masks and of networks: a mask as it fills in, accuracy through masks, images that flip."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,13 +8,21 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from maskutils.core.approaches import described
 from maskutils.data.pair import Examples
 from maskutils.masks.mask import Mask
 from maskutils.models.heads import for_task
-from maskutils.study.artefacts import mask_settings, source_mask, source_network, source_pair, source_subnetwork
+from maskutils.study.artefacts import (
+    mask_settings,
+    source_mask,
+    source_network,
+    source_pair,
+    source_subnetwork,
+    target_mask,
+)
 from maskutils.study.setup import Setup
 from maskutils.training.evaluation import evaluate, predict
-from maskutils.training.learn import learn_subnetwork
+from maskutils.training.learn import learn_mask, learn_subnetwork
 
 
 def recorded_filters(
@@ -46,6 +55,32 @@ def through_masks(setup: Setup, methods: Sequence[str], densities: Sequence[floa
         read = {d: source_subnetwork(setup, method, seed, d) for d in densities}
         table[method] = {d: evaluate(mask.apply(network), test) for d, (network, mask) in read.items()}
     return pd.DataFrame(table).rename_axis("density")
+
+
+def source_and_target(setup: Setup, method: str, density: float) -> pd.DataFrame:
+    """How the masks of source and target overlap on one source network: a row for each seed."""
+    found = {}
+    for seed in setup.seeds:
+        source, target = (mask_of(setup, method, seed, density) for mask_of in (source_mask, target_mask))
+        share = (source & target).density / target.density
+        found[f"seed {seed}"] = {"IoU": source.iou(target), "share of the target's weights in the source mask": share}
+    return pd.DataFrame(found).T
+
+
+def learnt_again(setup: Setup, masks: Mapping[str, Mask], seed: int, density: float) -> pd.Series:
+    """IoU of each learnt one of `masks` (by method, of `seed`) with a mask that is learnt again, with other noise and order of images."""
+    network, data = source_network(setup, seed), source_pair(setup, seed).source.train
+    learnt = [name for name in masks if described(name).kind == "mask"]
+    settings: dict[str, Any] = {"density": density, "steps": setup.mask_steps, "seed": seed + 1000}
+    found = {name: masks[name].iou(learn_mask(network, data, name, **settings)) for name in learnt}
+    return pd.Series(found, name="IoU with itself")
+
+
+def nearest(masks: Mapping[str, Mask], seed: int) -> dict[str, Any]:
+    """The two of `masks` that are most alike: `names`, `IoU`, and `by layers`, the IoU if one kept its shares of layers alone."""
+    pairs = [(masks[a].iou(masks[b]), a, b) for a, b in itertools.combinations(masks, 2)]
+    overlap, a, b = max(pairs)
+    return {"names": f"{a} and {b}", "IoU": overlap, "by layers": masks[a].iou(masks[b].shuffled(seed))}
 
 
 def flips(networks: Mapping[str, nn.Module], data: Examples, wrong: str, right: str, n: int = 8) -> dict[str, Any]:

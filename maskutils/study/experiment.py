@@ -1,13 +1,13 @@
 """The functions that a notebook calls. Each returns a table of records; each transfer is cached on its own."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 
-from maskutils.core.approaches import described, the
+from maskutils.core.approaches import Approach, described, every, the
 from maskutils.core.checks import BadSetting, positive
 from maskutils.core.progress import bar
 from maskutils.results.records import with_approach
@@ -23,11 +23,13 @@ from maskutils.study.artefacts import (
 from maskutils.study.setup import Setup, from_notebook
 from maskutils.study.trials import Trial, records_of
 from maskutils.study.tuning import layer_settings, tune, tune_rates
+from maskutils.training.base import PROTOCOLS
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
 __all__ += [
     "configure",
     "layer_settings",
+    "maskless",
     "run_grid",
     "run_method",
     "run_native",
@@ -50,6 +52,12 @@ def configure(namespace: Mapping[str, Any]) -> Setup:
     if wanted != torch.are_deterministic_algorithms_enabled():  # to set it takes the import of torch's compiler
         torch.use_deterministic_algorithms(wanted)
     return setup
+
+
+def maskless(known: str, chosen: Collection[str] = ()) -> list[Approach]:
+    """The approaches that train any network without a mask and whose `Approach.known` is this; of those `chosen`, if any are."""
+    fit = [a for a in every() if a.name in PROTOCOLS and a.trains and "mask" not in a.needs and not a.only_for]
+    return [a for a in fit if a.known == known and not a.variant_of and (not chosen or a.name in chosen)]
 
 
 def run_protocol(setup: Setup, protocol: str, **knobs: float) -> pd.DataFrame:

@@ -34,6 +34,8 @@ from maskutils.results.records import LOSSES, of_masks, on_grid, summarise
 HIGHLIGHTED = ["fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown, beside the best learnt mask
 LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
 VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are left out
+PANELS = {"source_acc_masked": "source, through the mask", "source_acc_full": "source, full network"}
+PANELS |= {"target_acc": "target, full network"}
 SHOWN = ["source_acc_full", "target_acc", *VALIDATION]
 MANY = 80  # dots per inch on screen of figures with many panels, so that a notebook stays small
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
@@ -131,7 +133,7 @@ def _rivals(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 @styled()
-def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
+def by_density(records: pd.DataFrame, values: Mapping[str, str] = PANELS) -> Figure:
     """Each of `values` (column -> label) against density, with 95 % intervals over seeds: a panel for each mask, the others grey behind.
 
     Values are rows and masks columns.
@@ -164,7 +166,7 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
 
 
 @styled()
-def readings(records: pd.DataFrame, values: Mapping[str, str]) -> Figure:
+def readings(records: pd.DataFrame, values: Mapping[str, str] = PANELS) -> Figure:
     """Each of `values` (column -> label) of one mask against density in one panel, with 95 % intervals over seeds: at most three."""
     points = summarise(on_grid(records).query("alpha == 1"), ["density"]).sort_values("density")
     figure, axis = plt.subplots(figsize=(7, 3.4))
