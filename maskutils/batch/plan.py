@@ -126,8 +126,15 @@ def found_parts(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]
         "files": [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)],
     }
     if parameters.get("tuned"):
-        parts["tuned rates"] = [file_digest(file) for file in paths.tuned_rates()]
+        parts["tuned rates"] = [file_digest(file) for file in rates_of(parameters)]
     return parts
+
+
+def rates_of(parameters: Mapping[str, Any]) -> list[Path]:
+    """The tables of tuned rates that a run with `parameters` may read: those of its model and pairs; all where it does not name them."""
+    model, pairs = parameters.get("model", ""), pairs_in(parameters)
+    names = {paths.rates_name(model, pair) for pair in pairs if model}
+    return [file for file in paths.tuned_rates() if not names or file.name in names]
 
 
 def records_file(profile: str, run_id: str) -> Path:
