@@ -1,6 +1,5 @@
 """Reads, writes and summarises records: one row stands for one transfer. No other module reads or writes them."""
 
-import math
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
@@ -50,12 +49,12 @@ def _transfers(records: pd.DataFrame) -> pd.DataFrame:
 def load_records(where: str | Path = "default") -> pd.DataFrame:
     """The records of a profile ("default") or of a CSV file, with the column `approach` of `with_approach`.
 
-    Raises `FileNotFoundError` with the command that makes them, and `DamagedFile` for a file that holds no records.
+    Raises `FileNotFoundError`, with the command that makes the records of a profile, and `DamagedFile` for a file that holds no records.
     """
-    path = Path(where) if str(where).endswith(".csv") else paths.results_dir(str(where)) / "records.csv"
+    of_file = str(where).endswith(".csv")
+    path = Path(where) if of_file else paths.results_dir(str(where)) / "records.csv"
     if not path.exists():
-        first = "" if paths.notebooks_dir().is_dir() else f"; before that, {paths.INIT}"
-        raise FileNotFoundError(f"no records at {path}; make them with: maskutils reproduce --profile {where}{first}")
+        raise absent(path, path.absolute().parent.name if of_file else str(where))
     try:
         text = path.read_text(encoding="utf-8")
         records = pd.read_csv(StringIO(text))
@@ -63,14 +62,18 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         raise _damaged(path, f"is not a table of records ({error})") from None
     if not text.endswith("\n"):
         raise _damaged(path, "breaks off in the middle of a row")
-    for column, value in {"rewound": False, "knob": math.nan}.items():
-        if column not in records:  # of old
-            records[column] = value
     if missing := [c for c in COLUMNS if c not in records.columns]:
         raise _damaged(path, f"lacks the columns {', '.join(missing)}")
     if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
         raise _damaged(path, f"holds text where numbers belong, in {', '.join(words)}")
     return with_approach(records)
+
+
+def absent(path: Path, profile: str) -> FileNotFoundError:
+    """The error for records that are not at `path`. Where that has the name of a profile's, it tells the command that makes them."""
+    first = "" if paths.notebooks_dir().is_dir() else f"; before that, {paths.INIT}"
+    made = f"; make them with: maskutils reproduce --profile {profile}{first}"
+    return FileNotFoundError(f"no records at {path}{made if path.name == 'records.csv' else ''}")
 
 
 def provenance(records: pd.DataFrame) -> str:
