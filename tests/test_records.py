@@ -116,7 +116,7 @@ def test_missing_records_are_said_with_the_command_that_makes_them(root):
         FileNotFoundError, match=r"no records at .*records\.csv; make them with: maskutils reproduce --profile mine"
     ):
         load_records("mine")
-    with pytest.raises(FileNotFoundError, match="reproduce --profile mine$"):
+    with pytest.raises(FileNotFoundError, match=r"reproduce --profile mine$"):
         load_records(root / "results" / "mine" / "records.csv")
 
 
