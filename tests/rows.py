@@ -6,7 +6,7 @@ import pandas as pd
 
 from maskutils.core.approaches import find
 from maskutils.core.storage import nothing
-from maskutils.results.records import COLUMNS, READINGS, with_approach
+from maskutils.results.records import ACCURACIES, COLUMNS, with_approach
 
 BLANK = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
 BLANK |= {
@@ -29,7 +29,7 @@ BLANK |= {
 def make(*rows: dict) -> pd.DataFrame:
     """Records: what a row leaves out has a default, and validation reads as test does."""
     filled = [BLANK | five(row) | {"seed": 0} | row | bits(row) for row in rows]
-    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
+    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in ACCURACIES} | row for row in filled]))
 
 
 def five(row: dict) -> dict:

@@ -17,7 +17,7 @@ from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models import sizes
 from maskutils.results import rates
-from maskutils.results.records import COLUMNS, READINGS
+from maskutils.results.records import ACCURACIES, COLUMNS
 from maskutils.study import artefacts, experiment, trials
 from maskutils.study.setup import Compute, Images, Setup
 from maskutils.training import protocols
@@ -263,7 +263,7 @@ def test_run_method_has_a_record_for_each_seed_and_density():
     assert list(zip(made["seed"], made["density"].round(2), strict=True)) == [(0, 0.1), (0, 0.5), (1, 0.1), (1, 0.5)]
     assert set(made["approach"]) == {"random"}
     assert (made["drift"] == 0.0).all()
-    assert made[READINGS].notna().all(axis=None)
+    assert made[ACCURACIES].notna().all(axis=None)
     assert set(COLUMNS) <= set(made.columns)
 
 
@@ -297,7 +297,7 @@ def test_alpha_says_how_far_the_record_is_from_the_source_to_the_target():
     setup = TINY.changed(alphas=(1e-6, 1.0))
     near, far, _ = (row for _, row in experiment.run_protocol(setup, "finetune").iterrows())
     source = experiment.run_protocol(TINY, "source_only").iloc[0]
-    assert [near[name] for name in READINGS[3:]] == [source[name] for name in READINGS[3:]]
+    assert [near[name] for name in ACCURACIES[3:]] == [source[name] for name in ACCURACIES[3:]]
     assert far["target_acc"] > near["target_acc"]
 
 

@@ -26,7 +26,7 @@ def test_a_checkout_keeps_its_committed_results(clone):
         assert paths.results_dir("study") == clone / "results" / "local" / "study"
         assert paths.figures_dir("default") == clone / "figures" / "local" / "default"
         assert paths.cache_dir("mask") == clone / "results" / ".cache" / "mask"  # which both share
-        assert paths.environment()[paths.LOCAL] == "1"  # for kernels
+        assert paths.variables()[paths.LOCAL] == "1"  # for kernels
     with local.placed(committed=True):
         assert paths.results_dir("study") == clone / "results" / "study"
     assert paths.results_dir("study") == clone / "results" / "study"

@@ -7,10 +7,10 @@ import pytest
 
 from maskutils.core.files import DamagedFile, read_json, write_json
 from maskutils.results.records import (
+    ACCURACIES,
     COLUMNS,
     IDENTITY,
     LOSSES,
-    READINGS,
     at_density,
     collect,
     load_records,
@@ -42,7 +42,7 @@ FREE = {"protocol": "finetune", "method": None, "density": None, "source_acc_mas
 
 def table(*changes: dict) -> pd.DataFrame:
     """A record for each of `changes` to a first one."""
-    return pd.DataFrame([BASE | dict.fromkeys([*READINGS, *LOSSES, "seconds"], 0.5) | change for change in changes])
+    return pd.DataFrame([BASE | dict.fromkeys([*ACCURACIES, *LOSSES, "seconds"], 0.5) | change for change in changes])
 
 
 def seeds(n: int = 3, **change) -> list[dict]:

@@ -53,7 +53,7 @@ def _users(kind: Literal["data", "cache"]) -> Path:
     return user_data_path("maskutils") if kind == "data" else user_cache_path("maskutils")
 
 
-def environment() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """Environment variables with which any process on this file system finds the same folders."""
     return {
         "MASKUTILS_ROOT": str(project_root()),

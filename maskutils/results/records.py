@@ -17,9 +17,9 @@ IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native
 IDENTITY += ["alpha", "rewound", "per_layer", "seed"]
 SETTINGS = ["source_steps", "mask_steps", "target_steps", "batch_size", "source_lr", "target_lr"]
 SETTINGS += ["weights", "images", "compute"]
-READINGS = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
+ACCURACIES = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
 LOSSES = ["masking_cost", "drift", "forgetting"]
-COLUMNS = [*IDENTITY, *READINGS, *LOSSES, "seconds"]
+COLUMNS = [*IDENTITY, *ACCURACIES, *LOSSES, "seconds"]
 MADE_BY = {"maskutils": "maskutils", "commit": "commit", "seeds": "seed"}  # what a figure tells of its records
 DERIVED = {"history", "approach", *(f"val_{name}" for name in (*LOSSES, "source_ece", "source_acc_masked_before"))}
 
@@ -64,7 +64,7 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         raise _damaged(path, "breaks off in the middle of a row")
     if missing := [c for c in COLUMNS if c not in records.columns]:
         raise _damaged(path, f"lacks the columns {', '.join(missing)}")
-    if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
+    if words := [c for c in ACCURACIES if not pd.api.types.is_numeric_dtype(records[c])]:
         raise _damaged(path, f"holds text where numbers belong, in {', '.join(words)}")
     return with_approach(records)
 
@@ -169,7 +169,7 @@ def usual_density(records: pd.DataFrame) -> float:
     return min((float(density) for density in there if density >= 0.1), default=0.1)
 
 
-def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = (*READINGS, *LOSSES)) -> pd.DataFrame:
+def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = (*ACCURACIES, *LOSSES)) -> pd.DataFrame:
     """For each group of `by`: means of `values`, half-widths of their 95 % intervals as `<value>_ci`, and seeds as `n`.
 
     Rows of one seed (several pairs, say) are averaged first. The interval is Student's t over the seeds that have the value;

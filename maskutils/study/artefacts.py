@@ -17,13 +17,13 @@ from maskutils.core import paths
 from maskutils.core.approaches import Approach, described, names
 from maskutils.core.caches import cached
 from maskutils.core.checks import BadSetting, content_key, known
-from maskutils.core.tensors import cached_tensors
+from maskutils.core.tensors import Tensors, cached_tensors
 from maskutils.data.load import check_loading, check_pair, load_pair
 from maskutils.data.pair import Loading, Pair, on
 from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
-from maskutils.masks.rankings import RANKINGS, Scores
+from maskutils.masks.rankings import RANKINGS
 from maskutils.models.heads import own_head, with_target_head
 from maskutils.models.networks import build_model, check_head_fits, check_model, pretrained_transform
 from maskutils.study.inputs import stamps
@@ -73,7 +73,7 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
         check_head_fits(setup.model, setup.weights, len(pair.source.classes))
         return model.eval()  # it does the source task already
 
-    def make() -> Scores:
+    def make() -> Tensors:
         fit(
             model, pair.source.train, steps=setup.source_steps, lr=setup.source_lr, batch_size=setup.batch_size, seed=seed,
             norm=setup.source_norm, precision=setup.compute.precision,
@@ -152,7 +152,7 @@ def mask_settings(setup: Setup, seed: int) -> dict[str, Any]:
     return {"steps": setup.mask_steps, "seed": seed, "precision": setup.compute.precision, "batch_size": size}
 
 
-def source_importance(setup: Setup, protocol: str, method: str | None, seed: int) -> Scores:
+def source_importance(setup: Setup, protocol: str, method: str | None, seed: int) -> Tensors:
     """What each parameter of the source network is worth: name -> float tensor, for protocols that anchor them.
 
     For `ewc` the exact Fisher diagonal. For `elastic_mask` the probability that a weight carries the source, from the mask of
@@ -176,7 +176,7 @@ def source_importance(setup: Setup, protocol: str, method: str | None, seed: int
     return {n: torch.ones_like(t) for n, t in model.named_parameters()} | p
 
 
-def _dealt(values: Scores, order: Scores) -> Scores:
+def _dealt(values: Tensors, order: Tensors) -> Tensors:
     """The entries of `values` over all layers, dealt out so that they rise with `order`."""
     ranks = torch.cat([o.flatten() for o in order.values()]).argsort(stable=True)
     dealt = torch.empty_like(torch.cat([v.flatten() for v in values.values()]))
@@ -226,6 +226,6 @@ def _path(kind: str, key: str) -> Path:
     return paths.cache_dir(kind) / f"{key}.safetensors"
 
 
-def _with_weights(model: nn.Module, weights: Scores) -> nn.Module:
+def _with_weights(model: nn.Module, weights: Tensors) -> nn.Module:
     model.load_state_dict(weights)
     return model.eval()
