@@ -14,7 +14,7 @@ from maskutils.batch.profile import load_profile, mark_owner
 from maskutils.core import files, paths
 from maskutils.core.checks import BadSetting
 from maskutils.study import inputs
-from maskutils.study.artefacts import STAGES
+from maskutils.study.provenance import STAGES
 
 
 @pytest.fixture

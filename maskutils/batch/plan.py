@@ -15,7 +15,7 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.study.inputs import pairs_in, stamps
-from maskutils.study.provenance import cell_key, code_keys, imports_in, modules_beside, python_of, stages, versions
+from maskutils.study.provenance import STAGES, cell_key, code_keys, imports_in, modules_beside, python_of, versions
 from maskutils.study.setup import known_setting
 
 LONGEST = 200  # bytes of the name of a run: it names files, and file systems take 255
@@ -118,9 +118,11 @@ def found_parts(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]
     beside = modules_beside(notebook.parent, *cells)
     ours = {m for source in (*map(python_of, cells), *beside.values()) for m in imports_in(source)}
     keys = code_keys(*sorted(ours))
+    if "maskutils.study.artefacts" in keys:
+        keys |= {f"stage {name}": str(version) for name, version in STAGES.items()}
     parts: dict[str, Any] = {
         "notebook code": [cell_key(cell) for cell in cells],
-        "package code": keys | (stages() if "maskutils.study.artefacts" in keys else {}),
+        "package code": keys,
         "modules beside the notebook": {name: cell_key(source) for name, source in beside.items()},
         "versions": {name: v for name, v in versions().items() if name != "maskutils"},
         "files": [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)],

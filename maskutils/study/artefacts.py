@@ -1,7 +1,7 @@
 """Source networks, masks and importances: made once, cached, used by many transfers.
 
-A cached file is named by a hash of all that it depends on: settings, library versions, the version of its stage in `STAGES`, the code of
-the approach itself, and the names of what it was made from.
+A cached file is named by a hash of all that it depends on: settings, library versions, the version of its stage (see
+`provenance.STAGES`), the code of the approach itself, and the names of what it was made from.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,14 +27,11 @@ from maskutils.masks.rankings import RANKINGS
 from maskutils.models.heads import own_head, with_target_head
 from maskutils.models.networks import build_model, check_head_fits, check_model, pretrained_transform
 from maskutils.study.inputs import stamps
-from maskutils.study.provenance import own_code, versions
+from maskutils.study.provenance import STAGES, own_code, versions
 from maskutils.study.setup import Setup
 from maskutils.training.annealing import learns_density
 from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.training.loop import fit
-
-# Part of the names of what is cached. Raise one by hand when the numbers of its stage change: tests/test_golden.py tells.
-STAGES = {"source": 2, "fisher": 1, "mask": 1, "transfer": 1, "score": 1}
 
 
 @lru_cache(maxsize=3)  # a large one takes gigabytes, a small one a tenth of a second
