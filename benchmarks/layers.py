@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from benchmarks import timing
 from benchmarks.timing import best_of, row
 from maskutils.masks.layers import LAYERS, MaskLayer, attach
-from maskutils.masks.layers.base import StraightThrough
 from maskutils.masks.mask import Mask
 from maskutils.masks.protection import protect
 from maskutils.models.networks import build_model
@@ -41,6 +40,18 @@ class FullSort(torch.autograd.Function):
         dropped = int((1 - density) * scores.numel())
         mask[order[:dropped]], mask[order[dropped:]] = 0, 1
         return mask.view_as(scores)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+class StraightThrough(torch.autograd.Function):
+    """The value of `hard` with the gradient of `soft`."""
+
+    @staticmethod
+    def forward(ctx, soft: Tensor, hard: Tensor) -> Tensor:
+        return hard.to(soft.dtype)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:

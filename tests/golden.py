@@ -25,7 +25,7 @@ from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models import sizes
 from maskutils.models.networks import MODELS
-from maskutils.study import artefacts, experiment, provenance
+from maskutils.study import experiment, provenance
 from maskutils.study.setup import Setup
 from maskutils.training.learn import learn_mask
 from maskutils.training.transfer import PROTOCOLS
@@ -41,8 +41,8 @@ UPSTREAM = {"source": (), "fisher": ("source",), "mask": ("source",)}
 UPSTREAM |= {"transfer": ("source", "mask"), "score": ("source", "mask", "transfer")}
 LARGE = ("gumbel_sigmoid", "edge_popup")  # whose masks are learnt in the way of large networks, too
 # What numbers may differ by, relative or absolute. One image of 625 is 0.0016. On another processor, rounding moves scores by some images.
-HERE = dict.fromkeys(artefacts.STAGES, 2e-3)
-ELSEWHERE = dict.fromkeys(artefacts.STAGES, 2e-2) | {"score": 0.1}
+HERE = dict.fromkeys(provenance.STAGES, 2e-3)
+ELSEWHERE = dict.fromkeys(provenance.STAGES, 2e-2) | {"score": 0.1}
 
 
 def network(n_classes, in_channels, image_size):
@@ -165,7 +165,7 @@ def faults(golden, found, stages):
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             lines.append(
                 f"the numbers of stage {stage!r} changed ({'; '.join(changed[:3])}{more}), its version did not: if that is meant, raise "
-                f"STAGES[{stage!r}] in maskutils/study/artefacts.py, so that nothing old is read from caches; then: python tests/golden.py"
+                f"STAGES[{stage!r}] in maskutils/study/provenance.py, so that nothing old is read from caches; then: python tests/golden.py"
             )
     return lines
 
@@ -188,9 +188,9 @@ def renew():
         os.environ["MASKUTILS_ROOT"] = folder
         found = measure()
     golden = json.loads(FILE.read_text()) if FILE.exists() else None
-    if golden and (lines := faults(golden, found, artefacts.STAGES)):
+    if golden and (lines := faults(golden, found, provenance.STAGES)):
         return lines
-    content = {"machine": machine(), "stages": artefacts.STAGES} | _rounded(found)
+    content = {"machine": machine(), "stages": provenance.STAGES} | _rounded(found)
     stages = [
         f'"{k}": {{\n' + ",\n".join(f'"{name}": {json.dumps(row)}' for name, row in v.items()) + "\n}"
         for k, v in content.items()

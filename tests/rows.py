@@ -4,7 +4,9 @@ import math
 
 import pandas as pd
 
-from maskutils.results.records import COLUMNS, READINGS, with_approach
+from maskutils.core.approaches import find
+from maskutils.core.storage import nothing
+from maskutils.results.records import ACCURACIES, COLUMNS, with_approach
 
 BLANK = dict.fromkeys(COLUMNS, math.nan) | {"pair": "mnist_to_digits", "model": "cnn", "protocol": "finetune"}
 BLANK |= {
@@ -26,13 +28,19 @@ BLANK |= {
 
 def make(*rows: dict) -> pd.DataFrame:
     """Records: what a row leaves out has a default, and validation reads as test does."""
-    filled = [BLANK | five(row) | {"seed": 0} | row for row in rows]
-    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in READINGS} | row for row in filled]))
+    filled = [BLANK | five(row) | {"seed": 0} | row | bits(row) for row in rows]
+    return with_approach(pd.DataFrame([{f"val_{n}": row[n] for n in ACCURACIES} | row for row in filled]))
 
 
 def five(row: dict) -> dict:
     """The classes of a row on the pair that has half of the digits."""
     return {"source_classes": 5, "target_classes": 5} if row.get("pair") == "mnist_low_to_high" else {}
+
+
+def bits(row: dict) -> dict:
+    """The bits of a row whose approach stores nothing."""
+    about = find(row.get("protocol", "finetune"))
+    return {"stored_bits": 0.0} if about and about.bits is nothing else {}
 
 
 def at(full: float, target: float, protocol: str = "finetune", **rest) -> dict:

@@ -46,7 +46,6 @@ def test_retention_and_adaptation_are_corrected_for_chance(pair, before, best, f
     assert row["harmonic"] == pytest.approx(0.6)
     assert row["val_retention_full"] == pytest.approx(1.0)
     assert row["val_adaptation"] == pytest.approx((0.3 - chance) / (0.8 - chance))
-    assert math.isnan(row["retention_masked"])
     assert out.iloc[0]["adaptation"] == pytest.approx(1.0)
 
 
@@ -71,9 +70,9 @@ READ += [at(0.5, 0.7, protocol="target_mask", source_acc_masked=0.3)]
 
 
 @pytest.mark.parametrize(("reading", "values"), [
-    ("full", [0.5, 0.5, 0.5]), ("masked", [0.7, math.nan, 0.3]), ("known", [0.7, 0.5, 0.9]),
+    ("full", [0.5, 0.5, 0.5]), ("known", [0.7, 0.5, 0.9]),
 ])  # fmt: skip
-def test_the_source_is_read_in_three_ways(reading, values):
+def test_the_source_is_read_in_two_ways(reading, values):
     assert analysis.source_read(make(*READ), reading).tolist() == pytest.approx(values, nan_ok=True)
     assert analysis.source_read(make(*READ), reading, "val_").tolist() == pytest.approx(values, nan_ok=True)
 
@@ -96,11 +95,6 @@ def test_adaptation_refers_to_finetuning_of_the_same_pair_and_seed():
     found = analysis.relative(make(*frees, *own))["adaptation"].tolist()[3:]
     assert found[:3] == pytest.approx([1.0, 0.4 / 0.6, 0.4 / 0.8])
     assert math.isnan(found[3])
-
-
-def test_masked_retention_reads_through_the_mask():
-    row = at(0.5, 0.7, protocol="protect", method="snip", density=0.1, source_acc_masked=0.7)
-    assert analysis.relative(make(at(0.2, 0.9), row))["retention_masked"].iloc[1] == pytest.approx(0.75)
 
 
 def test_training_begins_at_the_source_network_of_the_same_seed():
@@ -167,13 +161,6 @@ def test_the_box_begins_at_the_chance_of_the_pair():
     assert dict(zip(found["pair"], found["hypervolume"], strict=True)) == pytest.approx(
         {"mnist_low_to_high": 0.16 / 0.64, "mnist_to_digits": 0.25 / 0.81}
     )
-
-
-def test_the_masked_reading_takes_only_what_has_a_mask():
-    rows = make(at(0.2, 0.9), at(0.2, 0.7, protocol="protect", method="snip", density=0.1, source_acc_masked=0.8))
-    found = fronts.hypervolumes(rows, "masked")
-    assert found["family"].tolist() == ["snip"]
-    assert found["hypervolume"].item() == pytest.approx(0.7 * 0.6 / 0.81)
 
 
 def test_with_the_task_known_what_has_no_mask_is_read_whole():
@@ -275,11 +262,10 @@ def test_records_that_do_not_say_what_is_stored_have_no_storage_front():
 
 
 def test_with_the_task_unknown_nothing_is_stored():
-    assert analysis.stored_bits(make({"stored_bits": 7.0}), task_known=False).tolist() == [0]
+    rows = make({"protocol": "two_networks", "stored_bits": 7.0})
+    assert analysis.stored_bits(rows, task_known=False).tolist() == [0]
+    assert analysis.stored_bits(rows).tolist() == [7]
     assert math.isnan(analysis.stored_bits(make({"protocol": "two_networks"})).item())
-    assert analysis.stored_bits(make({"stored_bits": 7.0})).tolist() == [
-        0
-    ]  # fine-tuning is one set of weights, whatever it says
 
 
 def test_a_mask_that_is_not_read_is_not_stored():

@@ -250,7 +250,7 @@ def test_a_dead_kernel_is_told_in_our_words_alone(root, monkeypatch, caplog):  #
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(log_event=lambda *_: None))
     write_notebook(root / "notebooks" / "first.ipynb", "\nimport os\nos._exit(3)", parameters="x: int = 1")
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
-    state = worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.environment(), "nobody")
+    state = worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.variables(), "nobody")
     assert state["error"].startswith("code cell 2 (import os): the kernel died: the cell ended it")
     assert "Kernel died" not in caplog.text
 
@@ -376,7 +376,7 @@ def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
     folder.mkdir(parents=True)
     with ThreadPoolExecutor(1) as threads:
         with filelock.FileLock(folder / ".first.lock"):
-            future = threads.submit(worker.execute, run, folder, 60, paths.environment(), "nobody")
+            future = threads.submit(worker.execute, run, folder, 60, paths.variables(), "nobody")
             time.sleep(2)
             assert not list(folder.glob("*.ipynb"))
             assert not heard

@@ -78,7 +78,7 @@ def test_each_seed_is_left_out_of_the_choice_it_checks():
 
 def test_a_promise_is_kept_to_the_last_bit_and_no_further():
     checked = pd.DataFrame({"allowed": [0.01, 0.1, 0.1], "found": [0.03 + 1e-12, 0.12, 0.121]})
-    assert choice.kept(checked).tolist() == [True, True, False]  # a mean over images has the noise of a float
+    assert choice.held(checked).tolist() == [True, True, False]  # a mean over images has the noise of a float
 
 
 def test_with_one_seed_no_choice_can_be_checked():

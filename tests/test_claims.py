@@ -11,7 +11,7 @@ from rows import BLANK
 from maskutils.core import paths
 from maskutils.results import claims, equal_storage, rivals
 from maskutils.results.claims import CLAIMS, Verdict, verify
-from maskutils.results.records import READINGS, with_approach
+from maskutils.results.records import ACCURACIES, with_approach
 from maskutils.results.verdicts import closest, explain, summary
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def make(*rows: dict) -> pd.DataFrame:
             filled = BLANK | row | {"seed": seed}
             for name, wobble in (("source_acc_full", 1), ("source_acc_masked", -1), ("target_acc", 1)):
                 filled[name] += wobble * (seed - 1) * filled["noise"] * row.get("sign", 1)
-            out.append({f"val_{n}": filled[n] for n in READINGS} | filled)
+            out.append({f"val_{n}": filled[n] for n in ACCURACIES} | filled)
     return with_approach(pd.DataFrame(out).drop(columns=["noise", "sign"], errors="ignore"))
 
 

@@ -78,6 +78,9 @@ def test_the_plan_is_made_once_and_nothing_is_estimated_of_what_is_done(root, mo
 
 def test_a_variation_is_verified_and_reported_by_its_name(root):  # noqa: F811
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    code, output = call("verify", "--profile", profile, "--param", "seeds=[5]")
+    assert code == 1
+    assert f"make them with: maskutils reproduce --profile {profile} --param seeds=[5]" in output.replace("\n", " ")
     own = status.variation(profile, ["seeds=[5]"])
     code, output = call("report", "--profile", profile, "--param", "seeds=[5]")
     page = paths.results_dir(own) / "report" / "index.html"

@@ -94,6 +94,19 @@ def test_it_is_scaled_from_the_run_that_is_most_like_it(work, monkeypatch):
     assert work() == pytest.approx(estimates.START + 200)
 
 
+def test_a_notebook_may_have_hyphens_in_its_name(root, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(estimates, "step_seconds", None)  # the same network: nothing is measured
+    parameters = 'pair: str = "mnist_to_digits"\nmodel: str = "mlp"\nseeds: list[int] = [0]\ntarget_steps: int = 300'
+    write_notebook(root / "notebooks" / "my-work.ipynb", parameters=parameters)
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "my-work"}])
+    whose = {"pair": "mnist_to_digits", "model": "mlp", "seeds": [0], "target_steps": 300}
+    rows = [
+        {"id": f"my{of}-x", "seconds": estimates.START + s, "parameters": whose} for of, s in (("-work", 20), ("", 1))
+    ]
+    write_manifest("study", *rows)
+    assert estimates.expected_seconds(profile, plan.make_plan(profile)) == {"my-work": estimates.START + 20}
+
+
 def test_what_a_notebook_tunes_multiplies_its_steps():
     assert (
         estimates.steps({"seeds": [100], "lrs": [0.001, 0.01, 0.1], "steps": [300, 900], "mask_steps": 7}) == 3 * 1200

@@ -17,8 +17,8 @@ from maskutils.masks.layers import LAYERS
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models import sizes
 from maskutils.results import rates
-from maskutils.results.records import COLUMNS, READINGS
-from maskutils.study import anatomy, artefacts, experiment, trials
+from maskutils.results.records import ACCURACIES, COLUMNS
+from maskutils.study import anatomy, artefacts, experiment, provenance, trials
 from maskutils.study.setup import Compute, Images, Setup
 from maskutils.training import protocols
 from maskutils.training.evaluation import evaluate
@@ -101,7 +101,7 @@ def test_another_seed_is_another_network(calls):
 def test_another_version_of_the_first_stage_makes_everything_again(calls, monkeypatch):
     experiment.run_method(TINY.changed(densities=(0.1,)), "magnitude")
     before = list(calls)
-    monkeypatch.setitem(artefacts.STAGES, "source", -1)
+    monkeypatch.setitem(provenance.STAGES, "source", -1)
     experiment.run_method(TINY.changed(densities=(0.1,)), "magnitude")
     assert calls == before * 2 == ["fit", "mask", "transfer"] * 2
 
@@ -240,10 +240,27 @@ def test_what_is_made_of_a_mask_is_made_again_with_the_code_of_its_layer(calls, 
     assert calls.count("transfer") == 2
 
 
+@pytest.mark.parametrize(("protocol", "again"), [("lora", True), ("finetune", False)])
+def test_a_transfer_by_a_library_is_made_again_with_another_version_of_it(calls, monkeypatch, protocol, again):
+    for number in ("1", "2"):
+        monkeypatch.setattr(trials, "version", lambda library, n=number: {"peft": n}[library])
+        experiment.run_protocol(TINY, protocol)
+    assert calls.count("transfer") == 1 + again
+
+
+def test_the_source_is_read_once_for_transfers_at_other_rates_and_steps():
+    trials._dense.cache_clear()
+    for change in ({}, {"target_lr": 1e-2}, {"target_steps": 5}, {"mask_steps": 5}, {"alphas": (0.5, 1.0)}):
+        experiment.run_protocol(TINY.changed(**change), "finetune")
+    assert trials._dense.cache_info().misses == 1
+    assert trials._of_source(TINY) == TINY.changed(**{n: getattr(Setup(), n) for n in trials.OF_TRANSFERS})
+    assert artefacts.source_key(trials._of_source(TINY), 3) == artefacts.source_key(TINY, 3)
+
+
 @pytest.mark.parametrize("stage", ["transfer", "score"])
 def test_another_version_of_transfers_measures_again_but_keeps_what_it_starts_from(calls, monkeypatch, stage):
     for version in (-1, -2):
-        monkeypatch.setitem(artefacts.STAGES, stage, version)
+        monkeypatch.setitem(provenance.STAGES, stage, version)
         experiment.run_method(TINY.changed(densities=(0.1,)), "magnitude")
     assert calls == ["fit", "mask", "transfer", "transfer"]
 
@@ -263,7 +280,7 @@ def test_run_method_has_a_record_for_each_seed_and_density():
     assert list(zip(made["seed"], made["density"].round(2), strict=True)) == [(0, 0.1), (0, 0.5), (1, 0.1), (1, 0.5)]
     assert set(made["approach"]) == {"random"}
     assert (made["drift"] == 0.0).all()
-    assert made[READINGS].notna().all(axis=None)
+    assert made[ACCURACIES].notna().all(axis=None)
     assert set(COLUMNS) <= set(made.columns)
 
 
@@ -297,7 +314,7 @@ def test_alpha_says_how_far_the_record_is_from_the_source_to_the_target():
     setup = TINY.changed(alphas=(1e-6, 1.0))
     near, far, _ = (row for _, row in experiment.run_protocol(setup, "finetune").iterrows())
     source = experiment.run_protocol(TINY, "source_only").iloc[0]
-    assert [near[name] for name in READINGS[3:]] == [source[name] for name in READINGS[3:]]
+    assert [near[name] for name in ACCURACIES[3:]] == [source[name] for name in ACCURACIES[3:]]
     assert far["target_acc"] > near["target_acc"]
 
 

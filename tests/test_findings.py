@@ -31,7 +31,7 @@ def study(*rows, seeds=NOISE, pairs=PAIRS):
 
 
 FREE = at(0.5, 0.9)
-EWC = at(0.85, 0.85, "ewc", strength=1, stored_bits=9e9)  # as old records have it: its description says none
+EWC = at(0.85, 0.85, "ewc", strength=1)
 LEARNT = mask("edge_popup", 0.94, 0.6, 0.88, stored_bits=90e3)
 UNLEARNT = [mask("magnitude", 0.8, 0.6, 0.86, stored_bits=90e3), mask("random", 0.2, 0.55, 0.86, stored_bits=90e3)]
 ROWS = [FREE, EWC, LEARNT, *UNLEARNT]

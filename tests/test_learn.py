@@ -109,9 +109,9 @@ def test_a_layer_samples_at_the_progress_of_its_own_step(trained, monkeypatch, s
     class Probe(LAYERS["piggyback"]):
         seen = []
 
-        def sample(self) -> torch.Tensor:
+        def draw(self, scores):
             self.seen.append(self.progress)
-            return super().sample()
+            return super().draw(scores)
 
     monkeypatch.setitem(LAYERS, "probe", Probe)
     learn_subnetwork(trained, easy(), "probe", steps=4, strength=strength)

@@ -8,7 +8,8 @@ from test_cli import call
 
 from maskutils.batch import local
 from maskutils.core import files, paths
-from maskutils.results import manifest
+from maskutils.core.checks import BadSetting
+from maskutils.results import manifest, rates
 from maskutils.results.records import save_records
 from maskutils.results.reproduced import compared
 
@@ -25,7 +26,7 @@ def test_a_checkout_keeps_its_committed_results(clone):
         assert paths.results_dir("study") == clone / "results" / "local" / "study"
         assert paths.figures_dir("default") == clone / "figures" / "local" / "default"
         assert paths.cache_dir("mask") == clone / "results" / ".cache" / "mask"  # which both share
-        assert paths.environment()[paths.LOCAL] == "1"  # for kernels
+        assert paths.variables()[paths.LOCAL] == "1"  # for kernels
     with local.placed(committed=True):
         assert paths.results_dir("study") == clone / "results" / "study"
     assert paths.results_dir("study") == clone / "results" / "study"
@@ -41,6 +42,20 @@ def test_rates_are_the_committed_ones_also_after_a_local_tuning(clone):
         files.write_atomically(clone / folder / "rates-cnn-p.csv", b"x")
     with local.placed(committed=False):
         assert paths.tuned_rates() == [clone / "results" / "tuning" / "rates-cnn-p.csv"]
+
+
+def test_rates_of_a_pair_that_has_no_committed_ones_are_those_of_the_local_tuning(clone):
+    files.write_atomically(clone / "results" / "tuning" / "rates-cnn-p.csv", b"x")
+    table = pd.DataFrame([{"pair": "a:b", "model": "cnn", "approach": "ewc", "target_lr": 0.1, "target_steps": 9}])
+    with local.placed(committed=False):
+        with pytest.raises(BadSetting, match="run `maskutils reproduce --profile tuning` with it"):
+            rates.chosen("a:b", "cnn", "ewc", 9)
+        (clone / "results" / "tuning" / "rates-cnn-p.csv").unlink()
+        rates.write_rates(table)
+        assert [file.parent for file in paths.tuned_rates()] == [clone / "results" / "local" / "tuning"]
+        assert rates.chosen("a:b", "cnn", "ewc", 9) == (0.1, 9)
+        with pytest.raises(BadSetting, match="run `maskutils reproduce --profile tuning --renew` with it"):
+            rates.chosen("a:b", "cnn", "lora", 9)
 
 
 def test_committed_results_are_shown_until_there_are_own_ones(clone):

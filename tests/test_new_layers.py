@@ -66,8 +66,10 @@ def test_continuous_sparsification_begins_whole():
 
 def test_learning_heats_the_mask(monkeypatch):
     seen = []
-    sample = ContinuousSparsification.sample
-    monkeypatch.setattr(ContinuousSparsification, "sample", lambda self: (seen.append(self.progress), sample(self))[1])
+    draw = ContinuousSparsification.draw
+    monkeypatch.setattr(
+        ContinuousSparsification, "draw", lambda self, s: (seen.append(self.progress), draw(self, s))[1]
+    )
     learn_mask(network(), DATA, "continuous_sparsification", steps=4)
     assert sorted(set(seen)) == [0.0, 0.25, 0.5, 0.75]
 

@@ -90,6 +90,16 @@ def test_images_that_changed_are_decoded_anew(name):
     assert not torch.equal(load_pair(name, 0).source.train.images, before)
 
 
+def test_another_pillow_decodes_anew(name, monkeypatch):
+    forget()
+    load_pair(name, 0)
+    before = set(paths.cache_dir("pixels").iterdir())
+    forget()
+    monkeypatch.setattr(stored.PIL, "__version__", "another")
+    load_pair(name, 0)
+    assert len(before) == len(set(paths.cache_dir("pixels").iterdir()) - before) == 2
+
+
 def test_a_damaged_store_is_named_and_made_again(name):
     forget()
     before = load_pair(name, 0).source.train.images

@@ -16,7 +16,7 @@ from rows import BLANK
 from maskutils.core import approaches
 from maskutils.results import analysis, plots
 from maskutils.results.plots.style import short
-from maskutils.results.records import READINGS, with_approach
+from maskutils.results.records import ACCURACIES, with_approach
 
 mpl.use("Agg")
 
@@ -43,7 +43,7 @@ def make() -> pd.DataFrame:
                 row = blank | {"alpha": 1.0} | kind | {"pair": pair, "seed": seed}
                 row |= {"source_acc_full": 0.5 + 0.03 * i + 0.01 * seed, "target_acc": 0.9 - 0.03 * i}
                 row["source_acc_masked"] = 0.95 if "method" in kind else math.nan
-                out.append({f"val_{n}": row[n] for n in READINGS} | row)
+                out.append({f"val_{n}": row[n] for n in ACCURACIES} | row)
     return with_approach(pd.DataFrame(out))
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from maskutils.core.files import DamagedFile, read_json, write_json
 from maskutils.results.records import (
+    ACCURACIES,
     COLUMNS,
     IDENTITY,
     LOSSES,
-    READINGS,
     at_density,
     collect,
     load_records,
@@ -37,13 +37,12 @@ BASE = {
     "per_layer": False,
     "seed": 0,
 }
-NEW = {"knob": None, "rewound": False}  # columns that old records lack, and what they stand for there
 FREE = {"protocol": "finetune", "method": None, "density": None, "source_acc_masked": None, "drift": None}
 
 
 def table(*changes: dict) -> pd.DataFrame:
     """A record for each of `changes` to a first one."""
-    return pd.DataFrame([BASE | dict.fromkeys([*READINGS, *LOSSES, "seconds"], 0.5) | change for change in changes])
+    return pd.DataFrame([BASE | dict.fromkeys([*ACCURACIES, *LOSSES, "seconds"], 0.5) | change for change in changes])
 
 
 def seeds(n: int = 3, **change) -> list[dict]:
@@ -112,10 +111,19 @@ def test_a_profile_is_loaded_by_name(root):
 
 
 def test_missing_records_are_said_with_the_command_that_makes_them(root):
+    (root / "notebooks").mkdir()
     with pytest.raises(
         FileNotFoundError, match=r"no records at .*records\.csv; make them with: maskutils reproduce --profile mine"
     ):
         load_records("mine")
+    with pytest.raises(FileNotFoundError, match=r"reproduce --profile mine$"):
+        load_records(root / "results" / "mine" / "records.csv")
+
+
+def test_no_command_makes_a_file_that_is_no_profiles(root):
+    (root / "notebooks").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"^no records at mine\.csv$"):
+        load_records("mine.csv")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'a,b\n"1,2\n', b"a,b\n1,2\n1,2,3\n"])
@@ -125,17 +133,11 @@ def test_a_damaged_table_is_named_with_the_way_out(tmp_path, content):
         load_records(tmp_path / "r.csv")
 
 
-@pytest.mark.parametrize("column", [c for c in COLUMNS if c not in NEW])
+@pytest.mark.parametrize("column", COLUMNS)
 def test_a_table_that_lacks_a_column_is_refused_by_its_name(tmp_path, column):
     table({}).drop(columns=column).to_csv(tmp_path / "r.csv", index=False)
     with pytest.raises(DamagedFile, match=f"lacks the columns {column}; restore it"):
         load_records(tmp_path / "r.csv")
-
-
-def test_records_from_before_a_column_have_its_value(tmp_path):
-    table({}).drop(columns=list(NEW)).to_csv(tmp_path / "r.csv", index=False)
-    loaded = load_records(tmp_path / "r.csv").iloc[0]
-    assert (loaded["rewound"], math.isnan(loaded["knob"]), loaded["approach"]) == (False, True, "magnitude")
 
 
 def test_a_table_cut_off_within_a_row_is_refused(tmp_path):

@@ -11,10 +11,10 @@ from test_plan import state_of
 
 from maskutils.batch import plan, status
 from maskutils.batch.profile import load_profile, mark_owner
-from maskutils.core import paths
+from maskutils.core import files, paths
 from maskutils.core.checks import BadSetting
 from maskutils.study import inputs
-from maskutils.study.artefacts import STAGES
+from maskutils.study.provenance import STAGES
 
 
 @pytest.fixture
@@ -81,6 +81,20 @@ def test_what_changed_is_named_in_lists_of_files_too(root, monkeypatch):  # noqa
         "tuned rates: two.csv",
     ]
     assert {f"stage {name}": str(n) for name, n in STAGES.items()}.items() <= run.parts["package code"].items()
+
+
+def test_a_run_depends_on_the_rates_of_its_own_network_and_pair_alone(root):  # noqa: F811
+    cell = 'pair: str = "mnist_to_digits"\nmodel: str = "cnn"\ntuned: bool = True'
+    write_notebook(root / "notebooks" / "one.ipynb", parameters=cell)
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "one"}])
+    own, other = (root / "results" / "tuning" / paths.rates_name("cnn", f"mnist_to_{to}") for to in ("digits", "usps"))
+    for file in (own, other):
+        files.write_atomically(file, b"1")
+    state_of(root, profile, *plan.make_plan(profile))
+    other.write_text("2")
+    assert plan.why(profile, *plan.make_plan(profile)) == ""
+    own.write_text("2")
+    assert status.changes(profile, *plan.make_plan(profile)) == [f"tuned rates: {own.name}"]
 
 
 def test_a_pattern_chooses_runs_and_what_they_need(root, profile):  # noqa: F811

@@ -85,6 +85,11 @@ def write_stl10(root: Path) -> None:
         (folder / f"{half}_y.bin").write_bytes((labels() + 1).astype(np.uint8).tobytes())
 
 
+@pytest.fixture(autouse=True)
+def data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKUTILS_DATA_ROOT", str(tmp_path))
+
+
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A data root with a small file of every kind in torchvision's layout; nothing is downloaded, no checksum is that of the real files."""
@@ -107,7 +112,7 @@ IN_MEMORY = {  # pair -> channels, side, classes of source and target
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IN_MEMORY)
 def test_a_pair_is_read_at_the_size_of_the_source_with_the_channels_of_both(name, root):
-    pair, (channels, side, *classes) = load_pair(name, 0, Loading(root)), IN_MEMORY[name]
+    pair, (channels, side, *classes) = load_pair(name, 0), IN_MEMORY[name]
     assert pair.image_shape == pair.target.train[0][0].shape == (channels, side, side)
     assert [len(pair.source.classes), len(pair.target.classes)] == classes
     for domain in (pair.source, pair.target):
@@ -118,15 +123,15 @@ def test_a_pair_is_read_at_the_size_of_the_source_with_the_channels_of_both(name
 
 
 def test_the_source_has_mean_0_and_deviation_1_and_the_target_its_numbers(root):
-    x = load_pair("svhn_to_mnist", 0, Loading(root)).source.train.tensors[0]
+    x = load_pair("svhn_to_mnist", 0).source.train.tensors[0]
     assert torch.allclose(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
     assert torch.allclose(x.std((0, 2, 3)), torch.ones(3), atol=1e-4)
-    small = load_pair("mnist_to_usps", 0, Loading(root))
+    small = load_pair("mnist_to_usps", 0)
     assert small.target.train.tensors[0].min() == pytest.approx(small.source.train.tensors[0].min().item(), abs=0.05)
 
 
 def test_cifar10_and_stl10_are_the_nine_classes_of_both_by_the_same_number(root):
-    pair = load_pair("cifar10_to_stl10", 0, Loading(root))
+    pair = load_pair("cifar10_to_stl10", 0)
     assert pair.source.classes == pair.target.classes
     assert not {"frog", "monkey"} & set(pair.target.classes)
     car = pair.target.classes.index("automobile")
@@ -135,7 +140,7 @@ def test_cifar10_and_stl10_are_the_nine_classes_of_both_by_the_same_number(root)
 
 
 def test_the_official_test_images_are_the_test_images_of_every_seed(root):
-    a, b = (load_pair("mnist_to_kmnist", seed, Loading(root)).target for seed in (0, 1))
+    a, b = (load_pair("mnist_to_kmnist", seed).target for seed in (0, 1))
     assert torch.equal(a.test.tensors[1], torch.as_tensor(labels()))
     assert len(a.test) == N
     assert len(a.train) + len(a.val) == N
@@ -143,7 +148,7 @@ def test_the_official_test_images_are_the_test_images_of_every_seed(root):
 
 
 def test_size_and_channels_can_be_chosen(root):
-    assert load_pair("svhn_to_mnist", 0, Loading(root, size=16, channels=1)).image_shape == (1, 16, 16)
+    assert load_pair("svhn_to_mnist", 0, Loading(size=16, channels=1)).image_shape == (1, 16, 16)
 
 
 def write_eurosat(root: Path) -> None:
@@ -170,7 +175,7 @@ def test_photographs_are_streamed_and_split_where_there_is_no_test_half(tmp_path
     write_eurosat(tmp_path)
     write_dtd(tmp_path)
     monkeypatch.setitem(vision.TORCHVISION, "imagenet", vision.TORCHVISION["eurosat"])
-    pair = load_pair("imagenet_to_dtd", 0, Loading(tmp_path, size=56))
+    pair = load_pair("imagenet_to_dtd", 0, Loading(size=56))
     assert pair.image_shape == pair.target.test[3][0].shape == (3, 56, 56)
     assert [len(d) for d in (pair.source.train, pair.source.val, pair.source.test)] == [26, 4, 10]
     assert [len(d) for d in (pair.target.train, pair.target.val, pair.target.test)] == [36, 4, 40]
@@ -187,12 +192,12 @@ def test_data_that_is_not_there_says_which_files_to_put_where(tmp_path, monkeypa
     with pytest.raises(
         BadSetting, match=r"data set 'mnist' is not at .*no network here.*train-images-idx3-ubyte.gz.*--data-root"
     ):
-        load_pair("mnist_to_usps", 0, Loading(tmp_path))
+        load_pair("mnist_to_usps", 0)
 
 
 def test_imagenet_is_never_downloaded(tmp_path):
     with pytest.raises(BadSetting, match=r"'imagenet' is not at .*ILSVRC2012_img_val.tar"):
-        load_pair("imagenet_to_pets", 0, Loading(tmp_path))
+        load_pair("imagenet_to_pets", 0)
 
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's package dataset-fashion-mnist is not installed")
@@ -201,7 +206,7 @@ def test_the_real_fashion_mnist_is_read(tmp_path):
     raw.mkdir(parents=True)
     for file in DEBIAN.glob("*.gz"):  # packed anew by Debian, so their checksums are not those that torchvision knows
         (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
-    pair = load_pair("mnist5k_to_fashion", 0, Loading(tmp_path))
+    pair = load_pair("mnist5k_to_fashion", 0)
     assert [len(d) for d in (pair.target.train, pair.target.val, pair.target.test)] == [54_000, 6_000, 10_000]
     with gzip.open(DEBIAN / "t10k-labels-idx1-ubyte.gz") as file:
         assert pair.target.test.tensors[1].tolist() == list(file.read()[8:])

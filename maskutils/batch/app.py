@@ -121,5 +121,5 @@ def lab(context: typer.Context) -> None:
         first = min(notebooks_folder().glob("*.ipynb"), default=notebooks_folder())
         root = [f"--ServerApp.root_dir={paths.project_root()}", str(first)]
         command = [sys.executable, "-m", "jupyterlab", *root, *context.args]
-    os.environ.update(paths.environment())  # its kernels start in folders of their own
+    os.environ.update(paths.variables())  # its kernels start in folders of their own
     os.execv(command[0], command)

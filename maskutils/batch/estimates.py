@@ -78,7 +78,7 @@ def _manifest(profile: str) -> list[dict[str, Any]]:
 def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
     """Scaled from the run in `rows` of the same notebook that is most like `run`; without one, its steps at the measured pace."""
     mine, work = _network(run.parameters), steps(run.parameters)
-    same = [row for row in rows if row["id"].split("-")[0] == run.notebook.stem and steps(row["parameters"])]
+    same = [row for row in rows if f"{row['id']}-".startswith(f"{run.notebook.stem}-") and steps(row["parameters"])]
     if not (same and work):
         return START + work * step_seconds(mine) if mine and work else UNKNOWN
 

@@ -105,10 +105,10 @@ def through_files(sockets: str) -> Config:
     return Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/k", "connection_file": f"{sockets}/k.json"})
 
 
-def watched(ended: list[int]) -> type:
+def manager_noting(ended: list[int]) -> type:
     """A kernel manager that appends to `ended` the exit code of a kernel that ended by itself (below 0: the signal)."""
 
-    class Watched(AsyncKernelManager):
+    class Noting(AsyncKernelManager):
         """Looks before everything of the kernel is cleaned up."""
 
         async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # ours too is awaited
@@ -118,4 +118,4 @@ def watched(ended: list[int]) -> type:
                 ended.append(code)
             await super().cleanup_resources(restart)
 
-    return Watched
+    return Noting

@@ -15,7 +15,7 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.study.inputs import pairs_in, stamps
-from maskutils.study.provenance import cell_key, code_keys, imports_in, modules_beside, python_of, stages, versions
+from maskutils.study.provenance import STAGES, cell_key, code_keys, imports_in, modules_beside, python_of, versions
 from maskutils.study.setup import known_setting
 
 LONGEST = 200  # bytes of the name of a run: it names files, and file systems take 255
@@ -118,16 +118,25 @@ def found_parts(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]
     beside = modules_beside(notebook.parent, *cells)
     ours = {m for source in (*map(python_of, cells), *beside.values()) for m in imports_in(source)}
     keys = code_keys(*sorted(ours))
+    if "maskutils.study.artefacts" in keys:
+        keys |= {f"stage {name}": str(version) for name, version in STAGES.items()}
     parts: dict[str, Any] = {
         "notebook code": [cell_key(cell) for cell in cells],
-        "package code": keys | (stages() if "maskutils.study.artefacts" in keys else {}),
+        "package code": keys,
         "modules beside the notebook": {name: cell_key(source) for name, source in beside.items()},
         "versions": {name: v for name, v in versions().items() if name != "maskutils"},
         "files": [stamps(pair, parameters.get("weights", "")) for pair in pairs_in(parameters)],
     }
     if parameters.get("tuned"):
-        parts["tuned rates"] = [file_digest(file) for file in paths.tuned_rates()]
+        parts["tuned rates"] = [file_digest(file) for file in rates_of(parameters)]
     return parts
+
+
+def rates_of(parameters: Mapping[str, Any]) -> list[Path]:
+    """The tables of tuned rates that a run with `parameters` may read: those of its model and pairs; all where it does not name them."""
+    model, pairs = parameters.get("model", ""), pairs_in(parameters)
+    names = {paths.rates_name(model, pair) for pair in pairs if model}
+    return [file for file in paths.tuned_rates() if not names or file.name in names]
 
 
 def records_file(profile: str, run_id: str) -> Path:

@@ -13,11 +13,14 @@ from maskutils.core import paths
 
 def print_damaged(profile: str, asked: str) -> None:
     """Check the results of `profile`, which was `asked` for, against their manifest; leaves with exit code 1 where a file is damaged or
-    missing.
+    missing. Raises `FileNotFoundError` where there are no results.
     """
     from maskutils.results.manifest import NAME, damaged, vouched
+    from maskutils.results.records import absent
 
     folder = paths.results_dir(profile)
+    if not any((folder / name).is_file() for name in (NAME, "records.csv")):
+        raise absent(folder / "records.csv", asked)
     if not (folder / NAME).is_file():
         console.print(f"{folder} has no manifest, so its files are not checked", soft_wrap=True, markup=False)
         return

@@ -127,7 +127,7 @@ class Schedule:
             return False
         self.by_id[run.id] = run = replace(run, parts={**run.parts, **found, "upstream": upstream})
         future = self.dask.submit(
-            execute, run, paths.runs_dir(self.profile), self.timeout, paths.environment(), self.topic, pure=False,
+            execute, run, paths.runs_dir(self.profile), self.timeout, paths.variables(), self.topic, pure=False,
             key=f"{run.id}-{time.time_ns()}",
         )  # fmt: skip
         self.running[future] = run

@@ -72,7 +72,7 @@ def _named(part: str, run: Run) -> list[str]:
     if part == "files":
         own = run.parts["parameters"].get("weights", "")
         return [f"{pair} or {own}" if is_path(own) else pair for pair in pairs_in(run.parts["parameters"])]
-    return [file.name for file in paths.tuned_rates()]
+    return [file.name for file in plan.rates_of(run.parts["parameters"])]
 
 
 def explain(profile: str, run: Run) -> dict[str, Any]:

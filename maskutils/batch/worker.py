@@ -23,10 +23,10 @@ LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and o
 Tell = Callable[[dict[str, Any]], None]
 
 
-def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], topic: str) -> dict[str, Any]:
+def execute(run: Run, folder: Path, timeout: int, variables: Mapping[str, str], topic: str) -> dict[str, Any]:
     """Execute one notebook in a kernel of its own; returns its state. Runs in a worker process, wherever that is.
 
-    `folders` is our `paths.environment`, `timeout` the seconds that a cell may take. The executed notebook is left in
+    `variables` is our `paths.variables`, `timeout` the seconds that a cell may take. The executed notebook is left in
     `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it. Dask's `topic` hears where it is. Only one worker at
     a time has a run: another one, of a batch that was killed, is waited for.
     """
@@ -34,7 +34,7 @@ def execute(run: Run, folder: Path, timeout: int, folders: Mapping[str, str], to
 
     # Dask sets 64 KiB for its workers; a kernel that inherits it gives back its memory and faults it in again at every step.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
-    os.environ.update(folders)
+    os.environ.update(variables)
     folder.mkdir(parents=True, exist_ok=True)
     output = Path(run.parameters["output"]) if "output" in run.parameters else None
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
@@ -93,7 +93,7 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
                 progress_bar=False,
                 execution_timeout=timeout,
                 config=kernels.through_files(str(sockets)),
-                kernel_manager_class=kernels.watched(ended),
+                kernel_manager_class=kernels.manager_noting(ended),
                 on_cell_start=_teller(run, tell, names),
                 on_cell_executed=shorten,
                 shutdown_kernel="immediate",  # by then all that it wrote is whole on disk

@@ -45,6 +45,7 @@ class Approach:
     grid: tuple[float, ...] = ()  # values of the first knob to compare, from little to much retention
     method: str = ""  # the mask that it takes by default
     per_layer: bool = False  # whether that mask has equal density in each layer
+    library: str = ""  # the package of others that computes it, beside torch
     trains: bool = True  # whether it trains weights on the target, so that the learning rate matters
     only_for: Literal["", "norm layers"] = ""  # what a network must have for it
     variant_of: str = ""  # the protocol that it is an ablation of

@@ -11,16 +11,6 @@ import numpy as np
 Point = tuple[float, float]  # source and target accuracy
 
 
-def masking_cost(dense_before: float, masked_before: float) -> float:
-    """Source accuracy lost by the mask alone: a_S(theta_0) - a_S(theta_0 * m_S), in [-1, 1]. Ours."""
-    return dense_before - masked_before
-
-
-def drift(masked_before: float, masked_after: float) -> float:
-    """Source accuracy lost by the transfer: a_S(theta_0 * m_S) - a_S(theta_1 * m_S), in [-1, 1]. Ours; 0 under `protect`."""
-    return masked_before - masked_after
-
-
 def forgetting(before: float, after: float) -> float:
     """Source accuracy lost in all, F = a_S0 - a_S1, in [-1, 1]. Through the mask it is masking cost + drift.
 

@@ -53,7 +53,7 @@ def _users(kind: Literal["data", "cache"]) -> Path:
     return user_data_path("maskutils") if kind == "data" else user_cache_path("maskutils")
 
 
-def environment() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """Environment variables with which any process on this file system finds the same folders."""
     return {
         "MASKUTILS_ROOT": str(project_root()),
@@ -84,9 +84,21 @@ def committed_results(profile: str) -> Path:
     return (checkout() or SHIPPED) / "results" / Path(profile).stem
 
 
+def rates_name(model: str, pair: str) -> str:
+    """The name of the file that holds the learning rates of `model` on `pair`.
+
+    >>> rates_name("cnn", "pacs:photo:sketch")
+    'rates-cnn-pacs_photo_sketch.csv'
+    """
+    return "-".join(["rates", *(re.sub(r"[^\w.+-]+", "_", name).strip("_") for name in (model, pair))]) + ".csv"
+
+
 def tuned_rates() -> list[Path]:
-    """The tables of learning rates that the profile `tuning` wrote; in a checkout the committed ones."""
-    return sorted((project_root() / "results" / "tuning").glob("rates-*.csv"))
+    """The tables of learning rates that the profile `tuning` wrote. In a checkout the committed ones, and for other networks and pairs
+    your own.
+    """
+    folders = (results_dir("tuning"), project_root() / "results" / "tuning")  # of equal names the committed one
+    return sorted({file.name: file for folder in folders for file in folder.glob("rates-*.csv")}.values())
 
 
 def runs_dir(profile: str) -> Path:

@@ -17,9 +17,9 @@ from torchvision.transforms.functional import to_pil_image
 from maskutils.core.checks import BadSetting, some_of
 from maskutils.core.files import stamp
 from maskutils.core.seeds import generator
-from maskutils.data import FOLDERS, pictures, stored
 from maskutils.data import pair as base
-from maskutils.data.named import as_folders, check_collection, folder_of, others
+from maskutils.data import pictures, stored
+from maskutils.data.named import FOLDERS, as_folders, check_collection, folder_of, others
 from maskutils.data.pair import Domain, Loading, Pair, subset
 from maskutils.data.pictures import Recipe, Streamed, how
 from maskutils.data.pixels import Pixels
@@ -56,9 +56,9 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     Raises `BadSetting`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
     both source and target, or of several modes or sizes; and for classes of which only a part is on both sides.
     """
-    check_collection(name, loading.root)
-    both = sides_of(as_folders(name, loading.root), loading.classes)
-    sides, headers = _looked_at([*both, *_others(name, loading)], loading.damaged)
+    check_collection(name)
+    both = sides_of(as_folders(name), loading.classes)
+    sides, headers = _looked_at([*both, *_others(name)], loading.damaged)
     recipe = pictures.recipe_for(headers, loading)
     loaded = [_loaded(side, recipe, loading) for side in sides]
     parts = [_split(side, seed) for side, _ in loaded]
@@ -74,9 +74,9 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     return Pair(name, domains[0], domains[1], tuple(domains[2:]))
 
 
-def _others(name: str, loading: Loading) -> list[Folder]:
+def _others(name: str) -> list[Folder]:
     """The domains of the source's collection that take no part in `name`."""
-    return [_listed(folder_of(collection, domain, loading.root), domain) for collection, domain in others(name)]
+    return [_listed(folder_of(collection, domain), domain) for collection, domain in others(name)]
 
 
 def sides_of(name: str, classes: str = "all") -> list[Folder]:

@@ -16,8 +16,8 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     """The pair `name`; `seed` draws train and val, the test split is fixed. Images are float32 (C, H, W), normalised.
 
     `name` is one of `PAIRS`, "folders:SOURCE:TARGET" for two folders of class folders, or "pacs:photo:sketch" for two domains of PACS,
-    in `loading.root`/pacs, and the like (see `data.named`). The pair "mnist_to_digits" is packaged.
-    torchvision's, as "cifar10_to_stl10", are read from `loading.root`, or downloaded on first use. Splits are torch datasets:
+    in the folder pacs of the data root, and the like (see `data.named`). The pair "mnist_to_digits" is packaged.
+    torchvision's, as "cifar10_to_stl10", are read from the data root, or downloaded on first use. Splits are torch datasets:
     `TensorDataset` if the images are in memory. Raises `BadSetting` for an unknown name, for images that cannot be read,
     and for missing data; the message says which files to put where.
 
@@ -46,7 +46,7 @@ def check_loading(name: str, loading: Loading) -> None:
     if name not in PAIRS:
         return
     heeds = PAIRS[name].heeds
-    for option in (f.name for f in fields(Loading) if f.name != "root" and getattr(loading, f.name) != f.default):
+    for option in (f.name for f in fields(Loading) if getattr(loading, f.name) != f.default):
         if option not in heeds:
             listed = ", ".join(o for o in heeds if o != "transform") or "none"
             found = f"heeds {listed} of the options of images, not {option!r}; image folders heed all"

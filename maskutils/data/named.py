@@ -12,8 +12,8 @@ from pathlib import Path
 
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, known
-from maskutils.data import FOLDERS
 
+FOLDERS = "folders:"  # what the name of a pair of image folders begins with
 ENDINGS = (".jpg", ".jpeg", ".png")
 
 
@@ -27,7 +27,7 @@ class Collection:
     folder: str
     classes: tuple[str, ...]
     domains: dict[str, tuple[tuple[int, ...], str]]
-    source: str  # where to get it
+    origin: str  # where to get it
 
 
 COLLECTIONS = {
@@ -84,15 +84,15 @@ def domains_of(pair: str) -> list[tuple[Collection, str]]:
     return [(c, known(domain, c.domains, "domain")) for c, (_, domain) in zip(collections, parts, strict=True)]
 
 
-def as_folders(pair: str, root: Path | None = None) -> str:
-    """`pair` as "folders:SOURCE:TARGET", under `root` (None: the data root). Raises `BadSetting` as `domains_of` does."""
+def as_folders(pair: str) -> str:
+    """`pair` as "folders:SOURCE:TARGET", under the data root. Raises `BadSetting` as `domains_of` does."""
     named = domains_of(pair)
-    return FOLDERS + ":".join(str(folder_of(*side, root)) for side in named) if named else pair
+    return FOLDERS + ":".join(str(folder_of(*side)) for side in named) if named else pair
 
 
-def folder_of(collection: Collection, domain: str, root: Path | None = None) -> Path:
-    """The folder of `domain`, under `root` (None: the data root)."""
-    return (root or paths.data_root()) / collection.folder / domain
+def folder_of(collection: Collection, domain: str) -> Path:
+    """The folder of `domain`, under the data root."""
+    return paths.data_root() / collection.folder / domain
 
 
 def others(pair: str) -> list[tuple[Collection, str]]:
@@ -101,23 +101,23 @@ def others(pair: str) -> list[tuple[Collection, str]]:
     return [(c, domain) for c, _ in named[:1] for domain in c.domains if (c, domain) not in named]
 
 
-def check_collection(pair: str, root: Path | None = None) -> None:
+def check_collection(pair: str) -> None:
     """Raise `BadSetting` unless the images of all domains are there and no others, by number and by name."""
     for collection, domain in (*domains_of(pair), *others(pair)):
-        _check_domain(collection, domain, root)
+        _check_domain(collection, domain)
 
 
-def _check_domain(collection: Collection, domain: str, root: Path | None) -> None:
-    folder, (counts, digest) = folder_of(collection, domain, root), collection.domains[domain]
+def _check_domain(collection: Collection, domain: str) -> None:
+    folder, (counts, digest) = folder_of(collection, domain), collection.domains[domain]
     names: list[str] = []
     for name, expected in zip(collection.classes, counts, strict=True):
         files = os.listdir(folder / name) if (folder / name).is_dir() else []
         found = sorted(file.rsplit(".", 1)[0] for file in files if file.lower().endswith(ENDINGS))
         if len(found) != expected:
             raise BadSetting(
-                f"{folder / name} holds {len(found)} images and must hold {expected}: put all of {collection.source} under "
+                f"{folder / name} holds {len(found)} images and must hold {expected}: put all of {collection.origin} under "
                 f"{folder.parent}, as {domain}/{name}/*.jpg and so on, or name another data root with --data-root or $MASKUTILS_DATA_ROOT"
             )
         names += [f"{name}/{file}" for file in found]
     if hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] != digest:
-        raise BadSetting(f"{folder} holds as many images as it must, but of other names: get {collection.source} anew")
+        raise BadSetting(f"{folder} holds as many images as it must, but of other names: get {collection.origin} anew")

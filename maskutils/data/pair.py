@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -33,14 +32,13 @@ class Examples(Protocol):
 class Loading:
     """How images are read that are not part of a package. Raises `BadSetting` for a value that is not allowed.
 
-    `root` holds data sets in torchvision's layout. Images are brought to `size` pixels a side and to 1 or 3 `channels`; 0
+    Images are brought to `size` pixels a side and to 1 or 3 `channels`; 0
     leaves them as they are, if all agree. A `transform` (PIL image -> tensor) replaces both, and the normalisation. Damaged
     images are an error, or left out if `damaged` is "skip". They are normalised by the mean and std of the "source", or by those of
     "imagenet", which networks pretrained there expect. `classes` is "all", or "common" for those of both sides only.
     `workers` processes load streamed images.
     """
 
-    root: Path | None = None
     size: int = 0
     channels: int = 0
     transform: Callable[[Any], Tensor] | None = None

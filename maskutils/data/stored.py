@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import PIL
 import torch
 from torch import Tensor
 
@@ -48,6 +49,9 @@ def pixels(files: tuple[str, ...], stamp: str, recipe: Recipe) -> tuple[Tensor, 
         x, kept = decoded(files, recipe)
         return {"images": x, "kept": torch.tensor([place[file] for file in kept])}
 
-    path = paths.cache_dir("pixels") / f"{content_key(stamp, recipe.size, recipe.channels, recipe.shape)}.safetensors"
+    key = content_key(
+        stamp, recipe.size, recipe.channels, recipe.shape, PIL.__version__
+    )  # another Pillow may decode to other values
+    path = paths.cache_dir("pixels") / f"{key}.safetensors"
     found = cached_tensors(path, make)
     return found["images"], [files[i] for i in found["kept"].tolist()]

@@ -40,14 +40,14 @@ TORCHVISION: dict[str, tuple[Opener, str]] = {  # and the files of the set
 UNSPLIT = ("imagenet", "eurosat")  # have no test half
 
 
-def open_set(name: str, train: bool, loading: Loading) -> Any:
+def open_set(name: str, train: bool) -> Any:
     """torchvision's data set `name`, training or test half; downloaded if missing. `BadSetting` says which files to put where."""
     with needs("study"):
         from filelock import FileLock
         from torchvision import datasets  # here, for the import takes a second
 
     opener, files = TORCHVISION[name]
-    root = loading.root or paths.data_root()
+    root = paths.data_root()
     try:
         return opener(datasets, root, train, False)
     except (RuntimeError, FileNotFoundError):  # torchvision raises either if the set is not there
@@ -91,9 +91,9 @@ def brought_to(x: Tensor, size: int, channels: int) -> Tensor:
     return x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x
 
 
-def _halves(name: str, loading: Loading, keep: tuple[str, ...] = ()) -> tuple[list[Half], tuple[str, ...]]:
+def _halves(name: str, keep: tuple[str, ...] = ()) -> tuple[list[Half], tuple[str, ...]]:
     """The training and the test half of a set, with the classes `keep` (all, if empty) in that order, and the class names."""
-    opened = [open_set(name, train, loading) for train in (True, False)]
+    opened = [open_set(name, train) for train in (True, False)]
     return [_kept(half, keep) for half in opened], DIGITS if name in HANDWRITTEN else keep or tuple(opened[0].classes)
 
 
@@ -117,7 +117,7 @@ def _splits(name: str, halves: list[Half], size: int, channels: int, seed: int) 
 def _in_memory(source: str, target: str, seed: int, loading: Loading) -> Pair:
     """A pair of sets in memory: at the source's size, with the most channels, normalised as the source's training images."""
     keep = CIFAR10_STL10 if target == "stl10" else ()
-    (first, classes), (second, target_classes) = (_halves(name, loading, keep) for name in (source, target))
+    (first, classes), (second, target_classes) = (_halves(name, keep) for name in (source, target))
     channels = loading.channels or max(half[0].shape[1] for half in (first[0], second[0]))
     size = loading.size or first[0][0].shape[-1]
     own = _splits(source, first, size, channels, seed)
@@ -152,10 +152,10 @@ def _streamed(source: str, target: str, seed: int, loading: Loading) -> Pair:
     transform = loading.transform or v2.Compose([v2.Resize(side * 8 // 7), v2.CenterCrop(side), *usual])
 
     def one(name: str) -> Domain:
-        data = open_set(name, True, loading)
+        data = open_set(name, True)
         train, val, test = split(labels_of(data), seed, name, test=0.25 if name in UNSPLIT else 0)
         images = Photographs(data, transform, loading.workers)
-        held = subset(images, test) if name in UNSPLIT else replace(images, data=open_set(name, False, loading))
+        held = subset(images, test) if name in UNSPLIT else replace(images, data=open_set(name, False))
         return Domain(name, subset(images, train), subset(images, val), held, tuple(map(str, data.classes)))
 
     return Pair(f"{source}_to_{target}", one(source), one(target))
@@ -163,7 +163,7 @@ def _streamed(source: str, target: str, seed: int, loading: Loading) -> Pair:
 
 def _mnist5k_to_fashion(seed: int, loading: Loading) -> Pair:
     """5,000 packaged MNIST images, then the 70,000 of Fashion-MNIST. The classes differ, so each task has its own head."""
-    halves, classes = _halves("fashion", loading)
+    halves, classes = _halves("fashion")
     target = domain("fashion", _splits("fashion", halves, 28, 1, seed), classes)
     return Pair("mnist5k_to_fashion", packaged_domain("mnist", *mnist_5k(), seed), target)
 

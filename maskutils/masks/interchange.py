@@ -26,7 +26,7 @@ class Interchange:
     """What `Mask` has for other libraries."""
 
     @classmethod
-    def from_pruning(cls: Any, model: nn.Module) -> "Mask":
+    def from_pruning(cls: "type[Mask]", model: nn.Module) -> "Mask":
         """The mask of what `torch.nn.utils.prune` keeps in `model`, by the names that the weights have after `prune.remove`.
 
         A tied weight is kept where any of its owners keeps it. Raises `ValueError` if no tensor is pruned.
@@ -41,10 +41,9 @@ class Interchange:
                     bits[name] = (b.detach() != 0) | bits.get(name, False)
         if not bits:
             raise ValueError(f"{type(model).__name__} has no tensor that torch.nn.utils.prune has pruned")
-        mask: Mask = cls(bits)
-        return mask
+        return cls(bits)
 
-    def to_pruning(self: Any, model: nn.Module) -> nn.Module:
+    def to_pruning(self: "Mask", model: nn.Module) -> nn.Module:
         """`model` itself, with this mask put on its weights by `torch.nn.utils.prune`, on each owner of a tied one; mutates it."""
         self.check(model)
         inside = unwrapped(model)
@@ -55,7 +54,7 @@ class Interchange:
         return model
 
     @classmethod
-    def from_difference(cls: Any, before: nn.Module, after: nn.Module, density: float) -> "Mask":
+    def from_difference(cls: "type[Mask]", before: nn.Module, after: nn.Module, density: float) -> "Mask":
         """The mask of the fraction `density` of weights that training moved least from `before` to `after`.
 
         Its scores are -|difference|. Raises `ValueError` for networks of different shapes, and for equal ones.
@@ -69,10 +68,9 @@ class Interchange:
         scores = {n: -(new[n].detach().to(old[n].device, k) - old[n].detach().to(k)).abs() for n, k in kinds.items()}
         if not any(s.any() for s in scores.values()):
             raise ValueError("the networks have equal weights, so no difference says which of them moved least")
-        mask: Mask = cls.from_scores(scores, density).learnt_on(after)
-        return mask
+        return cls.from_scores(scores, density).learnt_on(after)
 
-    def shira_mask_fn(self: Any, model: nn.Module) -> Callable[..., Tensor]:
+    def shira_mask_fn(self: "Mask", model: nn.Module) -> Callable[..., Tensor]:
         """A `mask_fn` for peft's `ShiraConfig`: of each layer it trains the r (in + out) weights that this mask needs least.
 
         `model` is the network before `get_peft_model`. Without scores, weights that are not kept come first, in order of position.
@@ -92,12 +90,12 @@ class Interchange:
 
         return mask_fn
 
-    def save_pretrained(self: Any, folder: str | Path) -> None:
+    def save_pretrained(self: "Mask", folder: str | Path) -> None:
         """Write this mask, without its scores, and a model card with its numbers to `folder`."""
         self.save(Path(folder) / FILE)
         (Path(folder) / "README.md").write_text(self.card(), encoding="utf-8")
 
-    def push_to_hub(self: Any, repository: str, **options: Any) -> None:
+    def push_to_hub(self: "Mask", repository: str, **options: Any) -> None:
         """Upload this mask and its model card to `repository` ("owner/name") on the Hugging Face Hub, made if it is not there.
 
         `options` go to `HfApi.create_repo`. Raises `MissingPackage` without huggingface_hub.
@@ -110,17 +108,16 @@ class Interchange:
             HfApi().upload_folder(repo_id=repository, folder_path=folder)
 
     @classmethod
-    def from_pretrained(cls: Any, name: str | Path, **options: Any) -> "Mask":
+    def from_pretrained(cls: "type[Mask]", name: str | Path, **options: Any) -> "Mask":
         """The mask in the folder `name`, or in the repository of that name on the Hub; `options` go to `hf_hub_download`."""
         path = Path(name) / FILE
         if not Path(name).is_dir():
             with needs("hosts"):
                 from huggingface_hub import hf_hub_download
             path = Path(hf_hub_download(str(name), FILE, **options))
-        mask: Mask = cls.load(path)
-        return mask
+        return cls.load(path)
 
-    def card(self: Any) -> str:
+    def card(self: "Mask") -> str:
         """A model card in Markdown: what this mask keeps in all and in each layer, and how to use it."""
         rows = [f"| {n} | {self.bits[n].numel():,} | {share:.4f} |" for n, share in self.densities.items()]
         kept = sum(int(b.sum()) for b in self.bits.values())
@@ -134,6 +131,6 @@ class Interchange:
         ])  # fmt: skip
 
 
-def free_capacity(masks: Mapping[str, Any]) -> dict[str, float]:
+def free_capacity(masks: "Mapping[str, Mask]") -> dict[str, float]:
     """Fraction of weights, in [0, 1], that no mask keeps after each task in turn, by the task's name."""
     return {task: 1 - taken.density for task, taken in zip(masks, accumulate(masks.values(), or_), strict=True)}

@@ -10,12 +10,12 @@ import pandas as pd
 from maskutils.core import metrics
 from maskutils.core.approaches import INTERPOLATED, every, names, the
 from maskutils.core.checks import known
-from maskutils.core.storage import nothing, whole_network
+from maskutils.core.storage import whole_network
 from maskutils.results.records import KNOBS, of_masks, on_grid, summarise
 
 CANDIDATE = ["approach", *KNOBS, "alpha"]  # what a reader can choose
 DECIMALS = 6  # of validation means: those that agree in as many are equal, whatever the order of their sum
-SOURCE_READINGS = ("full", "masked", "known")  # see `source_read`
+SOURCE_READINGS = ("full", "known")  # see `source_read`
 
 
 def chance(records: pd.DataFrame, task: str) -> pd.Series:
@@ -26,18 +26,17 @@ def chance(records: pd.DataFrame, task: str) -> pd.Series:
 def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") -> pd.Series:
     """Source accuracy after the transfer, in [0, 1], in one of `SOURCE_READINGS`; `prefix` "val_" for validation.
 
-    "full", the task unknown: one set of weights for both tasks. "masked": through the mask, `nan` without one. "known", the
-    task known: what the approach can do for the source when it is told the task. A mask is put on; an adapter or a change is
-    taken off and a second network is loaded, which give the source network itself; all others have their one set of weights.
-    An interpolated mask has no such reading: `nan`.
+    "full", the task unknown: one set of weights for both tasks. "known", the task known: what the approach can do for the source when
+    it is told the task. A mask is put on; an adapter or a change is taken off and a second network is loaded, which give the source
+    network itself; all others have their one set of weights. An interpolated mask has no such reading: `nan`.
     The description of an approach says which (`known`). What this takes to store are the record's `stored_bits`.
     Raises `BadSetting` for another reading.
     """
-    full, masked = records[f"{prefix}source_acc_full"], records[f"{prefix}source_acc_masked"]
-    if known(reading, SOURCE_READINGS, "reading") != "known":
-        return full if reading == "full" else masked
+    full = records[f"{prefix}source_acc_full"]
+    if known(reading, SOURCE_READINGS, "reading") == "full":
+        return full
     intact = records["protocol"].isin([a.name for a in every() if a.known == "intact"])
-    masked = masked.astype(float)  # a column of None alone holds objects
+    masked = records[f"{prefix}source_acc_masked"].astype(float)  # a column of None alone holds objects
     return masked.fillna(full).mask(unread(records, prefix)).mask(intact, records[f"{prefix}source_acc_before"])
 
 
@@ -170,13 +169,11 @@ def ideal(records: pd.DataFrame) -> tuple[float, float]:
 def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     """Bits that each row stores for its added task; 0 with the task unknown, where one set of weights serves both tasks.
 
-    A mask through which the source is not read, as after interpolation, is not stored, and what is described as storing nothing stores
-    nothing, whatever records of old say.
+    A mask through which the source is not read, as after interpolation, is not stored.
     """
     if not task_known:
         return pd.Series(0.0, records.index)
-    free = records["protocol"].isin([a.name for a in every() if a.bits is nothing])
-    return records["stored_bits"].astype(float).mask(unread(records) | free, 0.0)
+    return records["stored_bits"].astype(float).mask(unread(records), 0.0)
 
 
 def through_masks(records: pd.DataFrame) -> pd.DataFrame:

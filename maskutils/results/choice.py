@@ -256,7 +256,7 @@ def check_choice(
     return pd.DataFrame(out, columns=columns)
 
 
-def kept(checked: pd.DataFrame) -> pd.Series:
+def held(checked: pd.DataFrame) -> pd.Series:
     """Which rows of `check_choice` lose at most `SLACK` more than allowed, whatever the noise of a float."""
     return checked["found"] - checked["allowed"] <= SLACK + 1e-9
 

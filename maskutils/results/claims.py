@@ -194,7 +194,7 @@ def the_choice_holds_on_seeds_left_out(records: pd.DataFrame) -> Found:
             raise Skip(str(error)) from None
         if len(table := pd.concat(checked)):
             over = table["found"] - table["allowed"]
-            told.append((left_out, len(table), choice.kept(table).mean(), 100 * over.max()))
+            told.append((left_out, len(table), choice.held(table).mean(), 100 * over.max()))
     table = pd.DataFrame(told, columns=["left out", "choices", "held", "most lost beyond the limit (points)"])
     first = table.iloc[0]
     effect = f"{100 * first['held']:.0f} % of {first['choices']} choices hold; worst {first.iloc[-1]:.1f} points over"

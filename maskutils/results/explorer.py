@@ -28,8 +28,7 @@ from maskutils.results.wording import interval, settings
 SCRIPT, STYLE = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
 COMMITTED = {"study": "digits", "photos": "photographs"}  # profiles that are always offered, and what they are called
 DROPS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the slider
-BY_TASK = ("full", "known")  # with the task unknown, and with the task known
-VALUES = [*BY_TASK, "target_acc", "both"]
+VALUES = [*analysis.SOURCE_READINGS, "target_acc", "both"]
 AXES = {
     "full": ["val_full", "val_target_acc"],
     "known": ["few", "val_both"],
@@ -66,7 +65,7 @@ def explorer_data(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> dict
             name: {"ideal": [_number(v) for v in analysis.ideal(table)], **_points(table)} for name, table in of.items()
         },
         "drops": list(drops),
-        "choices": {reading: _choices(rows, drops, reading == "known") for reading in BY_TASK},
+        "choices": {reading: _choices(rows, drops, reading == "known") for reading in analysis.SOURCE_READINGS},
     }
 
 

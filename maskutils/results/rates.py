@@ -1,6 +1,5 @@
 """What was tuned on validation: rate and steps of each approach, and settings of mask layers. How they are ranked, kept, read and told."""
 
-import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,9 +47,9 @@ def ranked(records: pd.DataFrame) -> pd.DataFrame:
 
 def write_rates(table: pd.DataFrame) -> None:
     """Write a table of `ranked`, of one pair and model, as results/tuning/rates-<model>-<pair>.csv."""
-    name = "-".join(re.sub(r"[^\w.+-]+", "_", str(table[of].iloc[0])).strip("_") for of in ("model", "pair"))
+    name = paths.rates_name(*map(str, table[["model", "pair"]].iloc[0]))
     text = table.to_csv(index=False, float_format="%.6g")
-    write_atomically(paths.results_dir("tuning") / f"rates-{name}.csv", text.encode())
+    write_atomically(paths.results_dir("tuning") / name, text.encode())
 
 
 def write_settings(ranked: pd.DataFrame, method: str) -> None:
@@ -103,13 +102,14 @@ def chosen(pair: str, model: str, approach: str, steps: int, value: float | None
     Raises `BadSetting` if none was tuned.
     """
     table = tables()
-    own = table[(table["pair"] == pair) & (table["model"] == model) & (table["approach"] == approach)]
-    own = own[own["target_steps"] <= steps]
+    table = table[(table["pair"] == pair) & (table["model"] == model)]
+    own = table[(table["approach"] == approach) & (table["target_steps"] <= steps)]
     own = own[own["knob"] == value] if (own["knob"] == value).any() else own[own["knob"].isna()]
     if own.empty:
         raise BadSetting(
             f"no learning rate was tuned for {approach} with {model} on {pair} and at most {steps} steps; run "
-            "`maskutils reproduce --profile tuning --renew` with it, or set tuned = False to use target_lr and target_steps"
+            f"`maskutils reproduce --profile tuning{' --renew' * bool(len(table))}` with it, or set tuned = False to use target_lr and "
+            "target_steps"
         )
     best = own.iloc[0]
     return float(best["target_lr"]), int(best["target_steps"])

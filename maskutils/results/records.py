@@ -1,6 +1,5 @@
 """Reads, writes and summarises records: one row stands for one transfer. No other module reads or writes them."""
 
-import math
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
@@ -18,9 +17,9 @@ IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native
 IDENTITY += ["alpha", "rewound", "per_layer", "seed"]
 SETTINGS = ["source_steps", "mask_steps", "target_steps", "batch_size", "source_lr", "target_lr"]
 SETTINGS += ["weights", "images", "compute"]
-READINGS = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
+ACCURACIES = ["source_acc_before", "source_acc_masked_before", "source_acc_masked", "source_acc_full", "target_acc"]
 LOSSES = ["masking_cost", "drift", "forgetting"]
-COLUMNS = [*IDENTITY, *READINGS, *LOSSES, "seconds"]
+COLUMNS = [*IDENTITY, *ACCURACIES, *LOSSES, "seconds"]
 MADE_BY = {"maskutils": "maskutils", "commit": "commit", "seeds": "seed"}  # what a figure tells of its records
 DERIVED = {"history", "approach", *(f"val_{name}" for name in (*LOSSES, "source_ece", "source_acc_masked_before"))}
 
@@ -50,12 +49,12 @@ def _transfers(records: pd.DataFrame) -> pd.DataFrame:
 def load_records(where: str | Path = "default") -> pd.DataFrame:
     """The records of a profile ("default") or of a CSV file, with the column `approach` of `with_approach`.
 
-    Raises `FileNotFoundError` with the command that makes them, and `DamagedFile` for a file that holds no records.
+    Raises `FileNotFoundError`, with the command that makes the records of a profile, and `DamagedFile` for a file that holds no records.
     """
-    path = Path(where) if str(where).endswith(".csv") else paths.results_dir(str(where)) / "records.csv"
+    of_file = str(where).endswith(".csv")
+    path = Path(where) if of_file else paths.results_dir(str(where)) / "records.csv"
     if not path.exists():
-        first = "" if paths.notebooks_dir().is_dir() else f"; before that, {paths.INIT}"
-        raise FileNotFoundError(f"no records at {path}; make them with: maskutils reproduce --profile {where}{first}")
+        raise absent(path, path.absolute().parent.name if of_file else str(where))
     try:
         text = path.read_text(encoding="utf-8")
         records = pd.read_csv(StringIO(text))
@@ -63,14 +62,18 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         raise _damaged(path, f"is not a table of records ({error})") from None
     if not text.endswith("\n"):
         raise _damaged(path, "breaks off in the middle of a row")
-    for column, value in {"rewound": False, "knob": math.nan}.items():
-        if column not in records:  # of old
-            records[column] = value
     if missing := [c for c in COLUMNS if c not in records.columns]:
         raise _damaged(path, f"lacks the columns {', '.join(missing)}")
-    if words := [c for c in READINGS if not pd.api.types.is_numeric_dtype(records[c])]:
+    if words := [c for c in ACCURACIES if not pd.api.types.is_numeric_dtype(records[c])]:
         raise _damaged(path, f"holds text where numbers belong, in {', '.join(words)}")
     return with_approach(records)
+
+
+def absent(path: Path, profile: str) -> FileNotFoundError:
+    """The error for records that are not at `path`. Where that has the name of a profile's, it tells the command that makes them."""
+    first = "" if paths.notebooks_dir().is_dir() else f"; before that, {paths.INIT}"
+    made = f"; make them with: maskutils reproduce --profile {profile}{first}"
+    return FileNotFoundError(f"no records at {path}{made if path.name == 'records.csv' else ''}")
 
 
 def provenance(records: pd.DataFrame) -> str:
@@ -166,7 +169,7 @@ def usual_density(records: pd.DataFrame) -> float:
     return min((float(density) for density in there if density >= 0.1), default=0.1)
 
 
-def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = (*READINGS, *LOSSES)) -> pd.DataFrame:
+def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = (*ACCURACIES, *LOSSES)) -> pd.DataFrame:
     """For each group of `by`: means of `values`, half-widths of their 95 % intervals as `<value>_ci`, and seeds as `n`.
 
     Rows of one seed (several pairs, say) are averaged first. The interval is Student's t over the seeds that have the value;

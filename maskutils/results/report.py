@@ -201,7 +201,7 @@ def choice_findings(chosen: pd.DataFrame) -> str:
 def promises(checked: pd.DataFrame) -> pd.DataFrame:
     """How `choice.check_choice` went for each allowed drop: how many choices, how many were `kept`, and the worst excess."""
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
-    kept = choice.kept(checked).groupby(checked["allowed"]).sum()
+    kept = choice.held(checked).groupby(checked["allowed"]).sum()
     worst = (100 * over.max()).map("{:+.1f}".format)
     table = pd.DataFrame({"choices": over.size(), "kept": kept, "worst (points over)": worst})
     table.insert(0, "may lose", table.index.map(points))

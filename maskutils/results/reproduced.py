@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from maskutils.results.records import IDENTITY, READINGS, summarise
+from maskutils.results.records import ACCURACIES, IDENTITY, summarise
 
 
 def compared(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
@@ -10,10 +10,10 @@ def compared(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
     difference, in points of accuracy. A mean is that of one reading of one setting on one pair.
     """
     by = ["approach", *(name for name in IDENTITY if name != "seed")]
-    a, b = (summarise(_settings(records), by, READINGS) for records in (ours, theirs))
+    a, b = (summarise(_settings(records), by, ACCURACIES) for records in (ours, theirs))
     both = a.merge(b, on=by, suffixes=("", "_theirs"))
     rows = []
-    for name in READINGS:
+    for name in ACCURACIES:
         apart, interval = (both[name] - both[f"{name}_theirs"]).abs(), both[f"{name}_ci_theirs"]
         rows.append(both[["approach", "pair"]].assign(reading=name, apart=apart, interval=interval))
     means = pd.concat(rows).dropna(subset="apart").reset_index(drop=True)

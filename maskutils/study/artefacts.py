@@ -1,7 +1,7 @@
 """Source networks, masks and importances: made once, cached, used by many transfers.
 
-A cached file is named by a hash of all that it depends on: settings, library versions, the version of its stage in `STAGES`, the code of
-the approach itself, and the names of what it was made from.
+A cached file is named by a hash of all that it depends on: settings, library versions, the version of its stage (see
+`provenance.STAGES`), the code of the approach itself, and the names of what it was made from.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,24 +17,21 @@ from maskutils.core import paths
 from maskutils.core.approaches import Approach, described, names
 from maskutils.core.caches import cached
 from maskutils.core.checks import BadSetting, content_key, known
-from maskutils.core.tensors import cached_tensors
+from maskutils.core.tensors import Tensors, cached_tensors
 from maskutils.data.load import check_loading, check_pair, load_pair
 from maskutils.data.pair import Loading, Pair, on
 from maskutils.masks.information import fisher_information
 from maskutils.masks.layers import LAYERS
 from maskutils.masks.mask import Mask
-from maskutils.masks.rankings import RANKINGS, Scores
+from maskutils.masks.rankings import RANKINGS
 from maskutils.models.heads import own_head, with_target_head
 from maskutils.models.networks import build_model, check_head_fits, check_model, pretrained_transform
 from maskutils.study.inputs import stamps
-from maskutils.study.provenance import own_code, versions
+from maskutils.study.provenance import STAGES, own_code, versions
 from maskutils.study.setup import Setup
 from maskutils.training.annealing import learns_density
 from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.training.loop import fit
-
-# Part of the names of what is cached. Raise one by hand when the numbers of its stage change: tests/test_golden.py tells.
-STAGES = {"source": 2, "fisher": 1, "mask": 1, "transfer": 1, "score": 1}
 
 
 @lru_cache(maxsize=3)  # a large one takes gigabytes, a small one a tenth of a second
@@ -73,7 +70,7 @@ def source_network(setup: Setup, seed: int) -> nn.Module:
         check_head_fits(setup.model, setup.weights, len(pair.source.classes))
         return model.eval()  # it does the source task already
 
-    def make() -> Scores:
+    def make() -> Tensors:
         fit(
             model, pair.source.train, steps=setup.source_steps, lr=setup.source_lr, batch_size=setup.batch_size, seed=seed,
             norm=setup.source_norm, precision=setup.compute.precision,
@@ -152,7 +149,7 @@ def mask_settings(setup: Setup, seed: int) -> dict[str, Any]:
     return {"steps": setup.mask_steps, "seed": seed, "precision": setup.compute.precision, "batch_size": size}
 
 
-def source_importance(setup: Setup, protocol: str, method: str | None, seed: int) -> Scores:
+def source_importance(setup: Setup, protocol: str, method: str | None, seed: int) -> Tensors:
     """What each parameter of the source network is worth: name -> float tensor, for protocols that anchor them.
 
     For `ewc` the exact Fisher diagonal. For `elastic_mask` the probability that a weight carries the source, from the mask of
@@ -176,7 +173,7 @@ def source_importance(setup: Setup, protocol: str, method: str | None, seed: int
     return {n: torch.ones_like(t) for n, t in model.named_parameters()} | p
 
 
-def _dealt(values: Scores, order: Scores) -> Scores:
+def _dealt(values: Tensors, order: Tensors) -> Tensors:
     """The entries of `values` over all layers, dealt out so that they rise with `order`."""
     ranks = torch.cat([o.flatten() for o in order.values()]).argsort(stable=True)
     dealt = torch.empty_like(torch.cat([v.flatten() for v in values.values()]))
@@ -226,6 +223,6 @@ def _path(kind: str, key: str) -> Path:
     return paths.cache_dir(kind) / f"{key}.safetensors"
 
 
-def _with_weights(model: nn.Module, weights: Scores) -> nn.Module:
+def _with_weights(model: nn.Module, weights: Tensors) -> nn.Module:
     model.load_state_dict(weights)
     return model.eval()

@@ -26,18 +26,7 @@ from maskutils.study.tuning import layer_settings, tune, tune_rates
 from maskutils.training.base import PROTOCOLS
 
 __all__ = ["source_importance", "source_mask", "source_network", "source_pair", "source_subnetwork", "target_mask"]
-__all__ += [
-    "configure",
-    "layer_settings",
-    "maskless",
-    "run_grid",
-    "run_method",
-    "run_native",
-    "run_protocol",
-    "run_trials",
-    "tune",
-    "tune_rates",
-]
+__all__ += ["layer_settings", "tune", "tune_rates"]  # and all that is defined here
 
 
 def configure(namespace: Mapping[str, Any]) -> Setup:

@@ -12,8 +12,7 @@ from typing import Any
 
 from maskutils.core import paths
 from maskutils.core.files import file_digest, is_path, stamp
-from maskutils.data import FOLDERS
-from maskutils.data.named import as_folders, is_folders
+from maskutils.data.named import FOLDERS, as_folders, is_folders
 from maskutils.study.setup import Images
 
 

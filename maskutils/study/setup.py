@@ -14,7 +14,7 @@ from maskutils.core.shown import table
 M = TypeVar("M", bound=BaseModel)
 
 Items = Strict(False)  # a list, as a notebook or YAML writes it, becomes a tuple; its items stay strict
-Densities = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), Items]
+Shares = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1), Items]
 Steps = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -119,7 +119,7 @@ class Setup(Settings):
     pair: str = "mnist_to_digits"
     model: str = "cnn"
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1), Items] = (0,)
-    densities: Densities = (0.1, 0.5)
+    densities: Shares = (0.1, 0.5)
     source_steps: Natural = 600  # optimiser steps; 0 with `weights` that do the source task already
     mask_steps: Steps = 300
     target_steps: Steps = 300
@@ -128,7 +128,7 @@ class Setup(Settings):
     target_lr: Rate = 2e-3
     source_norm: Literal["train", "eval"] = "train"  # norm layers follow the source, or stay as in `weights`
     tuned: bool = False  # each approach's own rate, and steps up to `target_steps`, as the profile `tuning` found them
-    alphas: Densities = (1.0,)  # share of the way from source to target
+    alphas: Shares = (1.0,)  # share of the way from source to target
     per_layer: bool = False  # equal density in each layer instead of over all
     weights: str = ""  # of a torchvision network: its pretrained ones by name ("DEFAULT"), or a .safetensors file
     images: Images = Images()

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ from maskutils.masks.mask import Mask
 from maskutils.models.heads import for_task
 from maskutils.results import rates
 from maskutils.study.artefacts import (
-    STAGES,
     mask_key,
     source_importance,
     source_key,
@@ -29,13 +29,23 @@ from maskutils.study.artefacts import (
     source_pair,
     source_subnetwork,
 )
-from maskutils.study.provenance import begin_peak, git_commit, own_code, peak_bytes, versions
+from maskutils.study.provenance import STAGES, begin_peak, git_commit, own_code, peak_bytes, versions
 from maskutils.study.setup import Setup
 from maskutils.training.base import PROTOCOLS, History
 from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import unusual
 from maskutils.training.transfer import interpolate, kept, score, transfer
 
+OF_TRANSFERS = (
+    "seeds",
+    "densities",
+    "mask_steps",
+    "target_steps",
+    "target_lr",
+    "tuned",
+    "alphas",
+    "per_layer",
+)  # not of the source
 END = {"alpha": 1.0, "rewound": False}  # a transfer as it ended
 
 
@@ -86,6 +96,7 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
     stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
     own = [STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol]), *made_of]
+    own += [version(about.library)] if about.library else []
     key = content_key(upstream, asdict(trial), stage, *own)
     path = paths.cache_dir("transfer") / f"{key}.json"
     rows: list[dict[str, Any]] = cached(
@@ -104,7 +115,7 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
     given: dict[str, Any] = dict(trial.knobs)
     begun = time.perf_counter()
     before = source_network(setup, seed)
-    dense = _dense(setup, seed, tuple(splits))
+    dense = _dense(_of_source(setup), seed, tuple(splits))
     about, mask = described(trial.protocol), None
     if "importance" in about.needs:
         given["importance"] = source_importance(setup, trial.protocol, trial.method, seed)
@@ -133,7 +144,10 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
             found = score(before, model, pair, mask if at["alpha"] == 1 else None, split, dense[split])
             readings |= {f"{'val_' * (split == 'val')}{name}": value for name, value in found.items()}
         if pair.others and "test" in splits:
-            readings |= {"other_acc_before": _on_others(setup, seed), "other_acc": _accuracy(model, pair.others)}
+            readings |= {
+                "other_acc_before": _on_others(_of_source(setup), seed),
+                "other_acc": _accuracy(model, pair.others),
+            }
         rows.append(row | at | readings | _training(history if at == END else []))
     return rows
 
@@ -178,6 +192,11 @@ def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:
             f"want about 1e-4) or more target_steps than {setup.target_steps}",
             stacklevel=2,
         )
+
+
+def _of_source(setup: Setup) -> Setup:
+    """`setup` with the defaults of all that the source network does not depend on: its readings are made once for all transfers from it."""
+    return setup.changed(**{name: Setup.model_fields[name].default for name in OF_TRANSFERS})
 
 
 @lru_cache(maxsize=64)

@@ -57,7 +57,7 @@ def rotations(kept: Kept) -> float:
 
 @protocol(
     "baseline", place=29, colour="#ff7f0e", marker=(3, 1, 0), rival=True, known="intact", bits=low_rank, knobs={"rank": 4},
-    grid=(1, 2, 4, 8, 16),
+    grid=(1, 2, 4, 8, 16), library="peft",
 )  # fmt: skip
 def lora(t: Transfer, rank: int) -> History:
     """W0 + B A, with B (out x rank) and A (rank x in) trained: the alpha of the paper is the rank. By peft.
@@ -93,7 +93,7 @@ def block_of(columns: int, block: int) -> int:
 
 @protocol(
     "baseline", place=30, colour="#e377c2", marker=(4, 1, 45), rival=True, known="intact", bits=rotations, knobs={"block": 16},
-    grid=(4, 8, 16, 32, 64),
+    grid=(4, 8, 16, 32, 64), library="peft",
 )  # fmt: skip
 def oft(t: Transfer, block: int) -> History:
     """W0 R: the inputs of each layer rotated in blocks of size `block`, or of the nearest size that divides their number.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskutils.core.checks import BadSetting, known
+from maskutils.core.checks import BadSetting
 from maskutils.data.batches import Batches, some
 from maskutils.masks.layers import LAYERS, MaskLayer
 from maskutils.masks.mask import Mask
@@ -156,15 +156,10 @@ def learns_density(model: nn.Module, method: str, start: str | None = None) -> b
 
 
 def _start(model: nn.Module, method: str, start: str | None) -> str:
-    """What scores of `method` begin from on `model`. Raises `BadSetting` for an unknown `start`."""
+    """What scores of `method` begin from on `model`: `start`, if one is given."""
     if start is None:
         return "fisher" if is_large(model) and not LAYERS[method].trains_weights else CONSTANT
-    return known_start(start)
-
-
-def known_start(start: str) -> str:
-    """`start` itself. Raises `BadSetting` if scores cannot begin from it."""
-    return known(start, (CONSTANT, *RANKINGS), "start")
+    return start
 
 
 def level_of(

@@ -13,11 +13,11 @@ from maskutils.core.checks import fraction as check_fraction
 from maskutils.core.checks import positive
 from maskutils.core.seeds import generator, stream
 from maskutils.core.storage import mask_only, whole_tensors
+from maskutils.core.tensors import Tensors
 from maskutils.data.batches import batches, images_and_labels
 from maskutils.data.pair import subset
 from maskutils.masks import protection
 from maskutils.masks.mask import Mask
-from maskutils.masks.rankings import Scores
 from maskutils.models.heads import head_name, head_parameters, own_head
 from maskutils.models.inputs import taken_by
 from maskutils.models.parts import norm_layers
@@ -25,7 +25,7 @@ from maskutils.training.base import History, Transfer, answer, answering, frozen
 from maskutils.training.loop import Penalty, fit
 
 
-def anchor(model: nn.Module, strength: float, importance: Scores | None = None) -> Penalty:
+def anchor(model: nn.Module, strength: float, importance: Tensors | None = None) -> Penalty:
     """strength * sum_i importance_i (theta_i - theta_0,i)^2, theta_0 the parameters as they are now; importance 1 if none.
 
     Parameters without an importance (a head of the target's own) are not held, nor is an idle head of the source's own: it
@@ -67,7 +67,7 @@ def l2_sp(t: Transfer, strength: float) -> History:
     "baseline", place=22, colour="#2ca02c", marker=(4, 1, 0), rival=True, headline=2, needs=("importance",), importance="information",
     knobs={"strength": 100.0}, grid=(10.0, 100.0, 1000.0, 10000.0, 100000.0),
 )  # fmt: skip
-def ewc(t: Transfer, importance: Scores, strength: float) -> History:
+def ewc(t: Transfer, importance: Tensors, strength: float) -> History:
     """Loss + strength / 2 * sum_i F_i (theta_i - theta_0,i)^2. Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), eq. 3.
 
     `importance` is the exact Fisher diagonal F of the source network (`masks.information`).
@@ -79,7 +79,7 @@ def ewc(t: Transfer, importance: Scores, strength: float) -> History:
     "baseline", place=23, colour="#ff1493", marker="H", headline=4, needs=("importance",), importance="probability",
     method="gumbel_sigmoid", learns_mask=True, knobs={"strength": 0.1}, grid=(0.1, 1.0, 10.0, 100.0, 1000.0),
 )  # fmt: skip
-def elastic_mask(t: Transfer, importance: Scores, strength: float) -> History:
+def elastic_mask(t: Transfer, importance: Tensors, strength: float) -> History:
     """Loss + strength * sum_i p_i (theta_i - theta_0,i)^2, p_i the probability that weight i carries the source. Ours.
 
     `importance` is p, from a learnt mask's scores, and 1 where nothing is maskable. With p = 1 it is L2-SP of strength 2s.

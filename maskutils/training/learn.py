@@ -18,7 +18,7 @@ from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import check_values, copied, unwrapped, with_gradients
 from maskutils.models.heads import head_checked
 from maskutils.models.parts import check_prefixes, maskable
-from maskutils.training.annealing import known_start, learns_density, level_of, told_apart
+from maskutils.training.annealing import CONSTANT, learns_density, level_of, told_apart
 from maskutils.training.evaluation import check_answer
 from maskutils.training.loop import Penalty, check_training, fit
 
@@ -201,4 +201,4 @@ def _check(strength: float | None, density: float | None, per_layer: bool, start
         fraction("density", density)
     yes_or_no("per_layer", per_layer)
     if start is not None:
-        known_start(start)
+        known(start, (CONSTANT, *RANKINGS), "start")

@@ -10,10 +10,10 @@ from maskutils.core import metrics
 from maskutils.core.approaches import Approach, describe, described
 from maskutils.core.checks import BadSetting, known, number
 from maskutils.core.storage import Kept
+from maskutils.core.tensors import Tensors
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
 from maskutils.masks.protection import checked
-from maskutils.masks.rankings import Scores
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.heads import TaskHeads, for_task, head_checked, head_name, with_target_head
 from maskutils.models.sizes import usual_lr
@@ -30,7 +30,7 @@ def transfer(
     protocol: str = "protect",
     *,
     mask: Mask | None = None,
-    importance: Scores | None = None,
+    importance: Tensors | None = None,
     steps: int = 300,
     lr: float | None = None,
     batch_size: int = 32,
@@ -106,8 +106,8 @@ def score(
         masked_before = evaluate(mask.apply(before), source)
         masked = evaluate(mask.apply(for_task(after, "source")), source)
         row |= {"source_acc_masked_before": masked_before, "source_acc_masked": masked}
-        row["masking_cost"] = metrics.masking_cost(dense_before, masked_before)
-        row["drift"] = metrics.drift(masked_before, masked)
+        row["masking_cost"] = dense_before - masked_before  # lost by the mask alone
+        row["drift"] = masked_before - masked  # lost by the transfer: 0 under `protect`
     row["forgetting"] = metrics.forgetting(dense_before, full)
     with answering(after, "target"):
         row["target_acc"] = evaluate(after, target)
@@ -160,7 +160,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
     return model
 
 
-def _check_fit(model: nn.Module, mask: Mask | None, importance: Scores | None) -> None:
+def _check_fit(model: nn.Module, mask: Mask | None, importance: Tensors | None) -> None:
     """Raise `ValueError` if a mask or an importance that is given is of another network."""
     if mask is not None:
         checked(mask, model)

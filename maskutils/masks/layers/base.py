@@ -1,6 +1,9 @@
 """What every mask layer is, and what several share.
 
 Notation in all layers: w a weight, s its score, m its mask, g = dL/d(w m), sigma the logistic function.
+
+A mask becomes the masked weight in place, and the gradient of the mask that of the scores: fresh memory costs a CPU more than the
+arithmetic on it, since the system clears every page, and autograd would keep a tensor for every operation.
 """
 
 from collections.abc import Callable
@@ -8,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from maskutils.core.approaches import filed
 from maskutils.core.shown import table
@@ -21,27 +25,11 @@ def layer(name: str, **about: Any) -> Callable[[type["MaskLayer"]], type["MaskLa
     return filed(LAYERS, "mask", name, learns_mask=True, **about)
 
 
-class StraightThrough(torch.autograd.Function):
-    """The value of `hard` with the gradient of `soft`. Exact: h + r - r.detach() would leave entries off 0 and 1 by
-    6e-8.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
-        """`hard`, in the type of `soft`."""
-        return hard.to(soft.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """All of it to `soft`."""
-        return gradient, None
-
-
 class MaskLayer(nn.Module):
     """Scores of a weight's shape, and the masked weight they give; a parametrization of that weight while scores are
     learnt.
 
-    A subclass gives `sample`, and where they differ `harden`, `initial`, `penalty`, `ranking` and `ramp`. Class
+    A subclass gives `draw`, and where they differ `pull`, `harden`, `initial`, `penalty`, `ranking` and `ramp`. Class
     attributes are its defaults for `learn_mask`: `optimizer`, `lr`, `strength` (weight of the summed penalties in the
     loss), `start` (every score to begin with), and whether the method learns for one given density (then it takes an
     option `density`) or gives one ranking for all.
@@ -75,9 +63,18 @@ class MaskLayer(nn.Module):
         """Scores to begin with, float32 of the shape of `weight`: `init` everywhere (`start` if none is given)."""
         return torch.full_like(weight, float(self.init), dtype=torch.float32)
 
+    def draw(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A mask of one training step, and the one tensor that its gradient needs. The mask may be overwritten if it is another tensor."""
+        raise NotImplementedError
+
+    def pull(self, gradient: Tensor, kept: Any, progress: float) -> Tensor:
+        """dL/ds from `gradient`, dL/dm, which may be overwritten; `progress` is that of the draw. The identity by default."""
+        return gradient
+
     def sample(self) -> Tensor:
         """The mask of one training step, differentiable in the scores."""
-        raise NotImplementedError
+        mask: Tensor = _Masked.apply(self, self.scores, None)
+        return mask
 
     def harden(self) -> Tensor:
         """The boolean mask of the method itself, without noise: what has a score above the boundary."""
@@ -85,7 +82,10 @@ class MaskLayer(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The masked weight: sampled in training, hard in evaluation."""
-        return weight * (self.sample() if self.training else self.harden()).to(weight.dtype)
+        if self.training:
+            masked: Tensor = _Masked.apply(self, self.scores, weight)
+            return masked
+        return weight * self.harden().to(weight.dtype)
 
     def penalty(self) -> Tensor:
         """The cost of density, a scalar; none by default."""
@@ -116,6 +116,40 @@ class MaskLayer(nn.Module):
     def ramp(progress: float) -> float:
         """Factor of the penalty's strength at `progress` in [0, 1] of the training; constant by default."""
         return 1.0
+
+
+class _Masked(torch.autograd.Function):
+    """The mask that a layer draws, times a weight if there is one."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: MaskLayer, scores: Tensor, weight: Tensor | None) -> Tensor:
+        mask, kept = layer.draw(scores)
+        ctx.layer, ctx.progress, ctx.dtype = layer, layer.progress, scores.dtype
+        if weight is None:
+            ctx.save_for_backward(kept, None, None)
+            return mask
+        mask, trained = mask.to(weight.dtype), ctx.needs_input_grad[2]
+        ctx.save_for_backward(kept, weight, mask if trained else None)
+        in_place = mask is not kept and not trained and mask.stride() == weight.stride()
+        return mask.mul_(weight) if in_place else weight * mask
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        kept, weight, mask = ctx.saved_tensors
+        to_scores = to_weight = None
+        if ctx.needs_input_grad[1]:
+            to_mask = gradient.clone() if weight is None else gradient * weight
+            to_scores = ctx.layer.pull(to_mask.to(ctx.dtype), kept, ctx.progress)
+        if mask is not None:
+            to_weight = gradient * mask
+        return None, to_scores, to_weight
+
+
+def through_sigmoid(gradient: Tensor, y: Tensor) -> Tensor:
+    """`gradient` times y (1 - y), in its own memory: back through y = sigma(x)."""
+    torch.ops.aten.sigmoid_backward(gradient, y, grad_input=gradient)
+    return gradient
 
 
 def logistic_noise(like: Tensor) -> Tensor:

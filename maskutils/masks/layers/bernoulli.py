@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from maskutils.masks.layers.base import layer
-from maskutils.masks.layers.drawn import Drawn, through_sigmoid
+from maskutils.masks.layers.base import MaskLayer, layer, through_sigmoid
 
 
 @layer("bernoulli", place=6, colour="#56b4e9", marker="h")
-class Bernoulli(Drawn):
+class Bernoulli(MaskLayer):
     """m ~ Bernoulli(sigma(s)), with the gradient of sigma(s); hard: s > 0. Penalty: sum of sigma(s).
 
     Source: Zhou et al. 2019 (arXiv 1905.01067), section 5. The paper masks random networks from s = 0, without a penalty, and

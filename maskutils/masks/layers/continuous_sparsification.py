@@ -2,12 +2,11 @@
 
 from torch import Tensor
 
-from maskutils.masks.layers.base import layer
-from maskutils.masks.layers.drawn import Drawn, through_sigmoid
+from maskutils.masks.layers.base import MaskLayer, layer, through_sigmoid
 
 
 @layer("continuous_sparsification", place=5, colour="#cc78bc", marker="p")
-class ContinuousSparsification(Drawn):
+class ContinuousSparsification(MaskLayer):
     """m = sigma(beta_t s), beta_t = 200^progress, with its exact gradient; hard: s > 0, the limit of infinite beta. Penalty: sum of m.
 
     Source: Savarese et al. 2020 (arXiv 1912.04427), section 4. No noise and no straight-through: a soft mask that becomes

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.checks import fraction, known
-from maskutils.masks.layers.base import layer, top_fraction
-from maskutils.masks.layers.drawn import Drawn
+from maskutils.masks.layers.base import MaskLayer, layer, top_fraction
 from maskutils.masks.selection import places
 
 
 @layer("edge_popup", place=3, colour="#029e73", marker="^")
-class EdgePopup(Drawn):
+class EdgePopup(MaskLayer):
     """m = 1 for the fraction `density` of highest |s| in the layer, with the identity for a gradient: dL/ds = sign(s) g
     w.
 

@@ -4,12 +4,11 @@ import torch
 from torch import Tensor
 
 from maskutils.core.checks import positive
-from maskutils.masks.layers.base import layer, logistic_noise
-from maskutils.masks.layers.drawn import Drawn, through_sigmoid
+from maskutils.masks.layers.base import MaskLayer, layer, logistic_noise, through_sigmoid
 
 
 @layer("gumbel_sigmoid", place=1, colour="#0173b2", marker="o")
-class GumbelSigmoid(Drawn):
+class GumbelSigmoid(MaskLayer):
     """m = 1[r > 1/2], r = sigma((s + n) / tau), n ~ Logistic(0, 1), with the gradient of r; hard: s > 0. Penalty: sum
     of s.
 

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskutils.masks.layers.base import layer, logistic_noise
-from maskutils.masks.layers.drawn import Drawn, through_sigmoid
+from maskutils.masks.layers.base import MaskLayer, layer, logistic_noise, through_sigmoid
 
 
 @layer("hard_concrete", place=2, colour="#de8f05", marker="s")
-class HardConcrete(Drawn):
+class HardConcrete(MaskLayer):
     """m = clip(zeta' sigma((s + n) / beta) + gamma, 0, 1), zeta' = zeta - gamma, n ~ Logistic(0, 1); gradient pathwise;
     hard: s > 0.
 

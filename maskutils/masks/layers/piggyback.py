@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from maskutils.masks.layers.base import layer
-from maskutils.masks.layers.drawn import Drawn
+from maskutils.masks.layers.base import MaskLayer, layer
 
 
 @layer("piggyback", place=4, colour="#d55e00", marker="D")
-class Piggyback(Drawn):
+class Piggyback(MaskLayer):
     """m = 1[s > 0.005], with the identity for a gradient: dL/ds = g w.
 
     Source: Mallya et al. 2018 (arXiv 1801.06519), eq. 1-3. s begins at 0.01, so the network begins whole; there is no
