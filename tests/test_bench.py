@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from benchmarks import batch, bench, family, layers, photographs, processes, source_steps, timing
+from benchmarks import batch, bench, family, layers, photographs, processes, timing
 from maskutils.data.pair import Domain, Pair
 from maskutils.masks.layers import LAYERS
 
@@ -97,34 +97,6 @@ def test_a_network_of_another_family_has_a_row_for_each_mask(monkeypatch, capsys
     assert " | – | " in plain
     assert masked.startswith("| magnitude | ")
     assert "–" not in masked
-
-
-def test_the_control_of_source_steps_compares_seed_by_seed(monkeypatch, capsys):
-    """The source network gains 3 points from 300 more steps, its mask 2; the target is learnt as well by both."""
-
-    def records(setup, *_, **knobs):
-        more = setup.source_steps > 200
-        rows = [
-            {
-                "seed": s,
-                "source_acc_before": 0.8 + 0.03 * more,
-                "source_acc_masked": 0.82 + 0.02 * more,
-                "target_acc": 0.7 + s / 100,
-            }
-            for s in setup.seeds
-        ]
-        assert knobs in ({}, {"rank": 4})
-        return pd.DataFrame(rows)
-
-    for name in ("run_method", "run_protocol"):
-        monkeypatch.setattr(source_steps.experiment, name, records)
-    source_steps.source_steps()
-    *rows, same, more, both = capsys.readouterr().out.splitlines()
-    assert rows[0] == "| edge_popup | 200 | 80.0 | 82.0 | 71.0 | 76.5 |"
-    assert rows[-1] == "| lora | 500 | 83.0 | 83.0 | 71.0 | 77.0 |"
-    assert same == "edge_popup at 200 - lora at 200: +1.0 [+1.0, +1.0]"
-    assert more == "edge_popup at 200 - lora at 500: -0.5 [-0.5, -0.5]"
-    assert both == "edge_popup at 500 - lora at 500: +0.5 [+0.5, +0.5]"
 
 
 def test_the_batch_stands_beside_papermill_and_its_bare_steps(monkeypatch):

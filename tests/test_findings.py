@@ -70,8 +70,8 @@ def test_masks_that_win_are_not_said_to_lose():
     ("full", "says"),
     [
         (0.94, "leads `wise_ft` and `ewc`"),
-        (0.845, "leads `wise_ft` and cannot be told from `ewc`"),
-        (0.5, "cannot be told from `wise_ft`"),
+        (0.845, "leads `wise_ft` and cannot be told apart from `ewc`"),
+        (0.5, "cannot be told apart from `wise_ft`"),
     ],
 )
 def test_no_defeat_is_no_win_either(full, says):
@@ -88,7 +88,7 @@ def test_no_defeat_is_no_win_either(full, says):
 def test_a_lead_over_what_is_tuned_for_the_other_reading_says_so():
     lora = at(0.5, 0.7, "lora", knob=1, stored_bits=80e3)
     said = findings(study(FREE, mask("edge_popup", 0.94, 0.5, 0.9), lora, pairs=PAIRS[:1])).split("\n")[0]
-    assert "leads `lora`, whose rates are tuned for the task known, and cannot be told from `wise_ft`." in said
+    assert "leads `lora`, whose rates are tuned for the task known, and cannot be told apart from `wise_ft`." in said
 
 
 def test_an_unlearnt_mask_that_no_rival_leads_is_no_defeat_of_all():
@@ -157,7 +157,7 @@ def test_the_gain_is_taken_off_where_a_seed_loses_too():
     ]
     known = findings(pd.concat(records, ignore_index=True)).split("\n")[1]
     assert "1.0 points better than before (-1.0 to +3.0 by pair); without that gain it reaches 91.5 %" in known
-    assert known.startswith("- **Task known: a learnt mask cannot be told from its best rival.**")
+    assert known.startswith("- **Task known: a learnt mask cannot be told apart from its best rival.**")
 
 
 def test_a_rival_may_have_a_setting_of_its_own_on_each_pair():
@@ -257,7 +257,7 @@ def test_the_strongest_mask_is_the_strongest_on_validation():
 def test_what_the_seeds_do_not_show_cannot_be_told():
     twin = mask("magnitude", 0.94, 0.6, 0.88, stored_bits=90e3)
     records = study(FREE, EWC, LEARNT, twin, seeds=(0.0, 0.1, -0.1))
-    assert "With the task known, `edge_popup` cannot be told from `magnitude` at +0." in findings(records)
+    assert "With the task known, `edge_popup` cannot be told apart from `magnitude` (+0." in findings(records)
 
 
 @pytest.mark.parametrize(

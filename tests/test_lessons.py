@@ -70,7 +70,7 @@ def test_two_masks_are_told_apart_over_seeds(other, verb):
     rows = [mask(m, a + s / 1e3, 0.5, 0.7, seed=s) for m, a in (("snip", 0.8), ("fisher", other)) for s in range(3)]
     said = lessons.beside(make(*rows), "snip", "fisher", 0.1)
     assert said.startswith(f"At density 0.1, on the source through the mask, **snip** {verb} `fisher` by ")
-    assert "On the target it cannot be told from `fisher` at +0.0" in said
+    assert "On the target it cannot be told apart from `fisher` (+0.0" in said
 
 
 def test_what_the_study_found_stands_beside_a_run_at_one_rate_alone():

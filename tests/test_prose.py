@@ -215,7 +215,7 @@ def ewc_is_closer_than_masks(records):
 
 def test_what_freezes_and_what_ties_by_a_mask_cannot_be_told_apart_and_replay_and_ewc_lead_both():
     told = text("notebooks/07_baselines.ipynb")
-    assert "`elastic_mask` cannot be told from `gumbel_sigmoid` or `fisher`, which freeze." in told
+    assert "`elastic_mask` cannot be told apart from `gumbel_sigmoid` or `fisher`, which freeze." in told
     assert "But `replay` and `ewc`, which freeze nothing, lead all three." in told
     areas = hypervolumes(read("study"))
     for frozen in ("gumbel_sigmoid", "fisher"):
@@ -331,11 +331,11 @@ def test_choices_made_on_other_pairs_mostly_hold():
 def test_oft_with_as_many_bits_cannot_be_told_from_the_mask_and_needs_twice_them_to_be_ahead():
     told = text("notebooks/19_changes.ipynb")
     assert (
-        "`oft` with as many bits as the best mask cannot be told from it, and with 2.3 times as many it is 0.3 points"
+        "`oft` with as many bits as the best mask cannot be told apart from it, and with 2.3 times as many it is 0.3 points"
         in told
     )  # the numbers: see `test_a_rival_that_may_store_other_bits_leads_the_mask_of_digits_or_trails_it`
     assert "its best rival, `oft`," in (known := findings(read("study"))[1].split("\n")[1])
-    assert "cannot be told from it" in known
+    assert "cannot be told apart from it" in known
     assert "where `oft` may come with 52 kbit beside a mask of 51" in text("notebooks/14_claims.ipynb")
     assert "with 52 kbit" in known
     front = storage_front(read("study")).round({"both": 3})
@@ -377,7 +377,7 @@ def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile
         in told
     )
     whole, brief = findings(read(profile))
-    of = "cannot be told from its best rival" if profile == "study" else "leads its best rival"
+    of = "cannot be told apart from its best rival" if profile == "study" else "leads its best rival"
     assert f"a learnt mask {of}.**" in whole
     unknown, known = brief.split("\n")
     assert re.search(r"Beside the best rival of each pair.* it leads on 1 of \d and trails on none", known)
@@ -399,7 +399,7 @@ def test_an_adapter_does_as_well_as_a_second_network(profile, adapter, most):
 
 def test_on_digits_masks_that_nobody_learns_do_as_well():
     learnt = findings(read("study"))[0].split("\n")[2]
-    assert learnt.count("cannot be told from `fisher`") == 2
+    assert learnt.count("cannot be told apart from `fisher`") == 2
 
 
 def test_elastic_mask_is_chosen_once_and_ewc_beats_it_over_whole_curves():
@@ -570,7 +570,7 @@ def test_lora_with_nearly_twice_the_bits_cannot_be_told_from_the_mask_of_photogr
         assert row["low"] < 0 < row["high"]
     said = " ".join(text("docs/photographs.md").split())
     assert (
-        f"With 1.8 times the bits, at rank 8, `lora` cannot be told from it: {told[0]} points behind, and {told[1]} without"
+        f"With 1.8 times the bits, at rank 8, `lora` cannot be told apart from it: {told[0]} points behind, and {told[1]} without"
         in said
     )
 
@@ -681,7 +681,7 @@ def test_a_mask_is_worth_learning_on_digits_where_bits_are_few_and_on_photograph
     assert f"The lead is {_told(rows, 'both', mask, rank)} points." in page
     known = hypervolumes(read("study"), "known")
     for other, where in (
-        ("fisher", "cannot be told from `fisher` ({})"),
+        ("fisher", "cannot be told apart from `fisher` ({})"),
         ("gumbel_sigmoid", "cannot be told apart ({})"),
     ):
         row = paired(known, "hypervolume", ["edge_popup"], other).iloc[0]

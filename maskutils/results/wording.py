@@ -11,7 +11,7 @@ from maskutils.core.approaches import INTERPOLATED, find
 from maskutils.results.records import KNOBS
 from maskutils.results.statistics import LEAST
 
-APART = "cannot be told from"
+APART = "cannot be told apart from"
 
 
 def points(fraction: float) -> str:
@@ -110,7 +110,7 @@ def versus(row: pd.Series, whom: str) -> str:
     if math.isnan(row["low"]):
         return f"{APART} {whom}, for they share fewer than {LEAST} seeds"
     if verb(row) == APART:
-        return f"{APART} {whom} at {interval(row['difference'], row['low'], row['high'], '+')} points"
+        return f"{APART} {whom} ({interval(row['difference'], row['low'], row['high'], '+')} points)"
     return f"{verb(row)} {whom} by {size(row)} points"
 
 
