@@ -165,7 +165,7 @@ def test_the_box_begins_at_the_chance_of_the_pair():
 
 def test_with_the_task_known_what_has_no_mask_is_read_whole():
     found = fronts.hypervolumes(make(*READ, l2(1, 0.6, 0.6)), "known").set_index("family")["hypervolume"]
-    expected = {"snip": 0.6 * 0.6, "wise_ft": 0.4 * 0.6, "piggyback (target)": 0.8 * 0.6, "l2_sp": 0.25}
+    expected = {"snip": 0.6 * 0.6, "wise_ft": 0.4 * 0.6, "target_mask": 0.8 * 0.6, "l2_sp": 0.25}
     assert found.to_dict() == pytest.approx({name: area / 0.81 for name, area in expected.items()})
 
 
@@ -209,7 +209,7 @@ def test_storage_compares_what_serves_both_tasks_with_the_task_known():
         "snip": 0.7,
         "select (snip)": 0.9,
         "finetune": 0.5,
-        "piggyback (target)": 0.9,
+        "target_mask": 0.9,
         "source_only": 0.5,
     }
 

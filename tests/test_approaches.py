@@ -79,9 +79,9 @@ def compared(tree):
 @pytest.mark.parametrize("file", sorted(paths.PACKAGE.rglob("*.py")), ids=lambda f: f.stem)
 def test_only_its_own_module_tells_an_approach_by_its_name(file):
     source = file.read_text(encoding="utf-8")
-    own = {name for name in {a.name for a in approaches.every()} if f'"{name}"' in source and home_of(name) == file}
-    foreign = {a.name for a in approaches.every()} | {a.label for a in approaches.every() if a.label}
-    assert not (foreign - own) & set(compared(ast.parse(source)))
+    names = {a.name for a in approaches.every()}
+    own = {name for name in names if f'"{name}"' in source and home_of(name) == file}
+    assert not (names - own) & set(compared(ast.parse(source)))
 
 
 def home_of(name):

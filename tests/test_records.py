@@ -160,7 +160,7 @@ def test_the_approach_is_the_method_under_protect_and_else_the_protocol():
         ({"protocol": "packnet"}, "packnet"),
         ({"protocol": "packnet", "method": "random"}, "packnet (random)"),
         ({"protocol": "elastic_mask"}, "elastic_mask (magnitude)"),
-        (FREE | {"protocol": "target_mask"}, "piggyback (target)"),
+        (FREE | {"protocol": "target_mask"}, "target_mask"),
     ],
 )
 def test_the_approach_says_what_is_unusual(change, approach):

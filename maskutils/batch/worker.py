@@ -1,6 +1,5 @@
 """What a worker process does: it executes one notebook in a kernel of its own, says where it is, and why it failed."""
 
-import contextlib
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ from maskutils.batch.local import environment
 from maskutils.batch.notebooks import cell_name
 from maskutils.batch.plan import Run, lock_name
 from maskutils.core.caches import USES
-from maskutils.study.provenance import git_commit, machine
+from maskutils.study.provenance import git_commit, machine, told_by_linux
 
 LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and of an output that are kept
 Tell = Callable[[dict[str, Any]], None]
@@ -141,11 +140,7 @@ def meaning(code: int | None, killed: int = 0) -> str:
 
 def out_of_memory() -> int:
     """How many processes this machine has ended for want of memory; 0 where it does not say."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
+    return int(told_by_linux("/proc/vmstat", "oom_kill") or 0)
 
 
 def _mark(path: Path, index: int, error: str) -> None:

@@ -35,7 +35,6 @@ class Approach:
     place: int = 1000
     colour: str = ""
     marker: Marker = ""
-    label: str = ""  # its name in the column `approach` of the records; `name` if empty
     phrase: str = ""  # its name within a sentence; `name` if empty
     family: str = ""  # the family that it and its interpolations are settings of; its own if empty
     role: Literal["", "free", "untrained", "chance", "yardstick"] = ""  # exactly one approach has each role: see `the`
@@ -99,8 +98,9 @@ def every() -> list[Approach]:
 
 
 def find(name: str) -> Approach | None:
-    """The description with this name or label; None if there is none, as for the variant "elastic_mask (shuffled)"."""
-    return next((a for a in every() if name and name in (a.name, a.label)), None)
+    """The description with this name; None if there is none, as for the variant "elastic_mask (shuffled)"."""
+    every()
+    return APPROACHES.get(name)
 
 
 def described(name: str) -> Approach:

@@ -140,10 +140,7 @@ def check_head_fits(name: str, weights: str, n_classes: int) -> None:
 @cache
 def pretrained_transform(name: str, weights: str) -> Callable[[Any], Tensor] | None:
     """The transform (PIL image -> tensor) that torchvision's `weights` of `name` expect; None for other weights."""
-    found: Callable[[Any], Tensor] | None = None
-    if weights and not is_path(weights):
-        found = _weights_of(name, weights).transforms()
-    return found
+    return _weights_of(name, weights).transforms() if weights and not is_path(weights) else None
 
 
 def _with_stem(model: nn.Module, name: str, in_channels: int, small: bool) -> None:

@@ -99,7 +99,7 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
         protocol: str, method: str | None, options: str | None, alpha: float, rewound: bool, per_layer: bool
     ) -> str:
         about = find(protocol) or Approach(protocol, "protocol")
-        base = about.label or protocol
+        base = protocol
         if isinstance(method, str) and method != about.method:
             base = method if about.named_by_mask else f"{protocol} ({method})"
         base += f" ({options})" if isinstance(options, str) else ""

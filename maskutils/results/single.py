@@ -195,7 +195,7 @@ def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     rows = candidates(records, task_known=True)
     mask, kinds = learnt(rows), ("baseline", "control", "reference")
-    rivals = [a.label or a.name for a in every() if a.kind in kinds and not a.learns_mask]
+    rivals = [a.name for a in every() if a.kind in kinds and not a.learns_mask]
     rows = rows.assign(
         mask=mask,
         unlearnt=of_masks(rows) & ~mask,

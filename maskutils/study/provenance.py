@@ -195,7 +195,7 @@ def _git(*arguments: str) -> str:
 
 def machine() -> dict[str, Any]:
     """The processor, its cores and the threads of a kernel on this machine."""
-    name = _told_by_linux("/proc/cpuinfo", "model name") or platform.processor()
+    name = told_by_linux("/proc/cpuinfo", "model name") or platform.processor()
     return {"processor": name, "cores": cores(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
 
 
@@ -219,15 +219,15 @@ def peak_bytes() -> int:
 
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
-    if peak := _told_by_linux("/proc/self/status", "VmHWM"):
+    if peak := told_by_linux("/proc/self/status", "VmHWM"):
         return 1024 * int(peak.split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of a Mac, in bytes
 
 
-def _told_by_linux(file: str, name: str) -> str:
+def told_by_linux(file: str, name: str) -> str:
     """The first value of `name` in a file of the kernel; empty where there is none."""
     with contextlib.suppress(OSError):
-        found = re.search(rf"^{name}\s*:\s*(.+)$", Path(file).read_text(encoding="utf-8"), re.MULTILINE)
+        found = re.search(rf"^{name}[ \t:]+(.+)$", Path(file).read_text(encoding="utf-8"), re.MULTILINE)
         return found[1] if found else ""
     return ""
 

@@ -75,7 +75,7 @@ def exclusive(t: Transfer, mask: Mask) -> History:
 
 
 @protocol(
-    label="piggyback (target)", knobs={"density": 0.0}, learns_mask=True, trains=False, known="intact", bits=pattern
+    knobs={"density": 0.0}, learns_mask=True, trains=False, known="intact", bits=pattern
 )  # fmt: skip
 def target_mask(t: Transfer, density: float) -> History:
     """All weights frozen; a mask of the *target* is learnt and left in the weights (Mallya et al. 2018, arXiv 1801.06519).
