@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rows import at, make, mask
 
-from maskutils.results import choice, comparisons, report
+from maskutils.results import choice, choice_tables, comparisons, report
 from maskutils.results.records import usual_density
 
 
@@ -111,7 +111,7 @@ def test_findings_of_which_the_records_hold_nothing_say_so(rows):
 def test_choices_say_what_to_choose_and_what_to_expect():
     rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05, alpha=0.5)]
     rows = [row | {"stored_bits": 0} for row in rows] + [mask("snip", 0.92, 0.7, 0.85, stored_bits=64_000)]
-    table = report.choices(make(*rows), [0.01, 0.05], [0.8, 0.9])
+    table = choice_tables.choices(make(*rows), [0.01, 0.05], [0.8, 0.9])
     small, most, some, much = (
         "lose at most 1 point",
         "lose at most 5 points",
@@ -133,7 +133,7 @@ def test_choices_say_what_to_choose_and_what_to_expect():
 
 def test_drops_that_lead_to_the_same_choice_are_one_row():
     rows = [at(0.95, 0.3, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05)]
-    table = report.choices(make(*rows), [0.01, 0.02, 0.06, 0.1])
+    table = choice_tables.choices(make(*rows), [0.01, 0.02, 0.06, 0.1])
     needs = ["lose at most 1 or 2 points", "lose at most 6 or 10 points"]
     assert table["need"].tolist() == 2 * needs
     assert table["choose"].tolist() == 2 * ["l2_sp (strength 3)", "replay (fraction 0.05)"]
@@ -142,52 +142,54 @@ def test_drops_that_lead_to_the_same_choice_are_one_row():
 def test_a_wider_limit_repeats_a_choice_that_is_as_good_in_all_on_test():
     """On validation the lossy setting reaches more, on test no more: it is shown only if it stores less."""
     held, lossy = at(0.95, 0.8, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05) | {"val_target_acc": 0.85}
-    told = report.choices(make(held, lossy), [0.05, 0.01], tasks=[False])
+    told = choice_tables.choices(make(held, lossy), [0.05, 0.01], tasks=[False])
     assert told[["need", "choose"]].to_numpy().tolist() == [["lose at most 1 or 5 points", "l2_sp (strength 3)"]]
-    better = report.choices(make(held, lossy | {"target_acc": 0.81}), [0.01, 0.05], tasks=[False])
+    better = choice_tables.choices(make(held, lossy | {"target_acc": 0.81}), [0.01, 0.05], tasks=[False])
     assert better["choose"].tolist() == ["l2_sp (strength 3)", "replay (fraction 0.05)"]
     dear, cheap = (
         mask("snip", s, 0.7, 0.8, stored_bits=b, density=d) for s, b, d in ((0.95, 900, 0.5), (0.93, 90, 0.1))
     )
     cheap |= {"val_target_acc": 0.85}
-    known = report.choices(make(dear, cheap), [0.01, 0.05], tasks=[True])
+    known = choice_tables.choices(make(dear, cheap), [0.01, 0.05], tasks=[True])
     assert known["choose"].tolist() == ["snip (density 0.5)", "snip (density 0.1)"]
 
 
 def test_choices_are_told_in_sentences():
-    assert report.choice_findings(report.choices(make(at(0.95, 0.9)), [0.05])).splitlines() == [
+    assert choice_tables.choice_findings(choice_tables.choices(make(at(0.95, 0.9)), [0.05])).splitlines() == [
         f"- To lose at most 5 points, if you {know} the task at test time: **finetune**. "
         "Expect a loss of 0.0 points on the source, and 90.0 % on the target."
         for know in ("know", "do not know")
     ]
-    seeds = report.choice_findings(report.choices(make(*(at(0.95, 0.9, seed=s) for s in range(3))), [0.05]))
+    seeds = choice_tables.choice_findings(
+        choice_tables.choices(make(*(at(0.95, 0.9, seed=s) for s in range(3))), [0.05])
+    )
     assert "a loss of 0.0 [0.0, 0.0] points on the source, and 90.0 [90.0, 90.0] % on the target." in seeds
-    said = report.choice_findings(report.choices(make(at(0.95, 0.9)), [], [0.99]))
+    said = choice_tables.choice_findings(choice_tables.choices(make(at(0.95, 0.9)), [], [0.99]))
     assert said.splitlines()[0].endswith("at test time: nothing: the best target is 0.900.")
 
 
 def test_a_need_out_of_range_is_an_error_and_no_choice():
     with pytest.raises(ValueError, match="a fraction in"):
-        report.choices(make(at(0.95, 0.9)), [5])
+        choice_tables.choices(make(at(0.95, 0.9)), [5])
 
 
 def test_a_choice_without_settings_has_no_empty_brackets():
-    assert set(report.choices(make(at(0.95, 0.9)), [0.05])["choose"]) == {"finetune"}
+    assert set(choice_tables.choices(make(at(0.95, 0.9)), [0.05])["choose"]) == {"finetune"}
 
 
 def test_a_knob_has_the_name_that_its_approach_gives_it():
-    assert set(report.choices(make(at(0.95, 0.9, "lora", knob=4)), [0.05])["choose"]) == {"lora (rank 4)"}
+    assert set(choice_tables.choices(make(at(0.95, 0.9, "lora", knob=4)), [0.05])["choose"]) == {"lora (rank 4)"}
     half = make(at(0.95, 0.9, "lora", knob=4, alpha=0.5))
-    assert set(report.choices(half, [0.05])["choose"]) == {"lora + wise_ft (rank 4, alpha 0.5)"}
+    assert set(choice_tables.choices(half, [0.05])["choose"]) == {"lora + wise_ft (rank 4, alpha 0.5)"}
 
 
 def test_promises_are_counted_for_each_allowed_drop():
     checked = pd.DataFrame({"allowed": [0.05, 0.05, 0.05, 0.1], "found": [0.01, 0.07, 0.0701, 0.04]})
-    assert report.promises(checked).to_numpy().tolist() == [["5.0 %", 3, 2, "+2.0"], ["10.0 %", 1, 1, "-6.0"]]
+    assert choice_tables.promises(checked).to_numpy().tolist() == [["5.0 %", 3, 2, "+2.0"], ["10.0 %", 1, 1, "-6.0"]]
 
 
 def test_no_promises_are_counted_where_none_were_checked():
-    assert report.promises(choice.check_choice(make(at(0.9, 0.8)), [0.05])).empty
+    assert choice_tables.promises(choice.check_choice(make(at(0.9, 0.8)), [0.05])).empty
 
 
 def test_each_family_is_shown_at_the_setting_that_is_best_over_all_pairs():
@@ -254,8 +256,8 @@ def test_a_mean_over_pairs_has_its_random_effects_beside_it():
 
 def test_a_choice_may_be_limited_in_what_it_stores():
     rows = make(at(0.95, 0.3, stored_bits=0), mask("snip", 0.95, 0.7, 0.85, stored_bits=64_000))
-    assert report.choices(rows, [0.01], max_bits=1e5)["choose"].tolist()[0] == "snip (density 0.1)"
-    assert report.choices(rows, [0.01], max_bits=1e3)["choose"].tolist()[0] == "finetune"
+    assert choice_tables.choices(rows, [0.01], max_bits=1e5)["choose"].tolist()[0] == "snip (density 0.1)"
+    assert choice_tables.choices(rows, [0.01], max_bits=1e3)["choose"].tolist()[0] == "finetune"
 
 
 def test_a_setting_at_an_end_of_its_grid_is_marked():
@@ -274,9 +276,9 @@ def test_domains_that_took_no_part_have_a_column_where_they_were_read():
 
 def test_choices_over_several_pairs_tell_the_worst():
     rows = [at(full, 0.9, pair=p) for p, full in (("a", 0.95), ("b", 0.9))]
-    row = report.choices(make(*rows), [0.1]).iloc[0]
+    row = choice_tables.choices(make(*rows), [0.1]).iloc[0]
     assert (row["lost on the worst pair"], row["target on the worst pair"]) == ("5.0", "90.0")
-    assert report.choice_findings(report.choices(make(*rows), [0.1]))
+    assert choice_tables.choice_findings(choice_tables.choices(make(*rows), [0.1]))
 
 
 def test_convergence_is_told_pair_by_pair():
@@ -358,5 +360,5 @@ def test_a_brief_table_has_the_first_columns_and_the_pairs():
 
 def test_a_limit_on_bits_has_a_row_of_its_own():
     rows = make(mask("snip", 0.94, 0.6, 0.7, stored_bits=1e4), at(0.5, 0.9, "two_networks", stored_bits=9e5))
-    rows = report.within(rows, 0.02, (2e4, 1e6))
+    rows = choice_tables.within(rows, 0.02, (2e4, 1e6))
     assert rows["choose"].to_dict() == {"20 kbit": "snip (density 0.1)", "1000 kbit": "two_networks"}

@@ -14,7 +14,7 @@ from maskutils.core import paths
 from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
 from maskutils.core.storage import VALUE
-from maskutils.results import analysis, comparisons, fronts, plots, report, single, verdicts
+from maskutils.results import analysis, choice_tables, comparisons, fronts, plots, report, single, verdicts
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
 from maskutils.results.records import load_records
@@ -137,10 +137,10 @@ def readme_blocks(profile: str = "study", density: float = 0.1) -> dict[str, str
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
     """The choice for each of `drops`; with the task known also for who can store at most one bit a weight, where that differs."""
-    known, unknown = (report.choices(records, drops, tasks=[task]) for task in (True, False))
+    known, unknown = (choice_tables.choices(records, drops, tasks=[task]) for task in (True, False))
     second = records[analysis.of_second_network(records)]
     bits = analysis.stored_bits(second).max() / VALUE  # nan without a second network
-    few = known if math.isnan(bits) else report.choices(records, drops, tasks=[True], max_bits=bits)
+    few = known if math.isnan(bits) else choice_tables.choices(records, drops, tasks=[True], max_bits=bits)
     if few["choose"].tolist() != known["choose"].tolist():
         known = pd.concat([known, few.assign(need=few["need"] + f", store at most {bits / 1e3:,.0f} kbit")])
     return pd.concat([known, unknown])

@@ -1,0 +1,97 @@
+"""Tables and sentences on the reader's choice, as `choice` makes it."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from maskutils.results import choice
+from maskutils.results.report import STORED
+from maskutils.results.wording import interval, listed, points, settings
+
+
+def choices(
+    records: pd.DataFrame, drops: Sequence[float], targets: Sequence[float] = (), tasks: Sequence[bool] = (True, False), **limits: Any
+) -> pd.DataFrame:  # fmt: skip
+    """What to choose for each need, with the task known and not (`tasks`), and what to expect on test with 95 % intervals over seeds.
+
+    A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. `limits` are those
+    of `choice.recommend`. Limits that lead to the same choice are one row. A choice gives way to that of a narrower limit which, on test,
+    loses no more, reaches as much and stores no more. Where nothing meets a need, the table says what comes nearest.
+    """
+    rows, pairs = [], records["pair"].nunique() > 1
+    for task_known in tasks:
+        known, found = {"task known": "yes" if task_known else "no"}, list[pd.Series | choice.Unmet]()
+        for d in sorted(drops):
+            chosen = _asked(records, task_known, max_source_drop=d, **limits)
+            found.append(next((narrow for narrow in found if _outdoes(narrow, chosen)), chosen))
+        told = [(f"{100 * d:g}", _told(chosen, pairs)) for d, chosen in zip(sorted(drops), found, strict=True)]
+        for chosen, same in itertools.groupby(told, key=lambda row: row[1]):
+            amounts = listed(dict.fromkeys(amount for amount, _ in same), last="or")
+            rows.append({"need": f"lose at most {amounts} point{'s' * (amounts != '1')}"} | known | chosen)
+        for t in targets:
+            chosen = _told(_asked(records, task_known, min_target=t, **limits), pairs)
+            rows.append({"need": f"reach {points(t)} on the target"} | known | chosen)
+    return pd.DataFrame(rows)
+
+
+def _asked(records: pd.DataFrame, task_known: bool, **need: Any) -> pd.Series | choice.Unmet:
+    """What `choice.recommend` takes, or why nothing meets the need."""
+    try:
+        return choice.recommend(records, task_known=task_known, **need)
+    except choice.Unmet as error:
+        return error
+
+
+def _outdoes(one: pd.Series | choice.Unmet, other: pd.Series | choice.Unmet) -> bool:
+    """Whether, on test, `one` loses no more than `other`, reaches as much and stores no more."""
+    if isinstance(one, choice.Unmet) or isinstance(other, choice.Unmet):
+        return False
+    as_good = one["source_drop"] <= other["source_drop"] and one["target_acc"] >= other["target_acc"]
+    return bool(as_good and one["stored_bits"] <= other["stored_bits"])
+
+
+def _told(chosen: pd.Series | choice.Unmet, pairs: bool) -> dict[str, str]:
+    """A choice as cells of a table, with the worst of several `pairs` of domains."""
+    titles = {"source_drop": "source lost (points)", "target_acc": "target (%)"}
+    worst = {"source_drop_worst": "lost on the worst pair", "target_acc_worst": "target on the worst pair"}
+    worst = worst if pairs else {}
+    if isinstance(chosen, choice.Unmet):
+        empty = dict.fromkeys([*titles.values(), STORED, "seeds", *worst.values()], "–")
+        return {"choose": f"nothing: {chosen.nearest}"} | empty
+    of = settings(chosen)
+    expected = {title: interval(*(chosen[n + end] for end in ("", "_low", "_high"))) for n, title in titles.items()}
+    expected[STORED] = "–" if math.isnan(chosen["stored_bits"]) else f"{chosen['stored_bits'] / 1e3:.0f}"
+    expected["seeds"] = f"{chosen['n']:.0f}"
+    expected |= {title: f"{100 * chosen[name]:.1f}" for name, title in worst.items()}
+    return {"choose": chosen["approach"] + (f" ({of})" if of else "")} | expected
+
+
+def within(records: pd.DataFrame, drop: float, limits: Sequence[float]) -> pd.DataFrame:
+    """What to choose, with the task known and a source accuracy `drop` to lose, for each of `limits` on the bits stored."""
+    rows = {f"{bits / 1e3:.0f} kbit": choices(records, [drop], tasks=[True], max_bits=bits) for bits in limits}
+    table = pd.concat(rows, names=["limit"]).droplevel(1)
+    return table[["choose", "source lost (points)", "target (%)", STORED]]
+
+
+def choice_findings(chosen: pd.DataFrame) -> str:
+    """A Markdown line for each row of `choices`."""
+    lines = []
+    for need, known, choose, lost, target in chosen.iloc[:, :5].itertuples(index=False):
+        know = "know" if known == "yes" else "do not know"
+        expected = f"**{choose}**. Expect a loss of {lost} points on the source, and {target} % on the target."
+        told = f"{choose}." if lost == "–" else expected
+        lines.append(f"- To {need}, if you {know} the task at test time: {told}")
+    return "\n".join(lines)
+
+
+def promises(checked: pd.DataFrame) -> pd.DataFrame:
+    """How `choice.check_choice` went for each allowed drop: how many choices, how many were `kept`, and the worst excess."""
+    over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
+    kept = choice.held(checked).groupby(checked["allowed"]).sum()
+    worst = (100 * over.max()).map("{:+.1f}".format)
+    table = pd.DataFrame({"choices": over.size(), "kept": kept, "worst (points over)": worst})
+    table.insert(0, "may lose", table.index.map(points))
+    return table.reset_index(drop=True)
