@@ -23,6 +23,7 @@ from maskutils.results.analysis import (
 )
 from maskutils.results.choice import candidates, equivalent, recommend
 from maskutils.results.claims import minus_control, the_choice_holds_on_seeds_left_out
+from maskutils.results.comparisons import trained_longer
 from maskutils.results.equal_storage import ABOUT, masks_win_at_similar_bits
 from maskutils.results.findings import findings
 from maskutils.results.fronts import hypervolumes, largest
@@ -767,3 +768,19 @@ def test_what_oft_stores_differs_by_pair():
     kbit = (own.groupby("pair")["stored_bits"].mean() / 1e3).round()
     assert kbit.pop("mnist_low_to_high") == 93
     assert set(kbit) == {124}
+
+
+def test_most_of_the_lead_over_lora_is_training_of_the_source():
+    photographs = " ".join(text("docs/photographs.md").split())
+    assert "So three quarters of the lead over LoRA come from training the source." in photographs
+    assert "What is left is clear on objects of CIFAR-100 alone." in photographs
+    assert "which is most of this lead" in " ".join(text("README.md").split())
+    table = trained_longer(read("photos"), read("photos_longer")).set_index("")
+    usual, longer = (table.loc[f"edge_popup - lora, {way}"] for way in ("usual", "both longer"))
+    assert 0.2 < float(longer["mean of 5"].split()[0]) / float(usual["mean of 5"].split()[0]) < 0.3
+    clear = [pair for pair, told in longer.drop("mean of 5").items() if float(told.split("[")[1].split(",")[0]) > 0]
+    assert clear == ["cifar20:first:second"]
+    stored = for_storage(read("photos")).groupby("approach")["stored_bits"].mean()
+    assert "the mask does as well for a 25th of the space" in photographs
+    own = at_density(read("photos"), 0.3).query("approach == 'edge_popup' and alpha == 1")
+    assert 24 < stored["two_networks"] / stored_bits(own).mean() < 26
