@@ -139,21 +139,6 @@ def test_drops_that_lead_to_the_same_choice_are_one_row():
     assert table["choose"].tolist() == 2 * ["l2_sp (strength 3)", "replay (fraction 0.05)"]
 
 
-def test_a_wider_limit_repeats_a_choice_that_is_as_good_in_all_on_test():
-    """On validation the lossy setting reaches more, on test no more: it is shown only if it stores less."""
-    held, lossy = at(0.95, 0.8, "l2_sp", strength=3), at(0.9, 0.8, "replay", fraction=0.05) | {"val_target_acc": 0.85}
-    told = choice_tables.choices(make(held, lossy), [0.05, 0.01], tasks=[False])
-    assert told[["need", "choose"]].to_numpy().tolist() == [["lose at most 1 or 5 points", "l2_sp (strength 3)"]]
-    better = choice_tables.choices(make(held, lossy | {"target_acc": 0.81}), [0.01, 0.05], tasks=[False])
-    assert better["choose"].tolist() == ["l2_sp (strength 3)", "replay (fraction 0.05)"]
-    dear, cheap = (
-        mask("snip", s, 0.7, 0.8, stored_bits=b, density=d) for s, b, d in ((0.95, 900, 0.5), (0.93, 90, 0.1))
-    )
-    cheap |= {"val_target_acc": 0.85}
-    known = choice_tables.choices(make(dear, cheap), [0.01, 0.05], tasks=[True])
-    assert known["choose"].tolist() == ["snip (density 0.5)", "snip (density 0.1)"]
-
-
 def test_choices_are_told_in_sentences():
     assert choice_tables.choice_findings(choice_tables.choices(make(at(0.95, 0.9)), [0.05])).splitlines() == [
         f"- To lose at most 5 points, if you {know} the task at test time: **finetune**. "

@@ -18,16 +18,13 @@ def choices(
     """What to choose for each need, with the task known and not (`tasks`), and what to expect on test with 95 % intervals over seeds.
 
     A need is a source accuracy that may be lost (one of `drops`) or a target accuracy to reach (`targets`), in [0, 1]. `limits` are those
-    of `choice.recommend`. Limits that lead to the same choice are one row. A choice gives way to that of a narrower limit which, on test,
-    loses no more, reaches as much and stores no more. Where nothing meets a need, the table says what comes nearest.
+    of `choice.recommend`. Limits that lead to the same choice are one row. Where nothing meets a need, the table says what comes nearest.
     """
     rows, pairs = [], records["pair"].nunique() > 1
     for task_known in tasks:
-        known, found = {"task known": "yes" if task_known else "no"}, list[pd.Series | choice.Unmet]()
-        for d in sorted(drops):
-            chosen = _asked(records, task_known, max_source_drop=d, **limits)
-            found.append(next((narrow for narrow in found if _outdoes(narrow, chosen)), chosen))
-        told = [(f"{100 * d:g}", _told(chosen, pairs)) for d, chosen in zip(sorted(drops), found, strict=True)]
+        known = {"task known": "yes" if task_known else "no"}
+        found = [_asked(records, task_known, max_source_drop=d, **limits) for d in drops]
+        told = [(f"{100 * d:g}", _told(chosen, pairs)) for d, chosen in zip(drops, found, strict=True)]
         for chosen, same in itertools.groupby(told, key=lambda row: row[1]):
             amounts = listed(dict.fromkeys(amount for amount, _ in same), last="or")
             rows.append({"need": f"lose at most {amounts} point{'s' * (amounts != '1')}"} | known | chosen)
@@ -43,14 +40,6 @@ def _asked(records: pd.DataFrame, task_known: bool, **need: Any) -> pd.Series | 
         return choice.recommend(records, task_known=task_known, **need)
     except choice.Unmet as error:
         return error
-
-
-def _outdoes(one: pd.Series | choice.Unmet, other: pd.Series | choice.Unmet) -> bool:
-    """Whether, on test, `one` loses no more than `other`, reaches as much and stores no more."""
-    if isinstance(one, choice.Unmet) or isinstance(other, choice.Unmet):
-        return False
-    as_good = one["source_drop"] <= other["source_drop"] and one["target_acc"] >= other["target_acc"]
-    return bool(as_good and one["stored_bits"] <= other["stored_bits"])
 
 
 def _told(chosen: pd.Series | choice.Unmet, pairs: bool) -> dict[str, str]:
@@ -88,7 +77,7 @@ def choice_findings(chosen: pd.DataFrame) -> str:
 
 
 def promises(checked: pd.DataFrame) -> pd.DataFrame:
-    """How `choice.check_choice` went for each allowed drop: how many choices, how many were `kept`, and the worst excess."""
+    """How `choice.check_choice` went for each allowed drop: how many choices, how many were kept, and the worst excess."""
     over = checked.assign(over=checked["found"] - checked["allowed"]).groupby("allowed")["over"]
     kept = choice.held(checked).groupby(checked["allowed"]).sum()
     worst = (100 * over.max()).map("{:+.1f}".format)

@@ -6,7 +6,7 @@ from maskutils.core.approaches import REWOUND, the
 from maskutils.results import analysis, fronts, statistics
 from maskutils.results.records import of_masks, on_grid, summarise
 from maskutils.results.report import STORED, TITLES, percent
-from maskutils.results.wording import called, intervals, listed, points, settings, versus
+from maskutils.results.wording import called, in_doubt, intervals, listed, points, settings, versus
 
 LONGER = " (longer)"  # after the name of an approach whose source was trained longer
 LATE = 2  # points of the target that are still gained in the last steps: longer training would show
@@ -134,17 +134,17 @@ def trained_longer(records: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
 
 
 def trained_alike(records: pd.DataFrame, longer: pd.DataFrame) -> str:
-    """A sentence on the last rows of `trained_longer`, over all pairs."""
+    """A sentence on the rows "both longer" of `trained_longer`, over all pairs."""
     both, mask, rivals = _usual_and_longer(records, longer)
     rows = {rival: statistics.paired(both, "both", [mask + LONGER], rival + LONGER).iloc[0] for rival in rivals}
-    told = listed(versus(row, called(rival)) for rival, row in rows.items())
-    return f"Where every source network is trained as much longer as learning a mask takes, {called(mask)} {told}."
+    told = listed(versus(row, called(rival)) + ", but not for certain," * in_doubt(row) for rival, row in rows.items())
+    return f"Where every source network is trained as much longer as learning a mask takes, {called(mask)} {told.rstrip(',')}."
 
 
 def _usual_and_longer(records: pd.DataFrame, longer: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
     """The rows of both for `trained_longer`, with `both` and as family the approach, `LONGER` or not; the learnt mask, and its rivals."""
     there = on_grid(longer)[analysis.CANDIDATE].drop_duplicates().astype({"alpha": float})
-    tables = {"": records.merge(there, on=analysis.CANDIDATE), LONGER: on_grid(longer)}
+    tables = {"": on_grid(records).merge(there, on=analysis.CANDIDATE), LONGER: on_grid(longer)}
     both = [
         rows.assign(family=rows["approach"] + which, both=analysis.both_tasks(rows, "known"))
         for which, rows in tables.items()

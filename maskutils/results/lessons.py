@@ -77,9 +77,10 @@ def in_the_study(
     rows = rows[rows["density"].isna() | rows["density"].isin(densities)]
     if rows.empty:
         return ""
+    seeds = rows["seed"].nunique()
     return (
-        "**Masks reach little of the target here, because all approaches train for few steps, at one rate. In the study each has its own "
-        f"rate and more steps. There, on this pair (means of {rows['seed'].nunique()} seeds):**\n\n{density_findings(rows, approaches)}"
+        "**Here all approaches train for few steps, at one rate, so masks reach less of the target than they can. In the study each has "
+        f"its own rate and more steps. There, on this pair (means of {seeds} seeds):**\n\n{density_findings(rows, approaches)}"
     )
 
 

@@ -87,10 +87,9 @@ def task_known(records: pd.DataFrame) -> Finding:
         f"The mask {versus(row, 'it')}.",
     ]
     title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
-    brief = [*told, *_on_each_pair(rows, near, mask, bool(gained))]
-    on = [f"The mask {ahead}."] if ahead else []
+    on = [*_on_each_pair(rows, near, mask, bool(gained)), *([f"The mask {ahead}."] if ahead else [])]
     cheaper, dearer = _cheaper(rows, near, mask, best, rival), _dearer(best, others)
-    return Finding(title, brief, [*gained, *on, *spread, *cheaper, *dearer])
+    return Finding(title, told, [*gained, *on, *spread, *cheaper, *dearer])
 
 
 def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[list[str], pd.Series]:
@@ -112,7 +111,7 @@ def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: boo
     """A sentence on the `mask` beside the best of the rivals `near` on each pair, without its gain if it `gained`; none for one pair."""
     said = [verb(beside(own, near, mask, gained)) for _, own in rows.groupby("pair")]
     leads, trails = (said.count(word) or "none" for word in ("leads", "trails"))
-    without = ", without what learning the mask added to the source" * gained
+    without = " and without that gain" * gained
     told = f"Beside the best rival of each pair{without}, it leads on {leads} of {len(said)} and trails on {trails}."
     return [told] if len(said) > 1 else []
 
@@ -158,31 +157,41 @@ def _cheaper(rows: pd.DataFrame, near: pd.DataFrame, mask: int, best: pd.Series,
 def answers(records: pd.DataFrame) -> pd.Series:
     """The best setting for all pairs of each case, and what it reaches on test: source gained or lost, target, and what it stores.
 
-    Cases: with the task known a learnt mask and anything else, with the task unknown anything and what keeps no source images.
-    Best is the highest mean of both tasks on validation.
+    Cases: with the task known a learnt mask, what learns none and stores at most `ABOUT` times as much, and what learns none; with the
+    task unknown anything, and what keeps no source images. Best is the highest mean of both tasks on validation. A case that nothing
+    was tried for is left out.
     """
-    said = {}
-    for reading, when in {"known": "task known", "full": "task unknown"}.items():
+    found: dict[str, pd.DataFrame] = {}
+    for reading in ("known", "full"):
         rows = candidates(records, reading == "known").assign(mask=learnt)
-        rows["val_both"] = both_tasks(rows, reading, "val_")
+        rows = rows.assign(val_both=both_tasks(rows, reading, "val_"))[rows["bits"].notna()]
+        if reading == "known":
+            rows = rows[rows["mask"] | trained(rows).isin(_rivals())]
         means = tried_everywhere(rows, [*CANDIDATE, "mask"], ["drop", "target_acc", "bits", "val_both"]).round(DECIMALS)
-        kinds = {
-            "known": {", a learnt mask": means["mask"], ", no learnt mask": ~means["mask"]},
-            "full": {"": means["val_both"].notna(), ", no source images kept": means["fraction"].isna()},
-        }
-        for which, those in kinds[reading].items():
-            best = means.loc[means.loc[those, "val_both"].idxmax()]
-            said[when + which] = _reached(best)
-    return pd.Series(said)
+        means = means.sort_values("val_both", ascending=False, kind="stable")
+        if reading == "known":
+            masks, none = means[means["mask"]], means[~means["mask"]]
+            about = none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()]
+            found |= {"task known, a learnt mask": masks, "task known, no learnt mask, about its size": about}
+            found["task known, no learnt mask, any size"] = none
+        else:
+            found["task unknown"] = means
+            found["task unknown, no source images kept"] = means[means["fraction"].isna()]
+    return pd.Series({case: _reached(table.iloc[0]) for case, table in found.items() if len(table)})
 
 
 def _reached(best: pd.Series) -> str:
     """A setting and what it reaches, as "`oft`, block 32: source as before, target 96.4 %, 30 kB"."""
-    moved = round(-100 * best["drop"], 1)
+    moved, size = round(-100 * best["drop"], 1), best["bits"] / 8e3
     setting = ", ".join(filter(None, (called(best["approach"]), settings(best))))
     reached = [f"source {moved:+.1f}" if moved else "source as before", f"target {points(best['target_acc'])}"]
-    stored = [f"{best['bits'] / 8e3:,.0f} kB"] if best["bits"] else []
+    stored = [f"{size:,.0f} kB" if size >= 10 else f"{size:.2g} kB"] if size else []
     return f"{setting}: {', '.join(reached + stored)}"
+
+
+def _rivals() -> list[str]:
+    """The approaches that learn no mask, masks that nobody learns among them."""
+    return [a.name for a in every() if a.kind in ("baseline", "control", "reference") and not a.learns_mask]
 
 
 def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -194,8 +203,7 @@ def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     second network), bits, both and val_both.
     """
     rows = candidates(records, task_known=True)
-    mask, kinds = learnt(rows), ("baseline", "control", "reference")
-    rivals = [a.name for a in every() if a.kind in kinds and not a.learns_mask]
+    mask = learnt(rows)
     rows = rows.assign(
         mask=mask,
         unlearnt=of_masks(rows) & ~mask,
@@ -203,6 +211,6 @@ def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         both=both_tasks(rows, "known"),
         both_before=(rows["source"].mask(mask, rows["source_acc_before"]) + rows["target_acc"]) / 2,
         val_both=both_tasks(rows, "known", "val_"),
-    )[(mask | trained(rows).isin(rivals)) & rows["bits"].notna()]
+    )[(mask | trained(rows).isin(_rivals())) & rows["bits"].notna()]
     about = ["approach", "density", "mask", "unlearnt", "whole"]
     return rows, tried_everywhere(rows, about, ["bits", "both", "val_both"]).round({"val_both": DECIMALS})

@@ -71,7 +71,7 @@ def learnt_again(setup: Setup, masks: Mapping[str, Mask], seed: int, density: fl
     """IoU of each learnt one of `masks` (by method, of `seed`) with a mask that is learnt again, with other noise and order of images."""
     network, data = source_network(setup, seed), source_pair(setup, seed).source.train
     learnt = [name for name in masks if described(name).kind == "mask"]
-    settings: dict[str, Any] = {"density": density, "steps": setup.mask_steps, "seed": seed + 1000}
+    settings = mask_settings(setup, seed + 1000) | {"density": density, "per_layer": setup.per_layer}
     found = {name: masks[name].iou(learn_mask(network, data, name, **settings)) for name in learnt}
     return pd.Series(found, name="IoU with itself")
 

@@ -14,7 +14,7 @@ from torch import nn
 from maskutils.core import paths
 from maskutils.core.approaches import described, the
 from maskutils.core.caches import cached
-from maskutils.core.checks import content_key, known, positive
+from maskutils.core.checks import content_key, known, needs, positive
 from maskutils.core.files import read_json, write_json
 from maskutils.core.metrics import harmonic_mean
 from maskutils.data.pair import Domain
@@ -96,7 +96,9 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
     stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
     own = [STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol]), *made_of]
-    own += [version(about.library)] if about.library else []
+    if about.library:
+        with needs("study"):
+            own.append(version(about.library))
     key = content_key(upstream, asdict(trial), stage, *own)
     path = paths.cache_dir("transfer") / f"{key}.json"
     rows: list[dict[str, Any]] = cached(

@@ -59,6 +59,11 @@ class MaskLayer(nn.Module):
         ]
         return table(f"{type(self).__name__}: {self.extra_repr()}", ["score", ""], rows)
 
+    def __init_subclass__(cls, **about: Any) -> None:
+        super().__init_subclass__(**about)
+        if "sample" in vars(cls):  # it would be ignored in training
+            raise TypeError(f"{cls.__name__} defines sample; define draw and pull, which training uses")
+
     def initial(self, weight: Tensor) -> Tensor:
         """Scores to begin with, float32 of the shape of `weight`: `init` everywhere (`start` if none is given)."""
         return torch.full_like(weight, float(self.init), dtype=torch.float32)
