@@ -49,9 +49,8 @@ def pixels(files: tuple[str, ...], stamp: str, recipe: Recipe) -> tuple[Tensor, 
         x, kept = decoded(files, recipe)
         return {"images": x, "kept": torch.tensor([place[file] for file in kept])}
 
-    key = content_key(
-        stamp, recipe.size, recipe.channels, recipe.shape, PIL.__version__
-    )  # another Pillow may decode to other values
+    # Another Pillow may decode to other values.
+    key = content_key(stamp, recipe.size, recipe.channels, recipe.shape, PIL.__version__)
     path = paths.cache_dir("pixels") / f"{key}.safetensors"
     found = cached_tensors(path, make)
     return found["images"], [files[i] for i in found["kept"].tolist()]

@@ -161,23 +161,24 @@ def answers(records: pd.DataFrame) -> pd.Series:
     task unknown anything, and what keeps no source images. Best is the highest mean of both tasks on validation. A case that nothing
     was tried for is left out.
     """
-    found: dict[str, pd.DataFrame] = {}
-    for reading in ("known", "full"):
-        rows = candidates(records, reading == "known").assign(mask=learnt)
-        rows = rows.assign(val_both=both_tasks(rows, reading, "val_"))[rows["bits"].notna()]
-        if reading == "known":
-            rows = rows[rows["mask"] | trained(rows).isin(_rivals())]
-        means = tried_everywhere(rows, [*CANDIDATE, "mask"], ["drop", "target_acc", "bits", "val_both"]).round(DECIMALS)
-        means = means.sort_values("val_both", ascending=False, kind="stable")
-        if reading == "known":
-            masks, none = means[means["mask"]], means[~means["mask"]]
-            about = none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()]
-            found |= {"task known, a learnt mask": masks, "task known, no learnt mask, about its size": about}
-            found["task known, no learnt mask, any size"] = none
-        else:
-            found["task unknown"] = means
-            found["task unknown, no source images kept"] = means[means["fraction"].isna()]
+    known, unknown = (_best_first(records, reading) for reading in ("known", "full"))
+    masks, none = known[known["mask"]], known[~known["mask"] & trained(known).isin(_rivals())]
+    found = {
+        "task known, a learnt mask": masks,
+        "task known, no learnt mask, about its size": none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()],
+        "task known, no learnt mask, any size": none,
+        "task unknown": unknown,
+        "task unknown, no source images kept": unknown[unknown["fraction"].isna()],
+    }
     return pd.Series({case: _reached(table.iloc[0]) for case, table in found.items() if len(table)})
+
+
+def _best_first(records: pd.DataFrame, reading: str) -> pd.DataFrame:
+    """The settings tried on every pair and whose bits are known, by the mean of both tasks on validation, and what they reach on test."""
+    rows = candidates(records, reading == "known").assign(mask=learnt)
+    rows = rows.assign(val_both=both_tasks(rows, reading, "val_"))[rows["bits"].notna()]
+    means = tried_everywhere(rows, [*CANDIDATE, "mask"], ["drop", "target_acc", "bits", "val_both"]).round(DECIMALS)
+    return means.sort_values("val_both", ascending=False, kind="stable")
 
 
 def _reached(best: pd.Series) -> str:

@@ -36,16 +36,8 @@ from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import unusual
 from maskutils.training.transfer import interpolate, kept, score, transfer
 
-OF_TRANSFERS = (
-    "seeds",
-    "densities",
-    "mask_steps",
-    "target_steps",
-    "target_lr",
-    "tuned",
-    "alphas",
-    "per_layer",
-)  # not of the source
+# Settings that the source network does not depend on.
+OF_TRANSFERS = ("seeds", "densities", "mask_steps", "target_steps", "target_lr", "tuned", "alphas", "per_layer")
 END = {"alpha": 1.0, "rewound": False}  # a transfer as it ended
 
 
