@@ -17,12 +17,12 @@ from torch.optim import AdamW, Optimizer
 from maskutils.core.checks import fraction, positive
 from maskutils.core.seeds import stream
 from maskutils.core.storage import changes, signs
+from maskutils.core.tensors import Tensors
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import gradient, magnitude, sensitivity
 from maskutils.training.base import History, Transfer, halves, joined, protocol, put, rounded, shared
 from maskutils.training.loop import Penalty, fit
 
-Tensors = dict[str, Tensor]
 DENSITIES = (0.003, 0.01, 0.03, 0.1, 0.3)  # fractions of the entries that may change
 
 
