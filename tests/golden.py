@@ -202,4 +202,4 @@ def renew():
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(renew()))
+    sys.exit("\n".join(renew()) or 0)
