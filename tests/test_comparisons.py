@@ -107,7 +107,7 @@ def test_a_longer_source_is_set_beside_the_usual_one_for_mask_and_rivals():
         "edge_popup - lora, both longer": "+0.5",  # 82 - 80, 81 - 82
     }
     assert comparisons.trained_alike(usual, longer) == (
-        "Where every source network is trained as much longer as learning a mask takes, `edge_popup` cannot be told apart from `lora` "
+        "With all sources trained as much longer as learning a mask takes, `edge_popup` cannot be told apart from `lora` "
         "(+0.5 [-0.7, +1.7] points)."
     )
 

@@ -18,6 +18,7 @@ from maskutils.results import analysis, choice_tables, comparisons, fronts, plot
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
 from maskutils.results.records import load_records
+from maskutils.results.wording import points
 
 ROOT = paths.PACKAGE.parent
 PAGES = ("README.md", "docs/photographs.md", "docs/results.md", "docs/guides/leaks.md")
@@ -98,8 +99,9 @@ def all_blocks() -> dict[str, str]:
 
 def answers() -> str:
     """What is best in each case, on digits and on photographs."""
-    profiles = {"digits, a small network": "study", "photographs, a pretrained network": "photos"}
-    table = pd.DataFrame({name: single.answers(load_records(profile)) for name, profile in profiles.items()})
+    tables = {"digits, a small network": load_records("study"), "photographs, a pretrained network": load_records("photos")}
+    begun = {name: points(rows.groupby("pair")["source_acc_before"].mean().mean()) for name, rows in tables.items()}
+    table = pd.DataFrame({f"{name} (source before: {begun[name]})": single.answers(rows) for name, rows in tables.items()})
     return report.markdown(table.rename_axis("case").reset_index())
 
 

@@ -138,7 +138,7 @@ def trained_alike(records: pd.DataFrame, longer: pd.DataFrame) -> str:
     both, mask, rivals = _usual_and_longer(records, longer)
     rows = {rival: statistics.paired(both, "both", [mask + LONGER], rival + LONGER).iloc[0] for rival in rivals}
     told = listed(versus(row, called(rival)) + ", but not for certain," * in_doubt(row) for rival, row in rows.items())
-    return f"Where every source network is trained as much longer as learning a mask takes, {called(mask)} {told.rstrip(',')}."
+    return f"With all sources trained as much longer as learning a mask takes, {called(mask)} {told.rstrip(',')}."
 
 
 def _usual_and_longer(records: pd.DataFrame, longer: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
