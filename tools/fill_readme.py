@@ -99,9 +99,14 @@ def all_blocks() -> dict[str, str]:
 
 def answers() -> str:
     """What is best in each case, on digits and on photographs."""
-    tables = {"digits, a small network": load_records("study"), "photographs, a pretrained network": load_records("photos")}
+    tables = {
+        "digits, a small network": load_records("study"),
+        "photographs, a pretrained network": load_records("photos"),
+    }
     begun = {name: points(rows.groupby("pair")["source_acc_before"].mean().mean()) for name, rows in tables.items()}
-    table = pd.DataFrame({f"{name} (source before: {begun[name]})": single.answers(rows) for name, rows in tables.items()})
+    table = pd.DataFrame(
+        {f"{name} (source before: {begun[name]})": single.answers(rows) for name, rows in tables.items()}
+    )
     return report.markdown(table.rename_axis("case").reset_index())
 
 
