@@ -25,7 +25,7 @@ test: $(READY) ## run all tests, notebooks included, and say which lines of the 
 test-fast: $(READY) ## run the tests that take no kernels and less than a minute together
 	$(BIN)/python -m pytest -m "not slow" --dist worksteal --ignore=tests/hosts tests maskutils
 
-lab: $(READY) ## open JupyterLab on the notebooks
+lab: $(READY) ## open JupyterLab on copies of the notebooks, in lab/
 	$(BIN)/maskutils lab
 
 notebooks: $(READY) ## execute the notebooks in place at their defaults, and normalise them
@@ -50,8 +50,8 @@ bench: $(READY) ## measure what masks and protection cost
 readme: $(READY) ## write the numbers of the committed records into README.md and docs/results.md
 	$(BIN)/python -m tools.fill_readme
 
-clean: ## remove environment, caches, single runs and results of your own; committed results stay
-	rm -rf $(VENV) docs/_build results/.cache results/local figures/local results/*/runs results/*/report
+clean: ## remove environment, caches, single runs, results and notebooks of your own; what is committed stays
+	rm -rf $(VENV) lab docs/_build results/.cache results/local figures/local results/*/runs results/*/report
 
 # Exact versions from constraints.txt, so that the same seed gives the same record; rebuilt when what it depends on changes.
 $(READY): pyproject.toml constraints.txt

@@ -1,6 +1,7 @@
 """`maskutils init`: what it lays out, what it leaves alone, and that the commands work there or say what to do."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -109,6 +110,42 @@ def test_jupyterlab_gets_the_options_and_its_kernels_the_root(elsewhere, monkeyp
     ]
     assert started == [(sys.executable, command)]
     assert os.environ["MASKUTILS_ROOT"] == str(elsewhere)
+
+
+def test_in_a_clone_jupyterlab_opens_copies_and_what_is_tried_stays(tmp_path, capsys):
+    first, second = (tmp_path / "notebooks" / f"{name}.ipynb" for name in ("00_a", "01_b"))
+    (tmp_path / "docs").mkdir()
+    first.parent.mkdir()
+    first.write_text("old")
+    second.write_text("old")
+    folder = app.working_copies(tmp_path)
+    assert (folder / "docs").samefile(tmp_path / "docs")  # ../docs/x.md leads to the same page from a copy
+    tried = folder / "notebooks" / first.name
+    tried.write_text("mine")
+    assert app.working_copies(tmp_path) == folder
+    assert capsys.readouterr().out == ""  # nothing to say: the original is as it was
+    first.write_text("new")
+    second.write_text("new")
+    app.working_copies(tmp_path)
+    assert (tried.read_text(), first.read_text()) == ("mine", "new")
+    assert (folder / "notebooks" / second.name).read_text() == "new"
+    assert "lab/notebooks/00_a.ipynb stays as you changed it" in capsys.readouterr().out
+
+
+def test_what_is_tried_in_jupyterlab_is_nothing_to_git(monkeypatch):
+    """Opening a notebook alone changes it: JupyterLab writes the version of the language."""
+    home = paths.checkout()
+    if not (home / ".git").exists():
+        pytest.skip("not a clone")
+    ignored = subprocess.run(["git", "check-ignore", "-q", f"{app.WORKED_ON}/notebooks/00_quickstart.ipynb"], cwd=home)
+    assert ignored.returncode == 0
+    monkeypatch.setenv("MASKUTILS_ROOT", str(home))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(app, "working_copies", lambda root: root / app.WORKED_ON)
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *arguments: started.append(arguments[1]))
+    assert call("lab")[0] == 0
+    assert f"--ServerApp.root_dir={home / app.WORKED_ON}" in started[0]
 
 
 def test_the_version_is_said():

@@ -18,9 +18,10 @@ from rich.markup import escape
 from maskutils import __version__
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, MissingPackage, needs
-from maskutils.core.files import DamagedFile, write_atomically
+from maskutils.core.files import DamagedFile, file_digest, read_json, write_atomically, write_json
 
 LAID_OUT = ("notebooks/*.ipynb", "results/*/[!.]*.*")
+WORKED_ON = "lab"  # the folder of a checkout, ignored by git, with copies of its notebooks
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -114,12 +115,42 @@ def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove without asking
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context) -> None:
-    """Open JupyterLab on the first notebook. Further options go to JupyterLab, as --no-browser or --port 9000."""
+    """Open JupyterLab on the first notebook. Further options go to JupyterLab, as --no-browser or --port 9000.
+
+    In a clone it opens copies, in the folder `lab`, so that git sees nothing of what you try.
+    """
     with faults(), needs("study", "jupyterlab"):
         from maskutils.batch.notebooks import notebooks_folder
 
-        first = min(notebooks_folder().glob("*.ipynb"), default=notebooks_folder())
-        root = [f"--ServerApp.root_dir={paths.project_root()}", str(first)]
-        command = [sys.executable, "-m", "jupyterlab", *root, *context.args]
+        notebooks, root = notebooks_folder(), paths.project_root()
+        if root == paths.checkout():
+            root = working_copies(root)
+            notebooks = root / notebooks.name
+        first = min(notebooks.glob("*.ipynb"), default=notebooks)
+        command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", str(first), *context.args]
     os.environ.update(paths.variables())  # its kernels start in folders of their own
     os.execv(command[0], command)
+
+
+def working_copies(checkout: Path) -> Path:
+    """Copy the notebooks of `checkout` into its folder `lab`, and link there what else it holds; returns that folder.
+
+    A copy that was changed stays, and is named if its original has changed too; the others follow their originals.
+    """
+    folder = checkout / WORKED_ON
+    record = folder / ".copied.json"
+    copied = read_json(record) if record.exists() else {}
+    for original in sorted((checkout / "notebooks").glob("*.ipynb")):
+        name, copy, digest = original.name, folder / "notebooks" / original.name, file_digest(original)
+        if file_digest(copy) in ("", copied.get(name)):  # "": it is not there
+            write_atomically(copy, original.read_bytes())
+            copied[name] = digest
+        elif copied.get(name) != digest:
+            told = f"{copy.relative_to(checkout)} stays as you changed it; remove it to get the new one"
+            console.print(told, soft_wrap=True, markup=False)
+    write_json(record, copied)
+    for entry in checkout.iterdir():
+        link = folder / entry.name
+        if not entry.name.startswith(".") and entry.name != WORKED_ON and not os.path.lexists(link):
+            link.symlink_to(Path("..", entry.name))
+    return folder
