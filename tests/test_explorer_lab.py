@@ -1,4 +1,4 @@
-"""The explorer in JupyterLab, in a browser and with a kernel: run it, move the slider, see another accuracy."""
+"""The notebooks 00 and 16 in JupyterLab, in a browser and with kernels: run all cells; in the explorer move the sliders, see what changes."""
 
 import os
 import re
@@ -12,27 +12,38 @@ import pytest
 from browsers import browser  # noqa: F401
 
 from maskutils.core import paths
+from maskutils.core.files import write_json
 
 pytestmark = pytest.mark.slow
-SMALL = {"profile": '"default"', "source_steps": "60", "mask_steps": "20", "methods": '["magnitude", "random"]'}
-CELLS = ("parameters", "experiment.configure", "explorer.Masked(", "explorer.show(")
+SMALL = {"source_steps": "60", "mask_steps": "20", "target_steps": "20"}
+SMALL |= {"profile": '"default"', "methods": '["magnitude", "random"]'}
+LIVE = {"densities": "[0.1, 1.0]"} | SMALL
+NOTEBOOKS = {"00_quickstart": SMALL, "16_explore": LIVE}
+# Every cell is drawn, in view or not, so that the page can be asked for any.
+SETTINGS = {"@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"}}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A project with the cells of the notebook that the explorer needs, so that all are in view, and small parameters."""
+    """A project with the two notebooks, without outputs and with small parameters, and the records that they read."""
     root = tmp_path_factory.mktemp("project")
-    notebook = nbformat.read(paths.notebooks_dir() / "16_explore.ipynb", as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    notebook.cells = [c for c in code if any(part in c.source or part in c.metadata.get("tags", []) for part in CELLS)]
-    for cell in notebook.cells:
-        cell.outputs = []
-        for name, value in SMALL.items():
-            cell.source = re.sub(rf"^({name}: \S+) = [^#]+", rf"\1 = {value}  ", cell.source, flags=re.MULTILINE)
-    for name in ("notebooks", "results/default"):
+    for name in ("notebooks", "results/default", "results/study"):
         (root / name).mkdir(parents=True)
-    nbformat.write(notebook, root / "notebooks" / "16_explore.ipynb")
-    shutil.copy(paths.results_dir("default") / "records.csv", root / "results" / "default")
+        if name.startswith("results"):
+            shutil.copy(paths.project_root() / name / "records.csv", root / name)
+    for name, parameters in NOTEBOOKS.items():
+        notebook = nbformat.read(paths.notebooks_dir() / f"{name}.ipynb", as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+            if "parameters" in cell.metadata.get("tags", []):
+                for given, value in parameters.items():
+                    cell.source = re.sub(
+                        rf"^({given}: \S+) = [^#]+", rf"\1 = {value}  ", cell.source, flags=re.MULTILINE
+                    )
+        nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
+    for name, values in SETTINGS.items():
+        write_json(root / "settings" / name, values)
     return root
 
 
@@ -44,6 +55,7 @@ def lab(root):
         "MASKUTILS_ROOT": str(root),
         "PYTHONPATH": str(paths.PACKAGE.parent),
         "JUPYTER_CONFIG_DIR": str(root),
+        "JUPYTERLAB_SETTINGS_DIR": str(root / "settings"),
     }
     options = [
         "--no-browser",
@@ -65,20 +77,42 @@ def lab(root):
     server.wait(60)
 
 
-def test_the_slider_masks_the_network_of_the_kernel(browser, lab):  # noqa: F811
+@pytest.fixture
+def run_all(browser, lab):  # noqa: F811
+    """A function that opens a notebook on a fresh kernel, runs all its cells and returns the page. In the end no fault may have been seen."""
     page, faults = browser.new_page(viewport={"width": 1400, "height": 1800}), []
     page.set_default_timeout(240_000)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(f"{lab}lab/tree/notebooks/16_explore.ipynb")
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    waiting = page.locator(".jp-InputPrompt", has_text="*")
-    for _ in range(5):  # the menu does nothing until JupyterLab has settled
-        page.locator(".jp-Notebook-cell").first.click()
-        page.locator(".lm-MenuBar-item", has_text=re.compile("^Run$")).click()
-        page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).first.click()
-        page.wait_for_timeout(1_000)
-        if waiting.count():
-            break
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+
+    def opened(name):
+        page.goto(f"{lab}lab/tree/notebooks/{name}.ipynb?reset")
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        waiting = page.locator(".jp-InputPrompt", has_text="*")
+        for _ in range(5):  # the menu does nothing until JupyterLab has settled
+            page.locator(".jp-Notebook-cell").first.click()
+            page.locator(".lm-MenuBar-item", has_text=re.compile("^Run$")).click()
+            page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).first.click()
+            page.wait_for_timeout(1_000)
+            if waiting.count():
+                break
+        page.wait_for_function("!document.querySelector('.jp-Notebook').innerText.includes('[*]:')")
+        assert not page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+        return page
+
+    yield opened
+    page.close()
+    assert not faults
+
+
+def test_the_quickstart_runs_to_its_punchline(run_all):
+    page = run_all("00_quickstart")
+    assert page.locator(".jp-OutputArea-output", has_text="After fine-tuning it is at").count() == 1
+    assert page.locator(".jp-RenderedImage img").count() >= 4
+
+
+def test_the_sliders_change_the_network_and_the_plot(run_all):
+    page = run_all("16_explore")
     page.wait_for_selector(".mu .point")
     told, density = page.locator(".mu .accuracy"), page.get_by_label("Density", exact=True)
     told.filter(has_text="Computed in").wait_for()
@@ -87,7 +121,10 @@ def test_the_slider_masks_the_network_of_the_kernel(browser, lab):  # noqa: F811
     assert f"source {source} %" not in before
     density.press("End")  # all weights
     told.filter(has_text=re.compile(rf"source {source} % .* target {target} %")).wait_for()
-    page.get_by_label("I can lose at most", exact=True).press("Home")
-    assert page.locator(".mu .point.chosen").count() == 1
-    assert not faults
-    page.close()
+    chosen, limit = page.locator(".mu .point.chosen"), page.get_by_label("I can lose at most", exact=True)
+    places = []
+    for end in ("Home", "End"):  # nothing may be lost, and much
+        limit.press(end)
+        assert chosen.count() == 1
+        places.append(chosen.bounding_box())
+    assert places[0] != places[1]

@@ -3,6 +3,7 @@ agree.
 """
 
 import ast
+import functools
 import importlib
 import itertools
 import json
@@ -236,17 +237,39 @@ def test_every_requirement_is_used():
 
 
 DOCUMENTS = sorted(
-    file.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/**/*.md")
+    file
+    for pattern in ("*.md", "docs/**/*.md", "notebooks/*.ipynb")
     for file in ROOT.glob(pattern)
     if "_build" not in file.parts
 )
 
 
-@pytest.mark.parametrize("document", [ROOT / name for name in DOCUMENTS], ids=DOCUMENTS)
-def test_links_of_documents_lead_somewhere(document):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
-        assert target.startswith("http") or (document.parent / target).exists(), target
+@functools.cache
+def text_of(file):
+    """The text of a document, or of the text cells of a notebook."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".ipynb":
+        return text
+    return "\n\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+
+
+def anchors(file):
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text_of(file), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_of_documents_and_notebooks_lead_somewhere_to_the_heading():
+    broken = []
+    for document in DOCUMENTS:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text_of(document)):
+            file = document.parent / target if target else document
+            is_page = file.suffix in (".md", ".ipynb")
+            if not target.startswith("http") and not (
+                file.exists() and (not anchor or not is_page or anchor in anchors(file))
+            ):
+                broken.append(f"{document.name}: {target}#{anchor}")
+    assert not broken
 
 
 def test_figures_of_the_readme_are_committed():

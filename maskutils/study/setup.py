@@ -134,10 +134,16 @@ class Setup(Settings):
     images: Images = Images()
     compute: Compute = Compute()
 
+    def __str__(self) -> str:
+        changed = [f"{name} = {value!r}" for name, value in self if self._is_changed(name, value) and name != "pair"]
+        return f"Setup of {self.pair}: {', '.join(changed + ['all else at its default'])}"
+
     def _repr_html_(self) -> str:
-        fields = type(self).model_fields
-        rows = [(name, value, "" if value == fields[name].default else "changed") for name, value in self]
+        rows = [(name, value, "changed" if self._is_changed(name, value) else "") for name, value in self]
         return table(f"Setup of {self.pair}", ["setting", "value", ""], rows)
+
+    def _is_changed(self, name: str, value: Any) -> bool:
+        return bool(value != type(self).model_fields[name].default)
 
     @field_validator("seeds", "densities", "alphas")
     @classmethod
