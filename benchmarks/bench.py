@@ -19,7 +19,7 @@ from torch.nn import functional as F
 if str(root := Path(__file__).parents[1]) not in sys.path:  # as a script
     sys.path.insert(0, str(root))
 
-from benchmarks import layers, photographs, processes
+from benchmarks import interactive, layers, photographs, processes
 from benchmarks.timing import COLUMNS, best_of, row
 from maskutils.masks.information import fisher_information
 from maskutils.masks.mask import Mask
@@ -36,7 +36,7 @@ def measure() -> pd.DataFrame:
     try:
         model, images = build_model("cnn"), torch.randn(32, 1, 28, 28)
         rows = [*processes.imports(), *processes.memory(), *layers.passes(), *layers.steps()]
-        rows += [_selection(), _fisher(model, images), _file(model), *photographs.transfers()]
+        rows += [_selection(), _fisher(model, images), _file(model), *interactive.rows(), *photographs.transfers()]
     finally:
         torch.set_num_threads(threads)
     return pd.DataFrame(rows, columns=COLUMNS)

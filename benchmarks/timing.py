@@ -18,16 +18,21 @@ def row(
     return [what, *shown, kind, f"{ratio:.2f}", *aim]
 
 
-def best_of(*calls: Callable[[], object], repeats: int | None = None, steps: int | None = None) -> list[float]:
+def best_of(
+    *calls: Callable[[], object],
+    repeats: int | None = None,
+    steps: int | None = None,
+    clock: Callable[[], float] = time.process_time,
+) -> list[float]:
     """Seconds of one call of each: the best of several rounds that alternate, so that the machine's moods meet all.
 
-    Processor time of this process: with one thread the same as wall time, but for what other processes take.
+    Processor time of this process by default: with one thread the same as wall time, but for what other processes take.
     """
     best, steps = [float("inf")] * len(calls), steps or STEPS
     for _ in range(repeats or REPEATS):
         for i, call in enumerate(calls):
-            begun = time.process_time()
+            begun = clock()
             for _ in range(steps):
                 call()
-            best[i] = min(best[i], (time.process_time() - begun) / steps)
+            best[i] = min(best[i], (clock() - begun) / steps)
     return best

@@ -1,5 +1,6 @@
 """The benchmark runs and says what it compares; no test looks at a time."""
 
+import os
 import re
 from pathlib import Path
 
@@ -40,6 +41,9 @@ def test_every_comparison_is_made(table):
         "import torch"
     } < set(table.index)
     assert table["ratio"].astype(float).gt(0).all()
+    assert {"another density in the explorer", f"a step of cnn with {os.cpu_count()} threads, wall time"} < set(
+        table.index
+    )
     assert float(table.loc["a saved mask", "ratio"]) < 0.04, "a bit is a thirty-second of a float"
 
 

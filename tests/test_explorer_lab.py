@@ -1,4 +1,4 @@
-"""The notebooks 00 and 16 in JupyterLab, in a browser and with kernels: run all cells; in the explorer move the sliders, see what changes."""
+"""The notebooks 00 and 16 in JupyterLab, in a browser, each with a kernel: all cells run, and the sliders of the explorer change it."""
 
 import os
 import re
@@ -79,7 +79,7 @@ def lab(root):
 
 @pytest.fixture
 def run_all(browser, lab):  # noqa: F811
-    """A function that opens a notebook on a fresh kernel, runs all its cells and returns the page. In the end no fault may have been seen."""
+    """A function that opens a notebook on a fresh kernel, runs all its cells and returns the page. No fault may have been seen then."""
     page, faults = browser.new_page(viewport={"width": 1400, "height": 1800}), []
     page.set_default_timeout(240_000)
     page.on("pageerror", lambda error: faults.append(str(error)))

@@ -136,7 +136,7 @@ class Setup(Settings):
 
     def __str__(self) -> str:
         changed = [f"{name} = {value!r}" for name, value in self if self._is_changed(name, value) and name != "pair"]
-        return f"Setup of {self.pair}: {', '.join(changed + ['all else at its default'])}"
+        return f"Setup of {self.pair}: {', '.join([*changed, 'all else at its default'])}"
 
     def _repr_html_(self) -> str:
         rows = [(name, value, "changed" if self._is_changed(name, value) else "") for name, value in self]
