@@ -12,7 +12,7 @@ from maskutils.core import paths
 from maskutils.results import claims, equal_storage, rivals
 from maskutils.results.claims import CLAIMS, Verdict, verify
 from maskutils.results.records import ACCURACIES, with_approach
-from maskutils.results.verdicts import closest, explain, summary
+from maskutils.results.verdicts import closest, explain, failures, summary
 
 pytestmark = pytest.mark.slow
 
@@ -336,6 +336,12 @@ def test_differences_to_a_control_that_is_not_there_are_none():
 @pytest.mark.parametrize(("passed", "word"), [(True, "PASS"), (False, "FAIL"), (None, "SKIP")])
 def test_a_verdict_says_its_word(passed, word):
     assert Verdict("c", passed, "e").word == word
+
+
+def test_claims_that_fail_are_listed_by_name_and_counted_among_those_that_were_judged():
+    found = [Verdict("C.", True, "e"), Verdict("D.", False, "a - b: -1 point")]
+    assert failures(found) == "- **1 of 2 [claims](#claims) fail:**\n  - *D.* a - b: -1 point."
+    assert failures(found[:1]) == "- **0 of 1 [claims](#claims) fail.**"
 
 
 def test_verdicts_are_a_table_and_each_is_explained():

@@ -100,8 +100,8 @@ def all_blocks() -> dict[str, str]:
 def answers() -> str:
     """What is best in each case, on digits and on photographs."""
     tables = {
-        "digits, a small network": load_records("study"),
-        "photographs, a pretrained network": load_records("photos"),
+        "digits": load_records("study"),
+        "photographs": load_records("photos"),
     }
     begun = {name: points(rows.groupby("pair")["source_acc_before"].mean().mean()) for name, rows in tables.items()}
     table = pd.DataFrame(
@@ -119,7 +119,7 @@ def readme_blocks(profile: str = "study", density: float = 0.1) -> dict[str, str
     judged = [v for v in verify(records) if v.passed is not None]
     whole, brief = findings(records)
     blocks = {
-        "findings": whole,
+        "findings": f"{whole}\n{verdicts.failures(judged)}",
         "brief": brief,
         "tradeoff": report.tradeoff_findings(records, density),
         "headline": report.markdown(report.headline(records, density)),

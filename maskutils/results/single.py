@@ -157,18 +157,18 @@ def _cheaper(rows: pd.DataFrame, near: pd.DataFrame, mask: int, best: pd.Series,
 def answers(records: pd.DataFrame) -> pd.Series:
     """The best setting for all pairs of each case, and what it reaches on test: source gained or lost, target, and what it stores.
 
-    Cases: with the task known a learnt mask, what learns none and stores at most `ABOUT` times as much, and what learns none; with the
-    task unknown anything, and what keeps no source images. Best is the highest mean of both tasks on validation. A case that nothing
+    Cases: with the task unknown anything, and what keeps no source images; with the task known a learnt mask, what learns none and
+    stores at most `ABOUT` times as much, and what learns none. Best is the highest mean of both tasks on validation. A case that nothing
     was tried for is left out.
     """
     known, unknown = (_best_first(records, reading) for reading in ("known", "full"))
     masks, none = known[known["mask"]], known[~known["mask"] & trained(known).isin(_rivals())]
     found = {
+        "task unknown": unknown,
+        "task unknown, no source images kept": unknown[unknown["fraction"].isna()],
         "task known, a learnt mask": masks,
         "task known, no learnt mask, about its size": none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()],
         "task known, no learnt mask, any size": none,
-        "task unknown": unknown,
-        "task unknown, no source images kept": unknown[unknown["fraction"].isna()],
     }
     return pd.Series({case: _reached(table.iloc[0]) for case, table in found.items() if len(table)})
 

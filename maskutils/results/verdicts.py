@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -42,6 +42,13 @@ def summary(found: Iterable[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(
         [{"claim": v.claim, "verdict": v.word, "effect": v.effect, "what it means": v.meaning} for v in found]
     )
+
+
+def failures(found: Collection[Verdict]) -> str:
+    """A Markdown list: how many of the claims that were judged fail, then each of these with the comparison that decides."""
+    failed = [v for v in found if v.passed is False]
+    counted = f"- **{len(failed)} of {len(found)} [claims](#claims) fail{':' if failed else '.'}**"
+    return "\n".join([counted, *(f"  - *{v.claim}* {v.effect}." for v in failed)])
 
 
 def explain(*found: Verdict) -> str:
