@@ -61,6 +61,16 @@ def test_what_is_used_stays_and_what_is_not_goes(root, profile):  # noqa: F811
     assert "nothing to remove" in call("clean")[1]
 
 
+def test_what_a_kill_left_half_written_goes(root, profile):  # noqa: F811
+    folders = [paths.cache_dir("mask"), paths.cache_dir("checksum"), paths.results_dir(profile), paths.runs_dir(profile)]
+    for file in (folder / f"{files.NEW}{age}" for folder in folders for age in ("old", "young")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half of")
+        os.utime(file, (time.time() - 7200 * (file.suffix == ".old"),) * 2)
+    assert call("clean", "--yes")[0] == 0
+    assert [file.name for file in (root / "results").rglob(".new.*")] == [".new.young"] * 4
+
+
 def test_it_asks_before_it_removes(root, profile, monkeypatch):  # noqa: F811
     unused = artefact("transfer", "b")
     code, output = call("clean")  # nobody answers

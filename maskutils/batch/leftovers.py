@@ -1,6 +1,7 @@
 """What no profile refers to any more: runs, results of profiles that are gone, and cached artefacts that no run uses.
 
-Only what is surely ours is found: a run by its state file, a result by its digest in the manifest, an artefact by its name in the cache.
+Only what is surely ours is found: a run by its state file, a result by its digest in the manifest, an artefact by its name in the cache,
+what was being written by the beginning of its name.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from maskutils.batch.status import is_held
 from maskutils.core import paths
 from maskutils.core.caches import checksum_of
 from maskutils.core.checks import BadSetting
-from maskutils.core.files import DamagedFile
+from maskutils.core.files import NEW, DamagedFile
 from maskutils.results.manifest import NAME, checksums, vouched
 from maskutils.study.provenance import is_committed
 
@@ -53,6 +54,7 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
                 stays.append(f"the cache: {_shown(folder)}: {run} does not say what it uses; run it again")
     if not any(reason.startswith("the cache") for reason in stays):
         found |= _unused(used)
+    found["cut short as they were written"] = _cut_short()
     return {name: files for name, files in found.items() if files}, stays
 
 
@@ -93,10 +95,21 @@ def _unused(used: set[str]) -> dict[str, list[Path]]:
     """Cached artefacts that are not among the `used`, by kind, with their checksums."""
     found: dict[str, list[Path]] = {}
     for file in sorted(paths.cache_dir("").glob("*/*")):
-        kind, old = file.parent.name, time.time() - file.stat().st_mtime > YOUNG
-        if ARTEFACT.fullmatch(file.name) and old and f"{kind}/{file.name}" not in used:
+        kind = file.parent.name
+        if ARTEFACT.fullmatch(file.name) and _is_old(file) and f"{kind}/{file.name}" not in used:
             found.setdefault(f"cache: {kind}", []).extend([file, checksum_of(file)])
     return {name: [file for file in files if file.is_file()] for name, files in found.items()}
+
+
+def _cut_short() -> list[Path]:
+    """What a kill left of files that were being written, of results and of the cache."""
+    return sorted(filter(_is_old, (paths.project_root() / "results").rglob(f"{NEW}*")))
+
+
+def _is_old(file: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # it was written to its end meanwhile
+        return time.time() - file.stat().st_mtime > YOUNG
+    return False
 
 
 def size(files: list[Path]) -> int:

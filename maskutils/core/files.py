@@ -13,6 +13,9 @@ from typing import Any
 from maskutils.core.checks import content_key
 
 
+NEW = ".new."  # begins the name of a file that is being written
+
+
 class DamagedFile(ValueError):
     """A file whose content is not what it should be. The message names it and the way out."""
 
@@ -22,7 +25,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     path = Path(path)
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=NEW)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
