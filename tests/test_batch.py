@@ -17,6 +17,7 @@ import pytest
 import torch
 from projects import WRITE, root, write_notebook, write_profile  # noqa: F401
 
+from maskutils import __version__
 from maskutils.batch import cluster, plan, schedule, status, worker
 from maskutils.batch import run as batch
 from maskutils.batch.plan import Run
@@ -250,7 +251,8 @@ def test_a_dead_kernel_is_told_in_our_words_alone(root, monkeypatch, caplog):  #
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(log_event=lambda *_: None))
     write_notebook(root / "notebooks" / "first.ipynb", "\nimport os\nos._exit(3)", parameters="x: int = 1")
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
-    state = worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.variables(), "nobody")
+    state = worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.variables(), "nobody", "abc")
+    assert (state["commit"], state["maskutils"]) == ("abc", __version__)  # of the batch, and of the worker
     assert state["error"].startswith("code cell 2 (import os): the kernel died: the cell ended it")
     assert "Kernel died" not in caplog.text
 
@@ -376,7 +378,7 @@ def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
     folder.mkdir(parents=True)
     with ThreadPoolExecutor(1) as threads:
         with filelock.FileLock(folder / ".first.lock"):
-            future = threads.submit(worker.execute, run, folder, 60, paths.variables(), "nobody")
+            future = threads.submit(worker.execute, run, folder, 60, paths.variables(), "nobody", "")
             time.sleep(2)
             assert not list(folder.glob("*.ipynb"))
             assert not heard

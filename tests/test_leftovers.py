@@ -62,7 +62,12 @@ def test_what_is_used_stays_and_what_is_not_goes(root, profile):  # noqa: F811
 
 
 def test_what_a_kill_left_half_written_goes(root, profile):  # noqa: F811
-    folders = [paths.cache_dir("mask"), paths.cache_dir("checksum"), paths.results_dir(profile), paths.runs_dir(profile)]
+    folders = [
+        paths.cache_dir("mask"),
+        paths.cache_dir("checksum"),
+        paths.results_dir(profile),
+        paths.runs_dir(profile),
+    ]
     for file in (folder / f"{files.NEW}{age}" for folder in folders for age in ("old", "young")):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("half of")

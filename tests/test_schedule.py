@@ -19,7 +19,7 @@ class Workers:
 
     def __init__(self, **ends):
         self.ends, self.calls, self.timeouts = {run: list(found) for run, found in ends.items()}, [], set()
-        self.topics = []
+        self.topics, self.commits = [], set()
 
     def subscribe_topic(self, topic, handler):
         """No events come."""
@@ -33,9 +33,10 @@ class Workers:
         """Two workers of a thread."""
         return {"one": 1, "two": 1}
 
-    def submit(self, function, run, folder, timeout, *_, **__):
+    def submit(self, function, run, folder, timeout, *more, **__):
         """A future that is finished."""
         self.calls.append(run.id)
+        self.commits.add(more[-1])
         self.timeouts.add(timeout)
         status = (self.ends.get(run.id) or ["done"]).pop(0)
         state = {"status": status, "seconds": 1.0, "error": "e"} | {"notebook": str(folder / f"{run.id}.ipynb")}
@@ -78,6 +79,12 @@ def test_a_run_that_fails_is_tried_again_as_often_as_asked(profile, monkeypatch)
     assert ends == {"first-1": "done", "first-2": "failed", "first-3": "done", "second": "blocked"}
     assert Counter(workers.calls) == {"first-1": 3, "first-2": 3, "first-3": 1}
     assert Counter(heard)["retried", "first-1"] == 2
+
+
+def test_workers_are_told_the_commit_of_the_batch(profile, monkeypatch):
+    monkeypatch.setattr(schedule, "git_commit", lambda: "0123456789ab")
+    carried_out(profile, workers := Workers(**{"first-1": ["failed"]}))
+    assert workers.commits == {"0123456789ab"}
 
 
 def test_without_retries_a_run_is_tried_once(profile):

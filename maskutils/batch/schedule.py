@@ -17,7 +17,7 @@ from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest, write_json
 from maskutils.results.manifest import NAME
 from maskutils.study.inputs import stamps
-from maskutils.study.provenance import is_committed
+from maskutils.study.provenance import git_commit, is_committed
 
 PATIENCE, LOOK = 45.0, 5.0  # seconds without any worker until we give up, and between two looks
 
@@ -127,8 +127,8 @@ class Schedule:
             return False
         self.by_id[run.id] = run = replace(run, parts={**run.parts, **found, "upstream": upstream})
         future = self.dask.submit(
-            execute, run, paths.runs_dir(self.profile), self.timeout, paths.variables(), self.topic, pure=False,
-            key=f"{run.id}-{time.time_ns()}",
+            execute, run, paths.runs_dir(self.profile), self.timeout, paths.variables(), self.topic, git_commit(),
+            pure=False, key=f"{run.id}-{time.time_ns()}",
         )  # fmt: skip
         self.running[future] = run
         future.add_done_callback(self.events.put)

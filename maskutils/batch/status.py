@@ -76,9 +76,9 @@ def _named(part: str, run: Run) -> list[str]:
 
 
 def explain(profile: str, run: Run) -> dict[str, Any]:
-    """What made the result of `run`: notebook, parameters, commit, versions, machine; and why it would run again."""
+    """What made the result of `run`: notebook, parameters, commit, versions (ours and others'), machine; and why it would run again."""
     state = last_state(profile, run)
-    told = ("status", "seconds", "commit", "machine", "error", "outputs")
+    told = ("status", "seconds", "commit", "maskutils", "machine", "error", "outputs")
     return {
         "run": run.id,
         "notebook": str(run.notebook),

@@ -12,7 +12,6 @@ from typing import Any
 
 from maskutils.core.checks import content_key
 
-
 NEW = ".new."  # begins the name of a file that is being written
 
 
