@@ -1,11 +1,13 @@
 """The batch: order, failure, resumption after a kill, two at once. These tests start real workers and kernels."""
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -255,6 +257,22 @@ def test_a_dead_kernel_is_told_in_our_words_alone(root, monkeypatch, caplog):  #
     assert (state["commit"], state["maskutils"]) == ("abc", __version__)  # of the batch, and of the worker
     assert state["error"].startswith("code cell 2 (import os): the kernel died: the cell ended it")
     assert "Kernel died" not in caplog.text
+
+
+@pytest.mark.parametrize("at", ["maskutils.batch.worker._run", "tempfile.mkdtemp", "os.replace"])
+def test_a_full_disk_of_a_worker_is_told_with_the_place_and_the_way_out(root, monkeypatch, at):  # noqa: F811
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.delenv(cluster.GPUS, raising=False)
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(log_event=lambda *_: None))
+    if at == "os.replace":
+        monkeypatch.setattr(worker, "_run", lambda *_: "")
+    monkeypatch.setattr(at, full)
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    folder, setting = (tempfile.gettempdir(), "TMPDIR") if "temp" in at else (paths.runs_dir(profile), "MASKUTILS_ROOT")
+    with pytest.raises(OSError, match=f"No space left on device; free some .* {setting} .*: '{folder}'$"):
+        worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.variables(), "nobody", "")
 
 
 @pytest.mark.parametrize(("killed", "said"), [(0, "a limit of the system"), (1, "no memory left: run fewer workers")])

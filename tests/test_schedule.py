@@ -1,5 +1,6 @@
 """Steering a batch that fails: tries, time limits, going on, and stopping. Workers are pretended: what they do is tested with the batch."""
 
+import errno
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ from projects import root, write_notebook, write_profile  # noqa: F401
 from maskutils.batch import plan, schedule
 from maskutils.batch.schedule import Schedule
 from maskutils.core import paths
-from maskutils.core.files import read_json
+from maskutils.core.files import naming, read_json
 from maskutils.results import records
 
 
@@ -46,10 +47,9 @@ class Workers:
 class Ended:
     """A future that is finished."""
 
-    status = "finished"
-
-    def __init__(self, state):
-        self.result = lambda: state
+    def __init__(self, state, status="finished"):
+        self.result = self.exception = lambda: state
+        self.status = status
 
     def add_done_callback(self, heard):
         """It is done."""
@@ -85,6 +85,16 @@ def test_workers_are_told_the_commit_of_the_batch(profile, monkeypatch):
     monkeypatch.setattr(schedule, "git_commit", lambda: "0123456789ab")
     carried_out(profile, workers := Workers(**{"first-1": ["failed"]}))
     assert workers.commits == {"0123456789ab"}
+
+
+def test_why_no_worker_could_execute_a_run_is_told_with_the_file(profile, monkeypatch):
+    with pytest.raises(OSError, match="free some space there") as full, naming(paths.runs_dir(profile)):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Workers, "submit", lambda *_, **__: Ended(full.value, "error"))
+    states = {}
+    Schedule(profile, plan.make_plan(profile)[:1], states, Workers(), lambda *_: None).carry_out()
+    assert "execute it: OSError: [Errno 28] No space left on device; free some space" in states["first-1"]["error"]
+    assert states["first-1"]["error"].endswith(f"'{paths.runs_dir(profile)}'")
 
 
 def test_without_retries_a_run_is_tried_once(profile):

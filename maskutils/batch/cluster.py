@@ -16,6 +16,7 @@ import filelock
 from maskutils.batch import kernels
 from maskutils.batch.local import environment
 from maskutils.core.checks import BadSetting
+from maskutils.core.files import naming
 from maskutils.study.provenance import cores
 
 QUIET = {
@@ -134,7 +135,8 @@ def temporary_folder() -> Iterator[Path]:
             if time.time() - lock.stat().st_mtime > YOUNG:
                 with filelock.FileLock(lock, timeout=0):
                     shutil.rmtree(lock.parent, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    with naming(base, "TMPDIR"):
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     try:
         with filelock.FileLock(folder / ".lock"):
             yield folder

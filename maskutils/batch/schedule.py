@@ -155,7 +155,7 @@ class Schedule:
         if future.status == "finished":
             state = future.result()
         else:
-            error = f"no worker could execute it: {future.exception()!r}"
+            error = f"no worker could execute it: {type(why := future.exception()).__name__}: {why}"
             state = {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)}
         if state["status"] == "failed" and self.retries[run.id] and not self.stopped:
             self.retries[run.id] -= 1

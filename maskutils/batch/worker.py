@@ -17,6 +17,7 @@ from maskutils.batch.local import environment
 from maskutils.batch.notebooks import cell_name
 from maskutils.batch.plan import Run, lock_name
 from maskutils.core.caches import USES
+from maskutils.core.files import naming
 from maskutils.study.provenance import machine, told_by_linux
 
 LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and of an output that are kept
@@ -38,7 +39,6 @@ def execute(
     # Dask sets 64 KiB for its workers; a kernel that inherits it gives back its memory and faults it in again at every step.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     os.environ.update(variables)
-    folder.mkdir(parents=True, exist_ok=True)
     output = Path(run.parameters["output"]) if "output" in run.parameters else None
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
     worker = get_worker()
@@ -46,7 +46,7 @@ def execute(
     def tell(event: Mapping[str, Any]) -> None:
         worker.log_event(topic, event)
 
-    with filelock.FileLock(folder / lock_name(run.id), poll_interval=0.5):
+    with naming(folder), filelock.FileLock(folder / lock_name(run.id), poll_interval=0.5):  # which makes the folder
         tell({"event": "started", "run": run.id})
         begun = time.time()
         uses = folder / f"{run.id}.uses"
