@@ -294,11 +294,13 @@ def test_an_output_that_is_not_written_is_a_failure_although_an_earlier_one_is_t
 
 def test_what_is_too_long_to_keep_is_cut(root, scheduler):  # noqa: F811
     write_notebook(root / "notebooks" / "first.ipynb", "print('x' * 5_000_000)", parameters="x: int = 1")
-    write_notebook(root / "notebooks" / "second.ipynb", "raise ValueError('y' * 100_000)", parameters="x: int = 1")
+    write_notebook(root / "notebooks" / "second.ipynb", "raise ValueError('y' * 3_000_000)", parameters="x: int = 1")
     states = reproduce(write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}]), scheduler=scheduler)
     assert Path(states["first"]["notebook"]).stat().st_size < 1_100_000
     assert "4,000,001 characters left out" in Path(states["first"]["notebook"]).read_text()
     assert len(states["second"]["error"]) < 2_100
+    (error,) = nbformat.read(states["second"]["notebook"], as_version=4).cells[-1].outputs
+    assert [len(text) < 1_000_100 for text in (error.evalue, *error.traceback)] == [True, True]
 
 
 def test_records_that_do_not_go_together_fail_that_run_only_and_name_the_two(root, scheduler):  # noqa: F811
@@ -376,15 +378,19 @@ def test_a_thousand_runs_blocked_by_one_are_no_recursion(root):  # noqa: F811
 
 
 def test_workers_that_cannot_do_the_work_are_refused_before_it_starts(root, scheduler):  # noqa: F811
-    with pytest.raises(BadSetting, match="does not see /nowhere"), cluster.client(1, scheduler, Path("/nowhere")):
-        pass
+    with cluster.client(1, scheduler, root):
+        assert not list(root.glob(".*"))
     for found, said in {
         "0.0": "has maskutils 0.0; install maskutils",
         ModuleNotFoundError("no"): "has no maskutils; install",
     }.items():
         remote = SimpleNamespace(run=lambda *_, found=found, **__: {"tcp://w": found})
         with pytest.raises(BadSetting, match=f"the worker tcp://w {said}"):
-            cluster.check_workers(remote, Path("/"))
+            cluster.check_workers(remote, root)
+    answers = {cluster.version: cluster.version("maskutils"), os.path.isdir: True}  # of another disk at the same place
+    remote = SimpleNamespace(run=lambda function, *_, **__: {"tcp://w": answers.get(function)}, nthreads=dict)
+    with pytest.raises(BadSetting, match=f"the worker tcp://w does not see {root}; set MASKUTILS_ROOT to"):
+        cluster.check_workers(remote, root)
 
 
 def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811

@@ -97,6 +97,15 @@ def test_why_no_worker_could_execute_a_run_is_told_with_the_file(profile, monkey
     assert states["first-1"]["error"].endswith(f"'{paths.runs_dir(profile)}'")
 
 
+def test_a_run_whose_outputs_are_on_another_disk_is_not_done(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    assert carried_out(profile, Workers())[0] == {"first": "failed"}
+    state = read_json(plan.state_file(profile, "first"))
+    folder = paths.results_dir(profile)
+    assert state["error"] == f"{folder}/runs/first.ipynb is not here; do all machines share {folder}?"
+    assert state["status"] == "failed"
+
+
 def test_without_retries_a_run_is_tried_once(profile):
     workers = Workers(**{"first-1": ["failed", "done"]})
     assert carried_out(profile, workers)[0]["first-1"] == "failed"

@@ -182,15 +182,20 @@ class Schedule:
 
 
 def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
-    """The last thing written of a run: from now on it is done, or failed. Its paths are relative to the results."""
+    """The last thing written of a run: from now on it is done, or failed. Its paths are relative to the results.
+
+    Mutates `state`: a run whose outputs are not here failed, although its worker wrote them.
+    """
     folder, outputs = paths.results_dir(profile), list[Path]()
     upstream = {before: key for before, key in run.parts["upstream"].items() if before not in state.get("lacks", ())}
-    stored = state | {"parts": {**run.parts, "upstream": upstream}}
-    if "notebook" in state:
-        stored["notebook"] = str(Path(state["notebook"]).relative_to(folder))
     if state["status"] == "done":
         outputs.append(Path(state["notebook"]))
         outputs += [plan.records_file(profile, run.id)] * ("output" in run.parameters)
         outputs += [folder / "records.csv"] * run.collect
     digests = {str(path.relative_to(folder)): file_digest(path) for path in outputs}
+    if lost := [name for name, digest in digests.items() if not digest]:
+        state |= {"status": "failed", "error": f"{folder / lost[0]} is not here; do all machines share {folder}?"}
+    stored = state | {"parts": {**run.parts, "upstream": upstream}}
+    if "notebook" in state:
+        stored["notebook"] = str(Path(state["notebook"]).relative_to(folder))
     write_json(plan.state_file(profile, run.id), stored | {"outputs": digests})

@@ -166,9 +166,11 @@ def shorten(cell: Mapping[str, Any], **_: object) -> None:
     """Cut the text in the outputs of a `cell` that is too long to keep; mutates it. What else nbclient tells is ignored."""
     for output in cell.get("outputs", ()):
         for holder in (output, output.get("data", {})):
-            for kind in ("text", "text/plain", "text/html"):
+            for kind in ("text", "text/plain", "text/html", "evalue"):
                 if kind in holder:
                     holder[kind] = shortened("".join(holder[kind]), LONGEST_OUTPUT)
+        if "traceback" in output:  # a list of texts
+            output["traceback"] = [shortened("\n".join(output["traceback"]), LONGEST_OUTPUT)]
 
 
 def shortened(text: str, longest: int) -> str:
