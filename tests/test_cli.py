@@ -59,9 +59,17 @@ def test_plan_takes_every_option_of_reproduce(root):  # noqa: F811
     options = {name: {p.name for p in c.params} for name, c in get_command(cli.app).commands.items()}
     assert options["reproduce"] <= options["plan"]
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
-    how = ("--workers", "2", "--retries", "1", "--timeout", "9", "--keep-going", "--fail-fast")
+    how = ("--workers", "2", "--retries", "1", "--timeout", "9", "--keep-going")
     assert call("plan", "--profile", profile, *how)[0] == 0
     assert call("plan", "--profile", profile, "--retries", "-1")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["plan", "reproduce"])
+def test_to_go_on_and_to_stop_after_a_failure_is_refused(root, command):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    code, output = call(command, "--profile", profile, "--fail-fast", "--keep-going")
+    assert (code, "--keep-going and --fail-fast exclude each other" in output) == (2, True)
+    assert not (root / "results").exists()
 
 
 def test_the_plan_is_made_once_and_nothing_is_estimated_of_what_is_done(root, monkeypatch):  # noqa: F811

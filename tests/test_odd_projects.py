@@ -13,7 +13,7 @@ from test_leftovers import profile as done  # noqa: F401
 from test_plan import state_of
 from test_schedule import Workers, carried_out
 
-from maskutils.batch import cluster, leftovers, plan, status
+from maskutils.batch import cluster, leftovers, plan, schedule, status
 from maskutils.batch import run as batch
 from maskutils.batch.display import Display
 from maskutils.batch.profile import load_profile, mark_owner, read_yaml
@@ -191,6 +191,20 @@ def test_a_temporary_folder_that_is_about_to_be_locked_stays(tmp_path, monkeypat
         assert sorted(tmp_path.iterdir()) == sorted([fresh.parent, own])
 
 
+def test_sockets_have_a_short_path_whatever_folder_is_usual(tmp_path, monkeypatch):
+    usual = tmp_path / ("long" * 25)
+    usual.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(usual))
+    with cluster.temporary_folder() as own:
+        assert len(str(own)) < 70  # a socket has 107 for its path
+        assert own.parent != usual
+
+
+def test_a_lost_worker_is_waited_for_as_long_as_its_start_takes():
+    assert schedule.PATIENCE + schedule.LOOK < 60  # until it is said that all are lost
+    assert cluster.QUIET["distributed.deploy.lost-worker-timeout"] == "120s"
+
+
 def test_records_that_were_joined_anew_have_no_manifest_yet(root, monkeypatch):  # noqa: F811
     monkeypatch.setattr("maskutils.batch.schedule._write_state", lambda *_: None)
     monkeypatch.setattr("maskutils.results.records.collect", lambda files, into: None)
@@ -312,6 +326,7 @@ CELL = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "x:
         ),
         ({"cells": [{**CELL, "source": "\ud800"}]}, "is not a notebook or is damaged"),
         ({"metadata": {"kernelspec": {"language": None}}, "cells": []}, "has 0 cells"),
+        ({"cells": [CELL, CELL]}, "has 2 cells tagged 'parameters'; it needs exactly one"),
         ({"cells": [{**CELL, "metadata": {"tags": None}}]}, "has 0 cells tagged 'parameters'"),
     ],
 )

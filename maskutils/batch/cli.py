@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from maskutils.batch.app import app, console, faults
 from maskutils.batch.local import data_at, placed, shown
 from maskutils.batch.printed import coloured, print_damaged, print_end, print_failed, print_plan
+from maskutils.core.checks import BadSetting
 
 ProfileName = Annotated[
     str,
@@ -72,7 +73,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what `reproduce` would run with the same options, and why. Nothing is run, so how it would run changes nothing here."""
-    with faults(), placed(renew), data_at(data_root), varied(profile, param) as own:
+    with faults(), one_of(keep_going, fail_fast), placed(renew), data_at(data_root), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
         from maskutils.batch.profile import load_profile
@@ -119,7 +120,7 @@ def reproduce(
     begun = time.monotonic()
     how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
     how |= {"keep_going": keep_going, "fail_fast": fail_fast}
-    with faults(), placed(renew), data_at(data_root):
+    with faults(), one_of(keep_going, fail_fast), placed(renew), data_at(data_root):
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
         from maskutils.batch.display import Display
@@ -211,6 +212,14 @@ def varied(profile: str, param: list[str] | None) -> Iterator[str]:
 
     with tempfile.TemporaryDirectory() as folder:
         yield variation(profile, param or (), Path(folder))
+
+
+@contextmanager
+def one_of(keep_going: bool, fail_fast: bool) -> Iterator[None]:
+    """Refuse both together, with `BadSetting`."""
+    if keep_going and fail_fast:
+        raise BadSetting("--keep-going and --fail-fast exclude each other: leave one out")
+    yield
 
 
 @contextmanager
