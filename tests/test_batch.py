@@ -203,18 +203,29 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, sc
     wait += f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)"
     write_notebook(root / "notebooks" / "second.ipynb", wait, parameters="seeds: list[int] = [0]")
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
-    command = [sys.executable, "-m", "maskutils", "reproduce", "--profile", profile, "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "maskutils", "reproduce", "--profile", profile]
     partial = root / "results" / "tiny" / "runs" / "second.partial.ipynb"
-    deadline = time.monotonic() + 120
-    while not (partial.exists() and pid.exists() and pid.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert partial.exists()
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    while alive(kernel := int(pid.read_text())) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive(kernel), "its kernel goes on without it"
+
+    def until(reached):
+        deadline = time.monotonic() + 120
+        while not reached() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert reached()
+
+    def ended_midway(kind, *options):
+        pid.unlink(missing_ok=True)
+        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        until(lambda: partial.exists() and pid.exists() and pid.read_text())
+        os.kill(process.pid, kind)
+        return process.communicate()[0], process.returncode
+
+    said, code = ended_midway(signal.SIGTERM, "--scheduler", scheduler)
+    assert code == 130
+    assert "stopping ...\nstopped; what is done stays, and the same command goes on from there" in said
+    os.kill(int(pid.read_text()), signal.SIGKILL)  # a worker of a cluster finishes what it began
+    until(lambda: not partial.exists())
+    ended_midway(signal.SIGKILL, "--workers", "1")
+    until(lambda: not alive(int(pid.read_text())))  # its kernel does not go on without it
 
     done = plan.state_file(profile, "first").read_bytes()
     first, second = plan.make_plan(profile)

@@ -1,5 +1,9 @@
 """The command line: exit codes, and one clear error for every kind of bad input."""
 
+import os
+import signal
+import time
+
 import pytest
 from projects import root, write_profile  # noqa: F401
 from test_plan import state_of
@@ -152,6 +156,23 @@ def test_a_batch_that_is_stopped_says_how_to_go_on(root, monkeypatch):  # noqa: 
     code, output = call("reproduce", "--profile", write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
     assert code == 130
     assert "the same command goes on from there" in output
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_answered_at_once_and_ends_the_batch(root, monkeypatch, kind):  # noqa: F811
+    def ended(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), kind)
+        time.sleep(60)
+
+    monkeypatch.setattr(batch, "reproduce", ended)
+    before = signal.signal(kind, signal.default_int_handler)
+    try:
+        code, output = call("reproduce", "--profile", write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
+        assert (code, output.splitlines()[0]) == (130, "stopping ...")
+        signal.signal(kind, signal.SIG_IGN)  # as under nohup
+        assert kind not in cli.enders()
+    finally:
+        signal.signal(kind, before)
 
 
 def test_a_report_is_one_page_that_opens_offline(root):  # noqa: F811

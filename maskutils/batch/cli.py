@@ -5,7 +5,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -224,15 +224,16 @@ def one_of(keep_going: bool, fail_fast: bool) -> Iterator[None]:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Inside the block Ctrl-C and SIGTERM are answered at once: to end workers takes seconds."""
+    """Inside the block what ends it (`enders`) is answered at once: to end workers takes seconds."""
 
     def stop(number: int, frame: Any) -> None:
-        for kind in (signal.SIGINT, signal.SIGTERM):
+        for kind in before:
             signal.signal(kind, signal.SIG_IGN)  # once is enough
-        console.print("stopping ...")
+        with suppress(OSError):  # of a terminal that was closed
+            console.print("stopping ...")
         raise KeyboardInterrupt
 
-    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+    before = {kind: signal.signal(kind, stop) for kind in enders()}
     try:
         yield
     finally:
@@ -240,7 +241,16 @@ def stopping() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
+def enders() -> list[signal.Signals]:
+    """Ctrl-C, SIGTERM, by which a cluster ends a job, and SIGHUP, by which a terminal that is closed does, but for those that are to be
+    ignored, as under `nohup`.
+    """
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
+
+
 def main() -> None:
-    """The command line. SIGTERM, by which a cluster ends a job, is as Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """The command line. Whatever ends it is as Ctrl-C."""
+    for kind in enders():
+        signal.signal(kind, signal.default_int_handler)
     app()
