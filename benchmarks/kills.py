@@ -1,4 +1,4 @@
-"""A batch that is ended at random moments, by random signals, and started again: is what it leaves always whole, and nothing lost?
+"""A batch that is ended at random moments, by each of four signals, and started again: is what it leaves always whole, and nothing lost?
 
 `python -m benchmarks.kills [N]`, by default 50 times, which takes about twenty minutes. Nothing is measured; it stops at the first fault.
 """
@@ -28,7 +28,7 @@ def main(times: int) -> None:
         command = [sys.executable, *REPRODUCE, profile]
         for number in range(times):
             before = done(profile)
-            kind, after = random.choice(KINDS), random.uniform(0, LONGEST)
+            kind, after = KINDS[number % len(KINDS)], random.uniform(0, LONGEST)
             batch = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 batch.wait(after)
@@ -36,7 +36,10 @@ def main(times: int) -> None:
                 batch.send_signal(kind)
             code, now = batch.wait(60), done(profile)
             ended(folder)
-            print(f"{number}: {kind.name} after {after:.1f} s: exit code {code}, {len(now)} of {RUNS} done", flush=True)
+            print(
+                f"{number + 1}: {kind.name} after {after:.1f} s: exit code {code}, {len(now)} of {RUNS} done",
+                flush=True,
+            )
             assert before.items() <= now.items(), "a run that was done was done again"
             if len(now) == RUNS:
                 for run in now:

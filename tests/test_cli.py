@@ -134,6 +134,7 @@ def test_reproduce_exits_0_when_all_is_done_and_1_when_some_failed(root, monkeyp
     code, output = call("reproduce", "--profile", profile)
     assert code == 1
     assert "[2/2] second: failed" in output
+    assert not {"\x1b", "\r"} & set(output)  # of a terminal; this is a log
     states["second"]["status"] = "done"
     code, output = call("reproduce", "--profile", profile)
     assert code == 0
