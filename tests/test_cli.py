@@ -177,10 +177,13 @@ def test_a_signal_is_answered_at_once_and_ends_the_batch(root, monkeypatch, kind
 
 
 def test_a_report_is_one_page_that_opens_offline(root):  # noqa: F811
-    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
+    rows = [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}, {"notebook": "broken"}]
+    profile = write_profile(root / "tiny.yaml", rows)
     runs, results = paths.runs_dir(profile), paths.results_dir(profile)
     runs.mkdir(parents=True)
     (runs / "first.ipynb").write_bytes((paths.notebooks_dir() / "first.ipynb").read_bytes())
+    (runs / "broken.failed.ipynb").write_bytes((paths.notebooks_dir() / "broken.ipynb").read_bytes())
+    state_of(root, profile, plan.make_plan(profile)[2], status="failed", error="code cell 2 (x < 1): it broke")
     (results / "headline.md").write_text("| approach | source |\n|---|---|\n| <b>held</b> | 93 |\n")
     (results / "manifest.json").write_text(
         '{"commit": "abc123", "versions": {"torch": "2"}, "cores": 2, "kernel_seconds": 7200}'
@@ -195,6 +198,8 @@ def test_a_report_is_one_page_that_opens_offline(root):  # noqa: F811
     assert "<table" in page.partition("<h3>headline</h3>")[2]
     assert '<a href="notebooks/first.html">first</a>' in page
     assert '">second</a>' not in page
+    assert '<a href="notebooks/broken.html">broken</a>' in page
+    assert "<td>failed before<pre>code cell 2 (x &lt; 1): it broke</pre></td>" in page
     assert "<td>first</td>" in page.partition("comes after</th>")[2]
     assert "never run" in page or "missing" in page
     assert (results / "report" / "notebooks" / "first.html").read_text().startswith("<!DOCTYPE html>")
