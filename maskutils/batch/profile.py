@@ -140,10 +140,10 @@ def gone(results: Path) -> str:
         return str(file or "")
     first = file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     base = first.removeprefix(VARIES)
+    if base == first or file.parent != results:  # a copy of a variation's file is a profile of its own
+        return ""
     there = (paths.project_root() / base).is_file() if Path(base).suffix else base in profiles()
-    return (
-        "" if there or base == first or file.parent != results else base
-    )  # a copy of a variation's file is a profile of its own
+    return "" if there else base
 
 
 def _marker(results: Path) -> Path:
