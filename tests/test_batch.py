@@ -1,11 +1,13 @@
 """The batch: order, failure, resumption after a kill, two at once. These tests start real workers and kernels."""
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 import torch
 from projects import WRITE, root, write_notebook, write_profile  # noqa: F401
 
+from maskutils import __version__
 from maskutils.batch import cluster, plan, schedule, status, worker
 from maskutils.batch import run as batch
 from maskutils.batch.plan import Run
@@ -200,18 +203,29 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, sc
     wait += f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)"
     write_notebook(root / "notebooks" / "second.ipynb", wait, parameters="seeds: list[int] = [0]")
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
-    command = [sys.executable, "-m", "maskutils", "reproduce", "--profile", profile, "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "maskutils", "reproduce", "--profile", profile]
     partial = root / "results" / "tiny" / "runs" / "second.partial.ipynb"
-    deadline = time.monotonic() + 120
-    while not (partial.exists() and pid.exists() and pid.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert partial.exists()
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    while alive(kernel := int(pid.read_text())) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive(kernel), "its kernel goes on without it"
+
+    def until(reached):
+        deadline = time.monotonic() + 120
+        while not reached() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert reached()
+
+    def ended_midway(kind, *options):
+        pid.unlink(missing_ok=True)
+        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        until(lambda: partial.exists() and pid.exists() and pid.read_text())
+        os.kill(process.pid, kind)
+        return process.communicate()[0], process.returncode
+
+    said, code = ended_midway(signal.SIGTERM, "--scheduler", scheduler)
+    assert code == 130
+    assert "stopping ...\nstopped; what is done stays, and the same command goes on from there" in said
+    os.kill(int(pid.read_text()), signal.SIGKILL)  # a worker of a cluster finishes what it began
+    until(lambda: not partial.exists())
+    ended_midway(signal.SIGKILL, "--workers", "1")
+    until(lambda: not alive(int(pid.read_text())))  # its kernel does not go on without it
 
     done = plan.state_file(profile, "first").read_bytes()
     first, second = plan.make_plan(profile)
@@ -250,9 +264,26 @@ def test_a_dead_kernel_is_told_in_our_words_alone(root, monkeypatch, caplog):  #
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(log_event=lambda *_: None))
     write_notebook(root / "notebooks" / "first.ipynb", "\nimport os\nos._exit(3)", parameters="x: int = 1")
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
-    state = worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.variables(), "nobody")
+    state = worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.variables(), "nobody", "abc")
+    assert (state["commit"], state["maskutils"]) == ("abc", __version__)  # of the batch, and of the worker
     assert state["error"].startswith("code cell 2 (import os): the kernel died: the cell ended it")
     assert "Kernel died" not in caplog.text
+
+
+@pytest.mark.parametrize("at", ["maskutils.batch.worker._run", "tempfile.mkdtemp", "os.replace"])
+def test_a_full_disk_of_a_worker_is_told_with_the_place_and_the_way_out(root, monkeypatch, at):  # noqa: F811
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.delenv(cluster.GPUS, raising=False)
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(log_event=lambda *_: None))
+    if at == "os.replace":
+        monkeypatch.setattr(worker, "_run", lambda *_: "")
+    monkeypatch.setattr(at, full)
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    folder, setting = (tempfile.gettempdir(), "TMPDIR") if "temp" in at else (paths.runs_dir(profile), "MASKUTILS_ROOT")
+    with pytest.raises(OSError, match=f"No space left on device; free some .* {setting} .*: '{folder}'$"):
+        worker.execute(*plan.make_plan(profile), paths.runs_dir(profile), 60, paths.variables(), "nobody", "")
 
 
 @pytest.mark.parametrize(("killed", "said"), [(0, "a limit of the system"), (1, "no memory left: run fewer workers")])
@@ -274,11 +305,13 @@ def test_an_output_that_is_not_written_is_a_failure_although_an_earlier_one_is_t
 
 def test_what_is_too_long_to_keep_is_cut(root, scheduler):  # noqa: F811
     write_notebook(root / "notebooks" / "first.ipynb", "print('x' * 5_000_000)", parameters="x: int = 1")
-    write_notebook(root / "notebooks" / "second.ipynb", "raise ValueError('y' * 100_000)", parameters="x: int = 1")
+    write_notebook(root / "notebooks" / "second.ipynb", "raise ValueError('y' * 3_000_000)", parameters="x: int = 1")
     states = reproduce(write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}]), scheduler=scheduler)
     assert Path(states["first"]["notebook"]).stat().st_size < 1_100_000
     assert "4,000,001 characters left out" in Path(states["first"]["notebook"]).read_text()
     assert len(states["second"]["error"]) < 2_100
+    (error,) = nbformat.read(states["second"]["notebook"], as_version=4).cells[-1].outputs
+    assert [len(text) < 1_000_100 for text in (error.evalue, *error.traceback)] == [True, True]
 
 
 def test_records_that_do_not_go_together_fail_that_run_only_and_name_the_two(root, scheduler):  # noqa: F811
@@ -356,15 +389,19 @@ def test_a_thousand_runs_blocked_by_one_are_no_recursion(root):  # noqa: F811
 
 
 def test_workers_that_cannot_do_the_work_are_refused_before_it_starts(root, scheduler):  # noqa: F811
-    with pytest.raises(BadSetting, match="does not see /nowhere"), cluster.client(1, scheduler, Path("/nowhere")):
-        pass
+    with cluster.client(1, scheduler, root):
+        assert not list(root.glob(".*"))
     for found, said in {
         "0.0": "has maskutils 0.0; install maskutils",
         ModuleNotFoundError("no"): "has no maskutils; install",
     }.items():
         remote = SimpleNamespace(run=lambda *_, found=found, **__: {"tcp://w": found})
         with pytest.raises(BadSetting, match=f"the worker tcp://w {said}"):
-            cluster.check_workers(remote, Path("/"))
+            cluster.check_workers(remote, root)
+    answers = {cluster.version: cluster.version("maskutils"), os.path.isdir: True}  # of another disk at the same place
+    remote = SimpleNamespace(run=lambda function, *_, **__: {"tcp://w": answers.get(function)}, nthreads=dict)
+    with pytest.raises(BadSetting, match=f"the worker tcp://w does not see {root}; set MASKUTILS_ROOT to"):
+        cluster.check_workers(remote, root)
 
 
 def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
@@ -376,7 +413,7 @@ def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
     folder.mkdir(parents=True)
     with ThreadPoolExecutor(1) as threads:
         with filelock.FileLock(folder / ".first.lock"):
-            future = threads.submit(worker.execute, run, folder, 60, paths.variables(), "nobody")
+            future = threads.submit(worker.execute, run, folder, 60, paths.variables(), "nobody", "")
             time.sleep(2)
             assert not list(folder.glob("*.ipynb"))
             assert not heard

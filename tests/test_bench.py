@@ -104,13 +104,14 @@ def test_a_network_of_another_family_has_a_row_for_each_mask(monkeypatch, capsys
 
 
 def test_the_batch_stands_beside_papermill_and_its_bare_steps(monkeypatch):
-    def seconds(folder, *arguments):
+    def seconds(folder, *arguments, **variables):
         notebooks = len(list(Path(folder, "notebooks").glob("*.ipynb")))
         assert notebooks == batch.MANY
         return 2.0 if "papermill" in arguments else 0.1 * batch.MANY
 
     monkeypatch.setattr(batch, "seconds", seconds)
-    _, _, ours, loop, commands = batch.overhead()
+    _, _, ours, loop, commands, kernels = batch.overhead()
+    assert kernels.startswith("| a bare kernel of the batch (a fork)")
     assert [ours.endswith("| 4.0 | 0.00 |"), loop.endswith("| 4.0 | 0.00 |"), commands.endswith("| 0.0 | 2.00 |")] == [
         True
     ] * 3
@@ -119,6 +120,10 @@ def test_the_batch_stands_beside_papermill_and_its_bare_steps(monkeypatch):
         r"took [\d.]+ minutes in all, for at least [\d,]+ training steps; as many .* 3.0 ms, 2 at once, take",
         batch.bare(),
     )
+
+
+def test_a_plan_of_what_is_done_is_measured():
+    assert re.fullmatch(r"A plan of 3 runs that are done takes [\d.]+ s and at most \d\d+ MiB\.", batch.planned(3))
 
 
 def test_memory_is_that_of_a_fresh_process_whatever_was_measured_before(table):

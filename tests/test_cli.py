@@ -1,5 +1,9 @@
 """The command line: exit codes, and one clear error for every kind of bad input."""
 
+import os
+import signal
+import time
+
 import pytest
 from projects import root, write_profile  # noqa: F401
 from test_plan import state_of
@@ -59,9 +63,17 @@ def test_plan_takes_every_option_of_reproduce(root):  # noqa: F811
     options = {name: {p.name for p in c.params} for name, c in get_command(cli.app).commands.items()}
     assert options["reproduce"] <= options["plan"]
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
-    how = ("--workers", "2", "--retries", "1", "--timeout", "9", "--keep-going", "--fail-fast")
+    how = ("--workers", "2", "--retries", "1", "--timeout", "9", "--keep-going")
     assert call("plan", "--profile", profile, *how)[0] == 0
     assert call("plan", "--profile", profile, "--retries", "-1")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["plan", "reproduce"])
+def test_to_go_on_and_to_stop_after_a_failure_is_refused(root, command):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    code, output = call(command, "--profile", profile, "--fail-fast", "--keep-going")
+    assert (code, "--keep-going and --fail-fast exclude each other" in output) == (2, True)
+    assert not (root / "results").exists()
 
 
 def test_the_plan_is_made_once_and_nothing_is_estimated_of_what_is_done(root, monkeypatch):  # noqa: F811
@@ -122,6 +134,7 @@ def test_reproduce_exits_0_when_all_is_done_and_1_when_some_failed(root, monkeyp
     code, output = call("reproduce", "--profile", profile)
     assert code == 1
     assert "[2/2] second: failed" in output
+    assert not {"\x1b", "\r"} & set(output)  # of a terminal; this is a log
     states["second"]["status"] = "done"
     code, output = call("reproduce", "--profile", profile)
     assert code == 0
@@ -146,11 +159,31 @@ def test_a_batch_that_is_stopped_says_how_to_go_on(root, monkeypatch):  # noqa: 
     assert "the same command goes on from there" in output
 
 
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_answered_at_once_and_ends_the_batch(root, monkeypatch, kind):  # noqa: F811
+    def ended(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), kind)
+        time.sleep(60)
+
+    monkeypatch.setattr(batch, "reproduce", ended)
+    before = signal.signal(kind, signal.default_int_handler)
+    try:
+        code, output = call("reproduce", "--profile", write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
+        assert (code, output.splitlines()[0]) == (130, "stopping ...")
+        signal.signal(kind, signal.SIG_IGN)  # as under nohup
+        assert kind not in cli.enders()
+    finally:
+        signal.signal(kind, before)
+
+
 def test_a_report_is_one_page_that_opens_offline(root):  # noqa: F811
-    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}])
+    rows = [{"notebook": "first"}, {"notebook": "second", "after": ["first"]}, {"notebook": "broken"}]
+    profile = write_profile(root / "tiny.yaml", rows)
     runs, results = paths.runs_dir(profile), paths.results_dir(profile)
     runs.mkdir(parents=True)
     (runs / "first.ipynb").write_bytes((paths.notebooks_dir() / "first.ipynb").read_bytes())
+    (runs / "broken.failed.ipynb").write_bytes((paths.notebooks_dir() / "broken.ipynb").read_bytes())
+    state_of(root, profile, plan.make_plan(profile)[2], status="failed", error="code cell 2 (x < 1): it broke")
     (results / "headline.md").write_text("| approach | source |\n|---|---|\n| <b>held</b> | 93 |\n")
     (results / "manifest.json").write_text(
         '{"commit": "abc123", "versions": {"torch": "2"}, "cores": 2, "kernel_seconds": 7200}'
@@ -165,6 +198,8 @@ def test_a_report_is_one_page_that_opens_offline(root):  # noqa: F811
     assert "<table" in page.partition("<h3>headline</h3>")[2]
     assert '<a href="notebooks/first.html">first</a>' in page
     assert '">second</a>' not in page
+    assert '<a href="notebooks/broken.html">broken</a>' in page
+    assert "<td>failed before<pre>code cell 2 (x &lt; 1): it broke</pre></td>" in page
     assert "<td>first</td>" in page.partition("comes after</th>")[2]
     assert "never run" in page or "missing" in page
     assert (results / "report" / "notebooks" / "first.html").read_text().startswith("<!DOCTYPE html>")

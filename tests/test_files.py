@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from maskutils.core.files import write_atomically
+from maskutils.core.files import naming, write_atomically
 
 
 def test_writing_makes_the_folder_and_leaves_only_the_file(tmp_path):
@@ -34,3 +34,16 @@ def test_a_full_disk_is_said_with_the_file_and_the_way_out(tmp_path, monkeypatch
     monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match=r"No space left on device; free some space there, or set MASKUTILS_ROOT .*/f'"):
         write_atomically(tmp_path / "new" / "f", b"new")
+
+
+def test_an_error_keeps_the_file_that_it_names_and_the_way_out_that_it_tells(tmp_path):
+    own = r"space there, or set TMPDIR to a folder on another disk: '/tmp'$"
+    for error, said in (
+        (FileNotFoundError(errno.ENOENT, "No such file", "/f"), "No such file: '/f'$"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), f"exceeded; free some .* MASKUTILS_ROOT .*: '{tmp_path}'$"),
+        (OSError("no system's"), "no system's$"),
+    ):
+        with pytest.raises(type(error), match=said), naming(tmp_path):
+            raise error
+    with pytest.raises(OSError, match=own), naming(tmp_path), naming(tmp_path / "tmp", "TMPDIR"):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp")

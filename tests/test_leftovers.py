@@ -2,17 +2,20 @@
 
 import os
 import time
+from itertools import chain
 
+import matplotlib.pyplot as plt
 import pytest
 from projects import root, write_profile  # noqa: F401
 from test_cli import call
 from test_plan import state_of
 
-from maskutils.batch import leftovers, plan
+from maskutils.batch import leftovers, plan, status
 from maskutils.batch import run as batch
 from maskutils.batch.profile import mark_owner
 from maskutils.core import files, paths
 from maskutils.core.caches import USES, cached
+from maskutils.results import plots
 from maskutils.results.manifest import checksums
 
 
@@ -61,6 +64,21 @@ def test_what_is_used_stays_and_what_is_not_goes(root, profile):  # noqa: F811
     assert "nothing to remove" in call("clean")[1]
 
 
+def test_what_a_kill_left_half_written_goes(root, profile):  # noqa: F811
+    folders = [
+        paths.cache_dir("mask"),
+        paths.cache_dir("checksum"),
+        paths.results_dir(profile),
+        paths.runs_dir(profile),
+    ]
+    for file in (folder / f"{files.NEW}{age}" for folder in folders for age in ("old", "young")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half of")
+        os.utime(file, (time.time() - 7200 * (file.suffix == ".old"),) * 2)
+    assert call("clean", "--yes")[0] == 0
+    assert [file.name for file in (root / "results").rglob(".new.*")] == [".new.young"] * 4
+
+
 def test_it_asks_before_it_removes(root, profile, monkeypatch):  # noqa: F811
     unused = artefact("transfer", "b")
     code, output = call("clean")  # nobody answers
@@ -92,6 +110,33 @@ def test_results_of_a_profile_that_is_gone_go_but_for_what_was_changed_by_hand(r
     (root / "tiny.yaml").unlink()
     assert call("clean", "--yes")[0] == 0
     assert {file.name for file in folder.rglob("*")} == {"table.md", "notes.md"}
+
+
+def test_figures_of_a_profile_that_is_gone_go_but_for_those_of_others(root, profile):  # noqa: F811
+    drawn = plots.save_figure(plt.figure(), "a", profile)
+    (drawn[0].parent / "mine.png").write_bytes(b"my own")
+    assert leftovers.leftovers() == ({}, [])
+    (root / "tiny.yaml").unlink()
+    assert set(drawn) < set(chain(*leftovers.leftovers()[0].values()))
+    call("clean", "--yes")
+    assert [file.name for file in (root / "figures").rglob("*.*")] == ["mine.png"]
+
+
+@pytest.mark.parametrize("name", ["tiny.yaml", "profiles/tiny.yaml"])
+def test_a_variation_goes_with_its_profile(root, name):  # noqa: F811
+    (root / "profiles").mkdir()
+    write_profile(root / name, [{"notebook": "first"}])
+    own = status.variation(str(root / name) if "/" not in name else "tiny", ["seeds=[9]"])
+    for run in plan.make_plan(own):
+        state_of(root, own, run)
+        (paths.runs_dir(own) / f"{run.id}.uses").write_text("transfer/" + "a" * 16 + ".json\n")
+    mark_owner(own)
+    used = artefact("transfer", "a")
+    assert leftovers.leftovers() == ({}, [])
+    (root / name).unlink()
+    assert call("clean", "--yes")[0] == 0
+    assert not used.exists()
+    assert not list((root / "results").glob("tiny*"))
 
 
 def test_results_of_a_profile_that_cannot_be_read_stay_with_their_caches(root, profile):  # noqa: F811

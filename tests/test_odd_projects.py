@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from test_leftovers import profile as done  # noqa: F401
 from test_plan import state_of
 from test_schedule import Workers, carried_out
 
-from maskutils.batch import cluster, leftovers, plan, status
+from maskutils.batch import cluster, leftovers, plan, schedule, status
 from maskutils.batch import run as batch
 from maskutils.batch.display import Display
 from maskutils.batch.profile import load_profile, mark_owner, read_yaml
@@ -177,7 +178,25 @@ def test_a_failure_is_told_when_it_happens_with_its_reason(root, capsys, termina
     assert "first: failed and is tried again (2 s): code cell 2 (x): OSError: the first line\n" in heard
     assert "[1/3] first: failed (2 s): code cell 2 (x): OSError: the first line\n" in heard
     assert "[2/3] second: blocked (0 s): first is not done\n" in heard
-    assert display.bar.tasks[0].fields["at"].startswith("0 of 3 done, 2 failed or blocked")
+    assert display.bar.tasks[0].description == "0 of 3 done, 2 failed or blocked"
+
+
+@pytest.mark.parametrize(("width", "bar"), [(80, 10), (120, 24)])
+def test_a_terminal_shows_names_bars_cells_and_times_whole(root, width, bar):  # noqa: F811
+    ids = ["12_notebook-" + "of_a_long_name-" * 5, *(f"r{n}" for n in range(299))]
+    runs = [plan.Run(name, root / "notebooks" / "first.ipynb", {}, (), False, {}) for name in ids]
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width)
+    display = Display(dict.fromkeys(ids, 60.0), console)
+    for run in runs[-112:]:
+        display.report("done" if run.id > "r2" else "blocked", run, {"seconds": 60.0})
+    display.report("started", runs[0], {})
+    display.report("cell", runs[0], {"cell": 1})
+    with console.capture() as shown:
+        console.print(display.bar.get_renderable())
+    every, one = shown.get().splitlines()
+    assert re.fullmatch(r"\d+ of 300 done, \d+ failed or blocked +━+╸ +about \d+ min left \d:\d\d:\d\d *", every)
+    assert re.fullmatch(r"12_notebook-of_a_long_name-\S+… +━+[╸━ ]+ code cell 1 +\d:\d\d:\d\d *", one)
+    assert one.index(" code cell") - one.index("━") >= bar
 
 
 def test_a_temporary_folder_that_is_about_to_be_locked_stays(tmp_path, monkeypatch):
@@ -189,6 +208,20 @@ def test_a_temporary_folder_that_is_about_to_be_locked_stays(tmp_path, monkeypat
     os.utime(left, (0, 0))
     with cluster.temporary_folder() as own:
         assert sorted(tmp_path.iterdir()) == sorted([fresh.parent, own])
+
+
+def test_sockets_have_a_short_path_whatever_folder_is_usual(tmp_path, monkeypatch):
+    usual = tmp_path / ("long" * 25)
+    usual.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(usual))
+    with cluster.temporary_folder() as own:
+        assert len(str(own)) < 70  # a socket has 107 for its path
+        assert own.parent != usual
+
+
+def test_a_lost_worker_is_waited_for_as_long_as_its_start_takes():
+    assert schedule.PATIENCE + schedule.LOOK < 60  # until it is said that all are lost
+    assert cluster.QUIET["distributed.deploy.lost-worker-timeout"] == "120s"
 
 
 def test_records_that_were_joined_anew_have_no_manifest_yet(root, monkeypatch):  # noqa: F811
@@ -312,6 +345,7 @@ CELL = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "x:
         ),
         ({"cells": [{**CELL, "source": "\ud800"}]}, "is not a notebook or is damaged"),
         ({"metadata": {"kernelspec": {"language": None}}, "cells": []}, "has 0 cells"),
+        ({"cells": [CELL, CELL]}, "has 2 cells tagged 'parameters'; it needs exactly one"),
         ({"cells": [{**CELL, "metadata": {"tags": None}}]}, "has 0 cells tagged 'parameters'"),
     ],
 )

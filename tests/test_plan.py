@@ -231,6 +231,23 @@ def test_an_edit_of_a_module_beside_the_notebook_reruns(root):  # noqa: F811
     assert plan.why(own, plan.make_plan(own)[0]) == "changed: modules beside the notebook"
 
 
+@pytest.mark.parametrize(
+    "line", ["import pkg", "from pkg.core import f", "import pkg.core as c", "from pkg import core"]
+)
+def test_an_edit_of_a_package_beside_the_notebook_reruns(root, line):  # noqa: F811
+    written = {"__init__": "from .core import f", "core": "from . import far\nfrom ..pkg.far import x", "far": "x = 1"}
+    for name, text in written.items():
+        files.write_atomically(root / "notebooks" / "pkg" / f"{name}.py", text.encode())
+    (root / "notebooks" / "core.py").write_text("of another name")
+    write_notebook(root / "notebooks" / "one.ipynb", line)
+    own = write_profile(root / "tiny.yaml", [{"notebook": "one"}])
+    for name, text in written.items():
+        state_of(root, own, plan.make_plan(own)[0])
+        assert plan.why(own, plan.make_plan(own)[0]) == ""
+        (root / "notebooks" / "pkg" / f"{name}.py").write_text(f"{text}\ny = 2")
+        assert plan.why(own, plan.make_plan(own)[0]) == "changed: modules beside the notebook"
+
+
 @pytest.mark.parametrize("library", ["torch", "numpy", "scikit-learn", "torchvision"])
 def test_another_version_of_a_library_reruns(root, profile, monkeypatch, library):  # noqa: F811
     state_of(root, profile, plan.make_plan(profile)[0])

@@ -1,5 +1,6 @@
 """Steering a batch that fails: tries, time limits, going on, and stopping. Workers are pretended: what they do is tested with the batch."""
 
+import errno
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ from projects import root, write_notebook, write_profile  # noqa: F401
 from maskutils.batch import plan, schedule
 from maskutils.batch.schedule import Schedule
 from maskutils.core import paths
-from maskutils.core.files import read_json
+from maskutils.core.files import naming, read_json
 from maskutils.results import records
 
 
@@ -19,7 +20,7 @@ class Workers:
 
     def __init__(self, **ends):
         self.ends, self.calls, self.timeouts = {run: list(found) for run, found in ends.items()}, [], set()
-        self.topics = []
+        self.topics, self.commits = [], set()
 
     def subscribe_topic(self, topic, handler):
         """No events come."""
@@ -33,9 +34,10 @@ class Workers:
         """Two workers of a thread."""
         return {"one": 1, "two": 1}
 
-    def submit(self, function, run, folder, timeout, *_, **__):
+    def submit(self, function, run, folder, timeout, *more, **__):
         """A future that is finished."""
         self.calls.append(run.id)
+        self.commits.add(more[-1])
         self.timeouts.add(timeout)
         status = (self.ends.get(run.id) or ["done"]).pop(0)
         state = {"status": status, "seconds": 1.0, "error": "e"} | {"notebook": str(folder / f"{run.id}.ipynb")}
@@ -45,10 +47,9 @@ class Workers:
 class Ended:
     """A future that is finished."""
 
-    status = "finished"
-
-    def __init__(self, state):
-        self.result = lambda: state
+    def __init__(self, state, status="finished"):
+        self.result = self.exception = lambda: state
+        self.status = status
 
     def add_done_callback(self, heard):
         """It is done."""
@@ -78,6 +79,31 @@ def test_a_run_that_fails_is_tried_again_as_often_as_asked(profile, monkeypatch)
     assert ends == {"first-1": "done", "first-2": "failed", "first-3": "done", "second": "blocked"}
     assert Counter(workers.calls) == {"first-1": 3, "first-2": 3, "first-3": 1}
     assert Counter(heard)["retried", "first-1"] == 2
+
+
+def test_workers_are_told_the_commit_of_the_batch(profile, monkeypatch):
+    monkeypatch.setattr(schedule, "git_commit", lambda: "0123456789ab")
+    carried_out(profile, workers := Workers(**{"first-1": ["failed"]}))
+    assert workers.commits == {"0123456789ab"}
+
+
+def test_why_no_worker_could_execute_a_run_is_told_with_the_file(profile, monkeypatch):
+    with pytest.raises(OSError, match="free some space there") as full, naming(paths.runs_dir(profile)):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Workers, "submit", lambda *_, **__: Ended(full.value, "error"))
+    states = {}
+    Schedule(profile, plan.make_plan(profile)[:1], states, Workers(), lambda *_: None).carry_out()
+    assert "execute it: OSError: [Errno 28] No space left on device; free some space" in states["first-1"]["error"]
+    assert states["first-1"]["error"].endswith(f"'{paths.runs_dir(profile)}'")
+
+
+def test_a_run_whose_outputs_are_on_another_disk_is_not_done(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    assert carried_out(profile, Workers())[0] == {"first": "failed"}
+    state = read_json(plan.state_file(profile, "first"))
+    folder = paths.results_dir(profile)
+    assert state["error"] == f"{folder}/runs/first.ipynb is not here; do all machines share {folder}?"
+    assert state["status"] == "failed"
 
 
 def test_without_retries_a_run_is_tried_once(profile):

@@ -139,11 +139,11 @@ def test_a_fraction_in_a_variation_is_kept_whole_in_its_name(root):  # noqa: F81
 
 def test_what_made_a_result_is_told(root, profile):  # noqa: F811
     run = plan.make_plan(profile)[0]
-    state_of(root, profile, run, commit="0123456789ab", machine={"processor": "p", "threads": "1"})
+    state_of(root, profile, run, commit="0123456789ab", maskutils="1.2.3", machine={"processor": "p", "threads": "1"})
     code, output = call("status", run.id, "--profile", profile)
     told = json.loads(output)
     assert code == 0
-    assert told["commit"] == "0123456789ab"
+    assert (told["commit"], told["maskutils"]) == ("0123456789ab", "1.2.3")
     assert told["machine"]["processor"] == "p"
     assert told["parameters"]["seeds"] == [1]
     assert "torch" in told["versions"]

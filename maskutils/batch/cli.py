@@ -5,7 +5,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from maskutils.batch.app import app, console, faults
 from maskutils.batch.local import data_at, placed, shown
 from maskutils.batch.printed import coloured, print_damaged, print_end, print_failed, print_plan
+from maskutils.core.checks import BadSetting
 
 ProfileName = Annotated[
     str,
@@ -72,7 +73,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what `reproduce` would run with the same options, and why. Nothing is run, so how it would run changes nothing here."""
-    with faults(), placed(renew), data_at(data_root), varied(profile, param) as own:
+    with faults(), one_of(keep_going, fail_fast), placed(renew), data_at(data_root), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
         from maskutils.batch.profile import load_profile
@@ -119,7 +120,7 @@ def reproduce(
     begun = time.monotonic()
     how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
     how |= {"keep_going": keep_going, "fail_fast": fail_fast}
-    with faults(), placed(renew), data_at(data_root):
+    with faults(), one_of(keep_going, fail_fast), placed(renew), data_at(data_root):
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
         from maskutils.batch.display import Display
@@ -214,16 +215,25 @@ def varied(profile: str, param: list[str] | None) -> Iterator[str]:
 
 
 @contextmanager
+def one_of(keep_going: bool, fail_fast: bool) -> Iterator[None]:
+    """Refuse both together, with `BadSetting`."""
+    if keep_going and fail_fast:
+        raise BadSetting("--keep-going and --fail-fast exclude each other: leave one out")
+    yield
+
+
+@contextmanager
 def stopping() -> Iterator[None]:
-    """Inside the block Ctrl-C and SIGTERM are answered at once: to end workers takes seconds."""
+    """Inside the block what ends it (`enders`) is answered at once: to end workers takes seconds."""
 
     def stop(number: int, frame: Any) -> None:
-        for kind in (signal.SIGINT, signal.SIGTERM):
+        for kind in before:
             signal.signal(kind, signal.SIG_IGN)  # once is enough
-        console.print("stopping ...")
+        with suppress(OSError):  # of a terminal that was closed
+            console.print("stopping ...")
         raise KeyboardInterrupt
 
-    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+    before = {kind: signal.signal(kind, stop) for kind in enders()}
     try:
         yield
     finally:
@@ -231,7 +241,16 @@ def stopping() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
+def enders() -> list[signal.Signals]:
+    """Ctrl-C, SIGTERM, by which a cluster ends a job, and SIGHUP, by which a terminal that is closed does, but for those that are to be
+    ignored, as under `nohup`.
+    """
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
+
+
 def main() -> None:
-    """The command line. SIGTERM, by which a cluster ends a job, is as Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """The command line. Whatever ends it is as Ctrl-C."""
+    for kind in enders():
+        signal.signal(kind, signal.default_int_handler)
     app()

@@ -16,6 +16,7 @@ import filelock
 from maskutils.batch import kernels
 from maskutils.batch.local import environment
 from maskutils.core.checks import BadSetting
+from maskutils.core.files import NEW, naming
 from maskutils.study.provenance import cores
 
 QUIET = {
@@ -105,7 +106,8 @@ def _remote(scheduler: str, folder: Path | None) -> Iterator[Any]:
 
 
 def check_workers(remote: Any, folder: Path | None) -> None:
-    """Raises `BadSetting` if a worker of the client `remote` lacks our package, has another version, or does not see `folder`.
+    """Raises `BadSetting` if a worker of the client `remote` lacks our package, has another version, or does not see `folder`, where a
+    file is written for that.
 
     Asks with functions of the standard library: a worker without our package could not read one of ours.
     """
@@ -116,10 +118,15 @@ def check_workers(remote: Any, folder: Path | None) -> None:
             raise BadSetting(f"the worker {worker} {has}; install maskutils {ours} there")
     if many := [f"{worker} has {n} threads" for worker, n in remote.nthreads().items() if n != 1]:
         raise BadSetting(f"the worker {many[0]}, which share its environment; start it with --nthreads 1")
-    if folder and (blind := [worker for worker, there in remote.run(os.path.isdir, str(folder)).items() if not there]):
-        raise BadSetting(
-            f"the worker {blind[0]} does not see {folder}; set MASKUTILS_ROOT to a folder that all machines share"
-        )
+    if folder:
+        with tempfile.NamedTemporaryFile(
+            dir=folder, prefix=NEW
+        ) as new:  # a folder of that name may be there on another disk
+            seen = remote.run(os.path.isfile, new.name)
+        if blind := [worker for worker, there in seen.items() if not there]:
+            raise BadSetting(
+                f"the worker {blind[0]} does not see {folder}; set MASKUTILS_ROOT to a folder that all machines share"
+            )
 
 
 @contextlib.contextmanager
@@ -134,7 +141,8 @@ def temporary_folder() -> Iterator[Path]:
             if time.time() - lock.stat().st_mtime > YOUNG:
                 with filelock.FileLock(lock, timeout=0):
                     shutil.rmtree(lock.parent, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    with naming(base, "TMPDIR"):
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     try:
         with filelock.FileLock(folder / ".lock"):
             yield folder

@@ -7,12 +7,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from maskutils.batch.notebooks import code_cells
 from maskutils.batch.plan import Run
 from maskutils.core.checks import BadSetting
 
-WIDEST = 44  # characters of the name of a run
+WIDEST, BESIDE = 44, 44  # characters of the name of a run, and those kept for what stands beside it
 
 
 class Display:
@@ -25,9 +26,10 @@ class Display:
         self.ended: dict[str, tuple[float, float]] = {"": (0.0, 0.0)}
         self.most = 1  # runs at a time, so far
         self.failed = 0  # or blocked
-        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[at]}"), TimeElapsedColumn()
+        took = TimeElapsedColumn(Column(no_wrap=True))  # so the bar alone gives way in a narrow terminal
+        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[at]}"), took
         self.bar = Progress(*columns, console=console, disable=not self.live)
-        self.all = self.bar.add_task("all runs", total=len(expected), at="")
+        self.all = self.bar.add_task(f"0 of {len(expected)} done", total=len(expected), at="")
         self.lines: dict[str, TaskID] = {}
 
     def report(self, event: str, run: Run, state: Mapping[str, Any]) -> None:
@@ -44,14 +46,14 @@ class Display:
         ended, total = self._so_far()
         left = "" if event in ("left out", "skipped") else self.estimate()  # which looks at all runs
         failed = f", {self.failed} failed or blocked" if self.failed else ""
-        self.bar.update(
-            self.all, completed=ended, total=total, at=f"{ended - self.failed} of {total} done{failed}{left}"
-        )
+        done = f"{ended - self.failed} of {total} done{failed}"
+        self.bar.update(self.all, completed=ended, total=total, description=done, at=left.removeprefix(", "))
 
     def _started(self, run: Run) -> None:
         self.at[run.id] = time.monotonic()
         self.most = max(self.most, len(self.at))
-        name = run.id if len(run.id) <= WIDEST else f"{run.id[: WIDEST - 1]}…"
+        widest = min(WIDEST, self.bar.console.width - BESIDE)
+        name = run.id if len(run.id) <= widest else f"{run.id[: widest - 1]}…"
         cells = None
         with contextlib.suppress(OSError, BadSetting):  # the run itself says what is wrong with its notebook
             cells = len(code_cells(run.notebook))

@@ -1,6 +1,7 @@
 """What no profile refers to any more: runs, results of profiles that are gone, and cached artefacts that no run uses.
 
-Only what is surely ours is found: a run by its state file, a result by its digest in the manifest, an artefact by its name in the cache.
+Only what is surely ours is found: a run by its state file, a result by its digest in the manifest, an artefact by its name in the cache,
+what was being written by the beginning of its name.
 """
 
 import contextlib
@@ -10,12 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from maskutils.batch import plan
-from maskutils.batch.profile import owner
+from maskutils.batch.profile import gone, owner
 from maskutils.batch.status import is_held
 from maskutils.core import paths
 from maskutils.core.caches import checksum_of
 from maskutils.core.checks import BadSetting
-from maskutils.core.files import DamagedFile
+from maskutils.core.files import NEW, DamagedFile
 from maskutils.results.manifest import NAME, checksums, vouched
 from maskutils.study.provenance import is_committed
 
@@ -36,14 +37,15 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
     for folder in paths.all_results():
         if is_held(folder / ".lock"):
             raise BadSetting(f"a batch works on {folder}; wait for it, then clean")
+        wanted = set()
         try:
-            wanted: set[str] | None = _wanted(folder)
+            if profile := gone(folder):
+                found[f"{_shown(folder)}, whose profile {profile} is gone"] = _results(folder) + _figures(folder)
+            else:
+                wanted = {run.id for run in plan.make_plan(str(owner(folder) or folder.name))}
         except BadSetting as error:
             wanted = set(_runs(folder))
             stays.append(f"{_shown(folder)}: {error}")
-        if wanted is None:  # its profile is gone
-            found[f"{_shown(folder)}, whose profile {owner(folder)} is gone"] = _results(folder)
-            wanted = set()
         for run in _runs(folder):
             if run not in wanted:
                 found[f"{_shown(folder)}: {run}"] = _files(folder, run)
@@ -53,18 +55,8 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
                 stays.append(f"the cache: {_shown(folder)}: {run} does not say what it uses; run it again")
     if not any(reason.startswith("the cache") for reason in stays):
         found |= _unused(used)
+    found["cut short as they were written"] = _cut_short()
     return {name: files for name, files in found.items() if files}, stays
-
-
-def _wanted(folder: Path) -> set[str] | None:
-    """The ids of the runs of the profile whose results `folder` holds; None if the profile's file is gone.
-
-    Raises `BadSetting` for a profile that cannot be read, or that is not known.
-    """
-    file = owner(folder)
-    if file is None:
-        return {run.id for run in plan.make_plan(folder.name)}
-    return {run.id for run in plan.make_plan(str(file))} if file.is_file() else None
 
 
 def _runs(folder: Path) -> list[str]:
@@ -85,18 +77,40 @@ def _results(folder: Path) -> list[Path]:
     found, ours = checksums(folder), []
     with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):
         ours = [folder / name for name, digest in vouched(folder).items() if found.get(name) == digest]
-    marks = (NAME, "report/index.html", ".lock", "runs/.profile")
+    marks = (NAME, "report/index.html", ".lock", "runs/.profile", f"{folder.name}.yaml")  # the last of a variation
     return [file for file in [*ours, *(folder / name for name in marks)] if file.is_file()]
+
+
+def _figures(results: Path) -> list[Path]:
+    """The figures beside the folder `results` that say of themselves that they are of its profile; nothing of what git follows."""
+    root = paths.project_root()
+    folder, said = root / "figures" / results.relative_to(root / "results"), f"profile {results.name}".encode()
+    return (
+        []
+        if is_committed(folder)
+        else [file for file in sorted(folder.glob("*.p[nd][gf]")) if said in file.read_bytes()]
+    )
 
 
 def _unused(used: set[str]) -> dict[str, list[Path]]:
     """Cached artefacts that are not among the `used`, by kind, with their checksums."""
     found: dict[str, list[Path]] = {}
     for file in sorted(paths.cache_dir("").glob("*/*")):
-        kind, old = file.parent.name, time.time() - file.stat().st_mtime > YOUNG
-        if ARTEFACT.fullmatch(file.name) and old and f"{kind}/{file.name}" not in used:
+        kind = file.parent.name
+        if ARTEFACT.fullmatch(file.name) and _is_old(file) and f"{kind}/{file.name}" not in used:
             found.setdefault(f"cache: {kind}", []).extend([file, checksum_of(file)])
     return {name: [file for file in files if file.is_file()] for name, files in found.items()}
+
+
+def _cut_short() -> list[Path]:
+    """What a kill left of files that were being written, of results and of the cache."""
+    return sorted(filter(_is_old, (paths.project_root() / "results").rglob(f"{NEW}*")))
+
+
+def _is_old(file: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # it was written to its end meanwhile
+        return time.time() - file.stat().st_mtime > YOUNG
+    return False
 
 
 def size(files: list[Path]) -> int:
@@ -105,14 +119,13 @@ def size(files: list[Path]) -> int:
 
 
 def remove(files: Iterable[Path]) -> None:
-    """Remove `files`, and the folders of results that are empty then."""
+    """Remove `files`, and the folders of results and figures that are empty then."""
     folders = set()
     for file in files:
         file.unlink(missing_ok=True)
         folders |= {file.parent, file.parent.parent}
-    results = paths.project_root() / "results"
     for folder in sorted(folders, reverse=True):  # a folder comes after what it holds
-        if results in folder.parents:
+        if paths.project_root() in folder.parent.parents:
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 

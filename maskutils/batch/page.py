@@ -39,7 +39,7 @@ img { max-width: 100%; background: white } pre { overflow-x: auto }
 {% for run, state in runs.items() %}<tr><td>{% if state.page %}<a href="{{ state.page }}">{{ run }}</a>{% else %}{{ run }}{% endif %}
 <details><summary>parameters</summary><pre>{{ state.parameters }}</pre></details></td>
 <td>{{ state.status }}</td><td>{{ state.seconds }}</td><td>{{ state.after | join(", ") }}</td>
-<td>{{ state.why }}</td></tr>{% endfor %}</table>
+<td>{{ state.why }}{% if state.error %}<pre>{{ state.error }}</pre>{% endif %}</td></tr>{% endfor %}</table>
 </body></html>
 """
 
@@ -48,14 +48,15 @@ def write_page(profile: str) -> Path:
     """Write results/<profile>/report/index.html and beside it each executed notebook as a page; returns the former.
 
     It shows what made the results, their figures and tables, and for every run its status, parameters and notebook. Runs that are
-    not done are shown as such.
+    not done are shown as such, those that failed with their error and the notebook that shows it.
     """
     folder, runs = paths.results_dir(profile) / "report", plan.make_plan(profile)
     found, rows = statuses(profile, runs), {}
     for run in bar(runs, "notebooks", "notebook"):
-        executed = paths.runs_dir(profile) / f"{run.id}.ipynb"
+        kept = (paths.runs_dir(profile) / f"{run.id}{kind}.ipynb" for kind in ("", ".failed"))
+        executed = next((file for file in kept if file.is_file()), None)
         rows[run.id] = found[run.id] | {
-            "page": _notebook(executed, folder / "notebooks" / f"{run.id}.html") if executed.is_file() else "",
+            "page": _notebook(executed, folder / "notebooks" / f"{run.id}.html") if executed else "",
             "parameters": json.dumps(parameters_of(profile, run), indent=1),
         }
     values = {"profile": Path(profile).stem, "description": load_profile(profile).description, "runs": rows}

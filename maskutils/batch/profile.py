@@ -13,6 +13,8 @@ from maskutils.core.checks import BadSetting, known
 from maskutils.core.files import write_atomically
 from maskutils.study.setup import checked
 
+VARIES = "# a variation of "  # begins the file of one, which names its profile
+
 
 class Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, of which YAML's own keeps the last; and knows 1e-4 as a number, which PyYAML takes for text."""
@@ -108,8 +110,12 @@ def load_profile(name: str) -> Profile:
 def mark_owner(profile: str) -> None:
     """Write down which file of the user's own the results of `profile` are of: another one of that name is refused."""
     if Path(profile).suffix:
-        file = os.path.relpath(Path(profile).resolve(), paths.project_root())
-        write_atomically(_marker(paths.results_dir(profile)), file.encode())
+        write_atomically(_marker(paths.results_dir(profile)), from_root(profile).encode())
+
+
+def from_root(profile: str) -> str:
+    """The name of `profile`, or the path of a file of the user's own from the project's root, so that both can be moved."""
+    return os.path.relpath(Path(profile).resolve(), paths.project_root()) if Path(profile).suffix else profile
 
 
 def owner(results: Path) -> Path | None:
@@ -125,6 +131,19 @@ def owner(results: Path) -> Path | None:
             f"{_marker(results)}, which names the profile of these results, is damaged; delete it, and run the profile again"
         )
     return paths.project_root() / file
+
+
+def gone(results: Path) -> str:
+    """The profile whose results, or those of a variation, the folder `results` holds, where it is gone; empty if it is there."""
+    file = owner(results)
+    if file is None or not file.is_file():
+        return str(file or "")
+    first = file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    base = first.removeprefix(VARIES)
+    if base == first or file.parent != results:  # a copy of a variation's file is a profile of its own
+        return ""
+    there = (paths.project_root() / base).is_file() if Path(base).suffix else base in profiles()
+    return "" if there else base
 
 
 def _marker(results: Path) -> Path:

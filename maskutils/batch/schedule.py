@@ -17,7 +17,7 @@ from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest, write_json
 from maskutils.results.manifest import NAME
 from maskutils.study.inputs import stamps
-from maskutils.study.provenance import is_committed
+from maskutils.study.provenance import git_commit, is_committed
 
 PATIENCE, LOOK = 45.0, 5.0  # seconds without any worker until we give up, and between two looks
 
@@ -127,8 +127,8 @@ class Schedule:
             return False
         self.by_id[run.id] = run = replace(run, parts={**run.parts, **found, "upstream": upstream})
         future = self.dask.submit(
-            execute, run, paths.runs_dir(self.profile), self.timeout, paths.variables(), self.topic, pure=False,
-            key=f"{run.id}-{time.time_ns()}",
+            execute, run, paths.runs_dir(self.profile), self.timeout, paths.variables(), self.topic, git_commit(),
+            pure=False, key=f"{run.id}-{time.time_ns()}",
         )  # fmt: skip
         self.running[future] = run
         future.add_done_callback(self.events.put)
@@ -155,7 +155,7 @@ class Schedule:
         if future.status == "finished":
             state = future.result()
         else:
-            error = f"no worker could execute it: {future.exception()!r}"
+            error = f"no worker could execute it: {type(why := future.exception()).__name__}: {why}"
             state = {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)}
         if state["status"] == "failed" and self.retries[run.id] and not self.stopped:
             self.retries[run.id] -= 1
@@ -182,15 +182,20 @@ class Schedule:
 
 
 def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
-    """The last thing written of a run: from now on it is done, or failed. Its paths are relative to the results."""
+    """The last thing written of a run: from now on it is done, or failed. Its paths are relative to the results.
+
+    Mutates `state`: a run whose outputs are not here failed, although its worker wrote them.
+    """
     folder, outputs = paths.results_dir(profile), list[Path]()
     upstream = {before: key for before, key in run.parts["upstream"].items() if before not in state.get("lacks", ())}
-    stored = state | {"parts": {**run.parts, "upstream": upstream}}
-    if "notebook" in state:
-        stored["notebook"] = str(Path(state["notebook"]).relative_to(folder))
     if state["status"] == "done":
         outputs.append(Path(state["notebook"]))
         outputs += [plan.records_file(profile, run.id)] * ("output" in run.parameters)
         outputs += [folder / "records.csv"] * run.collect
     digests = {str(path.relative_to(folder)): file_digest(path) for path in outputs}
+    if lost := [name for name, digest in digests.items() if not digest]:
+        state |= {"status": "failed", "error": f"{folder / lost[0]} is not here; do all machines share {folder}?"}
+    stored = state | {"parts": {**run.parts, "upstream": upstream}}
+    if "notebook" in state:
+        stored["notebook"] = str(Path(state["notebook"]).relative_to(folder))
     write_json(plan.state_file(profile, run.id), stored | {"outputs": digests})

@@ -11,7 +11,7 @@ import yaml
 from maskutils.batch import plan
 from maskutils.batch.notebooks import cell_name, code_cells, find_notebook, notebook_parameters
 from maskutils.batch.plan import Run, as_stored, last_state
-from maskutils.batch.profile import Dumper, load_profile, read_yaml
+from maskutils.batch.profile import VARIES, Dumper, from_root, load_profile, read_yaml
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import is_path, write_atomically
@@ -76,9 +76,9 @@ def _named(part: str, run: Run) -> list[str]:
 
 
 def explain(profile: str, run: Run) -> dict[str, Any]:
-    """What made the result of `run`: notebook, parameters, commit, versions, machine; and why it would run again."""
+    """What made the result of `run`: notebook, parameters, commit, versions (ours and others'), machine; and why it would run again."""
     state = last_state(profile, run)
-    told = ("status", "seconds", "commit", "machine", "error", "outputs")
+    told = ("status", "seconds", "commit", "maskutils", "machine", "error", "outputs")
     return {
         "run": run.id,
         "notebook": str(run.notebook),
@@ -162,5 +162,6 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
         slug = f"{name}-{content_key(said)[:6]}"  # two values may differ in what the name of a folder cannot hold
     file = (folder or paths.results_dir(slug)) / f"{slug}.yaml"
     content["description"] += f" ({', '.join(changes)})"
-    write_atomically(file, yaml.dump(content, Dumper=Dumper, sort_keys=False).encode())
+    text = f"{VARIES}{from_root(profile)}\n{yaml.dump(content, Dumper=Dumper, sort_keys=False)}"
+    write_atomically(file, text.encode())
     return str(file)

@@ -10,22 +10,27 @@ from typing import Any
 
 import filelock
 
+from maskutils import __version__
 from maskutils.batch import kernels
 from maskutils.batch.cluster import GPUS, temporary_folder
 from maskutils.batch.local import environment
 from maskutils.batch.notebooks import cell_name
 from maskutils.batch.plan import Run, lock_name
 from maskutils.core.caches import USES
-from maskutils.study.provenance import git_commit, machine, told_by_linux
+from maskutils.core.files import naming
+from maskutils.study.provenance import machine, told_by_linux
 
 LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and of an output that are kept
 Tell = Callable[[dict[str, Any]], None]
 
 
-def execute(run: Run, folder: Path, timeout: int, variables: Mapping[str, str], topic: str) -> dict[str, Any]:
+def execute(
+    run: Run, folder: Path, timeout: int, variables: Mapping[str, str], topic: str, commit: str
+) -> dict[str, Any]:
     """Execute one notebook in a kernel of its own; returns its state. Runs in a worker process, wherever that is.
 
-    `variables` is our `paths.variables`, `timeout` the seconds that a cell may take. The executed notebook is left in
+    `variables` is our `paths.variables`, `timeout` the seconds that a cell may take, `commit` that of the batch: a worker may
+    have begun days ago. The executed notebook is left in
     `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it. Dask's `topic` hears where it is. Only one worker at
     a time has a run: another one, of a batch that was killed, is waited for.
     """
@@ -34,7 +39,6 @@ def execute(run: Run, folder: Path, timeout: int, variables: Mapping[str, str], 
     # Dask sets 64 KiB for its workers; a kernel that inherits it gives back its memory and faults it in again at every step.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     os.environ.update(variables)
-    folder.mkdir(parents=True, exist_ok=True)
     output = Path(run.parameters["output"]) if "output" in run.parameters else None
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
     worker = get_worker()
@@ -42,7 +46,7 @@ def execute(run: Run, folder: Path, timeout: int, variables: Mapping[str, str], 
     def tell(event: Mapping[str, Any]) -> None:
         worker.log_event(topic, event)
 
-    with filelock.FileLock(folder / lock_name(run.id), poll_interval=0.5):
+    with naming(folder), filelock.FileLock(folder / lock_name(run.id), poll_interval=0.5):  # which makes the folder
         tell({"event": "started", "run": run.id})
         begun = time.time()
         uses = folder / f"{run.id}.uses"
@@ -57,7 +61,7 @@ def execute(run: Run, folder: Path, timeout: int, variables: Mapping[str, str], 
         os.replace(partial, executed)
         stale.unlink(missing_ok=True)
     state = {"status": "failed", "error": error} if error else {"status": "done"}
-    about = {"seconds": round(time.time() - begun, 1), "commit": git_commit(), "machine": machine()}
+    about = {"seconds": round(time.time() - begun, 1), "commit": commit, "maskutils": __version__, "machine": machine()}
     return {**state, "notebook": str(executed), **about}
 
 
@@ -162,9 +166,11 @@ def shorten(cell: Mapping[str, Any], **_: object) -> None:
     """Cut the text in the outputs of a `cell` that is too long to keep; mutates it. What else nbclient tells is ignored."""
     for output in cell.get("outputs", ()):
         for holder in (output, output.get("data", {})):
-            for kind in ("text", "text/plain", "text/html"):
+            for kind in ("text", "text/plain", "text/html", "evalue"):
                 if kind in holder:
                     holder[kind] = shortened("".join(holder[kind]), LONGEST_OUTPUT)
+        if "traceback" in output:  # a list of texts
+            output["traceback"] = [shortened("\n".join(output["traceback"]), LONGEST_OUTPUT)]
 
 
 def shortened(text: str, longest: int) -> str:

@@ -12,6 +12,9 @@ from typing import Any
 
 from maskutils.core.checks import content_key
 
+NEW = ".new."  # begins the name of a file that is being written
+FREE = "free some space there"
+
 
 class DamagedFile(ValueError):
     """A file whose content is not what it should be. The message names it and the way out."""
@@ -20,9 +23,9 @@ class DamagedFile(ValueError):
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write all of `content` or nothing: to a temporary file in the same folder, then renamed. Creates a missing folder."""
     path = Path(path)
-    with _naming(path):
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=NEW)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -34,14 +37,19 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Inside the block an error of the system names `path`, and says what to do about a full disk."""
+def naming(path: Path, setting: str = "MASKUTILS_ROOT") -> Iterator[None]:
+    """Inside the block an error of the system names its file, or `path` if it names none, and says what to do about a full disk: the
+    `setting` names another.
+    """
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "; free some space there, or set MASKUTILS_ROOT to a folder on another disk" * full
-        raise OSError(error.errno, f"{error.strerror}{hint}", str(path)) from None
+        if error.errno is None:
+            raise
+        said, file = error.strerror or str(error), str(error.filename or path)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and FREE not in said:
+            said += f"; {FREE}, or set {setting} to a folder on another disk"
+        raise OSError(error.errno, said, str(path) if NEW in file else file) from None
 
 
 def file_digest(path: Path) -> str:

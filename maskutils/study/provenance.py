@@ -13,6 +13,8 @@ import subprocess
 import textwrap
 from functools import cache
 from importlib.metadata import version
+from importlib.util import resolve_name
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +56,18 @@ def imports_in(source: str, quoted: bool = True) -> list[str]:
     return sorted(name for name in names if name.split(".")[0] == "maskutils" and _file(name).is_file())
 
 
-def _names_in(source: str, quoted: bool) -> set[str]:
-    """What `source` may import, by full names."""
+def _names_in(source: str, quoted: bool, package: str = "") -> set[str]:
+    """What `source`, of a module of that `package`, may import, by full names."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "maskutils":  # each name has a module of its own
             names |= {f"maskutils.{HOMES.get(alias.name, alias.name)}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            with contextlib.suppress(ImportError):  # of a relative one that leads out of the package
+                module = resolve_name("." * node.level + (node.module or ""), package)
+                names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
         elif quoted and isinstance(node, ast.Constant) and re.fullmatch(r"maskutils(\.\w+)+", str(node.value)):
             names.add(str(node.value))
     return names
@@ -94,14 +98,18 @@ def cell_key(cell: str) -> str:
 
 def modules_beside(folder: Path, *cells: str) -> dict[str, str]:
     """Sources of the modules in `folder`, where a notebook lies, that its `cells` import, directly or not, by name."""
-    found, todo = {}, [python_of(cell) for cell in cells]
+    found, todo = {}, [("", python_of(cell)) for cell in cells]
     while todo:
-        for name in _names_in(todo.pop(), quoted=False):
+        package, source = todo.pop()
+        names = [name.split(".") for name in _names_in(source, False, package)]
+        for name in {
+            loaded for parts in names for loaded in accumulate(parts, "{}.{}".format)
+        }:  # packages come before what is in them
             at = folder.joinpath(*name.split("."))
             file = at / "__init__.py" if at.is_dir() else at.with_suffix(".py")
             if name not in found and file.is_file():
                 found[name] = _parsed(file)
-                todo.append(found[name])
+                todo.append((name if at.is_dir() else name.rpartition(".")[0], found[name]))
     return found
 
 
