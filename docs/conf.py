@@ -4,6 +4,7 @@ Sphinx reads one folder, so everything is first laid into `_build/source`, as th
 `make docs`.
 """
 
+import json
 import posixpath
 import re
 import shutil
@@ -28,6 +29,7 @@ def lay_out() -> None:
         file = path.relative_to(ROOT).as_posix()
         if page := place(file):
             text = relinked(path.read_text(encoding="utf-8"), file)
+            text = with_alternatives(text) if page.endswith(".ipynb") else text
             write(SOURCE / page, text + (CONTENTS if file == "README.md" else ""))
             pages.add(SOURCE / page)
     modules = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in ROOT.glob("maskutils/**/*.py")}
@@ -60,6 +62,27 @@ def relinked(text: str, file: str) -> str:
 
     text = re.sub(r"!\[[^\]\n]*\]\(https?://[^)\n]*\)\n?", "", text)
     return re.sub(r"\[((?:[^\]\n]|\n(?=\w))*)\]\(([^)#\n]*)(#[^)\n]*)?\)", link, text)
+
+
+def with_alternatives(notebook: str) -> str:
+    """The text of a `notebook` whose pictures have alternatives in words: the heading above, and the first sentence before the picture."""
+    content, heading, sentence = json.loads(notebook), "", ""
+    for cell in content["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            heading = [heading, *re.findall(r"^#+ (.+)$", text, re.MULTILINE)][-1]
+            sentence = first_sentence(text)
+        elif any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            cell["metadata"]["mystnb"] = {"image": {"alt": f"{heading}: {sentence}" if sentence else heading}}
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def first_sentence(markdown: str) -> str:
+    """The first sentence of a text in Markdown, without marks; headings, tables, lists and sentences with formulas are left out."""
+    plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)|[*`]|<[^>]+>", r"\1", markdown)
+    text = " ".join(line for line in plain.splitlines() if not line.startswith(("#", "|", "-")))
+    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    return next((s.rstrip(":") for s in sentences if s and "$" not in s), "")
 
 
 def write(path: Path, text: str) -> None:

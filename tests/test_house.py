@@ -374,6 +374,31 @@ def test_pictures_of_the_site_open_at_their_full_size(monkeypatch, tmp_path):
     assert text.count("<img") == 2  # the other is a link already
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*Sphinx API modifications")  # of the readers of notebooks
+def test_pictures_of_notebooks_say_on_the_site_what_they_show(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    site, sphinx = runpy.run_path(str(ROOT / "docs" / "conf.py")), pytest.importorskip("sphinx.application")
+    notebooks = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    cells = [cell for text in notebooks for cell in json.loads(site["with_alternatives"](text))["cells"]]
+    said = [
+        cell["metadata"]["mystnb"]["image"]["alt"] for cell in cells if "image/png" in json.dumps(cell.get("outputs"))
+    ]
+    assert all(12 < len(alternative) < 300 and not re.search(r"[$`*#]|\]\(", alternative) for alternative in said)
+    (tmp_path / "index.ipynb").write_text(site["with_alternatives"](notebooks[1]), encoding="utf-8")
+    about = {"extensions": ["myst_nb"], "nb_execution_mode": "off"}
+    page = sphinx.Sphinx(
+        tmp_path, None, tmp_path / "html", tmp_path / "trees", "html", confoverrides=about, status=None, warning=None
+    )
+    page.build()
+    text = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'<img alt="([^"]*)"', text)
+    assert len(shown) == text.count("<img") == notebooks[1].count('"image/png"')
+    assert set(shown) <= set(said)
+    assert site["first_sentence"]("## A\n\n| a |\n\nSee [this](a.md): **two** of `x`. More.") == "See this: two of x."
+    assert not site["first_sentence"]("## A\n\n$x$ is one.")
+
+
 def yaml_of(path):
     return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
 

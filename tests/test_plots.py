@@ -266,12 +266,22 @@ def test_training_curves_of_approaches_are_named_and_densities_begin_at_0():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["seed 0", "seed 1"]
 
 
-def test_no_name_stands_at_a_point_that_all_curves_share():
-    rows = {METHOD: 0.9, "finetune": 0.1, "joint": 0.5}
-    curves = {n: [{"step": s, "loss": v} for s, v in ((0, 0.4), (1, v), (2, 0.4))] for n, v in rows.items()}
+def test_training_curves_are_named_at_their_ends_and_references_differ_in_dashes():
+    about = {METHOD: (1, 0.9), "finetune": (2, 0.1), "joint": (2, 0.1)}  # one ends early, two end in one point
+    curves = {n: [{"step": 0, "loss": 0.4}, {"step": s, "loss": v}] for n, (s, v) in about.items()}
     axis = plots.learning(curves, {"loss": "loss"}, percent=False).axes[0]
+    assert {text.get_text(): text.xy for text in axis.texts} == about
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    assert lines["finetune"].get_linestyle() != lines["joint"].get_linestyle()
+    assert max(axis.get_xticks()) <= 2  # the room for names has no ticks
+
+
+def test_no_name_stands_at_a_point_that_all_curves_share():
+    rows = {METHOD: 0.9, "random": 0.1, "shuffled": 0.5}
+    table = pd.DataFrame({name: [0.4, value, 0.4] for name, value in rows.items()}, [0.05, 0.2, 0.8])
+    axis = plots.accuracy_curves(table.rename_axis("density"), 0.93).axes[0]
     named = {text.get_text(): text.xy[0] for text in axis.texts}
-    assert named == dict.fromkeys(rows, 1)
+    assert {name: named[name] for name in rows} == dict.fromkeys(rows, 0.2)
 
 
 def test_flipped_images_have_the_answers_of_both_networks_above_them():
@@ -392,6 +402,8 @@ def test_the_talk_figure_marks_the_ideal_and_names_its_curves():
     figure = FIGURES["talk"]()
     assert named(figure, -1) >= {"ideal", "learnt, task known", "wise_ft"}
     assert figure.subfigs[0].get_suptitle() == "kept: 10% of all weights,\n25% of the first layer"
+    assert figure.subfigs[0].get_supxlabel() == "red above zero, blue below, grey dropped"
+    assert figure.subfigs[1].axes[0].get_title().startswith("MNIST → UCI digits: ")
 
 
 def test_fronts_are_what_nothing_beats_minus_weight_averaging():
@@ -523,3 +535,5 @@ def test_fronts_begin_at_fine_tuning_and_leave_no_room_for_what_lies_below_it():
     low, high = axis.get_xlim()
     assert low <= tuned < low + 0.1 * (high - low)
     assert points[:, 0].max() < high
+    middle = axis.transData.inverted().transform(axis.transAxes.transform((0.5, 0)))[0]
+    assert middle > (low + high) / 2  # the axis is stretched to the right, where settings crowd

@@ -67,16 +67,17 @@ def settings_tried() -> pd.DataFrame:
 
 
 def settings_findings(table: pd.DataFrame) -> str:
-    """Markdown lines on a table of `settings_tried` with a column `default`: how much the setting matters, and whose default is not the
-    best that the rule allows.
+    """Markdown lines on a table of `settings_tried` with the columns `default` and `trains_weights`: how much the setting matters, and
+    whose default is not the best that the rule allows.
     """
     lines, behind = [], {}
     for name, own in table.groupby("method", sort=False):
         best, spread = own.iloc[0], own["val_acc"].agg(["min", "max"])
         behind[name] = best["val_acc"] - own.loc[own["default"], "val_acc"].max()
         dear = (~own["affordable"]).sum()
+        called = f"`{name}`{' (also trains weights)' * bool(own['trains_weights'].any())}"
         lines.append(
-            f"- `{name}`: {len(own)} settings, {points(spread['min'])} to {points(spread['max'])} through the mask. The rule takes "
+            f"- {called}: {len(own)} settings, {points(spread['min'])} to {points(spread['max'])} through the mask. The rule takes "
             f"{best['setting']} ({points(best['val_acc'])}){f'; {dear} cost too much' * bool(dear)}."
         )
     others = [f"`{name}` ({100 * lost:.1f} points behind)" for name, lost in behind.items() if lost > 0]

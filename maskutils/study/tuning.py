@@ -37,8 +37,13 @@ def tune(setup: Setup, method: str, options: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def layer_settings() -> pd.DataFrame:
-    """`rates.settings_tried` with a column `default`: which settings are those that `learn_mask` takes."""
-    return rates.settings_tried().assign(default=lambda t: list(map(_is_default, t["method"], t["setting"])))
+    """`rates.settings_tried` with two columns: which settings are those that `learn_mask` takes (`default`), and which layers also train
+    weights (`trains_weights`).
+    """
+    return rates.settings_tried().assign(
+        default=lambda t: list(map(_is_default, t["method"], t["setting"])),
+        trains_weights=lambda t: [LAYERS[name].trains_weights for name in t["method"]],
+    )
 
 
 def _is_default(method: str, setting: str) -> bool:

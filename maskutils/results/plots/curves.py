@@ -188,6 +188,7 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
     `records` need the column `family`. A curve joins the settings that no other setting of the family beats on validation. Families
     `behind` are grey and have no names. WiSE-FT is the line at 0; between its settings, which lie on one path, it is interpolated. A
     panel begins just before the least source accuracy of WiSE-FT, that of fine-tuning, below which there is nothing to compare with.
+    Its axis is stretched to the right.
     """
     pairs, rule = ordered(records["pair"].unique(), PAIR_ORDER), the("yardstick")
     wide = min(len(pairs), 2)
@@ -218,10 +219,19 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
 
 
 def _zoom(axis: Axes, along: pd.Series) -> None:
-    """Limits of `axis` around what its lines with markers have from the least of the values `along` on."""
+    """Limits of `axis` around what its lines with markers have from the least of the values `along` on.
+
+    The axis is stretched towards the best source accuracy, as WiSE-FT falls steeply there and settings crowd.
+    """
     points = np.concatenate([line.get_xydata() for line in axis.get_lines()[1:]])
     least, most = along.min(), max(along.max(), points[:, 0].max())
     shown = points[points[:, 0] >= least, 1]
     low, high = min(shown.min(initial=0), 0), max(shown.max(initial=0), 0)
-    axis.set_xlim(least - 0.04 * (most - least), most + 0.04 * (most - least))
+    room = 0.04 * (most - least)
+    end = most + room
+    axis.set_xscale("function", functions=(lambda x: -np.log(np.maximum(end - x, 1e-9)), lambda x: end - np.exp(-x)))
+    ticks = end - (end - least) * np.geomspace(1, 0.05, 7)
+    axis.set_xticks(np.unique(np.round(ticks, 0 if most - least > 5 else 1)))
+    axis.minorticks_off()
+    axis.set_xlim(least - room, most + room / 4)
     axis.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))

@@ -17,6 +17,12 @@ from maskutils.results.plots.style import BESIDE, density_axis, framed, look, st
 from maskutils.results.records import at_density, summarise, usual_density
 from maskutils.results.wording import interval
 
+REFERENCES = [
+    ("#8c8c8c", "-"),
+    ("#8c8c8c", "--"),
+    ("black", "-."),
+    ("#505050", ":"),
+]  # shades and dashes, of curves in training
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
 
@@ -26,7 +32,8 @@ def learning(
 ) -> Figure:
     """Each of `values` (column -> label) through training, a panel each, a line for each of `histories` (name -> rows).
 
-    `percent` says that the values are fractions, to be shown in percent. Approaches are named beside their lines, others in a legend.
+    `percent` says that the values are fractions, to be shown in percent. Approaches are named at the ends of their lines, others in a
+    legend.
     """
     factor, unit = (100, " (%)") if percent else (1, "")
     figure, axes = plt.subplots(1, len(values), figsize=(4.2 * len(values) + 1.5, 3.4), squeeze=False)
@@ -36,17 +43,28 @@ def learning(
         for name, rows in histories.items():
             curve, about = pd.DataFrame(list(rows)), find(name)
             style = look(name) if about and about.colour else {"marker": "."}
-            if about and about.kind == "reference":  # references are all black, so their dashes differ
-                style = {"color": "black", "linestyle": ["-", "--", "-.", ":"][names("reference").index(name) % 4]}
+            if about and about.kind == "reference":  # all have one colour elsewhere, so shades and dashes differ
+                shade, dash = REFERENCES[names("reference").index(name) % len(REFERENCES)]
+                style = {"color": shade, "linestyle": dash}
             (named[axis][name],) = axis.plot(curve["step"], factor * curve[column], label=name, **style)
         axis.set(xlabel="optimiser steps", ylabel=label + unit)
         if column == "density":
             axis.set_ylim(0, 1.03)
     if all(map(find, histories)):
-        name_curves(named)
+        _name_ends(named)
     elif len(histories) > 1:
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     return figure
+
+
+def _name_ends(named: Mapping[Axes, Mapping[str, Line2D]]) -> None:
+    """Name lines (axes -> name -> line) at their last points, with room for the names on the right and above."""
+    for axis in named:
+        first, final = axis.dataLim.intervalx
+        axis.margins(y=0.12)
+        axis.set_xticks([tick for tick in axis.get_xticks() if first <= tick <= final])
+        axis.set_xlim(first - 0.04 * (final - first), final + 0.38 * (final - first))
+    name_curves(named, last=True)
 
 
 @styled()

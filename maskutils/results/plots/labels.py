@@ -26,11 +26,11 @@ ALIGNED = ({1: "left", -1: "right", 0: "center"}, {1: "bottom", -1: "top", 0: "c
 Place = tuple[tuple[float, float], float, tuple[int, int]]  # a point of the line in data, the reach, and the side
 
 
-def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]]) -> None:
+def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], last: bool = False) -> None:
     """Write the name of each line (axes -> name -> line) in its colour beside one of its points, at an end if there is room.
 
-    A name covers no other name, and as little as can be of what is drawn, and stays within its axes. Call this last: limits, titles
-    and labels must stand, for room is measured in pixels.
+    With `last`, beside its last point in any case, best on the right. A name covers no other name, and as little as can be of what is
+    drawn, and stays within its axes. Call this last: limits, titles and labels must stand, for room is measured in pixels.
     """
     for figure in {axis.get_figure(root=True) for axis in panels}:
         assert figure is not None
@@ -40,7 +40,7 @@ def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]]) -> None:
         for name, line in lines.items():
             text = _written(axis, name, line)
             found, room = [], Text.get_window_extent(text)  # without its line
-            for dear, place in _places(axis, line, drawn):
+            for dear, place in _places(axis, line, drawn, last):
                 box = _box(axis, room, place)
                 inside = axis.bbox.contains(*box.min) and axis.bbox.contains(*box.max)
                 if inside and not any(map(box.overlaps, taken)):
@@ -89,7 +89,7 @@ def _box(axis: Axes, room: Bbox, place: Place) -> Bbox:
     return Bbox.from_bounds(left - 2, low, room.width + 4, room.height)
 
 
-def _places(axis: Axes, line: Line2D, drawn: np.ndarray) -> Iterator[tuple[float, Place]]:
+def _places(axis: Axes, line: Line2D, drawn: np.ndarray, last: bool) -> Iterator[tuple[float, Place]]:
     """Places for the name of `line` beside its points within `axis`, each with its own cost: the last point and near places cost least.
 
     A point where other named lines pass costs more: a name there may be taken for theirs.
@@ -97,12 +97,12 @@ def _places(axis: Axes, line: Line2D, drawn: np.ndarray) -> Iterator[tuple[float
     points = np.asarray(line.get_xydata(), dtype=float)
     points = points[[axis.bbox.contains(*pixel) for pixel in axis.transData.transform(points)]]
     beyond = max(float(line.get_markersize()) / 2 - 4, 0)  # a large marker reaches further itself
-    for i, (x, y) in enumerate(points):
+    for i, (x, y) in enumerate(points[-1:] if last else points):
         inner = 0 if i == len(points) - 1 else 2 if i == 0 else 3
         inner += 6 * _crossed(axis, line, axis.transData.transform((x, y)), drawn)
         for far, reach in enumerate(REACH):
             for side in SIDES:
-                yield inner + 4 * far, ((float(x), float(y)), reach + beyond, side)
+                yield inner + 4 * far + 20 * (last and side[0] < 1), ((float(x), float(y)), reach + beyond, side)
 
 
 def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:

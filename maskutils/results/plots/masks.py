@@ -141,7 +141,7 @@ def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
     The dotted line is the `whole` network.
     """
     figure, axis = plt.subplots(figsize=(7, 3.4))
-    ends = [table.index[0] / 2.6, table.index[-1]]  # room for names on the left
+    ends = [table.index[0] / 1.3, 1.1 * table.index[-1]]
     (line,) = axis.plot(ends, 2 * [100 * whole], color="black", linewidth=0.8, linestyle=":", zorder=1)
     greys, named = iter(["-", "--", ":", "-."] * 3), {"whole network": line}
     for name in table:
@@ -152,7 +152,7 @@ def accuracy_curves(table: pd.DataFrame, whole: float) -> Figure:
     axis.set_ylim(0, 118)  # and above 100
     density_axis(axis, list(table.index))
     axis.set_yticks(range(0, 101, 20))
-    axis.set_xlim(ends[0] / 1.02, 1.1 * ends[1])
+    axis.set_xlim(*ends)
     name_curves({axis: named})
     return figure
 
