@@ -119,9 +119,8 @@ def check_workers(remote: Any, folder: Path | None) -> None:
     if many := [f"{worker} has {n} threads" for worker, n in remote.nthreads().items() if n != 1]:
         raise BadSetting(f"the worker {many[0]}, which share its environment; start it with --nthreads 1")
     if folder:
-        with tempfile.NamedTemporaryFile(
-            dir=folder, prefix=NEW
-        ) as new:  # a folder of that name may be there on another disk
+        # A file that is new, for a folder of that name may be there on another disk.
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=NEW) as new:
             seen = remote.run(os.path.isfile, new.name)
         if blind := [worker for worker, there in seen.items() if not there]:
             raise BadSetting(

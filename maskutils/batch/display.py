@@ -52,7 +52,7 @@ class Display:
     def _started(self, run: Run) -> None:
         self.at[run.id] = time.monotonic()
         self.most = max(self.most, len(self.at))
-        widest = min(WIDEST, self.bar.console.width - BESIDE)
+        widest = max(8, min(WIDEST, self.bar.console.width - BESIDE))
         name = run.id if len(run.id) <= widest else f"{run.id[: widest - 1]}…"
         cells = None
         with contextlib.suppress(OSError, BadSetting):  # the run itself says what is wrong with its notebook

@@ -30,9 +30,8 @@ def execute(
     """Execute one notebook in a kernel of its own; returns its state. Runs in a worker process, wherever that is.
 
     `variables` is our `paths.variables`, `timeout` the seconds that a cell may take, `commit` that of the batch: a worker may
-    have begun days ago. The executed notebook is left in
-    `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it. Dask's `topic` hears where it is. Only one worker at
-    a time has a run: another one, of a batch that was killed, is waited for.
+    have begun days ago. The executed notebook is left in `folder` as `<id>.ipynb`, or as `<id>.failed.ipynb` with the error in it. Dask's
+    `topic` hears where it is. Only one worker at a time has a run: another one, of a batch that was killed, is waited for.
     """
     from distributed import get_worker
 

@@ -101,10 +101,10 @@ def modules_beside(folder: Path, *cells: str) -> dict[str, str]:
     found, todo = {}, [("", python_of(cell)) for cell in cells]
     while todo:
         package, source = todo.pop()
-        names = [name.split(".") for name in _names_in(source, False, package)]
+        parts = [name.split(".") for name in _names_in(source, False, package)]
         for name in {
-            loaded for parts in names for loaded in accumulate(parts, "{}.{}".format)
-        }:  # packages come before what is in them
+            n for part in parts for n in accumulate(part, "{}.{}".format)
+        }:  # a package is loaded before what is in it
             at = folder.joinpath(*name.split("."))
             file = at / "__init__.py" if at.is_dir() else at.with_suffix(".py")
             if name not in found and file.is_file():
