@@ -20,7 +20,7 @@ os.environ.update(kernels.chosen())
 
 # As in the profile smoke.
 QUICK = {"source_steps": "100", "mask_steps": "20", "target_steps": "20", "epochs": "1", "shown": "[0.1, 0.4]"}
-FEW = {  # test_smoke runs 06 and 19 with all that they take
+FEW = {  # test_wheel runs 06 and 19 with all that they take
     "06_controls": {
         "rankings": '["magnitude", "snip", "shuffled", "random"]'
     },  # fisher looks at 500 images, one at a time
@@ -32,7 +32,7 @@ FEW = {  # test_smoke runs 06 and 19 with all that they take
 
 UNMEASURED = [  # what is slow and runs lines that others run too
     "bench", "choice", "compiled", "explorer_lab", "explorer_page", "families", "golden", "house", "own_network", "prose", "readme",
-    "recipes", "redraw", "smoke", "statistics", "transfer", "wheel",
+    "recipes", "redraw", "statistics", "transfer", "wheel",
 ]  # fmt: skip
 
 
