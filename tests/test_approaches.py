@@ -1,7 +1,6 @@
 """Descriptions: one for everything that can be chosen, and nobody else knows an approach by its name."""
 
 import ast
-from functools import cache
 
 import pytest
 
@@ -77,7 +76,6 @@ def compared(tree):
             yield from (s for argument in node.args for s in strings(argument))
 
 
-@cache
 def homes():
     """The file in which each approach is described, from one look at the package."""
     found = {}
@@ -94,8 +92,9 @@ def homes():
     return found
 
 
-@pytest.mark.parametrize("file", sorted(paths.PACKAGE.rglob("*.py")), ids=lambda f: f.stem)
-def test_only_its_own_module_tells_an_approach_by_its_name(file):
-    names = {a.name for a in approaches.every()}
-    others = {name for name in names if homes()[name] != file}
-    assert not others & set(compared(ast.parse(file.read_text(encoding="utf-8"))))
+def test_only_its_own_module_tells_an_approach_by_its_name():
+    home, told = homes(), {}
+    for file in paths.PACKAGE.rglob("*.py"):
+        others = {a.name for a in approaches.every() if home[a.name] != file}
+        told[str(file)] = others & set(compared(ast.parse(file.read_text(encoding="utf-8"))))
+    assert {file: names for file, names in told.items() if names} == {}

@@ -505,9 +505,9 @@ def test_with_the_task_unknown_edge_popup_does_not_lead_on_photographs():
     assert source["high"] < 0 < masked["low"]
 
 
-@pytest.mark.parametrize("approach", [a.name for a in every()])
-def test_the_glossary_names_every_approach(approach):
-    assert f"`{approach}`" in text("docs/glossary.md")
+def test_the_glossary_names_every_approach():
+    glossary = text("docs/glossary.md")
+    assert [a.name for a in every() if f"`{a.name}`" not in glossary] == []
 
 
 def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network_before():
