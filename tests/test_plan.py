@@ -141,6 +141,7 @@ def test_two_profiles_of_one_name_do_not_share_results(root, profile):  # noqa: 
     assert plan.make_plan(other)
 
 
+@pytest.mark.slow  # starts Python anew
 def test_what_is_done_is_planned_without_torch(root):  # noqa: F811
     profile = write_profile(root / "many.yaml", [{"notebook": "first", "each": {"seeds": [[n] for n in range(20)]}}])
     for run in plan.make_plan(profile):

@@ -318,6 +318,7 @@ def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
     assert "gumbel_sigmoid at 51 kbit is within 0.4 points of oft at 116" in text("docs/results.md")
 
 
+@pytest.mark.slow
 def test_choices_made_on_other_pairs_mostly_hold():
     told = " ".join(text("docs/results.md").split())
     assert (
@@ -702,6 +703,7 @@ def _told(rows: pd.DataFrame, value: str, one: int, other: int) -> str:
     return interval(row["difference"], row["low"], row["high"])
 
 
+@pytest.mark.slow
 def test_leads_that_may_be_chance_among_so_many_families_are_named():
     digits, photos = (" ".join(text(f"docs/{page}.md").split()) for page in ("results", "photographs"))
     doubt = {}
