@@ -76,24 +76,25 @@ def compared(tree):
             yield from (s for argument in node.args for s in strings(argument))
 
 
-@pytest.mark.parametrize("file", sorted(paths.PACKAGE.rglob("*.py")), ids=lambda f: f.stem)
-def test_only_its_own_module_tells_an_approach_by_its_name(file):
-    source = file.read_text(encoding="utf-8")
-    names = {a.name for a in approaches.every()}
-    own = {name for name in names if f'"{name}"' in source and home_of(name) == file}
-    assert not (names - own) & set(compared(ast.parse(source)))
-
-
-def home_of(name):
-    """The file in which an approach is described."""
+def homes():
+    """The file in which each approach is described, from one look at the package."""
+    found = {}
     for file in paths.PACKAGE.rglob("*.py"):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.decorator_list:
-                decorated = strings(ast.Module(node.decorator_list, [])) | {node.name}
-                calls = {getattr(d.func, "id", "") for d in node.decorator_list if isinstance(d, ast.Call)}
-                if name in decorated and calls & {"layer", "ranking", "protocol"}:
-                    return file
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Approach" and name in strings(node):
-                return file
-    return None
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                calls = {getattr(d.func, "id", ""): d for d in node.decorator_list if isinstance(d, ast.Call)}
+                if "layer" in calls:
+                    found[calls["layer"].args[0].value] = file
+                elif calls.keys() & {"ranking", "protocol"}:
+                    found[node.name] = file
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Approach":
+                found |= dict.fromkeys(strings(node.args[0]), file)
+    return found
+
+
+def test_only_its_own_module_tells_an_approach_by_its_name():
+    home, told = homes(), {}
+    for file in paths.PACKAGE.rglob("*.py"):
+        others = {a.name for a in approaches.every() if home[a.name] != file}
+        told[str(file)] = others & set(compared(ast.parse(file.read_text(encoding="utf-8"))))
+    assert {file: names for file, names in told.items() if names} == {}

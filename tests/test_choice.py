@@ -226,6 +226,7 @@ def test_a_choice_that_no_seed_doubts_is_stable():
     assert table[["approach", "share"]].to_numpy().tolist() == [["snip", 1.0]]
 
 
+@pytest.mark.slow
 def test_a_choice_that_hangs_on_one_of_three_seeds_is_not_stable():
     """The mask loses 0.05 of the source on seed 2 alone: it is chosen where that seed is drawn at most once, with 20 of 27."""
     rows = [row | {"val_source_acc_masked": 0.9 - 0.05 * (row["seed"] == 2), "source_acc_masked": 0.9} for row in DEAR]

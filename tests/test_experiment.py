@@ -1,6 +1,7 @@
 """The verbs of a notebook: what is cached, what is made again, and what a record holds."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -31,13 +32,28 @@ TINY = Setup(
 COST = ["seconds", "mask_seconds", "peak_mb"]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The cached source network of `TINY`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKUTILS_ROOT", str(tmp_path_factory.mktemp("trained")))
+        experiment.source_network(TINY, 0)
+        return only_file("source")
+
+
 @pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    """A project of its own, with empty caches, in which rankings and the Fisher information see 16 images instead of 500."""
+def root(request, tmp_path, monkeypatch, trained):
+    """A project of its own, in which rankings and the Fisher information see 16 images instead of 500.
+
+    Its caches hold the source network, or nothing where a test counts the costly steps.
+    """
     for module in (rankings, information):
         monkeypatch.setattr(module, "some", lambda data, n, seed: some(data, min(n, 16), seed))
     monkeypatch.setenv("MASKUTILS_ROOT", str(tmp_path))
     (tmp_path / "notebooks").mkdir()
+    if "calls" not in request.fixturenames:
+        paths.cache_dir("source").mkdir(parents=True)
+        shutil.copy(trained, paths.cache_dir("source"))
     return tmp_path
 
 

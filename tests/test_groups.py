@@ -11,6 +11,7 @@ import pytest
 from maskutils.core import paths
 from maskutils.core.checks import MissingPackage, needs
 
+pytestmark = pytest.mark.slow  # starts Python anew
 STUDY = tomllib.loads((paths.PACKAGE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"][
     "study"
 ]

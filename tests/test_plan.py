@@ -141,8 +141,9 @@ def test_two_profiles_of_one_name_do_not_share_results(root, profile):  # noqa: 
     assert plan.make_plan(other)
 
 
+@pytest.mark.slow  # starts Python anew
 def test_what_is_done_is_planned_without_torch(root):  # noqa: F811
-    profile = write_profile(root / "many.yaml", [{"notebook": "first", "each": {"seeds": [[n] for n in range(500)]}}])
+    profile = write_profile(root / "many.yaml", [{"notebook": "first", "each": {"seeds": [[n] for n in range(20)]}}])
     for run in plan.make_plan(profile):
         state_of(root, profile, run)
     code = f"from maskutils.batch import plan\nassert not any(plan.why({profile!r}, r) for r in plan.make_plan({profile!r}))\n"

@@ -19,6 +19,7 @@ from maskutils.results.plots.style import short
 from maskutils.results.records import ACCURACIES, with_approach
 
 mpl.use("Agg")
+pytestmark = pytest.mark.slow  # each draws a figure
 
 METHOD = "gumbel_sigmoid"
 BOUNDS = ["source_only", "linear_probe", "finetune", "joint"]

@@ -2,7 +2,7 @@
 
 import copy
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -110,14 +110,29 @@ def run(model: nn.Module, pair: Pair, protocol: str, mask: Mask, **options) -> n
     return transfer(model, pair, protocol, **{"steps": STEPS, **beside, **given(model, protocol, mask), **options})
 
 
+class Made(NamedTuple):
+    """A transfer, and what it left alone of the network and of torch's own generator."""
+
+    after: nn.Module
+    history: list[dict[str, Any]]
+    left_alone: dict[str, bool]
+
+
 @pytest.fixture(scope="module")
 def made(trained, mask):
-    """Gives a short transfer of a protocol on a pair, with its history; made once for all tests, which only look at it."""
+    """Gives a transfer of a protocol on a pair; made once for all tests, which only look at it."""
 
     @cache
-    def make(protocol: str, pair: Pair) -> tuple[nn.Module, list[dict[str, Any]]]:
+    def make(protocol: str, pair: Pair, steps: int = STEPS) -> Made:
         history: list[dict[str, Any]] = []
-        return run(trained, pair, protocol, mask, history=history), history
+        before, drawn = state(trained), torch.random.get_rng_state()
+        after = run(trained, pair, protocol, mask, steps=steps, history=history)
+        left_alone = {
+            "tensors": all(torch.equal(t, before[n]) for n, t in trained.state_dict().items()),
+            "what is trained": all(p.requires_grad for p in trained.parameters()),
+            "draws": torch.equal(torch.random.get_rng_state(), drawn),
+        }
+        return Made(after, history, left_alone)
 
     return make
 
@@ -130,18 +145,15 @@ def loss(model: nn.Module, task: str, data: TensorDataset) -> float:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_source_network_is_left_alone(protocol, trained, pair, mask):
-    before, drawn = state(trained), torch.random.get_rng_state()
-    after = run(trained, pair, protocol, mask)
-    assert all(torch.equal(t, before[n]) for n, t in trained.state_dict().items())
-    assert all(p.requires_grad for p in trained.parameters())
+def test_the_source_network_is_left_alone(protocol, trained, pair, made):
+    after, _, left_alone = made(protocol, pair)
+    assert [what for what, alone in left_alone.items() if not alone] == []
     assert not {id(p) for p in trained.parameters()} & {id(p) for p in after.parameters()}
-    assert torch.equal(torch.random.get_rng_state(), drawn)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_result_is_a_plain_network_that_answers_for_both_tasks(protocol, trained, pair, made):
-    (after, _), x = made(protocol, pair), pair.target.test[:][0]
+    after, x = made(protocol, pair).after, pair.target.test[:][0]
     assert type(after) is type(trained)
     assert not any(nn.utils.parametrize.is_parametrized(m) or m._forward_hooks for m in after.modules())
     for task, side in (("source", pair.source), ("target", pair.target)):
@@ -153,14 +165,25 @@ def test_the_result_is_a_plain_network_that_answers_for_both_tasks(protocol, tra
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_seed_decides_the_result(protocol, trained, pair, mask, made):
-    (first, _), again, other = made(protocol, pair), *(run(trained, pair, protocol, mask, seed=seed) for seed in (0, 1))
-    assert not moved(first, again)
-    assert bool(moved(first, other)) == (protocol != "source_only" or not pair.shared_head)
+    assert not moved(made(protocol, pair).after, run(trained, pair, protocol, mask, seed=0))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_another_seed_gives_another_result(protocol, trained, shared, mask, made):
+    """Where the head is shared, for a new head is another one in any case: the images come in another order."""
+    assert bool(moved(made(protocol, shared).after, run(trained, shared, protocol, mask, seed=1))) == (
+        protocol != "source_only"
+    )
+
+
+def test_another_seed_gives_another_head(trained, separate, mask, made):
+    other = run(trained, separate, "source_only", mask, seed=1)
+    assert moved(made("source_only", separate).after, other) == {"6.target.weight", "6.target.bias"}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_history_has_both_validation_accuracies_and_ends_with_those_of_the_result(protocol, trained, pair, made):
-    after, history = made(protocol, pair)
+    after, history, _ = made(protocol, pair)
     assert len(history) == 10 or protocol in OWN_LOOP
     for row in history[-1:]:
         last = score(trained, after, pair, split="val")
@@ -180,8 +203,8 @@ def test_two_halves_need_two_steps(protocol, trained, shared, mask):
 
 
 @pytest.mark.parametrize("protocol", [p for p in PROTOCOLS if p not in LITTLE])
-def test_re_training_lowers_the_loss_on_the_target(protocol, trained, pair, mask):
-    before, after = (run(trained, pair, p, mask, steps=60) for p in ("source_only", protocol))
+def test_re_training_lowers_the_loss_on_the_target(protocol, pair, made):
+    before, after = (made(p, pair, 60).after for p in ("source_only", protocol))
     assert loss(after, "target", pair.target.train) < 0.9 * loss(before, "target", pair.target.train)
 
 
@@ -251,8 +274,8 @@ def test_a_rounded_change_leaves_what_did_not_change_bit_for_bit():
     assert found.signbit().tolist() == [True, False, False]
 
 
-def test_joint_keeps_the_source_better_than_finetuning(trained, pair, mask):
-    joint, free = (run(trained, pair, p, mask, steps=60) for p in ("joint", "finetune"))
+def test_joint_keeps_the_source_better_than_finetuning(pair, made):
+    joint, free = (made(p, pair, 60).after for p in ("joint", "finetune"))
     assert loss(joint, "source", pair.source.test) < 0.7 * loss(free, "source", pair.source.test)
 
 

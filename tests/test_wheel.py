@@ -1,4 +1,6 @@
-"""The wheel as others install it: without a checkout, in folders of their own. Torch is that of this environment."""
+"""The wheel as others install it: without a checkout, in folders of their own, where the smallest profile
+runs to its end. Torch is that of this environment.
+"""
 
 import os
 import re
@@ -6,13 +8,16 @@ import subprocess
 import sys
 import zipfile
 
+import nbformat
 import pytest
-from projects import write_notebook, write_profile
+from projects import NBVAL, write_notebook
 
 import maskutils
-from maskutils.core import paths
+from maskutils.core import files, paths
+from maskutils.results import records
 
 ROOT = paths.PACKAGE.parent
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 pytestmark = pytest.mark.slow
 
 
@@ -74,19 +79,59 @@ def test_the_command_says_its_version(site, tmp_path):
     assert python("-m", "maskutils", "--version", cwd=tmp_path, path=site) == f"maskutils {maskutils.__version__}\n"
 
 
-def test_a_project_is_laid_out_planned_reproduced_and_verified_without_a_checkout(site, tmp_path):
-    """In one process, for each would import torch anew."""
-    here = tmp_path / "here"
+@pytest.fixture(scope="module")
+def project(site, tmp_path_factory):
+    """A project of the wheel's in which the smallest profile was run to its end, and what the commands said.
+
+    In one process, for each would import torch anew.
+    """
+    above = tmp_path_factory.mktemp("above")
+    here = above / "here"
     is_ours = f"import maskutils\nassert maskutils.__file__.startswith({str(site)!r}), maskutils.__file__"
     write_notebook(here / "notebooks" / "where.ipynb", is_ours, parameters="seeds: list[int] = [0]  # seeds")
-    small = {"source_steps": 3, "mask_steps": 3, "target_steps": 3}
-    write_profile(here / "my.yaml", [{"notebook": "where"}, {"notebook": "00_quickstart", "parameters": small}])
-    lines = ["init here", "cd here", "plan -p smoke", "reproduce -p my.yaml --workers 1", "verify -p default"]
-    said = python("-c", COMMANDS, *lines, cwd=tmp_path, path=site)
-    assert re.search(r"(\d+) of \1 to run", said)
-    assert "2 of 2 runs done" in said, said
-    assert "PASS" in said
-    assert (here / "results" / "my" / "runs" / "00_quickstart.ipynb").is_file()
+    smoke = (paths.PROFILES / "smoke.yaml").read_text(encoding="utf-8")
+    (here / "my.yaml").write_text(f"{smoke}  - notebook: where\n", encoding="utf-8")
+    lines = ["init here", "cd here", "plan -p smoke", "reproduce -p my.yaml --workers 2", "verify -p default"]
+    return here, python("-c", COMMANDS, *lines, "plan -p my.yaml", cwd=above, path=site)
+
+
+def test_a_project_is_laid_out_planned_reproduced_and_verified_without_a_checkout(project):
+    said = dict(part.split("\n", 1) for part in project[1].split("$ ")[1:])
+    assert re.search(r"(\d+) of \1 to run", said["plan -p smoke"])
+    assert re.search(r"(\d+) of \1 runs done", said["reproduce -p my.yaml --workers 2"]), project[1]
+    assert "PASS" in said["verify -p default"]
+    assert re.search(r"\b0 of \d+ to run", said["plan -p my.yaml"])
+
+
+def test_the_smallest_profile_leaves_every_notebook_the_joined_records_and_the_manifest(project, monkeypatch):
+    here, _ = project
+    monkeypatch.setenv("MASKUTILS_ROOT", str(here))
+    executed = {re.split(r"[.-]", file.name)[0] for file in (here / "results" / "my" / "runs").glob("*.ipynb")}
+    assert {file.stem for file in NOTEBOOKS} <= executed
+    table = records.load_records("my")
+    assert len(table) > 80
+    assert not table.duplicated(records.IDENTITY).any()
+    assert set(files.read_json(here / "results" / "my" / "manifest.json")) >= {"commit", "checksums", "runs"}
+
+
+def checked(file):
+    """What the cells show that nbval checks, by the id of the cell; without pictures, as nbval compares."""
+    cells = [c for c in nbformat.read(file, as_version=4).cells if "NBVAL_CHECK_OUTPUT" in c.source]
+    return {cell.id: [(o.get("text"), without_pictures(o.get("data", {}))) for o in cell.outputs] for cell in cells}
+
+
+def without_pictures(data):
+    return {kind: shown for kind, shown in data.items() if not kind.startswith("image/")}
+
+
+@pytest.mark.parametrize("notebook", [f.stem for f in NOTEBOOKS if f.stem not in NBVAL])
+def test_a_notebook_shows_what_the_committed_one_shows(project, notebook):
+    """In place of nbval, which would run them once more; see conftest."""
+    here, _ = project
+    (executed,) = (here / "results" / "my" / "runs").glob(f"{notebook}*.ipynb")
+    shown = checked(ROOT / "notebooks" / f"{notebook}.ipynb")
+    assert shown
+    assert checked(executed) == shown
 
 
 def test_a_checkout_is_found_from_the_folder_above_a_clone_of_its_name(tmp_path):

@@ -4,7 +4,8 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,12 @@ def fill_files(files: Iterable[Path], blocks: Mapping[str, str]) -> dict[Path, s
 
 def all_blocks() -> dict[str, str]:
     """The blocks of all pages: digits, photographs and objects ("photos:" and "modality:" before their names), and the audit."""
-    photos, digits = readme_blocks("photos", 0.3), readme_blocks()
-    objects = readme_blocks("modality", 0.3)
-    others = {"photos": (photos, PHOTOS), "modality": (objects, OBJECTS)}
-    beside = {f"{profile}:{name}": blocks[name] for profile, (blocks, shown) in others.items() for name in shown}
+    shown = {"photos": PHOTOS, "modality": OBJECTS}
+    beside = {f"{of}:{name}": made for of in shown for name, made in readme_blocks(of, 0.3, shown[of]).items()}
     control = [load_records(profile) for profile in ("photos", "photos_longer")]
     beside["photos:alike"] = comparisons.trained_alike(*control)
     beside["photos:longer"] = report.markdown(comparisons.trained_longer(*control))
-    return digits | beside | {"answers": answers(), "leaks": audit_table()}
+    return readme_blocks() | beside | {"answers": answers(), "leaks": audit_table()}
 
 
 def answers() -> str:
@@ -110,36 +109,49 @@ def answers() -> str:
     return report.markdown(table.rename_axis("case").reset_index())
 
 
-def readme_blocks(profile: str = "study", density: float = 0.1) -> dict[str, str]:
+def readme_blocks(profile: str = "study", density: float = 0.1, shown: Sequence[str] = ()) -> dict[str, str]:
     """The blocks by name, from the committed records and manifest of `profile`; masks stand there with `density`.
 
-    A block whose records are missing says so.
+    `shown` are those that are wanted, by default all: some take seconds. A block whose records are missing says so.
     """
     records, manifest = load_records(profile), read_json(paths.results_dir(profile) / "manifest.json")
-    judged = [v for v in verify(records) if v.passed is not None]
-    whole, brief = findings(records)
-    blocks = {
-        "findings": f"{whole}\n{verdicts.failures(judged)}",
-        "brief": brief,
-        "tradeoff": report.tradeoff_findings(records, density),
-        "headline": report.markdown(report.headline(records, density)),
-        "choices": report.markdown(choices(records)),
-        "verdicts": report.markdown(verdicts.summary(judged)),
-        "evidence": "\n\n".join(folded(v) for v in judged),
-        "cost": cost(records, manifest),
-        "convergence": comparisons.convergence(records),
+    judged = cache(lambda: [v for v in verify(records) if v.passed is not None])
+    found = cache(lambda: findings(records))
+    makers: dict[str, Callable[[], str]] = {
+        "findings": lambda: f"{found()[0]}\n{verdicts.failures(judged())}",
+        "brief": lambda: found()[1],
+        "tradeoff": lambda: report.tradeoff_findings(records, density),
+        "headline": lambda: report.markdown(report.headline(records, density)),
+        "choices": lambda: report.markdown(choices(records)),
+        "verdicts": lambda: report.markdown(verdicts.summary(judged())),
+        "evidence": lambda: "\n\n".join(folded(v) for v in judged()),
+        "cost": lambda: cost(records, manifest),
+        "convergence": lambda: comparisons.convergence(records),
     }
-    if the("yardstick") not in set(records["approach"]):
+    if the("yardstick") in set(records["approach"]):
+        makers |= compared(records)
+    else:
         none = f"The records of `{profile}` hold no baselines with their interpolations; those of `study` do."
-        return blocks | dict.fromkeys(COMPARED, none)
-    tables = {"baselines": report.best_settings(records)}
-    for name, reading in {"families": "full", "families_known": "known"}.items():
+        makers |= dict.fromkeys(COMPARED, lambda: none)
+    return {name: makers[name]() for name in shown or makers}
+
+
+def compared(records: pd.DataFrame) -> dict[str, Callable[[], str]]:
+    """What makes each block of `COMPARED`."""
+
+    def families(reading: str) -> pd.DataFrame:
         areas = report.plain(fronts.hypervolumes(records, reading))
-        tables[name] = report.against(areas, the("yardstick")).drop(columns=DETAILS, errors="ignore")
-    tables |= {"storage": comparisons.storage(records), "budgets": comparisons.budgets(records)}
-    tables["rewinding"] = comparisons.rewinding(records)
-    blocks["detectable"] = comparisons.detectable(report.plain(fronts.hypervolumes(records)), the("yardstick"))
-    return blocks | {name: report.markdown(table) for name, table in tables.items()}
+        return report.against(areas, the("yardstick")).drop(columns=DETAILS, errors="ignore")
+
+    return {
+        "detectable": lambda: comparisons.detectable(report.plain(fronts.hypervolumes(records)), the("yardstick")),
+        "baselines": lambda: report.markdown(report.best_settings(records)),
+        "families": lambda: report.markdown(families("full")),
+        "families_known": lambda: report.markdown(families("known")),
+        "storage": lambda: report.markdown(comparisons.storage(records)),
+        "budgets": lambda: report.markdown(comparisons.budgets(records)),
+        "rewinding": lambda: report.markdown(comparisons.rewinding(records)),
+    }
 
 
 def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
