@@ -35,6 +35,7 @@ HEADINGS = {
 
 DETAILS = ["mean rank", "corrected p (Holm)", "by pair", "random effects"]  # results/<profile>/families.md has them
 
+DROPS = (0.01, 0.02, 0.05, 0.1)  # source accuracy that a reader may lose
 COMPARED = ("baselines", "families", "families_known", "storage", "budgets", "rewinding", "detectable")
 PHOTOS = (
     "brief",
@@ -94,7 +95,8 @@ def all_blocks() -> dict[str, str]:
     control = [load_records(profile) for profile in ("photos", "photos_longer")]
     beside["photos:alike"] = comparisons.trained_alike(*control)
     beside["photos:longer"] = report.markdown(comparisons.trained_longer(*control))
-    return digits | beside | {"answers": answers(), "leaks": audit_table()}
+    steady = choice_tables.steadiness(load_records("study"), DROPS)
+    return digits | beside | {"answers": answers(), "steadiness": steady, "leaks": audit_table()}
 
 
 def answers() -> str:
@@ -142,7 +144,7 @@ def readme_blocks(profile: str = "study", density: float = 0.1) -> dict[str, str
     return blocks | {name: report.markdown(table) for name, table in tables.items()}
 
 
-def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
+def choices(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> pd.DataFrame:
     """The choice for each of `drops`; with the task known also for who can store at most one bit a weight, where that differs."""
     known, unknown = (choice_tables.choices(records, drops, tasks=[task]) for task in (True, False))
     second = records[analysis.of_second_network(records)]
