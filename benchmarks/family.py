@@ -79,7 +79,7 @@ def digits(steps: int = 300) -> None:
         for density, name in ((1.0, ""), (0.5, MASKS[1]), (0.3, MASKS[1]), (0.5, MASKS[0]), (0.3, MASKS[0])):
             mask = learn_mask(network, train, name, density=density, steps=steps) if name else None
             told.append(f"{100 * evaluate(mask.apply(network) if mask else network, test):.1f}")
-            print(f"| {' | '.join(told)} |", flush=True)
+        print(f"| {' | '.join(told)} |", flush=True)
 
 
 def photographs(source_steps: int = 600, steps: int = 150, lr: float = 3e-4) -> None:

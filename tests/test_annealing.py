@@ -7,6 +7,7 @@ import torch
 from networks import easy, state, with_norm
 from torch import nn
 
+from benchmarks.family import of_digits, vit
 from maskutils.core.checks import BadSetting
 from maskutils.data.load import load_pair
 from maskutils.masks.layers import LAYERS
@@ -101,6 +102,18 @@ def test_a_network_of_some_hundred_thousand_weights_keeps_its_task_by_default(de
     assert evaluate(mask.apply(model), digits.test) >= 0.95 * whole
     equal = learn_mask(model, digits.train, method, density=0.5, steps=40, start="constant")
     assert evaluate(equal.apply(model), digits.test) < 0.95 * whole, "so this network would not show a worse default"
+
+
+def test_a_small_transformer_keeps_its_task_by_default():
+    """Other families, larger and longer: `python -m benchmarks.family digits`."""
+    torch.manual_seed(0)
+    train, test = of_digits()
+    model = vit()
+    fit(model, train, steps=150, lr=1e-3)
+    whole = evaluate(model, test)
+    assert whole > 0.5
+    mask = learn_mask(model, train, density=0.5, steps=60)
+    assert evaluate(mask.apply(model), test) >= 0.95 * whole
 
 
 def test_both_packaged_networks_of_digits_are_small():
