@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 import torch
-from networks import easy, with_norm
+from networks import easy, state, with_norm
 from torch import nn
 
+from benchmarks.family import of_digits, vit
 from maskutils.core.checks import BadSetting
 from maskutils.data.load import load_pair
 from maskutils.masks.layers import LAYERS
@@ -103,6 +104,18 @@ def test_a_network_of_some_hundred_thousand_weights_keeps_its_task_by_default(de
     assert evaluate(equal.apply(model), digits.test) < 0.95 * whole, "so this network would not show a worse default"
 
 
+def test_a_small_transformer_keeps_its_task_by_default():
+    """Other families, larger and longer: `python -m benchmarks.family digits`."""
+    torch.manual_seed(0)
+    train, test = of_digits()
+    model = vit()
+    fit(model, train, steps=150, lr=1e-3)
+    whole = evaluate(model, test)
+    assert whole > 0.5
+    mask = learn_mask(model, train, density=0.5, steps=60)
+    assert evaluate(mask.apply(model), test) >= 0.95 * whole
+
+
 def test_both_packaged_networks_of_digits_are_small():
     assert not any(sizes.is_large(build_model(name)) for name in ("cnn", "mlp"))
 
@@ -140,6 +153,24 @@ def test_scores_move_fifty_times_through_training(monkeypatch):
 def test_a_mask_that_does_not_carry_the_task_is_told(trained):
     with pytest.warns(UserWarning, match=r"does not carry the task yet: at density 0.01 .* more steps= than 5"):
         learn_mask(trained, easy(), density=0.01, steps=5, start="magnitude")
+
+
+LOST = "does not carry the task yet: at density 0.02 .* more steps= than 20, a higher density= or another method"
+
+
+@pytest.mark.parametrize("data", [easy(), [easy()[:64], easy()[64:]]], ids=["dataset", "batches"])
+def test_in_a_small_network_too_and_for_the_density_that_was_asked_for(trained, data):
+    before = state(trained)
+    with pytest.warns(UserWarning, match=LOST):
+        learn_mask(trained, data, "piggyback", density=0.02, steps=20)
+    assert state(trained) == before
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_told_of_a_mask_that_carries_it_or_where_no_images_are_left(trained):
+    learn_mask(trained, easy(), "piggyback", density=0.9, steps=20)
+    learn_mask(trained, iter([easy()[:]] * 20), "piggyback", density=0.02, steps=20)
+    learn_subnetwork(trained, easy(), "piggyback", steps=20)[1].at_density(0.02)
 
 
 def test_bad_starts_are_refused(trained):

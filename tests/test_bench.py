@@ -95,12 +95,22 @@ def test_a_network_of_another_family_has_a_row_for_each_mask(monkeypatch, capsys
     monkeypatch.setattr(family, "load_pair", lambda *_: Pair("p", *domains))
     monkeypatch.setattr(family, "SIZE", 16)
     monkeypatch.setattr(family, "MASKS", ("magnitude",))
-    family.family(source_steps=1, steps=1)
+    family.photographs(source_steps=1, steps=1)
     plain, masked = capsys.readouterr().out.splitlines()
     assert plain.startswith("| finetune | ")
     assert " | – | " in plain
     assert masked.startswith("| magnitude | ")
     assert "–" not in masked
+
+
+def test_a_small_network_of_another_family_has_a_row_with_its_masks(monkeypatch, capsys):
+    images = TensorDataset(torch.randn(16, 3, 32, 32), torch.arange(16) % 2)
+    monkeypatch.setattr(family, "of_digits", lambda: (images, images))
+    monkeypatch.setattr(family, "NETWORKS", {family.vit: 1})
+    family.digits(steps=1)
+    cells = capsys.readouterr().out.strip("| \n").split(" | ")
+    assert cells[:2] == ["vit", "0.32"]
+    assert len(cells) == 7
 
 
 def test_the_batch_stands_beside_papermill_and_its_bare_steps(monkeypatch):

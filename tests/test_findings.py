@@ -56,6 +56,16 @@ def test_three_findings_the_defeat_first():
     assert "With the task unknown, " in learnt
 
 
+def test_masks_that_nobody_learns_are_told_of_on_the_first_page_if_they_do_as_well():
+    level = mask("magnitude", 0.94, 0.6, 0.88, stored_bits=90e3)
+    packed = at(0.6, 0.88, "packnet", density=0.1, source_acc_masked=0.94, stored_bits=90e3)
+    brief = of_records.findings(study(FREE, LEARNT, level, packed))[1]
+    assert brief.endswith(" Over whole curves `magnitude` and `packnet` do as well.")
+    assert of_records.findings(study(FREE, LEARNT, level))[1].endswith(" Over whole curves `magnitude` does as well.")
+    assert "do as well" not in of_records.findings(study(*ROWS))[1]
+    assert "leads `packnet` by" in findings(study(*ROWS, packed | {"source_acc_masked": 0.8}))
+
+
 def test_masks_that_win_are_not_said_to_lose():
     winning = mask("edge_popup", 0.94, 0.94, 0.89, stored_bits=90e3)
     unknown, *_ = findings(study(FREE, EWC, winning)).split("\n")

@@ -101,7 +101,8 @@ def test_scores_are_learnt_with_norm_layers_in_evaluation_mode(method):
     model, modes = with_norm().train(), []
     model[1].register_forward_pre_hook(lambda m, _: modes.append(m.training))
     learn_mask(model, easy(), method, steps=12)
-    assert modes == [False] * 12
+    assert len(modes) >= 12  # and those that look whether the mask carries the task
+    assert not any(modes)
 
 
 @pytest.mark.parametrize("strength", [0.0, 1e-6])

@@ -837,6 +837,16 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
     assert 24 < stored["two_networks"] / stored_bits(own).mean() < 26
 
 
+def test_a_probe_of_photographs_takes_two_thirds_of_the_time_and_little_of_the_whole():
+    rows = read("photos").query("alpha == 1 and not rewound and protocol != 'source_only'")
+    one = rows.groupby("approach")["seconds"].median()
+    own = rows.query("approach == 'linear_probe'")
+    told = f"a transfer takes {one['linear_probe']:.1f} s, where fine-tuning takes {one['finetune']:.1f} (medians)."
+    told += f" It has {len(own)} transfers of {len(rows)}, and all of them take less than six minutes of one core"
+    assert told in " ".join(text("docs/photographs.md").split())
+    assert 5 < own["seconds"].sum() / 60 < 6
+
+
 def test_a_learnt_mask_and_a_larger_adapter_come_within_a_point_of_the_ideal_of_the_talk_figure():
     told = " ".join(text("README.md").split())
     assert "the learnt mask comes within a point of the ideal (star); so does a larger adapter, not drawn." in told

@@ -36,6 +36,7 @@ HEADINGS = {
 
 DETAILS = ["mean rank", "corrected p (Holm)", "by pair", "random effects"]  # results/<profile>/families.md has them
 
+DROPS = (0.01, 0.02, 0.05, 0.1)  # source accuracy that a reader may lose
 COMPARED = ("baselines", "families", "families_known", "storage", "budgets", "rewinding", "detectable")
 PHOTOS = (
     "brief",
@@ -93,7 +94,8 @@ def all_blocks() -> dict[str, str]:
     control = [load_records(profile) for profile in ("photos", "photos_longer")]
     beside["photos:alike"] = comparisons.trained_alike(*control)
     beside["photos:longer"] = report.markdown(comparisons.trained_longer(*control))
-    return readme_blocks() | beside | {"answers": answers(), "leaks": audit_table()}
+    steady = choice_tables.steadiness(load_records("study"), DROPS)
+    return readme_blocks() | beside | {"answers": answers(), "steadiness": steady, "leaks": audit_table()}
 
 
 def answers() -> str:
@@ -154,7 +156,7 @@ def compared(records: pd.DataFrame) -> dict[str, Callable[[], str]]:
     }
 
 
-def choices(records: pd.DataFrame, drops: Sequence[float] = (0.01, 0.02, 0.05, 0.1)) -> pd.DataFrame:
+def choices(records: pd.DataFrame, drops: Sequence[float] = DROPS) -> pd.DataFrame:
     """The choice for each of `drops`; with the task known also for who can store at most one bit a weight, where that differs."""
     known, unknown = (choice_tables.choices(records, drops, tasks=[task]) for task in (True, False))
     second = records[analysis.of_second_network(records)]

@@ -34,6 +34,34 @@ def choices(
     return pd.DataFrame(rows)
 
 
+def steadiness(records: pd.DataFrame, drops: Sequence[float], n: int = 100) -> str:
+    """Sentences on how often the choice for each of `drops` is made again when the seeds are drawn again `n` times, and what is instead."""
+    said, instead = [], []
+    for task_known, task in {True: "known", False: "unknown"}.items():
+        shares, others = {}, []
+        for drop in drops:
+            chosen = _asked(records, task_known, max_source_drop=drop)
+            if isinstance(chosen, pd.Series):
+                drawn = choice.stability(records, n=n, task_known=task_known, max_source_drop=drop)
+                share = {_setting(row): 100 * row["share"] for _, row in drawn.iterrows()}
+                shares[f"{100 * drop:g}"] = f"{share.get(_setting(chosen), 0):.0f}"
+                most = max(share, key=share.__getitem__)
+                others += [most] * (most != _setting(chosen))
+        if shares:
+            limits = f"limit{'s' * (len(shares) > 1)} of {listed(shares)}"
+            said.append(f"in {listed(shares.values())} % of the draws with the task {task} ({limits} points)")
+        if others:
+            instead.append(f"{listed(dict.fromkeys(others))} with the task {task}")
+    told = f"With the seeds drawn again, {n} times, the setting of a line is chosen {listed(said)}."
+    return told + f" Where another is chosen more often, it is {listed(instead)}." * bool(instead)
+
+
+def _setting(chosen: pd.Series) -> str:
+    """An approach with its settings, as "oft (block 8)"."""
+    of = settings(chosen)
+    return chosen["approach"] + (f" ({of})" if of else "")
+
+
 def _asked(records: pd.DataFrame, task_known: bool, **need: Any) -> pd.Series | choice.Unmet:
     """What `choice.recommend` takes, or why nothing meets the need."""
     try:
@@ -50,12 +78,11 @@ def _told(chosen: pd.Series | choice.Unmet, pairs: bool) -> dict[str, str]:
     if isinstance(chosen, choice.Unmet):
         empty = dict.fromkeys([*titles.values(), STORED, "seeds", *worst.values()], "–")
         return {"choose": f"nothing: {chosen.nearest}"} | empty
-    of = settings(chosen)
     expected = {title: interval(*(chosen[n + end] for end in ("", "_low", "_high"))) for n, title in titles.items()}
     expected[STORED] = "–" if math.isnan(chosen["stored_bits"]) else f"{chosen['stored_bits'] / 1e3:.0f}"
     expected["seeds"] = f"{chosen['n']:.0f}"
     expected |= {title: f"{100 * chosen[name]:.1f}" for name, title in worst.items()}
-    return {"choose": chosen["approach"] + (f" ({of})" if of else "")} | expected
+    return {"choose": _setting(chosen)} | expected
 
 
 def within(records: pd.DataFrame, drop: float, limits: Sequence[float]) -> pd.DataFrame:

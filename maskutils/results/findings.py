@@ -51,7 +51,8 @@ def findings(records: pd.DataFrame) -> tuple[str, str]:
     full, known = (Areas(*(hypervolumes(records, r, split) for split in ("", "val_"))) for r in ("full", "known"))
     found = [task_unknown(full, records), single.task_known(records), learnt_or_not(full, known)]
     whole = "\n".join(f"- {finding.told()}" for finding in found)
-    return whole, "\n".join(f"- {finding.told(whole=False)}" for finding in found[:2])
+    brief = "\n".join(f"- {finding.told(whole=False)}" for finding in found[:2])
+    return whole, " ".join([brief, *as_good(known)])
 
 
 def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
@@ -111,10 +112,23 @@ def _beside(full: Areas, best: str, rival: str) -> str:
 
 
 def learnt_or_not(full: Areas, known: Areas) -> Finding:
-    """In both readings, the best learnt mask beside the best that nobody learns and beside a random one."""
+    """In both readings, the best learnt mask beside the best that nobody learns, beside PackNet and beside a random one."""
     said = []
     for when, found in {"known": known, "unknown": full}.items():
-        best, others = found.best(names("mask")), filter(None, (found.best(rankings()), found.best([the("chance")])))
+        best, others = found.best(names("mask")), [*_unlearnt(found), *found.there([the("chance")])]
         told = [versus(found.minus([best], other).iloc[0], called(other)) for other in others if best]
-        said += [f"With the task {when}, {called(best)} {' and '.join(told)}."] if told else []
+        said += [f"With the task {when}, {called(best)} {listed(told)}."] if told else []
     return Finding("Learnt against unlearnt masks, by their whole curves", said or ["The records do not hold both."])
+
+
+def as_good(known: Areas) -> list[str]:
+    """A sentence on masks that nobody learns and that do as well as the best learnt one over whole curves, if there are any."""
+    best = known.best(names("mask"))
+    level = [other for other in _unlearnt(known) if best and not known.minus([best], other)["low"].item() > 0]
+    return [f"Over whole curves {listed(map(called, level))} do{'es' * (len(level) == 1)} as well."] if level else []
+
+
+def _unlearnt(found: Areas) -> list[str]:
+    """The best of the rankings, and what makes a mask without learning one (PackNet); those that there are."""
+    own = [a.name for a in every() if a.known == "masked" and a.kind == "baseline"]
+    return [*filter(None, [found.best(rankings())]), *found.there(own)]

@@ -18,6 +18,7 @@ from maskutils.masks.layers import LAYERS, MaskLayer
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.masks.selection import kept_whole, kth, places
+from maskutils.models.copies import copied, unwrapped
 from maskutils.models.heads import logits_of
 from maskutils.models.inputs import device_of, taken_by
 from maskutils.models.sizes import is_large
@@ -26,6 +27,7 @@ CONSTANT = "constant"  # what scores begin from in the papers
 NATIVE = 0.5  # the density of a mask that begins from a ranking, where none is asked for
 CARRIED = 0.5  # nats: how much greater the loss through a mask may be that carries the task
 FALLS = 0.6  # the part of training in which the density falls
+CHECKED = 100  # images on which the loss through a mask is compared with that of the network
 UPDATES = 50  # times that scores are moved to the density of the moment
 
 
@@ -79,7 +81,7 @@ class Level:
         return Mask(self.hard(), scores, tuple(history))
 
     def check(self, model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:
-        """Warn if `mask` does not carry the task of `model`. Here a low density may be what was asked for, so it does not."""
+        """Warn if `mask` does not carry the task of `model`. Here its density is still to be set, so `learn_mask` looks later."""
 
 
 class Annealing(Level):
@@ -137,25 +139,45 @@ class Annealing(Level):
 
     def check(self, model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:
         """Warn if the network has a much greater loss through `mask`, in the last tenth of its learning, than it has whole."""
-        images, labels = some(data, 100, seed)
-        with torch.no_grad():
-            logits = logits_of(model.eval()(taken_by(model, images).to(device_of(model))))
-            whole = F.cross_entropy(logits.cpu(), labels.cpu()).item()
-        through = mask.history[-1]["loss"]
-        if through > whole + CARRIED:
-            warnings.warn(
-                f"the mask does not carry the task yet: at density {mask.density:.2f} the loss through it is {through:.2f}, of the whole "
-                f"network {whole:.2f}; more steps= than {mask.history[-1]['step']:g} or a higher density= may help",
-                stacklevel=4,
-            )
+        _warn_if_lost(mask, mask.history[-1]["loss"], _loss(model, *some(data, CHECKED, seed)), stacklevel=5)
+
+
+def check_carried(model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:
+    """Warn if the network has a much greater loss through `mask` than it has whole, on some images of `data`; `model` is left as it was.
+
+    Nothing is said of data that give no such images: an iterator that the learning has used up, or token ids of many lengths.
+    """
+    try:
+        images, labels = some(data, CHECKED, seed)
+    except ValueError:
+        return
+    own = copied(unwrapped(model))
+    _warn_if_lost(mask, _loss(mask.apply(own), images, labels), _loss(own, images, labels), stacklevel=4)
+
+
+@torch.no_grad()
+def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The mean loss of `model` on `images`, in evaluation mode, in which it is left."""
+    logits = logits_of(model.eval()(taken_by(model, images).to(device_of(model))))
+    return F.cross_entropy(logits.cpu(), labels.cpu()).item()
+
+
+def _warn_if_lost(mask: Mask, through: float, whole: float, stacklevel: int) -> None:
+    """Warn if the loss `through` the mask is much greater than that of the `whole` network."""
+    if through > whole + CARRIED:
+        warnings.warn(
+            f"the mask does not carry the task yet: at density {mask.density:.2f} the loss through it is {through:.2f}, of the whole "
+            f"network {whole:.2f}; more steps= than {mask.history[-1]['step']:g}, a higher density= or another method may help",
+            stacklevel=stacklevel,
+        )
 
 
 def learns_density(model: nn.Module, method: str, start: str | None = None) -> bool:
     """Whether the mask layer `method` learns on `model` for one density, rather than one ranking for all."""
-    return LAYERS[method].learns_density or _start(model, method, start) != CONSTANT
+    return LAYERS[method].learns_density or start_of(model, method, start) != CONSTANT
 
 
-def _start(model: nn.Module, method: str, start: str | None) -> str:
+def start_of(model: nn.Module, method: str, start: str | None) -> str:
     """What scores of `method` begin from on `model`: `start`, if one is given."""
     if start is None:
         return "fisher" if is_large(model) and not LAYERS[method].trains_weights else CONSTANT
@@ -170,7 +192,7 @@ def level_of(
         raise BadSetting(
             f"density = {density}: {method} learns one ranking for all densities; take mask.at_density(density), or learn_mask"
         )
-    if (start := _start(model, method, start)) == CONSTANT:
+    if (start := start_of(model, method, start)) == CONSTANT:
         cls = LAYERS[method]
         return Level(cls.optimizer, cls.strength, {} if density is None else {"density": density})
     return Annealing(told_apart(RANKINGS[start](model, data, seed)), density or NATIVE, per_layer)

@@ -18,7 +18,7 @@ from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import check_values, copied, unwrapped, with_gradients
 from maskutils.models.heads import head_checked
 from maskutils.models.parts import check_prefixes, maskable
-from maskutils.training.annealing import CONSTANT, learns_density, level_of, told_apart
+from maskutils.training.annealing import CONSTANT, check_carried, learns_density, level_of, start_of, told_apart
 from maskutils.training.evaluation import check_answer
 from maskutils.training.loop import Penalty, check_training, fit
 
@@ -56,6 +56,8 @@ def learn_mask(
     default networks of 200,000 weights or more begin from "fisher" (but for `winning_subnetwork`), smaller ones from
     "constant".
 
+    A warning says so if the network loses much of the task through a learnt mask, and what may help.
+
     Raises `BadSetting` for an unknown method or option, `ValueError` for a bad density, `FloatingPointError` if
     training diverges. In distributed training, let one process learn it and all load it: each would find another.
 
@@ -81,7 +83,10 @@ def learn_mask(
     if learns_density(model, method, start):
         settings |= {"density": density, "per_layer": per_layer}
     native = learn_subnetwork(model, data, method, **settings)[1]
-    return (native if density is None else native.at_density(density, per_layer)).learnt_on(model)
+    mask = (native if density is None else native.at_density(density, per_layer)).learnt_on(model)
+    if start_of(model, method, start) == CONSTANT:  # others were checked as they were learnt
+        check_carried(model, data, mask, seed)
+    return mask
 
 
 def usual(method: str | None) -> dict[str, Any]:
