@@ -102,9 +102,10 @@ def modules_beside(folder: Path, *cells: str) -> dict[str, str]:
     while todo:
         package, source = todo.pop()
         parts = [name.split(".") for name in _names_in(source, False, package)]
-        for name in {
-            n for part in parts for n in accumulate(part, "{}.{}".format)
-        }:  # a package is loaded before what is in it
+        loaded = {
+            name for part in parts for name in accumulate(part, "{}.{}".format)
+        }  # packages before what is in them
+        for name in loaded:
             at = folder.joinpath(*name.split("."))
             file = at / "__init__.py" if at.is_dir() else at.with_suffix(".py")
             if name not in found and file.is_file():
