@@ -83,6 +83,8 @@ def run_all(browser, lab):  # noqa: F811
     page, faults = browser.new_page(viewport={"width": 1400, "height": 1800}), []
     page.set_default_timeout(240_000)
     page.on("pageerror", lambda error: faults.append(str(error)))
+    dialog = page.locator(".jp-Dialog")
+    page.add_locator_handler(dialog, lambda: (print(dialog.inner_text()), page.keyboard.press("Enter")))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
 
     def opened(name):
