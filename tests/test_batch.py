@@ -20,7 +20,7 @@ import torch
 from projects import WRITE, root, write_notebook, write_profile  # noqa: F401
 
 from maskutils import __version__
-from maskutils.batch import cluster, kernels, plan, schedule, status, worker
+from maskutils.batch import cluster, plan, schedule, status, worker
 from maskutils.batch import run as batch
 from maskutils.batch.plan import Run
 from maskutils.batch.run import reproduce
@@ -46,7 +46,6 @@ def scheduler():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cluster, "gpus", lambda: ["none"])
             local = stack.enter_context(cluster.client(1, None))
-        local.run(setattr, kernels, "PRELOADED", ["ipykernel.kernelapp", "maskutils.results.records"])  # all they need
         yield local.scheduler.address
     assert dict(os.environ) == before
 

@@ -31,6 +31,19 @@ def test_paired_differences_t_test_and_holm_by_hand():
     assert found["n"].tolist() == [3, 3, 3]
 
 
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [
+        ([0.04, 0.01, 0.03, 0.9], [0.09, 0.04, 0.09, 0.9]),  # 2 * 0.04 is less than 3 * 0.03, and it ranks after that
+        ([0.7, 0.6], [1.0, 1.0]),
+        ([0.7], [0.7]),
+        ([], []),
+    ],
+)
+def test_a_corrected_p_is_never_below_that_of_a_smaller_one_nor_above_1(p, corrected):
+    assert statistics.holm(pd.Series([*p, math.nan])).tolist()[:-1] == pytest.approx(corrected)
+
+
 def test_pairs_are_averaged_within_a_seed_and_only_common_seeds_are_compared():
     easy = long({"a": [0.3, 0.4, 0.9], "o": [0.2, 0.2]})
     hard = long({"a": [0.5, 0.6], "o": [0.2, 0.2]}).assign(pair="y")
