@@ -109,10 +109,10 @@ def test_a_small_transformer_keeps_its_task_by_default():
     torch.manual_seed(0)
     train, test = of_digits()
     model = vit()
-    fit(model, train, steps=150, lr=1e-3)
+    fit(model, train, steps=120, lr=1e-3)
     whole = evaluate(model, test)
     assert whole > 0.5
-    mask = learn_mask(model, train, density=0.5, steps=60)
+    mask = learn_mask(model, train, density=0.5, steps=40)
     assert evaluate(mask.apply(model), test) >= 0.95 * whole
 
 
