@@ -247,10 +247,3 @@ def enders() -> list[signal.Signals]:
     """
     kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
-
-
-def main() -> None:
-    """The command line. Whatever ends it is as Ctrl-C."""
-    for kind in enders():
-        signal.signal(kind, signal.default_int_handler)
-    app()

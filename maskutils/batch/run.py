@@ -120,12 +120,7 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
             (folder / NAME).unlink()
         return
     rows = [row_of(plan.state_file(profile, run.id)) for run in runs]
-    manifest = {
-        "profile": profile,
-        "commit": git_commit(),
-        "versions": versions(),
-        "cores": cores(),
-    }
+    manifest = {"profile": profile, "commit": git_commit(), "versions": versions(), "cores": cores()}
     write_json(folder / NAME, with_runs(sealed(folder, manifest), rows))
 
 

@@ -108,7 +108,7 @@ class Schedule:
             self.states[run.id] = state
             self.report("blocked", run, state)
         elif error := self._collect(run) if run.collect else "":
-            self._settle(run, {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)})
+            self._settle(run, _failed(error))
         else:
             self.ready.append(run)
 
@@ -123,7 +123,7 @@ class Schedule:
                     f"{run.notebook} was edited since the batch began; commit it, and start the batch again"
                 )
         except (OSError, BadSetting) as error:
-            self._settle(run, {"status": "failed", "seconds": 0.0, "error": shortened(str(error), LONGEST_ERROR)})
+            self._settle(run, _failed(str(error)))
             return False
         self.by_id[run.id] = run = replace(run, parts={**run.parts, **found, "upstream": upstream})
         future = self.dask.submit(
@@ -155,8 +155,7 @@ class Schedule:
         if future.status == "finished":
             state = future.result()
         else:
-            error = f"no worker could execute it: {type(why := future.exception()).__name__}: {why}"
-            state = {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)}
+            state = _failed(f"no worker could execute it: {type(why := future.exception()).__name__}: {why}")
         if state["status"] == "failed" and self.retries[run.id] and not self.stopped:
             self.retries[run.id] -= 1
             self.report("retried", run, state)
@@ -179,6 +178,11 @@ class Schedule:
         elif time.monotonic() - self.seen > PATIENCE:
             what = "the Dask scheduler is" if self.dask.status != "running" else "all workers are"
             raise ConnectionError(f"{what} gone; what is done stays, and the same command goes on from there")
+
+
+def _failed(error: str) -> dict[str, Any]:
+    """The state of a run that failed before it began."""
+    return {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)}
 
 
 def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:

@@ -55,11 +55,7 @@ def _users(kind: Literal["data", "cache"]) -> Path:
 
 def variables() -> dict[str, str]:
     """Environment variables with which any process on this file system finds the same folders."""
-    return {
-        "MASKUTILS_ROOT": str(project_root()),
-        DATA: str(data_root()),
-        LOCAL: os.environ.get(LOCAL, ""),
-    }
+    return {"MASKUTILS_ROOT": str(project_root()), DATA: str(data_root()), LOCAL: os.environ.get(LOCAL, "")}
 
 
 def notebooks_dir() -> Path:

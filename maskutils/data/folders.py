@@ -18,11 +18,10 @@ from maskutils.core.checks import BadSetting, some_of
 from maskutils.core.files import stamp
 from maskutils.core.seeds import generator
 from maskutils.data import pair as base
-from maskutils.data import pictures, stored
+from maskutils.data import pictures
 from maskutils.data.named import FOLDERS, as_folders, check_collection, folder_of, others
-from maskutils.data.pair import Domain, Loading, Pair, subset
+from maskutils.data.pair import Domain, Loading, Pair, Pixels, subset
 from maskutils.data.pictures import Recipe, Streamed, how
-from maskutils.data.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
     """
     check_collection(name)
     both = sides_of(as_folders(name), loading.classes)
-    sides, headers = _looked_at([*both, *_others(name)], loading.damaged)
+    unused = [_listed(folder_of(collection, domain), domain) for collection, domain in others(name)]
+    sides, headers = _looked_at([*both, *unused], loading.damaged)
     recipe = pictures.recipe_for(headers, loading)
     loaded = [_loaded(side, recipe, loading) for side in sides]
     parts = [_split(side, seed) for side, _ in loaded]
@@ -72,11 +72,6 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
         train, val, test = (subset(data, i) for i in indices)
         domains.append(Domain(side.name, train, val, test, side.classes))
     return Pair(name, domains[0], domains[1], tuple(domains[2:]))
-
-
-def _others(name: str) -> list[Folder]:
-    """The domains of the source's collection that take no part in `name`."""
-    return [_listed(folder_of(collection, domain), domain) for collection, domain in others(name)]
 
 
 def sides_of(name: str, classes: str = "all") -> list[Folder]:
@@ -159,7 +154,7 @@ def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Fold
 def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[pictures.Header]]:
     """The sides without damaged images, if the policy `damaged` allows to leave them out, and the headers of the rest."""
     files = [file for side in sides for file in side.files]
-    headers = stored.headers(tuple(files), stamp(files))
+    headers = pictures.headers(tuple(files), stamp(files))
     _leave_out([file for file in files if file not in headers], len(files), damaged)
     sides = [_enough(side.only(headers)) for side in sides]
     unknown = Counter(mode for mode, _ in headers.values() if mode not in pictures.READABLE)
@@ -183,9 +178,9 @@ def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, T
     if math.prod(shape) * (1 if recipe.eight_bits else 4) > base.IN_MEMORY:
         return folder, Streamed(folder.files, folder.labels, recipe, loading.workers)
     if recipe.eight_bits:
-        x, kept = stored.pixels(folder.files, stamp(folder.files), recipe)
+        x, kept = pictures.pixels(folder.files, stamp(folder.files), recipe)
     else:
-        x, kept = stored.decoded(folder.files, recipe)
+        x, kept = pictures.read_all(folder.files, recipe)
     _leave_out(sorted(set(folder.files) - set(kept)), len(folder.files), loading.damaged)
     folder = _enough(folder.only(kept))
     labels = torch.tensor(folder.labels)

@@ -91,11 +91,8 @@ def _steppers(optimizer: object) -> list[Optimizer]:
     """
     found: list[object] = [optimizer]
     for each in found:  # which grows
-        found += [
-            o
-            for o in getattr(each, "__dict__", {}).values()
-            if isinstance(o, Optimizer) and not any(o is f for f in found)
-        ]
+        inside = getattr(each, "__dict__", {}).values()
+        found += [o for o in inside if isinstance(o, Optimizer) and not any(o is f for f in found)]
     if steppers := [o for o in found if isinstance(o, Optimizer) and "_optimizer_step_post_hooks" in vars(o)]:
         return steppers
     raise BadSetting(

@@ -29,10 +29,8 @@ SCRIPT, STYLE = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(enco
 COMMITTED = {"study": "digits", "photos": "photographs"}  # profiles that are always offered, and what they are called
 DROPS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the slider
 VALUES = [*analysis.SOURCE_READINGS, "target_acc", "both"]
-AXES = {
-    "full": ["val_full", "val_target_acc"],
-    "known": ["few", "val_both"],
-}  # what makes a setting better, in each reading
+# What makes a setting better, in each reading.
+AXES = {"full": ["val_full", "val_target_acc"], "known": ["few", "val_both"]}
 
 
 def tables(profile: str = "study") -> dict[str, pd.DataFrame]:

@@ -120,10 +120,8 @@ def kept(before: nn.Module, after: nn.Module, mask: Mask | None = None, **knobs:
     old, new = dict(unwrapped(before).named_parameters()), dict(unwrapped(after).named_parameters())
     changed = {name: int((new[name] != p.to(new[name].device)).sum()) for name, p in old.items() if name in new}
     moved = tuple(name for name, n in changed.items() if n)
-    coded = mask.stored_bits if mask is not None else 0
-    return Kept(
-        {name: tuple(p.shape) for name, p in old.items() if name in new}, sum(changed.values()), coded, knobs, moved
-    )
+    shapes, coded = {name: tuple(old[name].shape) for name in changed}, mask.stored_bits if mask is not None else 0
+    return Kept(shapes, sum(changed.values()), coded, knobs, moved)
 
 
 describe(

@@ -68,14 +68,14 @@ def _name_ends(named: Mapping[Axes, Mapping[str, Line2D]]) -> None:
 
 
 @styled()
-def layer_densities(masks: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
+def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
     """Fraction of weights kept in each layer, a bar for each of `masks` (name -> layer -> density)."""
     rows = [{"mask": name, "layer": layer, "density": d} for name, own in masks.items() for layer, d in own.items()]
     figure, axis = plt.subplots(figsize=(7, 3.2))
     own, spare = {a.name: a.colour for a in every() if a.colour}, sns.color_palette("deep", len(masks))
     palette = [own.get(name, colour) for name, colour in zip(masks, spare, strict=True)]
     sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
-    axis.set(title=title, xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
+    axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
     axis.legend(title=None, **BESIDE)
     return figure
 

@@ -11,13 +11,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-BEHIND: dict[str, Any] = {
-    "color": "#c8c8c8",
-    "linewidth": 1,
-    "marker": ".",
-    "markersize": 4,
-    "zorder": 1,
-}  # without a name
+# Of lines without a name.
+BEHIND: dict[str, Any] = {"color": "#c8c8c8", "linewidth": 1, "marker": ".", "markersize": 4, "zorder": 1}
 REACH = (6, 15, 26, 40, 60, 90)  # points from a curve to its name; the far ones get a thin line
 MARKER = 6  # how much a point weighs, against four pixels of a line
 CLOSE = 6  # pixels within which two lines look like one
