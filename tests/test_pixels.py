@@ -13,7 +13,7 @@ from torchvision import transforms
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.data import pair, pictures
-from maskutils.data.batches import batches, in_order, some
+from maskutils.data.batches import as_given, batches, some
 from maskutils.data.load import load_pair
 from maskutils.data.pair import Domain, Pair, Pixels, subset
 from maskutils.models.networks import build_model, check_weights
@@ -48,7 +48,7 @@ def test_batches_are_bit_for_bit_those_of_floats():
     for read in (
         lambda d: next(batches(d, 4, 0)),
         lambda d: some(d, 5, 1),
-        lambda d: list(in_order(d, 4))[2],
+        lambda d: list(as_given(d, 4))[2],
         lambda d: d[7],
     ):
         for ours, theirs in zip(read(KEPT), read(FLOATS), strict=True):

@@ -49,7 +49,7 @@ def options(
 
 @contextmanager
 def faults() -> Iterator[None]:
-    """Say a known fault in one place and leave with its exit code."""
+    """Print a known error as one line and exit with its code."""
     from maskutils.batch.run import Busy
 
     try:

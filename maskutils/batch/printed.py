@@ -11,8 +11,9 @@ from maskutils.core import paths
 
 
 def print_damaged(profile: str, asked: str) -> None:
-    """Check the results of `profile`, which was `asked` for, against their manifest; leaves with exit code 1 where a file is damaged or
-    missing. Raises `FileNotFoundError` where there are no results.
+    """Check the results of `profile` against their manifest; exit with 1 if a file is damaged or missing. `asked` is shown in messages.
+
+    Raises `FileNotFoundError` where there are no results.
     """
     from maskutils.results.manifest import NAME, damaged, vouched
     from maskutils.results.records import absent

@@ -92,8 +92,7 @@ class Schedule:
             settled = not self.stopped and self._fill()
 
     def _fill(self) -> bool:
-        """Submit as many runs as there are free workers, first what begins the longest chain, so that the last ones are short; returns
-        whether one of them failed at once.
+        """Submit a run for each free worker, those that begin the longest chains first. Returns whether one failed at once.
 
         Dask gives a run to a worker at once, and leaves it there where that is busy and another becomes idle.
         """

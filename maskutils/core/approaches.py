@@ -77,7 +77,7 @@ def describe(approach: Approach) -> Approach:
 
 
 def filed(registry: dict[str, F], kind: Kind, name: str = "", **about: Any) -> Callable[[F], F]:
-    """A decorator that files a function or class in `registry` under `name`, its own if none is given, and what `about` says of it.
+    """A decorator that registers a function or class under `name` (default: its own), with the description `about`.
 
     `about` are fields of `Approach`.
     """

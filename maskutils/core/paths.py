@@ -90,9 +90,7 @@ def rates_name(model: str, pair: str) -> str:
 
 
 def tuned_rates() -> list[Path]:
-    """The tables of learning rates that the profile `tuning` wrote. In a checkout the committed ones, and for other networks and pairs
-    your own.
-    """
+    """The tables of learning rates that the profile `tuning` wrote: committed ones first, then your own for other networks and pairs."""
     folders = (results_dir("tuning"), project_root() / "results" / "tuning")  # of equal names the committed one
     return sorted({file.name: file for folder in folders for file in folder.glob("rates-*.csv")}.values())
 

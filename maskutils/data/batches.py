@@ -29,7 +29,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
             for picked in mixed.split(size):
                 yield data[picked]
     else:
-        epoch = in_order(data, batch_size)
+        epoch = as_given(data, batch_size)
         if indexed(data):
             n = min(batch_size, len(data))
             epoch = loader(data, n, shuffle=True, drop_last=True, generator=order) if n else ()
@@ -42,7 +42,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
     raise ValueError("there is nothing to train on: the data is empty or a used-up iterator; give a list or DataLoader")
 
 
-def in_order(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
+def as_given(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
     """Batches of all `data`, once, in its own order."""
     if isinstance(data, TensorDataset):
         return (data[i : i + batch_size] for i in range(0, len(data), batch_size))
@@ -78,7 +78,7 @@ def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
     else:
         count = 0
         with seeded(seed, "some"):
-            for batch in in_order(data, 100):
+            for batch in as_given(data, 100):
                 found.append(batch)
                 if (count := count + len(images_and_labels(batch)[1])) >= n:
                     break

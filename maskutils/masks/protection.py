@@ -86,9 +86,7 @@ def protect(
 
 
 def _steppers(optimizer: object) -> list[Optimizer]:
-    """The optimisers whose steps count as those of `optimizer`: itself, and those inside it, as in SAM, Lookahead, accelerate and
-    Lightning. Raises `BadSetting` if there is none.
-    """
+    """`optimizer` and the optimisers inside it, as in SAM, Lookahead, accelerate and Lightning. Raises `BadSetting` if there is none."""
     found: list[object] = [optimizer]
     for each in found:  # which grows
         inside = getattr(each, "__dict__", {}).values()

@@ -176,7 +176,7 @@ def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     return records["stored_bits"].astype(float).mask(unread(records), 0.0)
 
 
-def through_masks(records: pd.DataFrame) -> pd.DataFrame:
+def recorded_through_masks(records: pd.DataFrame) -> pd.DataFrame:
     """Mean source accuracy through each mask (columns) at each density (rows) of `records`."""
     rows = on_grid(records).query("alpha == 1")
     return rows[of_masks(rows)].pivot_table("source_acc_masked", "density", "approach")

@@ -70,6 +70,10 @@ def recommend(
     intervals over seeds as `_low` and `_high`, `nan` for fewer than three; their means on the worst pair as `_worst`;
     `stored_bits`, those on the worst pair; and `n`, the seeds. Raises `ValueError` if not exactly one need is given or a value
     is out of range, `Unmet` if nothing meets it.
+
+    >>> from maskutils import load_records
+    >>> recommend(load_records("modality"), max_source_drop=0.02, task_known=True)["approach"]
+    'edge_popup'
     """
     need = Need(max_source_drop, min_target, max_bits)
     return Menu(candidates(records, task_known, without)).recommend(need)
@@ -112,9 +116,7 @@ def stability(
 
 
 def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[str] = ()) -> pd.DataFrame:
-    """The rows of `records` to choose from, with columns candidate (a number), bits and steps, and on test and (`val_`) validation source
-    (its accuracy) and drop (what is lost of it).
-    """
+    """The rows to choose from, with columns candidate (number), bits, steps; source accuracy and drop, on test and (`val_`) validation."""
     without = [without] if isinstance(without, str) else list(without)
     for name in without:
         known(name, {*records["approach"], *analysis.trained(records)}, "approach")

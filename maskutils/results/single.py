@@ -31,8 +31,9 @@ GAIN = 0.005  # source accuracy that learning a mask may add before it is told o
 def at_one_setting(
     records: pd.DataFrame, masks: Sequence[str], rivals: Sequence[str]
 ) -> tuple[dict[str, pd.Series], list[str]]:
-    """With the task unknown, those of the families `rivals` that lead the best of the learnt `masks`, the furthest first, each with its
-    row of `paired`; and a sentence on them, and one on those that trail.
+    """The `rivals` that lead the best learnt mask at one setting, task unknown, largest lead first, and sentences on all.
+
+    Each has its row of `paired`.
     """
     rows = analysis.with_family(on_grid(records[~analysis.of_second_network(records)]))
     both, val = (analysis.both_tasks(rows, "full", p) for p in ("", "val_"))

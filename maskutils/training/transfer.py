@@ -42,8 +42,7 @@ def transfer(
     path: list[nn.Module] | None = None,
     **knobs: float,
 ) -> nn.Module:
-    """A copy of the source network `model`, re-trained on the target of `pair` by `protocol`; `model` is left as it
-    was.
+    """A copy of the source network `model`, re-trained on the target of `pair` by `protocol`; `model` is not changed.
 
     Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name
     -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
@@ -54,6 +53,11 @@ def transfer(
 
     Raises `BadSetting` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
     another network, and where another layer would be taken for the head.
+
+    >>> from maskutils import build_model, load_pair
+    >>> model, pair = build_model("mlp"), load_pair("mnist_to_digits")
+    >>> evaluate(transfer(model, pair, "finetune", steps=50), pair.target.val) > evaluate(model, pair.target.val)
+    True
     """
     model = unwrapped(model)
     about = described(known(protocol, PROTOCOLS, "protocol"))
@@ -92,6 +96,12 @@ def score(
     `source_acc_masked_before` and `source_acc_masked` are the same two through it, `masking_cost` and `drift` their
     losses; None without. `source_acc_before` need only be given where it is another network's than that of `before`
     (`winning_subnetwork` changes the source network before the transfer), or known already.
+
+    >>> from maskutils import build_model, learn_mask, load_pair
+    >>> model, pair = build_model("mlp"), load_pair("mnist_to_digits")
+    >>> mask = learn_mask(model, pair.source.train, "magnitude", density=0.1)
+    >>> score(model, transfer(model, pair, mask=mask, steps=5), pair, mask)["drift"]
+    0.0
     """
     before, after = unwrapped(before), unwrapped(after)
     mask = mask and replace(mask, fingerprint="")  # the re-trained network is meant to have other weights

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
 from maskutils.results.plots.labels import name_curves
-from maskutils.results.plots.style import BESIDE, density_axis, framed, look, styled, visible, within
+from maskutils.results.plots.style import LEGEND_BESIDE, density_axis, framed, look, styled, visible, within
 from maskutils.results.records import at_density, summarise, usual_density
 from maskutils.results.wording import interval
 
@@ -76,7 +76,7 @@ def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
     palette = [own.get(name, colour) for name, colour in zip(masks, spare, strict=True)]
     sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
     axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
-    axis.legend(title=None, **BESIDE)
+    axis.legend(title=None, **LEGEND_BESIDE)
     return figure
 
 
@@ -144,7 +144,7 @@ def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     axis.set(xlabel=xlabel, ylabel=ylabel)
     density_axis(axis, list(table.index))
     within(axis)
-    axis.legend(**BESIDE)
+    axis.legend(**LEGEND_BESIDE)
     return figure
 
 
