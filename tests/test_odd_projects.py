@@ -22,7 +22,7 @@ from maskutils.core import files, paths
 from maskutils.core.caches import cached
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile
-from maskutils.results.manifest import NAME, checksums
+from maskutils.results.manifest import MANIFEST, checksums
 
 
 @pytest.fixture
@@ -135,12 +135,12 @@ def test_a_manifest_goes_with_the_tables_that_it_vouches_for(root, profile):  # 
     folder = paths.results_dir(profile)
     (folder / "runs").mkdir(parents=True)
     (folder / "table.csv").write_text("a")
-    files.write_json(folder / NAME, {"checksums": checksums(folder)})
+    files.write_json(folder / MANIFEST, {"checksums": checksums(folder)})
     batch._write_manifest(profile, plan.make_plan(profile), {})
-    assert (folder / NAME).exists()
+    assert (folder / MANIFEST).exists()
     (folder / "table.csv").write_text("b")
     batch._write_manifest(profile, plan.make_plan(profile), {})
-    assert not (folder / NAME).exists()
+    assert not (folder / MANIFEST).exists()
 
 
 def test_the_time_that_is_left_learns_from_runs_of_the_same_notebook(root):  # noqa: F811

@@ -13,7 +13,7 @@ from maskutils.batch.profile import profiles
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, read_json
-from maskutils.results.manifest import NAME
+from maskutils.results.manifest import MANIFEST
 from maskutils.study.inputs import packaged
 
 UNKNOWN_SECONDS = 30.0  # seconds of a notebook of which nothing is known
@@ -67,7 +67,7 @@ def _manifest(profile: str) -> list[dict[str, Any]]:
     """The runs of the last manifest of `profile`, else those of the committed one."""
     for folder in (paths.results_dir(profile), paths.committed_results(profile)):
         with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
-            runs: list[dict[str, Any]] = read_json(folder / NAME)["runs"]
+            runs: list[dict[str, Any]] = read_json(folder / MANIFEST)["runs"]
             whole = [row for row in runs if isinstance(row, dict) and {"id", "seconds", "parameters"} <= row.keys()]
             return [row for row in whole if isinstance(row["parameters"], dict)]
     return []

@@ -15,13 +15,13 @@ def print_damaged(profile: str, asked: str) -> None:
 
     Raises `FileNotFoundError` where there are no results.
     """
-    from maskutils.results.manifest import NAME, damaged, vouched
+    from maskutils.results.manifest import MANIFEST, damaged, vouched
     from maskutils.results.records import absent
 
     folder = paths.results_dir(profile)
-    if not any((folder / name).is_file() for name in (NAME, "records.csv")):
+    if not any((folder / name).is_file() for name in (MANIFEST, "records.csv")):
         raise absent(folder / "records.csv", asked)
-    if not (folder / NAME).is_file():
+    if not (folder / MANIFEST).is_file():
         console.print(f"{folder} has no manifest, so its files are not checked", soft_wrap=True, markup=False)
         return
     faulty, renew = damaged(folder), " --renew" * (folder == paths.committed_results(profile))

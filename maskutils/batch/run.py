@@ -21,7 +21,7 @@ from maskutils.batch.status import chosen_runs
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, read_json, write_json
-from maskutils.results.manifest import NAME, damaged, sealed, with_runs
+from maskutils.results.manifest import MANIFEST, damaged, sealed, with_runs
 from maskutils.study.inputs import check_inputs
 from maskutils.study.provenance import cores, git_commit, is_committed, versions
 
@@ -106,7 +106,7 @@ def held_by_us(profile: str) -> Iterator[None]:
 def _has_manifest(profile: str, runs: Sequence[Run]) -> bool:
     """Whether there is a whole manifest of just these runs."""
     try:
-        rows = read_json(paths.results_dir(profile) / NAME)["runs"]
+        rows = read_json(paths.results_dir(profile) / MANIFEST)["runs"]
         return [(row["id"], row["key"]) for row in rows] == [(run.id, run.key) for run in runs]
     except (FileNotFoundError, DamagedFile, KeyError, TypeError):
         return False
@@ -116,12 +116,12 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
     """What was run, from what, in how long, when all is done; before that one that vouches for other files is deleted."""
     folder = paths.results_dir(profile)
     if any(states.get(run.id, {}).get("status") != "done" for run in runs):
-        if (folder / NAME).is_file() and damaged(folder):
-            (folder / NAME).unlink()
+        if (folder / MANIFEST).is_file() and damaged(folder):
+            (folder / MANIFEST).unlink()
         return
     rows = [row_of(plan.state_file(profile, run.id)) for run in runs]
     manifest = {"profile": profile, "commit": git_commit(), "versions": versions(), "cores": cores()}
-    write_json(folder / NAME, with_runs(sealed(folder, manifest), rows))
+    write_json(folder / MANIFEST, with_runs(sealed(folder, manifest), rows))
 
 
 def row_of(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from maskutils.batch.worker import LONGEST_ERROR, execute, shortened
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest, write_json
-from maskutils.results.manifest import NAME
+from maskutils.results.manifest import MANIFEST
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import git_commit, is_committed
 
@@ -25,9 +25,9 @@ PATIENCE, LOOK = 45.0, 5.0  # seconds without any worker until we give up, and b
 class Schedule:
     """Runs that are to be done, and what becomes of them; `states` holds those that are done, and is filled.
 
-    A run that fails is tried again up to `retries` times. `timeout` is the seconds that a cell may take, by default those of the
-    profile. After a failure all that does not come after it goes on; with `fail_fast` nothing more is started; with `keep_going` a
-    run that collects records does so from those runs that are done.
+    A run that fails is tried again up to `retries` times. `timeout` is the seconds that a cell may take, by default those of the profile.
+    After a failure, runs that do not need the failed one go on. With `fail_fast` nothing more is started. With `keep_going` a run that
+    collects records does so from the runs that are done.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Schedule:
 
         files = [plan.records_file(self.profile, b) for b in run.after if self.states[b]["status"] == "done"]
         try:
-            (paths.results_dir(self.profile) / NAME).unlink(missing_ok=True)  # of the records before
+            (paths.results_dir(self.profile) / MANIFEST).unlink(missing_ok=True)  # of the records before
             records.collect(files, paths.results_dir(self.profile) / "records.csv")
         except (ValueError, OSError) as error:
             return f"the records of what it comes after cannot be joined: {error}"

@@ -44,16 +44,16 @@ class Folder:
 
 
 def pair_of(name: str, seed: int, loading: Loading) -> Pair:
-    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class; or one of `data.named`, such as
-    "pacs:photo:sketch", which has the source's domains that take no part as its `others`.
+    """The pair "folders:SOURCE:TARGET" of two folders, each with a folder of images for each class; or a pair of `data.named`, as
+    "pacs:photo:sketch". The latter has the source's domains that take no part as its `others`.
 
     Images are float32 (C, H, W), normalised with the mean and std of the source's train split, or as `loading.normalise` says.
     `loading.transform` replaces size, channels and normalisation. Images in memory are decoded and transformed once, and kept as
     8-bit values where they have no more. Each class is split 65 : 10 : 25, with at least one image in each part. Files and
     folders whose name begins with a dot are left out. A copy of a file under another name is not recognised.
 
-    Raises `BadSetting`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
-    both source and target, or of several modes or sizes; and for classes of which only a part is on both sides.
+    Raises `BadSetting`, with the way out, for missing folders or another layout, and for classes of which only a part is on both sides. So
+    it does for images that are damaged, too few, in both source and target, or of several modes or sizes.
     """
     check_collection(name)
     both = sides_of(as_folders(name), loading.classes)
@@ -66,7 +66,7 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
         mean, std = (torch.tensor(values)[:, None, None] for values in base.IMAGENET)
         if loading.normalise == "source":
             mean, std = pictures.statistics(loaded[0][1], parts[0][0], seed)
-        loaded = [(side, pictures.normalised(data, mean, std)) for side, data in loaded]
+        loaded = [(side, pictures.with_statistics(data, mean, std)) for side, data in loaded]
     domains = []
     for (side, data), indices in zip(loaded, parts, strict=True):
         train, val, test = (subset(data, i) for i in indices)

@@ -183,7 +183,7 @@ def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor
     return mean.float()[:, None, None], std.float()[:, None, None]
 
 
-def normalised(data: TensorDataset | Streamed, mean: Tensor, std: Tensor) -> TensorDataset | Streamed:
+def with_statistics(data: TensorDataset | Streamed, mean: Tensor, std: Tensor) -> TensorDataset | Streamed:
     """`data` as (x - mean) / std. Changes the images in place if they are floats in memory."""
     if isinstance(data, Streamed):
         return replace(data, mean=mean, std=std)

@@ -31,9 +31,9 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
     in full, not sampled and not replaced by the true label; of more than 50 classes, over the 50 likeliest for each image. Source:
     Kirkpatrick et al. 2017 (arXiv 1612.00796).
 
-    It takes a backward pass for each image and label. In a large network (see `models.sizes`) it takes one for each batch and label,
-    quicker and equal up to rounding, if all parameters belong to convolutions, linear and norm layers that are
-    called once, and both ways agree on two images.
+    It takes a backward pass for each image and label. In a large network (see `models.sizes`) it takes one for each batch and label, which
+    is quicker and equal up to rounding. All parameters must belong to convolutions, linear and norm layers that are called once, and both
+    ways agree on two images.
     """
     x, _ = some(data, n, seed)
     model, x = copied(model).eval(), taken_by(model, x)

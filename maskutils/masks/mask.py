@@ -18,7 +18,7 @@ from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import filled, highest, kept_whole
 from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
-from maskutils.models.made import absent
+from maskutils.models.made import where_absent
 from maskutils.models.parts import owner_of
 
 
@@ -171,7 +171,7 @@ class Mask(Shown, Interchange):
         """Raise `ValueError` unless every name is a parameter of `model` of the same shape; lists those that are not."""
         shapes = {name: tuple(p.shape) for name, p in unwrapped(model, sharded=True).named_parameters()}
         wrong = [
-            f"{n} {tuple(b.shape)} (network: {shapes.get(n) or absent(n, shapes)})"
+            f"{n} {tuple(b.shape)} (network: {shapes.get(n) or where_absent(n, shapes)})"
             for n, b in self.bits.items()
             if shapes.get(n) != tuple(b.shape)
         ]

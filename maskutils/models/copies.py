@@ -66,8 +66,8 @@ def _check_scripted(model: nn.Module) -> None:
 def copied(model: nn.Module) -> nn.Module:
     """A copy of `model` that computes with its own weights. `net.forward = torch.compile(net.forward)` is undone in the copy.
 
-    Raises `ValueError` where `forward` was replaced by a function, or an attribute or hook is a function that holds a part of `model`:
-    a copy of it would go on to use the weights of `model`.
+    Raises `ValueError` where `forward` was replaced by a function, or where an attribute or hook is a function that holds a part of
+    `model`. A copy would go on to use the weights of `model`.
     """
     _check_scripted(model)
     _check_functions(model)

@@ -62,14 +62,13 @@ def recommend(
     is known at test time: see `analysis.source_read`. With the task unknown nothing is stored. `without` leaves out approaches
     by name, with their interpolations: "replay" if you may keep no source data.
 
-    The choice is made on validation. Seeds often cannot tell the best setting from others (`equivalent`). Of these the one with
-    the fewest bits is taken (two digits count), of equal bits the one with the fewest training steps, and then the best. No setting is
-    taken that another outdoes: with `max_source_drop` one that loses a hundredth less, stores no more, and reaches at most a hundredth
-    less; with `min_target` one that reaches a hundredth more, stores no more, and loses at most a hundredth more.
-    The result has the columns `CANDIDATE`; `source_drop` and `target_acc`, test means over pairs and seeds; their 95 % t
-    intervals over seeds as `_low` and `_high`, `nan` for fewer than three; their means on the worst pair as `_worst`;
-    `stored_bits`, those on the worst pair; and `n`, the seeds. Raises `ValueError` if not exactly one need is given or a value
-    is out of range, `Unmet` if nothing meets it.
+    The choice is made on validation. Seeds often cannot tell the best setting from others (`equivalent`). Of these the one with the fewest
+    bits is taken (two digits count), of equal bits the one with the fewest training steps, and then the best. No setting is taken that
+    another outdoes. With `max_source_drop` that is one that loses a hundredth less, stores no more, and reaches at most a hundredth less.
+    With `min_target` it reaches a hundredth more, stores no more, and loses at most a hundredth more. The result has the columns
+    `CANDIDATE`, `source_drop`, `target_acc`, `stored_bits` (on the worst pair) and `n`, the seeds. Drop and accuracy are test means over
+    pairs and seeds. Their 95 % t intervals over seeds are `_low` and `_high`, `nan` for fewer than three seeds; their means on the worst
+    pair are `_worst`. Raises `ValueError` if not exactly one need is given or a value is out of range, `Unmet` if nothing meets it.
 
     >>> from maskutils import load_records
     >>> recommend(load_records("modality"), max_source_drop=0.02, task_known=True)["approach"]

@@ -85,8 +85,8 @@ def rewinding(records: pd.DataFrame) -> pd.DataFrame:
     """Three ways to end a training: as it ended, interpolated towards the source, or rewound to the best point on its path.
 
     For each family the harmonic mean of retention (full network) and adaptation on test, in percent, at the setting that is best on
-    validation in each way; and rewound minus interpolated, in points with the 95 % interval. Families are in the
-    order of `interpolated`. Empty if no record is rewound.
+    validation in each way. Beside it rewound minus interpolated, in points with the 95 % interval. Families are in the order of
+    `interpolated`. Empty if no record is rewound.
     """
     records = records[records["native_of"].isna()]
     rows = analysis.relative(records.assign(density=records["density"].astype(float).round(3)))

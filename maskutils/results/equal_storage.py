@@ -4,7 +4,7 @@ import pandas as pd
 
 from maskutils.core.approaches import every
 from maskutils.results import analysis, choice, statistics
-from maskutils.results.verdicts import ACCURACY, KNOWN, Found, Skip, claim, closest, compared
+from maskutils.results.verdicts import ACCURACY, KNOWN, Found, Skip, claim, closest, evidence_of
 from maskutils.results.wording import settings
 
 LOSS = 0.02  # the most source accuracy that a mask may lose on validation to stand for masks
@@ -76,7 +76,7 @@ def _ahead(rows: pd.DataFrame, means: pd.DataFrame, of: int, against: int, least
     mask, rival = (_described(rows, means, number) for number in (of, against))
     rows = rows.assign(candidate=rows["candidate"].map({of: mask, against: rival}))
     difference = statistics.paired(rows, "target_acc", [mask], rival, by="candidate")
-    evidence = compared(difference, rows, "target_acc", ACCURACY, by="candidate")
+    evidence = evidence_of(difference, rows, "target_acc", ACCURACY, by="candidate")
     return bool(difference["low"].item() > least), closest(difference, ACCURACY, by="candidate"), evidence
 
 

@@ -35,7 +35,7 @@ VALUES = [*analysis.SOURCE_READINGS, "target_acc", "both"]
 AXES = {"full": ["val_full", "val_target_acc"], "known": ["few", "val_both"]}
 
 
-def tables(profile: str = "study") -> dict[str, pd.DataFrame]:
+def records_shown(profile: str = "study") -> dict[str, pd.DataFrame]:
     """Records by the name that the explorer gives them: those of `profile` first, then those of `COMMITTED` that this project has."""
     others = [name for name in COMMITTED if name != profile and (paths.results_dir(name) / "records.csv").exists()]
     return {COMMITTED.get(name, Path(name).stem): load_records(name) for name in (profile, *others)}
@@ -177,7 +177,7 @@ def _number(value: float) -> int | None:
 def page_of(profile: str) -> str:
     """The `page` of the committed `tables`, those of a profile first, and of the masks that 16_explore wrote for it, if it did."""
     masks = paths.results_dir(profile) / "masks.json"
-    shown = {name: explorer_data(records) for name, records in tables(profile).items()}
+    shown = {name: explorer_data(records) for name, records in records_shown(profile).items()}
     return page(shown, read_json(masks) if masks.exists() else {})
 
 

@@ -97,14 +97,14 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
 
 def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> list[str]:
     """A sentence on the `mask` beside the best of the rivals `near` on each pair, without its gain if it `gained`; none for one pair."""
-    said = [verb(beside(own, near, mask, gained)) for _, own in rows.groupby("pair")]
+    said = [verb(against_best(own, near, mask, gained)) for _, own in rows.groupby("pair")]
     leads, trails = (said.count(word) or "none" for word in ("leads", "trails"))
     without = " and without that gain" * gained
     told = f"Beside the best rival of each pair{without}, it leads on {leads} of {len(said)} and trails on {trails}."
     return [told] if len(said) > 1 else []
 
 
-def beside(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> pd.Series:
+def against_best(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> pd.Series:
     """The row of `paired` of the `mask` against the one of `near` that is best in `rows` on validation; see `_on_each_pair`."""
     reached = rows[rows["candidate"].isin(near.index)].groupby("candidate")["val_both"].mean()
     return _minus(rows, "both_before" if gained else "both", mask, reached.round(analysis.DECIMALS).idxmax())

@@ -15,7 +15,7 @@ from maskutils.core.files import write_atomically
 from maskutils.core.progress import watched
 from maskutils.masks.mask import Mask
 from maskutils.masks.shown import layer_names
-from maskutils.results.explorer import SCRIPT, STYLE_SHEET, explorer_data, tables
+from maskutils.results.explorer import SCRIPT, STYLE_SHEET, explorer_data, records_shown
 from maskutils.study.anatomy import flips
 from maskutils.study.artefacts import source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
@@ -147,5 +147,5 @@ class Explorer(anywidget.AnyWidget):
 
 
 def show(profile: str, masked: Masked) -> Explorer | None:
-    """The explorer of `tables(profile)`, to be the last line of a cell; None where nobody watches, so that no dead widget is saved."""
-    return Explorer(tables(profile), masked) if watched() else None
+    """The explorer of `records_shown(profile)`, to be the last line of a cell; None where nobody watches: no dead widget is saved."""
+    return Explorer(records_shown(profile), masked) if watched() else None

@@ -13,7 +13,7 @@ from maskutils.core.storage import Kept
 from maskutils.core.tensors import Tensors
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
-from maskutils.masks.protection import checked
+from maskutils.masks.protection import mask_checked
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.heads import TaskHeads, for_task, head_checked, head_name, with_target_head
 from maskutils.models.sizes import usual_lr
@@ -44,12 +44,11 @@ def transfer(
 ) -> nn.Module:
     """A copy of the source network `model`, re-trained on the target of `pair` by `protocol`; `model` is not changed.
 
-    Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name
-    -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
-    Without `lr` it is `usual_lr(model)`.
-    `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
-    them. `history`, if given, is filled with the accuracy on both validation sets through training, and `path` with a copy of
-    the network at each row of it (of `lora` with its adapters beside it).
+    Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name -> strength of each
+    weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`. Without `lr` it is `usual_lr(model)`. `norm`
+    "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold them.
+    `history`, if given, is filled with the accuracy on both validation sets through training. `path` is filled with a copy of the network
+    at each row of the history (of `lora` with its adapters beside it).
 
     Raises `BadSetting` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
     another network, and where another layer would be taken for the head.
@@ -171,7 +170,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
 def _check_fit(model: nn.Module, mask: Mask | None, importance: Tensors | None) -> None:
     """Raise `ValueError` if a mask or an importance that is given is of another network."""
     if mask is not None:
-        checked(mask, model)
+        mask_checked(mask, model)
     if importance is None:
         return
     shapes = {name: p.shape for name, p in model.named_parameters()}

@@ -17,7 +17,7 @@ from maskutils.results.plots.style import LEGEND_BESIDE, density_axis, framed, l
 from maskutils.results.records import at_density, summarise, usual_density
 from maskutils.results.wording import interval
 
-REFERENCES = [
+SHADES = [
     ("#8c8c8c", "-"),
     ("#8c8c8c", "--"),
     ("black", "-."),
@@ -44,7 +44,7 @@ def learning(
             curve, about = pd.DataFrame(list(rows)), find(name)
             style = look(name) if about and about.colour else {"marker": "."}
             if about and about.kind == "reference":  # all have one colour elsewhere, so shades and dashes differ
-                shade, dash = REFERENCES[names("reference").index(name) % len(REFERENCES)]
+                shade, dash = SHADES[names("reference").index(name) % len(SHADES)]
                 style = {"color": shade, "linestyle": dash}
             (named[axis][name],) = axis.plot(curve["step"], factor * curve[column], label=name, **style)
         axis.set(xlabel="optimiser steps", ylabel=label + unit)

@@ -31,7 +31,7 @@ CURVES = {  # family and reading of the source -> what it is called
     ("ewc", "full"): "ewc",
 }
 
-TITLES = {  # of the packaged pairs; elsewhere figures have their code names, as tables do
+PAIR_TITLES = {  # of the packaged pairs; elsewhere figures have their code names, as tables do
     "mnist_to_digits": "MNIST → UCI digits",
     "mnist_to_rotated": "MNIST → rotated digits",
     "mnist_to_inverted": "MNIST → inverted digits",
@@ -86,7 +86,7 @@ def talk(filters: Filters, density: float, records: pd.DataFrame, pair: str) -> 
         if len(points):
             (lines[label],) = axis.plot(points["source"], points["target"], **style)
     (lines["ideal"],) = axis.plot(*([100 * v] for v in ideal(rows)), **STAR)
-    axis.set(title=f"{TITLES.get(pair, short(pair))}: up and right is better", xlim=(0, 108), ylim=(25, 103))
+    axis.set(title=f"{PAIR_TITLES.get(pair, short(pair))}: up and right is better", xlim=(0, 108), ylim=(25, 103))
     axis.set_xticks(range(0, 101, 20))
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
     name_curves({axis: lines})
