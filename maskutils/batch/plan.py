@@ -18,7 +18,7 @@ from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import STAGES, cell_key, code_keys, imports_in, modules_beside, python_of, versions
 from maskutils.study.setup import known_setting
 
-LONGEST_NAME = 200  # bytes of the name of a run: it names files, and file systems take 255
+LONGEST_ID = 200  # bytes of the name of a run: it names files, and file systems take 255
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def _run(
 ) -> Run:  # fmt: skip
     names = [re.sub(r"[^\w.+-]+", "_", str(value)).strip("_") for value in varied.values()]  # of files
     run_id = "-".join([notebook, *names])
-    if len(run_id.encode()) > LONGEST_NAME:
+    if len(run_id.encode()) > LONGEST_ID:
         raise BadSetting(
-            f"{run_id[:60]}... is too long to name a file ({len(run_id.encode())} of {LONGEST_NAME} bytes); shorten `each`"
+            f"{run_id[:60]}... is too long to name a file ({len(run_id.encode())} of {LONGEST_ID} bytes); shorten `each`"
         )
     if given := own.keys() & declared.keys() & {"output", "profile"}:
         raise BadSetting(f"{run_id}: the batch itself gives {', '.join(sorted(given))}; leave it out")

@@ -162,9 +162,9 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
     if (
         slug != re.sub(r"(?<=\d)\.(?=\d)", "_", said)
         or re.search(r"\d_\d", said)
-        or len(slug.encode()) > plan.LONGEST_NAME
+        or len(slug.encode()) > plan.LONGEST_ID
     ):
-        name = slug.encode()[: plan.LONGEST_NAME - 20].decode(errors="ignore")
+        name = slug.encode()[: plan.LONGEST_ID - 20].decode(errors="ignore")
         slug = f"{name}-{content_key(said)[:6]}"  # two values may differ in what the name of a folder cannot hold
     file = (folder or paths.results_dir(slug)) / f"{slug}.yaml"
     content["description"] += f" ({', '.join(changes)})"

@@ -36,9 +36,7 @@ class Mask(Shown, Interchange):
     bits: Mapping[str, Tensor]  # name of parameter -> bool tensor of its shape; True is kept
     scores: Mapping[str, Tensor] | None = None  # same names, float, where a method learnt them; higher is kept sooner
     history: tuple[dict[str, float], ...] = field(default=(), repr=False)  # of its learning
-    state: Mapping[str, Tensor] = field(
-        default_factory=dict, repr=False
-    )  # what the task needs besides: see `with_state`
+    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # what else the task needs: see `with_state`
     fingerprint: str = field(default="", repr=False)  # tells the kept weights of its network: see `learnt_on`
 
     def __post_init__(self) -> None:

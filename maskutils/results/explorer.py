@@ -25,9 +25,7 @@ from maskutils.results.records import load_records, on_grid, summarise
 from maskutils.results.statistics import LEAST
 from maskutils.results.wording import interval, settings
 
-SCRIPT, STYLE_SHEET = (
-    (paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css")
-)
+SCRIPT, SHEET = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
 COMMITTED = {"study": "digits", "photos": "photographs"}  # profiles that are always offered, and what they are called
 DROPS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the slider
 VALUES = [*analysis.SOURCE_READINGS, "target_acc", "both"]
@@ -192,7 +190,7 @@ def page(tradeoffs: Mapping[str, Any], masks: Mapping[str, Any]) -> str:
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>maskutils: explorer</title>
 <link rel="icon" href="data:,">
 <style>:root {{ color-scheme: light dark; }} body {{ margin: 0 auto; max-width: 1100px; padding: 8px; font-family: system-ui, sans-serif; }}
-{STYLE_SHEET}</style></head>
+{SHEET}</style></head>
 <body><p><a href="index.html">maskutils</a> · <a href="explore.html">How to read this page</a></p><h1>Explorer</h1>
 <main id="explorer"></main>
 <script type="application/json" id="data">{data}</script>

@@ -53,9 +53,8 @@ def source_and_target(setup: Setup, method: str, density: float) -> pd.DataFrame
     """How the masks of source and target overlap on one source network: a row for each seed."""
     found = {}
     for seed in setup.seeds:
-        source, target = (
-            mask_of(setup, method, seed, density) for mask_of in (artefacts.source_mask, artefacts.target_mask)
-        )
+        source = artefacts.source_mask(setup, method, seed, density)
+        target = artefacts.target_mask(setup, method, seed, density)
         share = (source & target).density / target.density
         found[f"seed {seed}"] = {"IoU": source.iou(target), "share of the target's weights in the source mask": share}
     return pd.DataFrame(found).T

@@ -15,7 +15,7 @@ from maskutils.core.files import write_atomically
 from maskutils.core.progress import watched
 from maskutils.masks.mask import Mask
 from maskutils.masks.shown import layer_names
-from maskutils.results.explorer import SCRIPT, STYLE_SHEET, explorer_data, records_shown
+from maskutils.results.explorer import SCRIPT, SHEET, explorer_data, records_shown
 from maskutils.study.anatomy import flips
 from maskutils.study.artefacts import source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
@@ -128,7 +128,7 @@ def _tiles(weight: Tensor) -> np.ndarray:
 class Explorer(anywidget.AnyWidget):
     """The widget. `asked` is what the front end wants to see (method and density), `state` the answer of `Masked.state`."""
 
-    _esm, _css = SCRIPT, STYLE_SHEET
+    _esm, _css = SCRIPT, SHEET
     tradeoffs = traitlets.Dict().tag(sync=True)
     masks = traitlets.Dict().tag(sync=True)
     asked = traitlets.Dict().tag(sync=True)
