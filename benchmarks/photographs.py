@@ -5,8 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.timing import best_of, row
-from maskutils.data.pair import Domain, Pair
-from maskutils.data.pixels import Pixels
+from maskutils.data.pair import Domain, Pair, Pixels
 from maskutils.models.networks import build_model
 from maskutils.training.transfer import transfer
 

@@ -327,6 +327,6 @@ def test_the_front_is_chosen_on_validation_and_shown_on_test():
 
 def test_the_source_through_masks_is_a_table_of_densities():
     rows = [mask("snip", 0.8, 0.6, 0.7), mask("snip", 0.6, 0.6, 0.7, seed=1), mask("fisher", 0.9, 0.6, 0.7, 0.4)]
-    table = analysis.through_masks(records_of(*rows, at(0.5, 0.9)))
+    table = analysis.recorded_through_masks(records_of(*rows, at(0.5, 0.9)))
     assert list(table) == ["fisher", "snip"]
     assert table.loc[0.1, "snip"] == pytest.approx(0.7)

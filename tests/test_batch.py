@@ -425,7 +425,7 @@ def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
 
 def test_a_second_batch_on_the_same_results_is_refused(root):  # noqa: F811
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
-    with batch.exclusive(profile), pytest.raises(batch.Busy, match="another batch works on"):
+    with batch.held_by_us(profile), pytest.raises(batch.Busy, match="another batch works on"):
         reproduce(profile)
     assert plan.why(profile, plan.make_plan(profile)[0]) == "not run yet"
 

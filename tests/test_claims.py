@@ -280,7 +280,7 @@ def test_rules_name_the_thresholds_that_are_used():
             assert f"by {100 * rivals.MARGIN:g} points or more" in claim, name
     for judge, threshold in (
         (equal_storage.masks_win_at_similar_bits, equal_storage.LOSS),
-        (equal_storage.masks_reach_two_networks, equal_storage.BEHIND),
+        (equal_storage.masks_reach_two_networks, equal_storage.BEHIND_TWO),
     ):
         assert f" {100 * threshold:g} point" in judge(make(FREE)).rule.replace("-", " ")
     assert "at most a quarter more bits" in equal_storage.masks_win_at_similar_bits(make(FREE)).rule

@@ -143,7 +143,7 @@ def test_reproduce_exits_0_when_all_is_done_and_1_when_some_failed(root, monkeyp
 
 def test_another_batch_at_work_exits_1(root):  # noqa: F811
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
-    with batch.exclusive(profile):
+    with batch.held_by_us(profile):
         code, output = call("reproduce", "--profile", profile)
     assert code == 1
     assert "another batch works on" in output

@@ -114,7 +114,7 @@ def test_a_longer_source_is_set_beside_the_usual_one_for_mask_and_rivals():
 
 def test_changes_stand_by_their_bits_and_the_ends_are_told():
     rows = make(at(0.8, 0.9, "oft", stored_bits=2e4), at(0.9, 0.5, "bias_only", stored_bits=5e3))
-    table, ends = comparisons.changes(rows)
+    table, ends = comparisons.removable(rows)
     assert table["approach"].tolist() == ["bias_only", "oft"]
     assert table["kbit stored"].tolist() == ["5.0", "20.0"]
     assert ends == "Fewest bits: `bias_only`, 50.0 % for 5.0 kbit. Best on the target: `oft`, 90.0 % for 20.0 kbit."

@@ -41,7 +41,7 @@ def test_a_run_takes_what_it_took_last_and_another_what_nothing_is_known_of(root
     profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
     runs = plan.make_plan(profile)
     files.write_json(plan.state_file(profile, "first"), done(7.5))
-    assert estimates.expected_seconds(profile, runs) == {"first": 7.5, "second": estimates.UNKNOWN}
+    assert estimates.expected_seconds(profile, runs) == {"first": 7.5, "second": estimates.UNKNOWN_SECONDS}
 
 
 def test_the_last_state_is_believed_before_the_manifest(root):  # noqa: F811
@@ -114,7 +114,7 @@ def test_what_a_notebook_tunes_multiplies_its_steps():
     assert estimates.steps({"settings": [{}, {}], "pairs": ["a", "b"], "mask_steps": 300}) == 4 * 300
     assert estimates.steps({"target_steps": 50, "chosen": ["ewc", "lora"]}) == 100
     assert estimates.steps({"target_steps": 50, "chosen": ["ewc", "lora"], "grid": 4}) == 400
-    assert estimates.steps({"target_steps": 50, "chosen": []}) == 50 * estimates.APPROACHES
+    assert estimates.steps({"target_steps": 50, "chosen": []}) == 50 * estimates.USUAL_APPROACHES
     assert estimates.steps({"seeds": [0]}) == 0
 
 

@@ -130,8 +130,8 @@ def test_the_families_shown_at_first_are_those_that_the_first_page_names(shown):
 def test_few_records_show_all_families_and_other_profiles_come_second():
     shown = explorer.explorer_data(make(at(0.8, 0.6), at(0.7, 0.9, "ewc", strength=1.0)))
     assert shown["first"] == list(shown["looks"]) == ["wise_ft", "ewc"]
-    assert list(explorer.tables("default")) == ["default", "digits", "photographs"]
-    assert list(explorer.tables("photos")) == ["photographs", "digits"]
+    assert list(explorer.records_shown("default")) == ["default", "digits", "photographs"]
+    assert list(explorer.records_shown("photos")) == ["photographs", "digits"]
 
 
 def test_what_nothing_meets_and_one_seed_are_told():

@@ -73,7 +73,7 @@ def test_a_state_has_a_bit_for_every_weight_that_is_drawn(masked):
     for kept, tiles, layer in zip(state["kept"], about["tiles"], bits.values(), strict=True):
         n, h, w = tiles["shape"]
         drawn = np.unpackbits(np.frombuffer(bytes.fromhex(kept), dtype=np.uint8))[: n * h * w]
-        assert len(tiles["values"]) == n * h * w <= explorer.DRAWN
+        assert len(tiles["values"]) == n * h * w <= explorer.MOST_DRAWN
         assert drawn.tolist() == layer.flatten()[: n * h * w].int().tolist()
     assert state["layers"] == pytest.approx([b.float().mean().item() for b in bits.values()], abs=1e-4)
     assert about["layers"] == ["conv1", "conv2", "conv3", "linear1"]

@@ -3,6 +3,7 @@ agree.
 """
 
 import ast
+import collections
 import functools
 import importlib
 import itertools
@@ -25,16 +26,8 @@ from maskutils.study import provenance
 from tools import fill_readme as readme
 
 ROOT = paths.PACKAGE.parent
-WINGS = [
-    "core",
-    "results",
-    "models",
-    "data",
-    "masks",
-    "training",
-    "study",
-    "batch",
-]  # an import points to the left or stays
+# An import points to the left or stays: models, masks and training know no results.
+WINGS = ["core", "models", "data", "masks", "training", "results", "study", "batch"]
 BESIDE = {"results": {"core", "results"}, "data": {"core", "data"}}  # and these see no more than this
 LIBRARY = ["protect", "Mask", "learn_mask", "evaluate", "fit", "transfer", "score"]
 STUDY_ONLY = [
@@ -156,6 +149,19 @@ def test_no_public_name_shadows_a_module(package):
 def test_a_name_of_a_class_has_one_meaning():
     classes = [n.name for file in FILES for n in tree_of(file).body if isinstance(n, ast.ClassDef)]
     assert len(set(classes)) == len(classes) > 50
+
+
+def test_a_constant_has_one_meaning():
+    """But for `F` and `T`, which stand for types, and torch's functional."""
+    constants = [n for file in FILES for n in tree_of(file).body if isinstance(n, ast.Assign | ast.AnnAssign)]
+    homes = collections.Counter(
+        node.id
+        for constant in constants
+        for target in getattr(constant, "targets", None) or [constant.target]
+        for node in ast.walk(target)
+        if isinstance(node, ast.Name) and node.id.isupper() and len(node.id) > 1
+    )
+    assert not [name for name, n in homes.items() if n > 1]
 
 
 def test_the_version_is_in_one_place():

@@ -57,7 +57,9 @@ def test_by_batches_it_is_that_of_one_image_at_a_time(network, monkeypatch):
             module.running_mean.normal_(), module.running_var.uniform_(0.5, 2), module.weight.data.normal_()
     by_image = information._by_image
     expected = by_image(model.eval(), data().tensors[0])
-    monkeypatch.setattr(information, "_by_image", lambda m, x: by_image(m, x) if len(x) == information.TRIED else None)
+    monkeypatch.setattr(
+        information, "_by_image", lambda m, x: by_image(m, x) if len(x) == information.TRIED_IMAGES else None
+    )
     found = fisher_information(model, data(), len(data()))
     assert found.keys() == expected.keys()
     for name, t in expected.items():

@@ -47,8 +47,8 @@ def table(source, mask):
 def test_what_is_exact_does_not_move_and_everything_else_does(table):
     assert set(table.index[table["change"] == 0]) == EXACT
     assert (table.loc[list(EXACT), "leak_cost"] == 0).all()
-    assert set(leaks.verdicts(table)[list(EXACT)]) == {"exact"}
-    assert "exact" not in set(leaks.verdicts(table).drop(list(EXACT)))
+    assert set(leaks.leak_verdicts(table)[list(EXACT)]) == {"exact"}
+    assert "exact" not in set(leaks.leak_verdicts(table).drop(list(EXACT)))
 
 
 def test_decay_takes_what_the_schedule_says(table, source, mask):

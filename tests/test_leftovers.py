@@ -156,7 +156,7 @@ def test_a_cache_of_which_a_run_does_not_tell_what_it_uses_stays(root, profile):
 
 
 def test_nothing_is_cleaned_while_a_batch_is_at_work(root, profile):  # noqa: F811
-    with batch.exclusive(profile):
+    with batch.held_by_us(profile):
         code, output = call("clean", "--yes")
     assert code == 2
     assert "a batch works on" in output

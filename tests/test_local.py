@@ -9,7 +9,7 @@ from test_cli import call
 from maskutils.batch import local
 from maskutils.core import files, paths
 from maskutils.core.checks import BadSetting
-from maskutils.results import manifest, rates
+from maskutils.results import manifest, rates, reproduced
 from maskutils.results.records import save_records
 from maskutils.results.reproduced import compared
 
@@ -71,11 +71,11 @@ def test_committed_results_are_shown_until_there_are_own_ones(clone):
 
 def test_what_was_made_again_is_compared_with_what_is_committed(clone):
     with local.placed(committed=False):
-        assert local.comparison("mine") == "there are no committed records of mine to compare with"
+        assert reproduced.comparison("mine") == "there are no committed records of mine to compare with"
         for folder in ("results/mine", "results/local/mine"):
             save_records(made(0.8, 0.9), clone / folder / "records.csv")
-        assert "all 3 means are the same" in local.comparison("mine")
-    assert local.comparison("mine") == ""  # these are the committed ones
+        assert "all 3 means are the same" in reproduced.comparison("mine")
+    assert reproduced.comparison("mine") == ""  # these are the committed ones
 
 
 def made(*targets, **changes):

@@ -22,7 +22,7 @@ from maskutils.core import files, paths
 from maskutils.core.caches import cached
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile
-from maskutils.results.manifest import NAME, checksums
+from maskutils.results.manifest import MANIFEST, checksums
 
 
 @pytest.fixture
@@ -135,12 +135,12 @@ def test_a_manifest_goes_with_the_tables_that_it_vouches_for(root, profile):  # 
     folder = paths.results_dir(profile)
     (folder / "runs").mkdir(parents=True)
     (folder / "table.csv").write_text("a")
-    files.write_json(folder / NAME, {"checksums": checksums(folder)})
+    files.write_json(folder / MANIFEST, {"checksums": checksums(folder)})
     batch._write_manifest(profile, plan.make_plan(profile), {})
-    assert (folder / NAME).exists()
+    assert (folder / MANIFEST).exists()
     (folder / "table.csv").write_text("b")
     batch._write_manifest(profile, plan.make_plan(profile), {})
-    assert not (folder / NAME).exists()
+    assert not (folder / MANIFEST).exists()
 
 
 def test_the_time_that_is_left_learns_from_runs_of_the_same_notebook(root):  # noqa: F811
@@ -201,7 +201,7 @@ def test_a_terminal_shows_names_bars_cells_and_times_whole(root, width, bar):  #
 
 def test_a_temporary_folder_that_is_about_to_be_locked_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(cluster, "LONGEST", 1000)
+    monkeypatch.setattr(cluster, "LONGEST_FOLDER", 1000)
     fresh, left = (tmp_path / f"{cluster.PREFIX}{name}" / ".lock" for name in ("fresh", "left"))
     for lock in (fresh, left):
         files.write_atomically(lock, b"")
@@ -388,7 +388,7 @@ def test_a_damaged_state_is_told_and_run_again(root, profile, damage):  # noqa: 
     run = plan.make_plan(profile)[0]
     state_of(root, profile, run, **damage)
     assert plan.why(profile, run) == "its state file is damaged"
-    assert status.explain(profile, run)["would run again"] == "its state file is damaged"
+    assert status.run_details(profile, run)["would run again"] == "its state file is damaged"
 
 
 def test_damaged_rows_of_a_manifest_and_lists_of_uses_are_passed_over(root, done):  # noqa: F811

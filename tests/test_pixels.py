@@ -1,4 +1,4 @@
-"""Images that stay 8-bit in memory: what comes out of them, what they share, and where they are stored."""
+"""Images that stay 8-bit in memory: what comes out of them, what they share, and where they are pictures."""
 
 import os
 
@@ -12,11 +12,10 @@ from torchvision import transforms
 
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
-from maskutils.data import pair, pictures, stored
-from maskutils.data.batches import batches, in_order, some
+from maskutils.data import pair, pictures
+from maskutils.data.batches import as_given, batches, some
 from maskutils.data.load import load_pair
-from maskutils.data.pair import Domain, Pair, subset
-from maskutils.data.pixels import Pixels
+from maskutils.data.pair import Domain, Pair, Pixels, subset
 from maskutils.models.networks import build_model, check_weights
 from maskutils.study import inputs
 
@@ -35,21 +34,21 @@ def name(tmp_path, monkeypatch):
             for i in range(3):
                 values = np.random.default_rng([d, c, i]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(values).save(tmp_path / domain / cls / f"{i}.png")
-    monkeypatch.setattr(stored, "WORTH_STORING", 1)
+    monkeypatch.setattr(pictures, "WORTH_STORING", 1)
     monkeypatch.setattr(paths, "cache_dir", lambda kind: tmp_path / "cache" / kind)
     return f"folders:{tmp_path / 'a'}:{tmp_path / 'b'}"
 
 
 def forget():
-    stored.pixels.cache_clear()
-    stored.headers.cache_clear()
+    pictures.pixels.cache_clear()
+    pictures.headers.cache_clear()
 
 
 def test_batches_are_bit_for_bit_those_of_floats():
     for read in (
         lambda d: next(batches(d, 4, 0)),
         lambda d: some(d, 5, 1),
-        lambda d: list(in_order(d, 4))[2],
+        lambda d: list(as_given(d, 4))[2],
         lambda d: d[7],
     ):
         for ours, theirs in zip(read(KEPT), read(FLOATS), strict=True):
@@ -95,7 +94,7 @@ def test_another_pillow_decodes_anew(name, monkeypatch):
     load_pair(name, 0)
     before = set(paths.cache_dir("pixels").iterdir())
     forget()
-    monkeypatch.setattr(stored.PIL, "__version__", "another")
+    monkeypatch.setattr(pictures.PIL, "__version__", "another")
     load_pair(name, 0)
     assert len(before) == len(set(paths.cache_dir("pixels").iterdir()) - before) == 2
 

@@ -636,7 +636,7 @@ def test_what_masks_of_photographs_gain_on_the_source_at_density_03():
 def test_beside_the_best_rival_of_each_pair_the_mask_of_photographs_leads_on_objects_alone():
     rows, means, mask = tried_with_best_mask("photos")
     near = means[~means["mask"] & (means["bits"] <= ABOUT * means.loc[mask, "bits"])]
-    found = {pair: single.beside(own, near, mask, gained=True) for pair, own in rows.groupby("pair")}
+    found = {pair: single.against_best(own, near, mask, gained=True) for pair, own in rows.groupby("pair")}
     told = {pair: interval(row["difference"], row["low"], row["high"]) for pair, row in found.items()}
     others = [float(of.split()[0]) for pair, of in told.items() if pair != "cifar20:first:second"]
     assert [min(others), max(others)] == [0.0, 0.7]

@@ -25,7 +25,9 @@ def profile(root):  # noqa: F811
 
 def chosen(profile, **options):
     runs = plan.make_plan(profile)
-    return [run.id for run in status.select(profile, runs, {run.id: plan.why(profile, run) for run in runs}, **options)]
+    return [
+        run.id for run in status.chosen_runs(profile, runs, {run.id: plan.why(profile, run) for run in runs}, **options)
+    ]
 
 
 def test_each_run_is_done_failed_blocked_changed_running_or_missing(root, profile):  # noqa: F811
@@ -51,9 +53,9 @@ def test_what_changed_is_named(root, profile):  # noqa: F811
     text = Path(profile).read_text().replace("notebook: broken", "notebook: broken\n  parameters: {seeds: [7]}")
     Path(profile).write_text(text)
     one, _, second, broken = plan.make_plan(profile)
-    assert status.changes(profile, one)[0] == "notebook code: code cell 2 (print('other code'))"
-    assert status.changes(profile, second) == ["upstream: first-1, first-2"]
-    assert status.changes(profile, broken) == ["parameters: seeds [0] -> [7]"]
+    assert status.changed_parts(profile, one)[0] == "notebook code: code cell 2 (print('other code'))"
+    assert status.changed_parts(profile, second) == ["upstream: first-1, first-2"]
+    assert status.changed_parts(profile, broken) == ["parameters: seeds [0] -> [7]"]
 
 
 def test_what_changed_is_named_in_lists_of_files_too(root, monkeypatch):  # noqa: F811
@@ -74,7 +76,7 @@ def test_what_changed_is_named_in_lists_of_files_too(root, monkeypatch):  # noqa
     inputs.stamps.cache_clear()
     write_notebook(root / "notebooks" / "one.ipynb", "from maskutils.study import artefacts", parameters=cell)
     (run,) = plan.make_plan(profile)
-    assert status.changes(profile, run) == [
+    assert status.changed_parts(profile, run) == [
         "notebook code: fewer, or in another order",
         f"package code: stage source 0 -> {STAGES['source']}",
         f"files: {pairs[1]}",
@@ -94,7 +96,7 @@ def test_a_run_depends_on_the_rates_of_its_own_network_and_pair_alone(root):  # 
     other.write_text("2")
     assert plan.why(profile, *plan.make_plan(profile)) == ""
     own.write_text("2")
-    assert status.changes(profile, *plan.make_plan(profile)) == [f"tuned rates: {own.name}"]
+    assert status.changed_parts(profile, *plan.make_plan(profile)) == [f"tuned rates: {own.name}"]
 
 
 def test_a_pattern_chooses_runs_and_what_they_need(root, profile):  # noqa: F811

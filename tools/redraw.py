@@ -14,7 +14,7 @@ from maskutils.batch import plan
 from maskutils.batch.run import row_of
 from maskutils.core import paths
 from maskutils.core.files import read_json, write_json
-from maskutils.results.manifest import NAME, damaged, sealed, with_runs
+from maskutils.results.manifest import MANIFEST, damaged, sealed, with_runs
 from maskutils.results.records import collect
 from maskutils.study.provenance import git_commit
 
@@ -26,7 +26,7 @@ def redraw(profile: str, added: Sequence[Path] = ()) -> None:
     and for files that are not as the manifest says.
     """
     folder, runs = paths.results_dir(profile), plan.make_plan(profile)
-    manifest = read_json(folder / NAME)
+    manifest = read_json(folder / MANIFEST)
     if wrong := damaged(folder):
         raise ValueError(f"{wrong[0]}; restore it with git")
     if again := {row["id"] for row in manifest["runs"]} & {file.stem for file in added}:
@@ -43,7 +43,7 @@ def redraw(profile: str, added: Sequence[Path] = ()) -> None:
                     run.notebook, Path(executed, "redrawn.ipynb"), dict(run.parameters), kernel_name="python3",
                     cwd=run.notebook.parent, progress_bar=False,
                 )  # fmt: skip
-    write_json(folder / NAME, sealed(folder, manifest))
+    write_json(folder / MANIFEST, sealed(folder, manifest))
 
 
 if __name__ == "__main__":

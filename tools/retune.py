@@ -17,7 +17,7 @@ from maskutils.core.approaches import described
 from maskutils.core.files import read_json, write_json
 from maskutils.core.progress import bar
 from maskutils.results import rates
-from maskutils.results.manifest import NAME, sealed
+from maskutils.results.manifest import MANIFEST, sealed
 from maskutils.results.records import KNOBS, load_records, save_records
 from maskutils.study.experiment import run_trials
 from maskutils.study.setup import Setup, setup_in
@@ -128,7 +128,7 @@ def main(profile: str) -> None:
     records = renewed(setups, load_records(profile))
     lower(setups, records)
     save_records(renewed(setups, records), folder / "records.csv")
-    write_json(folder / NAME, sealed(folder, read_json(folder / NAME)))
+    write_json(folder / MANIFEST, sealed(folder, read_json(folder / MANIFEST)))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def options(
 
 @contextmanager
 def faults() -> Iterator[None]:
-    """Say a known fault in one place and leave with its exit code."""
+    """Print a known error as one line and exit with its code."""
     from maskutils.batch.run import Busy
 
     try:
@@ -98,17 +98,17 @@ def lay_out(folder: Path) -> tuple[list[Path], list[Path]]:
 def clean(yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False) -> None:
     """List what no profile needs any more (old runs, unused caches), and remove it if you agree."""
     with faults():
-        from maskutils.batch.leftovers import leftovers, remove, size
+        from maskutils.batch.leftovers import leftovers, remove, total_bytes
 
         found, stays = leftovers()
         for reason in stays:
             console.print(f"stays: {escape(reason)}", soft_wrap=True)
         for name, files in found.items():
-            console.print(f"{size(files) / 1e6:10.2f} MB  {escape(name)}, {len(files)} files", soft_wrap=True)
+            console.print(f"{total_bytes(files) / 1e6:10.2f} MB  {escape(name)}, {len(files)} files", soft_wrap=True)
         every = [file for files in found.values() for file in files]
         if not every:
             console.print("nothing to remove")
-        elif yes or typer.confirm(f"Remove these {len(every)} files, {size(every) / 1e6:.2f} MB?"):
+        elif yes or typer.confirm(f"Remove these {len(every)} files, {total_bytes(every) / 1e6:.2f} MB?"):
             remove(every)
             console.print(f"removed {len(every)} files")
 

@@ -77,11 +77,11 @@ def plan(
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
         from maskutils.batch.profile import load_profile
-        from maskutils.batch.status import select, statuses
+        from maskutils.batch.status import chosen_runs, statuses
 
         runs = planning.make_plan(own)
         found = statuses(own, runs)
-        todo = select(own, runs, {run.id: found[run.id]["why"] for run in runs}, only or (), only_failed, force)
+        todo = chosen_runs(own, runs, {run.id: found[run.id]["why"] for run in runs}, only or (), only_failed, force)
         with console.status("estimating; a network that never ran here is measured for one training step"):
             expected = expected_seconds(own, todo)
         description = load_profile(own).description
@@ -154,14 +154,14 @@ def status(
     """Show which runs of a profile are done, running, failed, blocked, changed or missing."""
     with faults(), placed(committed), data_at(data_root), varied(profile, param) as own:
         from maskutils.batch import plan as planning
-        from maskutils.batch.status import explain, statuses
+        from maskutils.batch.status import run_details, statuses
         from maskutils.core.checks import known
 
         runs = {r.id: r for r in planning.make_plan(own)}
         states = statuses(own, list(runs.values()))
         if run is not None:
             known(run, runs, "run")
-            told = json.dumps(explain(own, runs[run]), indent=1)
+            told = json.dumps(run_details(own, runs[run]), indent=1)
             print(told) if as_json else console.print_json(told)
             return
     if as_json:
@@ -247,10 +247,3 @@ def enders() -> list[signal.Signals]:
     """
     kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
-
-
-def main() -> None:
-    """The command line. Whatever ends it is as Ctrl-C."""
-    for kind in enders():
-        signal.signal(kind, signal.default_int_handler)
-    app()

@@ -28,8 +28,8 @@ QUIET = {
 }
 
 PREFIX = "maskutils-"  # of temporary folders
-YOUNG = 60.0  # seconds; its owner may be about to lock what is younger
-LONGEST = 40  # characters of the folder that holds them: sockets lie in them, whose paths may have 107
+JUST_MADE = 60.0  # seconds; its owner may be about to lock what is younger
+LONGEST_FOLDER = 40  # characters of the folder that holds them: sockets lie in them, whose paths may have 107
 GPUS = "MASKUTILS_GPUS"  # tells the workers of this machine which GPUs they share
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd")  # one is there where there is a GPU: torch takes seconds to import
 
@@ -57,9 +57,7 @@ def at_once() -> int:
 
 @contextlib.contextmanager
 def client(workers: int, scheduler: str | None, folder: Path | None = None) -> Iterator[Any]:
-    """A Dask client: of `scheduler`, whose workers must see `folder`, or of `workers` single-threaded processes here, each with its
-    share of the cores for kernels, and with a GPU where there are some.
-    """
+    """A Dask client: of `scheduler`, whose workers must see `folder`; else of `workers` processes here, which share cores and GPUs."""
     import dask
     from distributed import Client, LocalCluster
 
@@ -106,8 +104,7 @@ def _remote(scheduler: str, folder: Path | None) -> Iterator[Any]:
 
 
 def check_workers(remote: Any, folder: Path | None) -> None:
-    """Raises `BadSetting` if a worker of the client `remote` lacks our package, has another version, or does not see `folder`, where a
-    file is written for that.
+    """Raise `BadSetting` if a worker of `remote` lacks our package, has another version, or does not see a file written to `folder`.
 
     Asks with functions of the standard library: a worker without our package could not read one of ours.
     """
@@ -130,14 +127,15 @@ def check_workers(remote: Any, folder: Path | None) -> None:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder with a short path, removed on leaving. No kill leaves it behind for good: while it is in use its lock is held, which
-    ends with the process, and before the next one is made those whose owner has ended are removed, once they are not `YOUNG`.
+    """A folder with a short path, removed on leaving. One that a killed process left is removed before the next is made.
+
+    A lock is held while the folder is in use. Who finds it free removes the folder, once that is older than `JUST_MADE`.
     """
     usual = tempfile.gettempdir()
-    base = Path(usual if len(usual) <= LONGEST else "/tmp")
+    base = Path(usual if len(usual) <= LONGEST_FOLDER else "/tmp")
     for lock in base.glob(f"{PREFIX}*/.lock"):  # those of other users and those in use stay
         with contextlib.suppress(filelock.Timeout, OSError):
-            if time.time() - lock.stat().st_mtime > YOUNG:
+            if time.time() - lock.stat().st_mtime > JUST_MADE:
                 with filelock.FileLock(lock, timeout=0):
                     shutil.rmtree(lock.parent, ignore_errors=True)
     with naming(base, "TMPDIR"):

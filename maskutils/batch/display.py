@@ -13,11 +13,11 @@ from maskutils.batch.notebooks import code_cells
 from maskutils.batch.plan import Run
 from maskutils.core.checks import BadSetting
 
-WIDEST, BESIDE = 44, 44  # characters of the name of a run, and those kept for what stands beside it
+WIDEST, ROOM = 44, 44  # characters of the name of a run, and those kept for what stands beside it
 
 
 class Display:
-    """A line for all runs, with an estimate, and one for each that runs, with its cell and its time; `report` hears of them."""
+    """A line for all runs, with an estimate, and one for each that runs, with its cell and its time. Call `report` with each event."""
 
     def __init__(self, expected: Mapping[str, float], console: Console) -> None:
         self.left, self.expected, self.live = dict(expected), dict(expected), console.is_terminal
@@ -52,7 +52,7 @@ class Display:
     def _started(self, run: Run) -> None:
         self.at[run.id] = time.monotonic()
         self.most = max(self.most, len(self.at))
-        widest = max(8, min(WIDEST, self.bar.console.width - BESIDE))
+        widest = max(8, min(WIDEST, self.bar.console.width - ROOM))
         name = run.id if len(run.id) <= widest else f"{run.id[: widest - 1]}…"
         cells = None
         with contextlib.suppress(OSError, BadSetting):  # the run itself says what is wrong with its notebook

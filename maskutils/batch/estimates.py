@@ -13,24 +13,22 @@ from maskutils.batch.profile import profiles
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, read_json
-from maskutils.results.manifest import NAME
+from maskutils.results.manifest import MANIFEST
 from maskutils.study.inputs import packaged
 
-UNKNOWN = 30.0  # seconds of a notebook of which nothing is known
+UNKNOWN_SECONDS = 30.0  # seconds of a notebook of which nothing is known
 START = 8.0  # seconds of a notebook's kernel, imports and figures, whatever it trains
 STEP = 0.002  # seconds of a training step outside the network: its images, the optimiser and Python
 ENOUGH = 0.5  # seconds that a measured step may take
-SAME = ("pair", "model", "images", "batch_size")  # parameters that decide how long a step takes
+DECIDING = ("pair", "model", "images", "batch_size")  # parameters that decide how long a step takes
 TRIED = ("seeds", "densities", "rankings", "lrs", "settings", "pairs")  # lists of which each value is trained for
-APPROACHES = 20  # that a notebook runs where none are `chosen`
+USUAL_APPROACHES = 20  # that a notebook runs where none are `chosen`
 
 Network = tuple[str, int, int, int]  # name, channels, pixels a side, images a step
 
 
 def expected_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
-    """Seconds of each run: those of its last time in `profile` if it trained as much, or an estimate. The first estimate for a
-    network that has not run in any profile measures it, for a second or two.
-    """
+    """Seconds of each run, as its last time in `profile` if that trained as much; else an estimate, which may measure for two seconds."""
     last = _last(profile, runs)
     rows = [*last.values(), *(row for name in profiles() for row in _manifest(name))]
     return {run.id: _again(run, last.get(run.id)) or _estimate(run, rows) for run in runs}
@@ -61,7 +59,7 @@ def _again(run: Run, row: Mapping[str, Any] | None) -> float | None:
     """The seconds of `row`, the last time of `run`, if that took as many steps of the same kind."""
     if row is None:
         return None
-    mine, last = ([steps(p), *map(p.get, SAME)] for p in (run.parameters, row["parameters"]))
+    mine, last = ([steps(p), *map(p.get, DECIDING)] for p in (run.parameters, row["parameters"]))
     return row["seconds"] if mine == last else None
 
 
@@ -69,7 +67,7 @@ def _manifest(profile: str) -> list[dict[str, Any]]:
     """The runs of the last manifest of `profile`, else those of the committed one."""
     for folder in (paths.results_dir(profile), paths.committed_results(profile)):
         with contextlib.suppress(FileNotFoundError, DamagedFile, KeyError, TypeError):
-            runs: list[dict[str, Any]] = read_json(folder / NAME)["runs"]
+            runs: list[dict[str, Any]] = read_json(folder / MANIFEST)["runs"]
             whole = [row for row in runs if isinstance(row, dict) and {"id", "seconds", "parameters"} <= row.keys()]
             return [row for row in whole if isinstance(row["parameters"], dict)]
     return []
@@ -80,7 +78,7 @@ def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
     mine, work = _network(run.parameters), steps(run.parameters)
     same = [row for row in rows if f"{row['id']}-".startswith(f"{run.notebook.stem}-") and steps(row["parameters"])]
     if not (same and work):
-        return START + work * step_seconds(mine) if mine and work else UNKNOWN
+        return START + work * step_seconds(mine) if mine and work else UNKNOWN_SECONDS
 
     def unlike(row: Mapping[str, Any]) -> tuple[bool, float]:
         return _network(row["parameters"]) != mine, abs(math.log(steps(row["parameters"]) / work))
@@ -95,7 +93,7 @@ def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
 def steps(parameters: Mapping[str, Any]) -> float:
     """Optimiser steps that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
     ways = [max(1, len(parameters.get(name, ()))) for name in TRIED]
-    ways += [len(parameters["chosen"]) or APPROACHES] if "chosen" in parameters else []
+    ways += [len(parameters["chosen"]) or USUAL_APPROACHES] if "chosen" in parameters else []
     ways += [parameters.get("grid", 1)]  # values of the knob of each
     each = parameters.get("target_steps") or sum(parameters.get("steps", ())) or parameters.get("mask_steps", 0)
     return float(each * math.prod(ways))

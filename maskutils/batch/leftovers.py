@@ -1,7 +1,7 @@
 """What no profile refers to any more: runs, results of profiles that are gone, and cached artefacts that no run uses.
 
-Only what is surely ours is found: a run by its state file, a result by its digest in the manifest, an artefact by its name in the cache,
-what was being written by the beginning of its name.
+Only files that are surely ours are found: runs by their state file, results by their digest in the manifest, artefacts by their name in the
+cache. A file that was being written is known by the beginning of its name.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from maskutils.core import paths
 from maskutils.core.caches import checksum_of
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import NEW, DamagedFile
-from maskutils.results.manifest import NAME, checksums, vouched
+from maskutils.results.manifest import MANIFEST, checksums, vouched
 from maskutils.study.provenance import is_committed
 
 ARTEFACT = re.compile(r"[0-9a-f]{16}\.(safetensors|json)")
@@ -77,7 +77,7 @@ def _results(folder: Path) -> list[Path]:
     found, ours = checksums(folder), []
     with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):
         ours = [folder / name for name, digest in vouched(folder).items() if found.get(name) == digest]
-    marks = (NAME, "report/index.html", ".lock", "runs/.profile", f"{folder.name}.yaml")  # the last of a variation
+    marks = (MANIFEST, "report/index.html", ".lock", "runs/.profile", f"{folder.name}.yaml")  # the last of a variation
     return [file for file in [*ours, *(folder / name for name in marks)] if file.is_file()]
 
 
@@ -113,7 +113,7 @@ def _is_old(file: Path) -> bool:
     return False
 
 
-def size(files: list[Path]) -> int:
+def total_bytes(files: list[Path]) -> int:
     """Bytes of `files` together."""
     return sum(file.stat().st_size for file in files)
 

@@ -1,4 +1,4 @@
-"""Where a command finds its data and puts its results, beside those that are committed or in their place; and how the two compare."""
+"""Where a command finds its data and puts its results, beside those that are committed or in their place."""
 
 import contextlib
 import os
@@ -46,16 +46,3 @@ def shown(profile: str, committed: bool) -> Iterator[None]:
         there = any(paths.results_dir(profile).glob("[!.]*.*"))
     with placed(committed or not there):
         yield
-
-
-def comparison(profile: str) -> str:
-    """A sentence on the results of `profile` beside the committed records; empty where they are these records."""
-    from maskutils.results.records import load_records
-    from maskutils.results.reproduced import compared
-
-    file = paths.committed_results(profile) / "records.csv"
-    if paths.results_dir(profile) == file.parent:
-        return ""
-    if not file.is_file():
-        return f"there are no committed records of {profile} to compare with"
-    return f"compared with {file}: {compared(load_records(profile), load_records(file))}"

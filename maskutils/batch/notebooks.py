@@ -114,11 +114,7 @@ def _type(kind: str) -> TypeAdapter[Any]:
 
 
 def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
-    """The parameters of a run, defaults filled in: known, of the declared type, and in range where `Setup` knows the
-    range.
-
-    Raises `BadSetting` that names the run.
-    """
+    """The parameters of a run, with defaults. Raises `BadSetting`, naming the run, for a name, type or range that is wrong."""
     resolved = {name: default for name, (_, default) in declared.items()}
     try:
         for name, value in given.items():
@@ -150,7 +146,7 @@ def _check_json(parameters: Mapping[str, Any]) -> None:
             )
 
 
-def check_names(run_id: str, parameters: Mapping[str, Any]) -> None:
+def check_setup(run_id: str, parameters: Mapping[str, Any]) -> None:
     """Raises `BadSetting`, naming the run, for an unknown pair, network or method, and for what no `Setup` knows the range of."""
     from maskutils.study import artefacts  # not experiment, which loads pandas too
 

@@ -16,7 +16,7 @@ from maskutils.batch.status import parameters_of, statuses
 from maskutils.core import paths
 from maskutils.core.files import DamagedFile, read_json, write_atomically
 from maskutils.core.progress import bar
-from maskutils.results.manifest import NAME
+from maskutils.results.manifest import MANIFEST
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ profile }}</title><style>
@@ -82,7 +82,7 @@ def _notebook(executed: Path, page: Path) -> str:
 
 def _made(profile: str) -> dict[str, Any]:
     """What the manifest says of how the results were made; empty before there are any."""
-    file = paths.results_dir(profile) / NAME
+    file = paths.results_dir(profile) / MANIFEST
     if not file.is_file():
         return {"results": "none are collected yet"}
     manifest = read_json(file)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskutils.batch.notebooks import check_names, check_parameters, code_cells, find_notebook, notebook_parameters
+from maskutils.batch.notebooks import check_parameters, check_setup, code_cells, find_notebook, notebook_parameters
 from maskutils.batch.profile import RunSpec, load_profile
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
@@ -18,7 +18,7 @@ from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import STAGES, cell_key, code_keys, imports_in, modules_beside, python_of, versions
 from maskutils.study.setup import known_setting
 
-LONGEST = 200  # bytes of the name of a run: it names files, and file systems take 255
+LONGEST_ID = 200  # bytes of the name of a run: it names files, and file systems take 255
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def make_plan(name: str) -> list[Run]:
             if run.id in runs:
                 raise BadSetting(f"profile {name} runs {run.id} twice; join the two, or vary a parameter under `each`")
             if last_state(name, run).get("parts") != as_stored(run.parts):  # else its names were checked when it ran
-                check_names(run.id, run.parameters)
+                check_setup(run.id, run.parameters)
             runs[run.id] = run
     if len(collecting := [run.id for run in runs.values() if run.collect]) > 1:
         raise BadSetting(
@@ -88,9 +88,9 @@ def _run(
 ) -> Run:  # fmt: skip
     names = [re.sub(r"[^\w.+-]+", "_", str(value)).strip("_") for value in varied.values()]  # of files
     run_id = "-".join([notebook, *names])
-    if len(run_id.encode()) > LONGEST:
+    if len(run_id.encode()) > LONGEST_ID:
         raise BadSetting(
-            f"{run_id[:60]}... is too long to name a file ({len(run_id.encode())} of {LONGEST} bytes); shorten `each`"
+            f"{run_id[:60]}... is too long to name a file ({len(run_id.encode())} of {LONGEST_ID} bytes); shorten `each`"
         )
     if given := own.keys() & declared.keys() & {"output", "profile"}:
         raise BadSetting(f"{run_id}: the batch itself gives {', '.join(sorted(given))}; leave it out")

@@ -7,21 +7,21 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from maskutils.batch.app import console
-from maskutils.batch.local import comparison
 from maskutils.core import paths
 
 
 def print_damaged(profile: str, asked: str) -> None:
-    """Check the results of `profile`, which was `asked` for, against their manifest; leaves with exit code 1 where a file is damaged or
-    missing. Raises `FileNotFoundError` where there are no results.
+    """Check the results of `profile` against their manifest; exit with 1 if a file is damaged or missing. `asked` is shown in messages.
+
+    Raises `FileNotFoundError` where there are no results.
     """
-    from maskutils.results.manifest import NAME, damaged, vouched
+    from maskutils.results.manifest import MANIFEST, damaged, vouched
     from maskutils.results.records import absent
 
     folder = paths.results_dir(profile)
-    if not any((folder / name).is_file() for name in (NAME, "records.csv")):
+    if not any((folder / name).is_file() for name in (MANIFEST, "records.csv")):
         raise absent(folder / "records.csv", asked)
-    if not (folder / NAME).is_file():
+    if not (folder / MANIFEST).is_file():
         console.print(f"{folder} has no manifest, so its files are not checked", soft_wrap=True, markup=False)
         return
     faulty, renew = damaged(folder), " --renew" * (folder == paths.committed_results(profile))
@@ -65,7 +65,7 @@ def print_failed(states: dict[str, dict[str, Any]]) -> int:
     for run_id, state in states.items():
         if state["status"] in ("failed", "blocked"):
             console.print(f"{coloured(state['status'])} {run_id}", soft_wrap=True)
-            blocked = [f"{state.get('by', 'something it comes after')} is not done"] * (state["status"] == "blocked")
+            blocked = [f"{state['by']} is not done"] * (state["status"] == "blocked")
             for line in blocked or [str(state[k]) for k in ("error", "notebook") if k in state]:
                 console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
     return sum(state["status"] != "done" for state in states.values())
@@ -83,8 +83,11 @@ def print_end(profile: str, done: int, of: int, seconds: float) -> None:
         print_summary(profile)
     took = f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
     console.print(f"{done} of {of} runs done, {of - done} not, in {took}: {paths.results_dir(profile)}", soft_wrap=True)
-    if done == of and (told := comparison(profile)):
-        console.print(told, soft_wrap=True, markup=False)
+    if done == of:
+        from maskutils.results.reproduced import comparison
+
+        if told := comparison(profile):
+            console.print(told, soft_wrap=True, markup=False)
 
 
 def print_summary(profile: str) -> None:

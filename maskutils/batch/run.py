@@ -17,11 +17,11 @@ from maskutils.batch.cluster import at_once, client
 from maskutils.batch.plan import Run
 from maskutils.batch.profile import mark_owner
 from maskutils.batch.schedule import Schedule
-from maskutils.batch.status import select
+from maskutils.batch.status import chosen_runs
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, read_json, write_json
-from maskutils.results.manifest import NAME, damaged, sealed, with_runs
+from maskutils.results.manifest import MANIFEST, damaged, sealed, with_runs
 from maskutils.study.inputs import check_inputs
 from maskutils.study.provenance import cores, git_commit, is_committed, versions
 
@@ -48,17 +48,17 @@ def reproduce(
     """Bring the results of `profile` up to date; returns the state of every run that is done or was to be run, by id.
 
     `runs` is its plan, where that is made already. Runs that are done stay as they are, unless `force`. `only` and `only_failed` choose
-    runs, see `status.select`; `how` is for `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine (by
-    default one a GPU, or one a core where there is none), or those of the Dask `scheduler` at an address that shares our file system.
-    `report(event, run, state)` hears "skipped", "left out" (by `only`), "started", "cell" (it is at), "retried", "done", "failed" and
-    "blocked" (something it comes after failed); `see` hears the address of Dask's dashboard, where there is one. Raises `BadSetting`
-    before anything starts, `Busy` if another batch holds the results, `ConnectionError` if all workers are lost.
+    runs, see `status.chosen_runs`; `how` is for `Schedule`: retries, timeout, keep_going, fail_fast. `workers` processes on this machine
+    (by default one a GPU, or one a core without), or those of the Dask `scheduler` at an address that shares our file system.
+    `report(event, run, state)` is called with "skipped", "left out" (by `only`), "started", "cell" (with its number), "retried", "done",
+    "failed" and "blocked" (a run that it needs failed); `see` with the address of Dask's dashboard, where there is one.
+    Raises `BadSetting` before anything starts, `Busy` if another batch holds the results, `ConnectionError` if all workers are lost.
     """
     runs = plan.make_plan(profile) if runs is None else runs
-    with exclusive(profile):
+    with held_by_us(profile):
         mark_owner(profile)
         reasons = {run.id: plan.why(profile, run) for run in runs}
-        todo = select(profile, runs, reasons, only, only_failed, force)
+        todo = chosen_runs(profile, runs, reasons, only, only_failed, force)
         check_inputs(*(run.parameters for run in todo))
         if todo:
             check_clean(profile)
@@ -86,7 +86,7 @@ def check_clean(profile: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(profile: str) -> Iterator[None]:
+def held_by_us(profile: str) -> Iterator[None]:
     """Hold the results of `profile`. Raises `Busy` if another batch does, `BadSetting` if they cannot be written."""
     folder = paths.results_dir(profile)
     try:
@@ -106,7 +106,7 @@ def exclusive(profile: str) -> Iterator[None]:
 def _has_manifest(profile: str, runs: Sequence[Run]) -> bool:
     """Whether there is a whole manifest of just these runs."""
     try:
-        rows = read_json(paths.results_dir(profile) / NAME)["runs"]
+        rows = read_json(paths.results_dir(profile) / MANIFEST)["runs"]
         return [(row["id"], row["key"]) for row in rows] == [(run.id, run.key) for run in runs]
     except (FileNotFoundError, DamagedFile, KeyError, TypeError):
         return False
@@ -116,17 +116,12 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
     """What was run, from what, in how long, when all is done; before that one that vouches for other files is deleted."""
     folder = paths.results_dir(profile)
     if any(states.get(run.id, {}).get("status") != "done" for run in runs):
-        if (folder / NAME).is_file() and damaged(folder):
-            (folder / NAME).unlink()
+        if (folder / MANIFEST).is_file() and damaged(folder):
+            (folder / MANIFEST).unlink()
         return
     rows = [row_of(plan.state_file(profile, run.id)) for run in runs]
-    manifest = {
-        "profile": profile,
-        "commit": git_commit(),
-        "versions": versions(),
-        "cores": cores(),
-    }
-    write_json(folder / NAME, with_runs(sealed(folder, manifest), rows))
+    manifest = {"profile": profile, "commit": git_commit(), "versions": versions(), "cores": cores()}
+    write_json(folder / MANIFEST, with_runs(sealed(folder, manifest), rows))
 
 
 def row_of(file: Path) -> dict[str, Any]:

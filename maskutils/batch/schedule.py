@@ -15,7 +15,7 @@ from maskutils.batch.worker import LONGEST_ERROR, execute, shortened
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest, write_json
-from maskutils.results.manifest import NAME
+from maskutils.results.manifest import MANIFEST
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import git_commit, is_committed
 
@@ -25,9 +25,9 @@ PATIENCE, LOOK = 45.0, 5.0  # seconds without any worker until we give up, and b
 class Schedule:
     """Runs that are to be done, and what becomes of them; `states` holds those that are done, and is filled.
 
-    A run that fails is tried again up to `retries` times. `timeout` is the seconds that a cell may take, by default those of the
-    profile. After a failure all that does not come after it goes on; with `fail_fast` nothing more is started; with `keep_going` a
-    run that collects records does so from those runs that are done.
+    A run that fails is tried again up to `retries` times. `timeout` is the seconds that a cell may take, by default those of the profile.
+    After a failure, runs that do not need the failed one go on. With `fail_fast` nothing more is started. With `keep_going` a run that
+    collects records does so from the runs that are done.
     """
 
     def __init__(
@@ -92,8 +92,7 @@ class Schedule:
             settled = not self.stopped and self._fill()
 
     def _fill(self) -> bool:
-        """Submit as many runs as there are free workers, first what begins the longest chain, so that the last ones are short; returns
-        whether one of them failed at once.
+        """Submit a run for each free worker, those that begin the longest chains first. Returns whether one failed at once.
 
         Dask gives a run to a worker at once, and leaves it there where that is busy and another becomes idle.
         """
@@ -108,7 +107,7 @@ class Schedule:
             self.states[run.id] = state
             self.report("blocked", run, state)
         elif error := self._collect(run) if run.collect else "":
-            self._settle(run, {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)})
+            self._settle(run, _failed(error))
         else:
             self.ready.append(run)
 
@@ -123,7 +122,7 @@ class Schedule:
                     f"{run.notebook} was edited since the batch began; commit it, and start the batch again"
                 )
         except (OSError, BadSetting) as error:
-            self._settle(run, {"status": "failed", "seconds": 0.0, "error": shortened(str(error), LONGEST_ERROR)})
+            self._settle(run, _failed(str(error)))
             return False
         self.by_id[run.id] = run = replace(run, parts={**run.parts, **found, "upstream": upstream})
         future = self.dask.submit(
@@ -140,7 +139,7 @@ class Schedule:
 
         files = [plan.records_file(self.profile, b) for b in run.after if self.states[b]["status"] == "done"]
         try:
-            (paths.results_dir(self.profile) / NAME).unlink(missing_ok=True)  # of the records before
+            (paths.results_dir(self.profile) / MANIFEST).unlink(missing_ok=True)  # of the records before
             records.collect(files, paths.results_dir(self.profile) / "records.csv")
         except (ValueError, OSError) as error:
             return f"the records of what it comes after cannot be joined: {error}"
@@ -155,8 +154,7 @@ class Schedule:
         if future.status == "finished":
             state = future.result()
         else:
-            error = f"no worker could execute it: {type(why := future.exception()).__name__}: {why}"
-            state = {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)}
+            state = _failed(f"no worker could execute it: {type(why := future.exception()).__name__}: {why}")
         if state["status"] == "failed" and self.retries[run.id] and not self.stopped:
             self.retries[run.id] -= 1
             self.report("retried", run, state)
@@ -179,6 +177,11 @@ class Schedule:
         elif time.monotonic() - self.seen > PATIENCE:
             what = "the Dask scheduler is" if self.dask.status != "running" else "all workers are"
             raise ConnectionError(f"{what} gone; what is done stays, and the same command goes on from there")
+
+
+def _failed(error: str) -> dict[str, Any]:
+    """The state of a run that failed before it began."""
+    return {"status": "failed", "seconds": 0.0, "error": shortened(error, LONGEST_ERROR)}
 
 
 def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
         elif stuck:
             status, reason = "blocked", f"{stuck[0]} is not done"
         elif reason.startswith("changed"):
-            status, reason = "changed", "; ".join(changes(profile, run))
+            status, reason = "changed", "; ".join(changed_parts(profile, run))
         else:
             status = "failed" if reason == "failed before" else "missing"
         kept: dict[str, Any] = {name: state[name] for name in ("seconds", "error", "notebook") if name in state}
@@ -45,8 +45,8 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def changes(profile: str, run: Run) -> list[str]:
-    """What is otherwise than when `run` was last run: which parameter, cell, module, library, or run that it comes after."""
+def changed_parts(profile: str, run: Run) -> list[str]:
+    """What changed since `run` last ran: a parameter, cell, module, library or run before it."""
     was, told = last_state(profile, run).get("parts", {}), []
     for part, now in as_stored(run.parts).items():
         before = was.get(part)
@@ -75,7 +75,7 @@ def _named(part: str, run: Run) -> list[str]:
     return [file.name for file in plan.rates_of(run.parts["parameters"])]
 
 
-def explain(profile: str, run: Run) -> dict[str, Any]:
+def run_details(profile: str, run: Run) -> dict[str, Any]:
     """What made the result of `run`: notebook, parameters, commit, versions (ours and others'), machine; and why it would run again."""
     state = last_state(profile, run)
     told = ("status", "seconds", "commit", "maskutils", "machine", "error", "outputs")
@@ -87,7 +87,7 @@ def explain(profile: str, run: Run) -> dict[str, Any]:
         "versions": state.get("parts", {}).get("versions", {}),
         "comes after": list(run.after),
         "would run again": plan.why(profile, run) or "no",
-        "changes": changes(profile, run) if state else [],
+        "changes": changed_parts(profile, run) if state else [],
     }
 
 
@@ -110,11 +110,13 @@ def is_held(lock: Path) -> bool:
         return True
 
 
-def select(
+def chosen_runs(
     profile: str, runs: Sequence[Run], reasons: Mapping[str, str], only: Sequence[str] = (), only_failed: bool = False, force: bool = False,
 ) -> list[Run]:  # fmt: skip
-    """Those of `runs` that are to run: not done (or `force`), of an id that matches one of the patterns `only` (with * and ?), and failed
-    before if `only_failed`; and what these come after, where it is not done. Raises `BadSetting` for a pattern that no run matches.
+    """The runs to do, and the runs they need that are not done.
+
+    A run is to do if it is not done (or `force`), matches a pattern in `only` (* and ?), and, with `only_failed`, failed before.
+    Raises `BadSetting` for a pattern that no run matches.
     """
     for pattern in only:
         if not fnmatch.filter([run.id for run in runs], pattern):
@@ -157,8 +159,12 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
                 spec["each"][name] = [value]
     said = "+".join([Path(profile).stem, *changes])
     slug = re.sub(r"[^\w=+-]+", "_", said)
-    if slug != re.sub(r"(?<=\d)\.(?=\d)", "_", said) or re.search(r"\d_\d", said) or len(slug.encode()) > plan.LONGEST:
-        name = slug.encode()[: plan.LONGEST - 20].decode(errors="ignore")
+    if (
+        slug != re.sub(r"(?<=\d)\.(?=\d)", "_", said)
+        or re.search(r"\d_\d", said)
+        or len(slug.encode()) > plan.LONGEST_ID
+    ):
+        name = slug.encode()[: plan.LONGEST_ID - 20].decode(errors="ignore")
         slug = f"{name}-{content_key(said)[:6]}"  # two values may differ in what the name of a folder cannot hold
     file = (folder or paths.results_dir(slug)) / f"{slug}.yaml"
     content["description"] += f" ({', '.join(changes)})"

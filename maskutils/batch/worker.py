@@ -1,5 +1,6 @@
 """What a worker process does: it executes one notebook in a kernel of its own, says where it is, and why it failed."""
 
+import functools
 import logging
 import os
 import signal
@@ -40,11 +41,7 @@ def execute(
     os.environ.update(variables)
     output = Path(run.parameters["output"]) if "output" in run.parameters else None
     partial, failed, final = (folder / f"{run.id}{kind}.ipynb" for kind in (".partial", ".failed", ""))
-    worker = get_worker()
-
-    def tell(event: Mapping[str, Any]) -> None:
-        worker.log_event(topic, event)
-
+    tell = functools.partial(get_worker().log_event, topic)
     with naming(folder), filelock.FileLock(folder / lock_name(run.id), poll_interval=0.5):  # which makes the folder
         tell({"event": "started", "run": run.id})
         begun = time.time()

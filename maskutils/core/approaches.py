@@ -50,9 +50,8 @@ class Approach:
     variant_of: str = ""  # the protocol that it is an ablation of
     named_by_mask: bool = False  # whether records name it by its mask alone
     learns_mask: bool = False  # whether it learns a mask during the transfer
-    known: Literal["full", "masked", "intact"] = (
-        "full"  # what answers the source if the task is known: see `analysis.source_read`
-    )
+    # What answers the source if the task is known: see `analysis.source_read`.
+    known: Literal["full", "masked", "intact"] = "full"
     bits: Callable[[Kept], float] = nothing  # stored per added task: see `core.storage`
     rival: bool = False  # whether the claims compare masks with it
     headline: int = 0  # its order among the curves of the trade-off figure; 0: it has none
@@ -78,7 +77,7 @@ def describe(approach: Approach) -> Approach:
 
 
 def filed(registry: dict[str, F], kind: Kind, name: str = "", **about: Any) -> Callable[[F], F]:
-    """A decorator that files a function or class in `registry` under `name`, its own if none is given, and what `about` says of it.
+    """A decorator that registers a function or class under `name` (default: its own), with the description `about`.
 
     `about` are fields of `Approach`.
     """
@@ -90,22 +89,27 @@ def filed(registry: dict[str, F], kind: Kind, name: str = "", **about: Any) -> C
     return add
 
 
-def every() -> list[Approach]:
-    """All descriptions, in the order of legends. Imports the modules that hold them."""
+@cache
+def _load() -> None:
     for home in DESCRIBED_IN:
         import_module(home)
+
+
+def every() -> list[Approach]:
+    """All descriptions, in the order of legends. Imports the modules that hold them."""
+    _load()
     return sorted(APPROACHES.values(), key=lambda a: (a.place, a.name))
 
 
 def find(name: str) -> Approach | None:
     """The description with this name; None if there is none, as for the variant "elastic_mask (shuffled)"."""
-    every()
+    _load()
     return APPROACHES.get(name)
 
 
 def described(name: str) -> Approach:
     """The description of `name`. Raises `BadSetting`, which lists all names, if there is none."""
-    every()
+    _load()
     return APPROACHES[known(name, APPROACHES, "approach")]
 
 

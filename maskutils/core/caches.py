@@ -14,9 +14,7 @@ USES = "MASKUTILS_USES"  # names the file in which a kernel of the batch lists w
 
 
 def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None], load_from: Callable[[Path], T]) -> T:
-    """What lies at `path`, or else what `make` makes, stored there with a checksum. A damaged file is named in a warning, and made
-    again.
-    """
+    """The value stored at `path`; else `make()`, stored there with a checksum. A damaged file gives a warning and is made again."""
     _note(path)
     checksum = checksum_of(path)
     if path.exists() and checksum.exists():

@@ -103,7 +103,11 @@ def some_of(names: Sequence[str], n: int = 5) -> str:
 
 def content_key(*parts: Any) -> str:
     """16 hex digits that identify the content of JSON-ready `parts`: equal parts have equal keys."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digits(json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+
+def digits(text: str) -> str:
+    """16 hex digits that identify `text`."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -59,8 +59,7 @@ def file_digest(path: Path) -> str:
 
 def stamp(files: Iterable[str | Path]) -> str:
     """Names the content of `files` without reading them: by their names, sizes and times of change."""
-    seen = ((str(file), os.stat(file)) for file in files)
-    return content_key([(file, s.st_size, s.st_mtime_ns) for file, s in seen])
+    return content_key([(str(file), (s := os.stat(file)).st_size, s.st_mtime_ns) for file in files])
 
 
 def is_path(name: str) -> bool:

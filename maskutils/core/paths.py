@@ -55,11 +55,7 @@ def _users(kind: Literal["data", "cache"]) -> Path:
 
 def variables() -> dict[str, str]:
     """Environment variables with which any process on this file system finds the same folders."""
-    return {
-        "MASKUTILS_ROOT": str(project_root()),
-        DATA: str(data_root()),
-        LOCAL: os.environ.get(LOCAL, ""),
-    }
+    return {"MASKUTILS_ROOT": str(project_root()), DATA: str(data_root()), LOCAL: os.environ.get(LOCAL, "")}
 
 
 def notebooks_dir() -> Path:
@@ -94,9 +90,7 @@ def rates_name(model: str, pair: str) -> str:
 
 
 def tuned_rates() -> list[Path]:
-    """The tables of learning rates that the profile `tuning` wrote. In a checkout the committed ones, and for other networks and pairs
-    your own.
-    """
+    """The tables of learning rates that the profile `tuning` wrote: committed ones first, then your own for other networks and pairs."""
     folders = (results_dir("tuning"), project_root() / "results" / "tuning")  # of equal names the committed one
     return sorted({file.name: file for folder in folders for file in folder.glob("rates-*.csv")}.values())
 

@@ -13,17 +13,13 @@ VALUE = 16  # bits of one value
 
 @dataclass(frozen=True)
 class Kept:
-    """What is known of a transfer when it is over.
+    """What is known of a transfer when it is over."""
 
-    `shapes` are those of the network's parameters, `changed` is how many of their entries differ from the source network's (heads of
-    one task aside), `moved` the names of the parameters that hold them, and `coded` the bits of its mask as stored, 0 without one.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    changed: int = 0
-    coded: int = 0
+    shapes: Mapping[str, tuple[int, ...]]  # of the network's parameters
+    changed: int = 0  # how many of their entries differ from the source network's, heads of one task aside
+    coded: int = 0  # bits of its mask as stored, 0 without one
     knobs: Mapping[str, float] = field(default_factory=dict)
-    moved: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()  # names of the parameters with changed entries
 
     @property
     def n(self) -> int:

@@ -29,7 +29,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
             for picked in mixed.split(size):
                 yield data[picked]
     else:
-        epoch = in_order(data, batch_size)
+        epoch = as_given(data, batch_size)
         if indexed(data):
             n = min(batch_size, len(data))
             epoch = loader(data, n, shuffle=True, drop_last=True, generator=order) if n else ()
@@ -42,7 +42,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
     raise ValueError("there is nothing to train on: the data is empty or a used-up iterator; give a list or DataLoader")
 
 
-def in_order(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
+def as_given(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
     """Batches of all `data`, once, in its own order."""
     if isinstance(data, TensorDataset):
         return (data[i : i + batch_size] for i in range(0, len(data), batch_size))
@@ -70,17 +70,15 @@ def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
 
     `seed` also decides the order of a loader that shuffles. Raises `ValueError` if there are none.
     """
+    found: list[Any] = []
     if indexed(data):
         picked = torch.randperm(len(data), generator=generator(seed, "some"), device="cpu")[:n].tolist()
-        found = (
-            [data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])]
-            if picked
-            else []
-        )
+        if picked:
+            found = [data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])]
     else:
-        found, count = [], 0
+        count = 0
         with seeded(seed, "some"):
-            for batch in in_order(data, 100):
+            for batch in as_given(data, 100):
                 found.append(batch)
                 if (count := count + len(images_and_labels(batch)[1])) >= n:
                     break
@@ -108,12 +106,10 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
     if len(found) != 2 or not all(isinstance(t, Tensor) for t in found):
         what = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
         what += f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
-        tokens = isinstance(batch, Mapping) and "input_ids" in batch
+        more = ", of input_ids and labels, and the network a forward that makes the attention_mask from the input_ids"
         raise ValueError(
-            "a batch must be a pair of tensors, images and labels, or a dict with pixel_values and labels; "
-            f"it is {what}: give the loader a collate_fn that makes pairs"
-            + ", of input_ids and labels, and the network a forward that makes the attention_mask from the input_ids"
-            * tokens
+            "a batch must be a pair of tensors, images and labels, or a dict with pixel_values and labels; it is "
+            f"{what}: give the loader a collate_fn that makes pairs{more if isinstance(batch, Mapping) and 'input_ids' in batch else ''}"
         )
     images, labels = found
     if not labels.ndim:

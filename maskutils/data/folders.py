@@ -18,11 +18,10 @@ from maskutils.core.checks import BadSetting, some_of
 from maskutils.core.files import stamp
 from maskutils.core.seeds import generator
 from maskutils.data import pair as base
-from maskutils.data import pictures, stored
+from maskutils.data import pictures
 from maskutils.data.named import FOLDERS, as_folders, check_collection, folder_of, others
-from maskutils.data.pair import Domain, Loading, Pair, subset
+from maskutils.data.pair import Domain, Loading, Pair, Pixels, subset
 from maskutils.data.pictures import Recipe, Streamed, how
-from maskutils.data.pixels import Pixels
 
 
 @dataclass(frozen=True)
@@ -45,20 +44,21 @@ class Folder:
 
 
 def pair_of(name: str, seed: int, loading: Loading) -> Pair:
-    """The pair "folders:SOURCE:TARGET" of two folders, which hold a folder of images for each class; or one of `data.named`, such as
-    "pacs:photo:sketch", which has the source's domains that take no part as its `others`.
+    """The pair "folders:SOURCE:TARGET" of two folders, each with a folder of images for each class; or a pair of `data.named`, as
+    "pacs:photo:sketch". The latter has the source's domains that take no part as its `others`.
 
     Images are float32 (C, H, W), normalised with the mean and std of the source's train split, or as `loading.normalise` says.
     `loading.transform` replaces size, channels and normalisation. Images in memory are decoded and transformed once, and kept as
     8-bit values where they have no more. Each class is split 65 : 10 : 25, with at least one image in each part. Files and
     folders whose name begins with a dot are left out. A copy of a file under another name is not recognised.
 
-    Raises `BadSetting`, with the way out: for missing folders or another layout; for images that are damaged, too few, in
-    both source and target, or of several modes or sizes; and for classes of which only a part is on both sides.
+    Raises `BadSetting`, with the way out, for missing folders or another layout, and for classes of which only a part is on both sides. So
+    it does for images that are damaged, too few, in both source and target, or of several modes or sizes.
     """
     check_collection(name)
     both = sides_of(as_folders(name), loading.classes)
-    sides, headers = _looked_at([*both, *_others(name)], loading.damaged)
+    unused = [_listed(folder_of(collection, domain), domain) for collection, domain in others(name)]
+    sides, headers = _looked_at([*both, *unused], loading.damaged)
     recipe = pictures.recipe_for(headers, loading)
     loaded = [_loaded(side, recipe, loading) for side in sides]
     parts = [_split(side, seed) for side, _ in loaded]
@@ -66,17 +66,12 @@ def pair_of(name: str, seed: int, loading: Loading) -> Pair:
         mean, std = (torch.tensor(values)[:, None, None] for values in base.IMAGENET)
         if loading.normalise == "source":
             mean, std = pictures.statistics(loaded[0][1], parts[0][0], seed)
-        loaded = [(side, pictures.normalised(data, mean, std)) for side, data in loaded]
+        loaded = [(side, pictures.with_statistics(data, mean, std)) for side, data in loaded]
     domains = []
     for (side, data), indices in zip(loaded, parts, strict=True):
         train, val, test = (subset(data, i) for i in indices)
         domains.append(Domain(side.name, train, val, test, side.classes))
     return Pair(name, domains[0], domains[1], tuple(domains[2:]))
-
-
-def _others(name: str) -> list[Folder]:
-    """The domains of the source's collection that take no part in `name`."""
-    return [_listed(folder_of(collection, domain), domain) for collection, domain in others(name)]
 
 
 def sides_of(name: str, classes: str = "all") -> list[Folder]:
@@ -159,7 +154,7 @@ def _aligned(source: Folder, target: Folder, classes: str) -> tuple[Folder, Fold
 def _looked_at(sides: Sequence[Folder], damaged: str) -> tuple[list[Folder], list[pictures.Header]]:
     """The sides without damaged images, if the policy `damaged` allows to leave them out, and the headers of the rest."""
     files = [file for side in sides for file in side.files]
-    headers = stored.headers(tuple(files), stamp(files))
+    headers = pictures.headers(tuple(files), stamp(files))
     _leave_out([file for file in files if file not in headers], len(files), damaged)
     sides = [_enough(side.only(headers)) for side in sides]
     unknown = Counter(mode for mode, _ in headers.values() if mode not in pictures.READABLE)
@@ -183,9 +178,9 @@ def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, T
     if math.prod(shape) * (1 if recipe.eight_bits else 4) > base.IN_MEMORY:
         return folder, Streamed(folder.files, folder.labels, recipe, loading.workers)
     if recipe.eight_bits:
-        x, kept = stored.pixels(folder.files, stamp(folder.files), recipe)
+        x, kept = pictures.pixels(folder.files, stamp(folder.files), recipe)
     else:
-        x, kept = stored.decoded(folder.files, recipe)
+        x, kept = pictures.read_all(folder.files, recipe)
     _leave_out(sorted(set(folder.files) - set(kept)), len(folder.files), loading.damaged)
     folder = _enough(folder.only(kept))
     labels = torch.tensor(folder.labels)

@@ -5,13 +5,12 @@
 Torch is not imported: a plan of what is done takes less time than that.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskutils.core import paths
-from maskutils.core.checks import BadSetting, known
+from maskutils.core.checks import BadSetting, digits, known
 
 FOLDERS = "folders:"  # what the name of a pair of image folders begins with
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -119,5 +118,5 @@ def _check_domain(collection: Collection, domain: str) -> None:
                 f"{folder.parent}, as {domain}/{name}/*.jpg and so on, or name another data root with --data-root or $MASKUTILS_DATA_ROOT"
             )
         names += [f"{name}/{file}" for file in found]
-    if hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] != digest:
+    if digits("\n".join(names)) != digest:
         raise BadSetting(f"{folder} holds as many images as it must, but of other names: get {collection.origin} anew")

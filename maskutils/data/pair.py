@@ -1,4 +1,4 @@
-"""What a pair of domains is, how the images of a domain are split, and the registry of pairs."""
+"""What a pair of domains is, how its images lie in memory and are split, and the registry of pairs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,6 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from maskutils.core.checks import BadSetting, known, needs
 from maskutils.core.seeds import stream
 from maskutils.core.shown import table
-from maskutils.data.pixels import Pixels
 
 FIXED = 0  # the seed of what is the same for every seed: the test splits
 IN_MEMORY = 2**30  # a domain with more bytes of images than this is streamed; 8-bit images take a byte a value
@@ -114,6 +113,41 @@ class Maker:
 
 
 PAIRS: dict[str, Maker] = {}
+
+
+class Pixels(TensorDataset):
+    """Images that stay in memory as 8-bit values, and become normalised floats a batch at a time.
+
+    Item i is row i of `rows` of `images` (M, C, H, W), uint8, as (x / 255 - mean) / std of float32, and its label. Parts share the images,
+    which thus lie in memory once, whatever the number of splits and seeds. `mean` and `std` are numbers or (C, 1, 1). An index may be a
+    number, a slice, a list or a tensor.
+    """
+
+    def __init__(
+        self, images: Tensor, rows: Tensor, labels: Tensor, mean: Tensor | float = 0.0, std: Tensor | float = 1.0
+    ) -> None:
+        super().__init__(rows, labels)
+        self.images, self.mean, self.std = images, mean, std
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, Tensor]:
+        rows, labels = (t[index] for t in self.tensors)
+        return self.images[rows].float().div_(255).sub_(self.mean).div_(self.std), labels
+
+    def part(self, index: Tensor) -> "Pixels":
+        """The items at `index` (N,)."""
+        rows, labels = self.tensors
+        return Pixels(self.images, rows[index], labels[index], self.mean, self.std)
+
+    def normalised(self, mean: Tensor, std: Tensor) -> "Pixels":
+        """The same images, normalised by `mean` and `std` (C, 1, 1)."""
+        rows, labels = self.tensors
+        return Pixels(self.images, rows, labels, mean, std)
+
+    def on(self, device: torch.device, images: Tensor) -> "Pixels":
+        """The same items with everything on `device`, where `images` are already."""
+        rows, labels = (t.to(device) for t in self.tensors)
+        mean, std = (v.to(device) if isinstance(v, Tensor) else v for v in (self.mean, self.std))
+        return Pixels(images, rows, labels, mean, std)
 
 
 class Part(Subset[Any]):

@@ -1,23 +1,27 @@
-"""Image files: finds damaged ones, turns the others into tensors and computes the statistics that normalise them."""
+"""Image files: finds damaged ones, turns the others into tensors, once a process, and computes the statistics that normalise them."""
 
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import functional as F
 
-from maskutils.core.checks import BadSetting
+from maskutils.core import paths
+from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.progress import bar
 from maskutils.core.seeds import generator
-from maskutils.data.pair import Examples, Loading
-from maskutils.data.pixels import Pixels
+from maskutils.core.tensors import cached_tensors
+from maskutils.data.pair import Examples, Loading, Pixels
 
 Size = tuple[int, int]  # width and height in pixels
 Header = tuple[str, Size]  # PIL's mode, and the size
@@ -27,6 +31,7 @@ GREY = {"1", "L"} | SIXTEEN
 READABLE = GREY | {"RGB", "RGBA", "RGBX", "LA", "P", "PA", "CMYK", "YCbCr"}  # other modes have no fixed range of values
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # PIL raises these
 SAMPLE = 1000  # at most so many images give the statistics of a streamed domain
+WORTH_STORING = 1000  # a domain of so many images is decoded once for all processes
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def statistics(data: Examples, train: Tensor, seed: int) -> tuple[Tensor, Tensor
     return mean.float()[:, None, None], std.float()[:, None, None]
 
 
-def normalised(data: TensorDataset | Streamed, mean: Tensor, std: Tensor) -> TensorDataset | Streamed:
+def with_statistics(data: TensorDataset | Streamed, mean: Tensor, std: Tensor) -> TensorDataset | Streamed:
     """`data` as (x - mean) / std. Changes the images in place if they are floats in memory."""
     if isinstance(data, Streamed):
         return replace(data, mean=mean, std=std)
@@ -195,3 +200,41 @@ def counted(counts: Counter[str]) -> str:
 
 def _by(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
+
+
+@lru_cache(maxsize=8)
+def headers(files: tuple[str, ...], stamp: str) -> dict[str, Header]:
+    """The headers of the `files` that are not damaged, read once a process."""
+    return {file: seen for file in bar(files, "check images", "image") if (seen := header(file))}
+
+
+def read_all(files: Sequence[str], recipe: Recipe) -> tuple[Tensor, list[str]]:
+    """The images (N, C, H, W) in `files`, uint8 or float32 as `recipe` has it, and the N files that are not damaged."""
+    dtype, kept = torch.uint8 if recipe.eight_bits else torch.float32, list[str]()
+    x = torch.empty(len(files), *recipe.shape, dtype=dtype)
+    for file in bar(files, f"read {Path(files[0]).parent.parent.name}", "image"):
+        try:
+            image = decoded(file)
+        except OSError:
+            continue
+        x[len(kept)] = recipe.pixels(image) if recipe.eight_bits else recipe(image)
+        kept.append(file)
+    return x[: len(kept)], kept
+
+
+@lru_cache(maxsize=8)
+def pixels(files: tuple[str, ...], stamp: str, recipe: Recipe) -> tuple[Tensor, list[str]]:
+    """`read_all` as uint8, once a process; of many images once for all processes, from a file in the cache of results."""
+    if len(files) < WORTH_STORING:
+        return read_all(files, recipe)
+    place = {file: i for i, file in enumerate(files)}
+
+    def make() -> dict[str, Tensor]:
+        x, kept = read_all(files, recipe)
+        return {"images": x, "kept": torch.tensor([place[file] for file in kept])}
+
+    # Another Pillow may decode to other values.
+    key = content_key(stamp, recipe.size, recipe.channels, recipe.shape, PIL.__version__)
+    path = paths.cache_dir("pixels") / f"{key}.safetensors"
+    found = cached_tensors(path, make)
+    return found["images"], [files[i] for i in found["kept"].tolist()]

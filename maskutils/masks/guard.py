@@ -1,4 +1,4 @@
-"""What a block of protection holds, and what it has seen: restoring, and the warnings."""
+"""What a block of protection holds fixed and puts back, and what it warns of."""
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from maskutils.models.parts import check_prefixes, owner_of
 
 
 class Guard:
-    """What one block holds, and what it has seen."""
+    """The tensors that one `protect` block holds fixed, and what to warn of when it ends."""
 
     def __init__(
         self, model: nn.Module, mask: Mask, train: Iterable[str], watched: Sequence[Optimizer] | None = None
@@ -218,9 +218,7 @@ def _warn(what: str) -> None:
 
 
 def _check_state(mask: Mask, kept: Mapping[str, Tensor]) -> None:
-    """Raise `ValueError` if something held is not what the mask's task left there, as a fresh head for other classes is not; warn if
-    it has other values.
-    """
+    """Raise `ValueError` if a held tensor has another shape than in the mask's task, as a fresh head; warn if it has other values."""
     both = {n: (kept[n], before) for n, before in mask.state.items() if n in kept}
     for name, (now, before) in both.items():
         if now.shape != before.shape:

@@ -20,8 +20,8 @@ from maskutils.models.sizes import fitting_threads, is_large
 NOISE = 1e-6  # of the largest sum of a parameter: less is 0 in theory, as for the bias of an attention's keys
 LABELS = 50  # of which the expectation is taken at most
 BATCH = 25  # images
-TRIED = 2  # images on which both ways are compared
-APART = 0.05  # of the sum of a parameter's values, by which the two ways may differ: bf16 rounds so much
+TRIED_IMAGES = 2  # images on which both ways are compared
+TOLERANCE = 0.05  # of the sum of a parameter's values, by which the two ways may differ: bf16 rounds so much
 
 
 def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0) -> dict[str, Tensor]:
@@ -31,14 +31,14 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
     in full, not sampled and not replaced by the true label; of more than 50 classes, over the 50 likeliest for each image. Source:
     Kirkpatrick et al. 2017 (arXiv 1612.00796).
 
-    It takes a backward pass for each image and label. In a large network (see `models.sizes`) it takes one for each batch and label,
-    quicker and equal up to rounding, if all parameters belong to convolutions, linear and norm layers that are
-    called once, and both ways agree on two images.
+    It takes a backward pass for each image and label. In a large network (see `models.sizes`) it takes one for each batch and label, which
+    is quicker and equal up to rounding. All parameters must belong to convolutions, linear and norm layers that are called once, and both
+    ways agree on two images.
     """
     x, _ = some(data, n, seed)
     model, x = copied(model).eval(), taken_by(model, x)
     with fitting_threads(model), torch.enable_grad():
-        found = _by_batch(model, x) if is_large(model) and _agree(model, x[:TRIED]) else None
+        found = _by_batch(model, x) if is_large(model) and _agree(model, x[:TRIED_IMAGES]) else None
         return _by_image(model, x) if found is None else found
 
 
@@ -54,7 +54,7 @@ def _agree(model: nn.Module, x: Tensor) -> bool:
         return False
     exact = _by_image(model, x)
     least = NOISE * max(float(e.sum()) for e in exact.values())
-    return all(bool((quick[n] - e).abs().sum() <= APART * max(float(e.sum()), least)) for n, e in exact.items())
+    return all(bool((quick[n] - e).abs().sum() <= TOLERANCE * max(float(e.sum()), least)) for n, e in exact.items())
 
 
 def _by_image(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ def _by_place(layer: nn.Module, values: Tensor) -> Tensor:
 def _known(layer: nn.Module) -> bool:
     leaves = {name for name, _ in layer.named_parameters(recurse=False)}
     plain = not isinstance(layer, nn.Conv2d) or (layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
-    own = type(layer).forward in {kind.forward for kind in KNOWN}  # a subclass may compute something else
+    own = type(layer).forward in {kind.forward for kind in BY_PLACE}  # a subclass may compute something else
     return leaves <= {"weight", "bias"} and plain and own and getattr(layer, "running_mean", 0) is not None
 
 
@@ -150,4 +150,4 @@ def _inputs(layer: nn.Module, x: Tensor) -> Tensor:
     return _by_place(layer, x)
 
 
-KNOWN = (nn.Conv2d, nn.Linear, _BatchNorm, nn.GroupNorm, nn.LayerNorm)
+BY_PLACE = (nn.Conv2d, nn.Linear, _BatchNorm, nn.GroupNorm, nn.LayerNorm)

@@ -18,29 +18,26 @@ from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import filled, highest, kept_whole
 from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
-from maskutils.models.made import absent
+from maskutils.models.made import where_absent
 from maskutils.models.parts import owner_of
 
 
 @dataclass(frozen=True, eq=False)
 class Mask(Shown, Interchange):
-    """Name of parameter -> bool tensor of its shape; True is kept by the source task, hence to be protected.
+    """Which weights the source task keeps, hence which are protected.
 
-    `scores` (same names, float; higher is kept sooner) rank the weights where a method learnt them; `history` is how it
-    learnt; `state` is what the task needs beside the masked weights (see `with_state`); `fingerprint` tells the kept weights of the
-    network that it is of (see `learnt_on`). All are lost by set algebra.
-    `a & b`, `a | b`, `~a` and `a == b` need the same names and shapes.
+    `a & b`, `a | b`, `~a` and `a == b` need the same names and shapes. They keep the bits alone.
 
     >>> a = Mask({"w": torch.tensor([True, False])})
     >>> (a | ~a).density
     1.0
     """
 
-    bits: Mapping[str, Tensor]
-    scores: Mapping[str, Tensor] | None = None
-    history: tuple[dict[str, float], ...] = field(default=(), repr=False)
-    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    fingerprint: str = field(default="", repr=False)
+    bits: Mapping[str, Tensor]  # name of parameter -> bool tensor of its shape; True is kept
+    scores: Mapping[str, Tensor] | None = None  # same names, float, where a method learnt them; higher is kept sooner
+    history: tuple[dict[str, float], ...] = field(default=(), repr=False)  # of its learning
+    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # what else the task needs: see `with_state`
+    fingerprint: str = field(default="", repr=False)  # tells the kept weights of its network: see `learnt_on`
 
     def __post_init__(self) -> None:
         given = self.bits if isinstance(self.bits, Mapping) else {}
@@ -97,11 +94,7 @@ class Mask(Shown, Interchange):
         return Mask(mask.bits, self.scores, self.history, self.state)
 
     def shuffled(self, seed: int = 0) -> "Mask":
-        """The control with the same density in every layer and no other memory: bits and scores permuted within each
-        layer.
-
-        Source: Frankle et al. 2021 (arXiv 2009.08576).
-        """
+        """A control: bits and scores permuted within each layer. Source: Frankle et al. 2021 (arXiv 2009.08576)."""
         order = {
             name: torch.randperm(b.numel(), generator=generator(seed, f"shuffle/{name}"), device="cpu")
             for name, b in self.bits.items()
@@ -176,7 +169,7 @@ class Mask(Shown, Interchange):
         """Raise `ValueError` unless every name is a parameter of `model` of the same shape; lists those that are not."""
         shapes = {name: tuple(p.shape) for name, p in unwrapped(model, sharded=True).named_parameters()}
         wrong = [
-            f"{n} {tuple(b.shape)} (network: {shapes.get(n) or absent(n, shapes)})"
+            f"{n} {tuple(b.shape)} (network: {shapes.get(n) or where_absent(n, shapes)})"
             for n, b in self.bits.items()
             if shapes.get(n) != tuple(b.shape)
         ]

@@ -19,7 +19,7 @@ from maskutils.masks.mask import Mask
 from maskutils.models.copies import unwrapped
 
 
-def checked(mask: Mask, model: nn.Module) -> Mask:
+def mask_checked(mask: Mask, model: nn.Module) -> Mask:
     """`mask` itself. Raises `BadSetting` if it is no mask, `ValueError` if it is one of another network than `model`."""
     if not isinstance(mask, Mask):
         raise BadSetting(f"mask is a {type(mask).__name__}; it must be a Mask, as learn_mask or Mask.load(path) gives")
@@ -33,12 +33,11 @@ def protect(
 ) -> Iterator[Callable[[], None]]:
     """Inside the block, every weight of `model` that `mask` keeps stays as it was on entry, bit for bit.
 
-    So does everything that the mask does not speak of (biases, norm layers and their statistics, the head), except parameters
-    and buffers whose names begin with one of `train`: name a fresh head there. It works with any loop that trains by
-    `torch.optim`. After each step of an optimiser (of `optimizer` alone, if given), what that optimiser trains and all buffers are
-    restored. Everything is restored once more on leaving the block. A closure that is given to a step leaves no gradient on held
-    entries, so that the line search of LBFGS runs on the weights that it will find again. Takes at most one copy of what is held, and
-    a byte for each bit of the mask.
+    So does everything that the mask does not cover: biases, norm layers and their statistics, the head. Parameters and buffers whose names
+    begin with one of `train` are free: name a fresh head there. It works with any loop that trains by `torch.optim`. After each step of an
+    optimiser (of `optimizer` alone, if given), what that optimiser trains and all buffers are restored. Everything is restored once more on
+    leaving the block. A closure that is given to a step leaves no gradient on held entries, so that the line search of LBFGS runs on the
+    weights that it will find again. Takes at most one copy of what is held, and a byte for each bit of the mask.
 
     A loop that writes weights itself, or by a hook after the step that was registered inside the block, calls what the block gives
     after it does so: `with protect(...) as restore`. An average of weights (`AveragedModel`) rounds, so it can drift by an ulp from what
@@ -46,10 +45,10 @@ def protect(
 
     Under DistributedDataParallel and FSDP2 (`fully_shard`), give the wrapped or sharded network, in every process.
 
-    Raises `ValueError` if the mask is of another network or differs between processes, if a name in `train` matches nothing, if a
-    head would be held that is of another shape than the one the mask carries, and at the first step of an optimiser that cannot be
-    protected. Warns where the outcome may surprise: norm layers that train with the statistics of the batch, held tensors that were
-    replaced, parametrised, rounded, or moved by something else than a step, and steps that trained nothing or another network.
+    Raises `ValueError` if the mask is of another network or differs between processes, or if a name in `train` matches nothing. It does so
+    too if a head would be held whose shape is not that in the mask, and at the first step of an optimiser that cannot be protected. Warns
+    where the outcome may surprise. Norm layers may train with the statistics of the batch. Held tensors may be replaced, parametrised,
+    rounded, or moved by something else than a step. Steps may train nothing, or another network.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> mask = Mask({"0.weight": torch.tensor([[True, False], [True, True]])})
@@ -57,7 +56,7 @@ def protect(
     ...     pass  # your loop
     """
     inside = unwrapped(model, sharded=True)
-    checked(mask, inside).recognise(inside)
+    mask_checked(mask, inside).recognise(inside)
     _check_processes(model, mask)
     watched = None if optimizer is None else _steppers(optimizer)
     guard = Guard(inside, mask, train, watched)
@@ -86,16 +85,11 @@ def protect(
 
 
 def _steppers(optimizer: object) -> list[Optimizer]:
-    """The optimisers whose steps count as those of `optimizer`: itself, and those inside it, as in SAM, Lookahead, accelerate and
-    Lightning. Raises `BadSetting` if there is none.
-    """
+    """`optimizer` and the optimisers inside it, as in SAM, Lookahead, accelerate and Lightning. Raises `BadSetting` if there is none."""
     found: list[object] = [optimizer]
     for each in found:  # which grows
-        found += [
-            o
-            for o in getattr(each, "__dict__", {}).values()
-            if isinstance(o, Optimizer) and not any(o is f for f in found)
-        ]
+        inside = getattr(each, "__dict__", {}).values()
+        found += [o for o in inside if isinstance(o, Optimizer) and not any(o is f for f in found)]
     if steppers := [o for o in found if isinstance(o, Optimizer) and "_optimizer_step_post_hooks" in vars(o)]:
         return steppers
     raise BadSetting(

@@ -108,7 +108,7 @@ def response(method: str, scores: np.ndarray, draws: int = 400, progress: float 
     return {name: value[0].numpy() for name, value in values.items()}
 
 
-def one_draw(method: str, scores: np.ndarray, progress: float = 0.0) -> dict[str, np.ndarray]:
+def one_draw(method: str, scores: np.ndarray) -> dict[str, np.ndarray]:
     """`response` in a single training step, in which all `scores` meet the same noise."""
-    made = [response(method, scores[i : i + 1], 1, progress) for i in range(len(scores))]
+    made = [response(method, scores[i : i + 1], 1) for i in range(len(scores))]
     return {name: np.concatenate([each[name] for each in made]) for name in made[0]}

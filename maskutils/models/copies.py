@@ -17,8 +17,7 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def unwrapped(model: nn.Module, sharded: bool = False) -> nn.Module:
-    """The module inside wrappers that put a prefix before its names: of `torch.compile`, data parallelism, averaging and Lightning's
-    Fabric.
+    """The module inside the wrappers of `torch.compile`, data parallelism, weight averaging and Lightning's Fabric.
 
     Raises `ValueError` for what is no module, or one whose weights are sharded over processes (unless `sharded` says that DTensors
     will do), flattened or without values.
@@ -65,11 +64,10 @@ def _check_scripted(model: nn.Module) -> None:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy of `model` that computes with its own weights, even where `forward` was replaced on the instance, as by
-    `net.forward = torch.compile(net.forward)`; the copy is not compiled.
+    """A copy of `model` that computes with its own weights. `net.forward = torch.compile(net.forward)` is undone in the copy.
 
-    Raises `ValueError` where `forward` was replaced by a function, or an attribute or hook is a function that holds a part of `model`:
-    a copy of it would go on to use the weights of `model`.
+    Raises `ValueError` where `forward` was replaced by a function, or where an attribute or hook is a function that holds a part of
+    `model`. A copy would go on to use the weights of `model`.
     """
     _check_scripted(model)
     _check_functions(model)
@@ -130,7 +128,7 @@ def _used_by(function: FunctionType) -> list[object]:
 
 
 def with_gradients(model: nn.Module) -> nn.Module:
-    """`model`, all of whose parameters get gradients, but for those that cannot, as whole numbers."""
+    """`model` with gradients on for all floating-point parameters."""
     for p in model.parameters():
         p.requires_grad_(p.is_floating_point() or p.is_complex())
     return model

@@ -19,11 +19,11 @@ def head_name(model: nn.Module) -> str:
 
 
 def heads(model: nn.Module) -> list[str]:
-    """Names of the heads: what the network says in an attribute `head_name`, or in timm's `get_classifier()`; else the module, last in
-    definition order, that owns a weight of two or more dimensions, and linear layers of its size that are called heads too and stand
-    where it does, as those of distilled networks.
+    """Names of the heads. A network may say them, by an attribute `head_name` or timm's `get_classifier()`.
 
-    A `TaskHeads` counts as one. Raises `ValueError` for a network without any such weight, or without the module it names.
+    Else the head is the last module, in the order of definition, with a weight of two or more dimensions. Linear layers of its size beside
+    it that are called heads too count as well, as in distilled networks. A `TaskHeads` counts as one. Raises `ValueError` for a network
+    without any such weight, or without the module it names.
     """
     if told := told_heads(model):
         return told
@@ -81,9 +81,7 @@ class TaskHeads(nn.ModuleDict):
 
 
 def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Module:
-    """A copy of `model` whose head became `TaskHeads`: the old one as "source", a fresh one of `n_classes` as "target",
-    active.
-    """
+    """A copy of `model` with two heads (`TaskHeads`): the old one for "source", and a fresh one of `n_classes`, active, for "target"."""
     model = copied(model)
     name = head_name(model)
     old = model.get_submodule(name)

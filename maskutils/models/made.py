@@ -32,7 +32,7 @@ def dimensions(module: nn.Module, leaf: str) -> int:
     return tensor.ndim if isinstance(tensor, Tensor) else 0
 
 
-def absent(name: str, names: Collection[str]) -> str:
+def where_absent(name: str, names: Collection[str]) -> str:
     """Why a parameter `name` is not among the `names` of a network."""
     owner, _, leaf = f".{name}".rpartition(".")
     made = f"{name}_orig" in names or f"{name}_v" in names  # by prune, or the old weight_norm

@@ -25,11 +25,11 @@ def build_model(
 ) -> nn.Module:  # fmt: skip
     """The network `name` for images (N, in_channels, image_size, image_size); its logits are (N, n_classes).
 
-    `name` is one of `MODELS`, or any of torchvision's classification networks. Without `weights`, `seed` initialises the network.
-    `weights` is the name of torchvision's ("DEFAULT", "IMAGENET1K_V1"), which are downloaded on first use and get a fresh head unless
-    `n_classes` is theirs; or a .safetensors file of a state dict, which gets a fresh head too if it has none and
-    `fresh_head` allows it. Raises `BadSetting` for an unknown name, for weights that cannot be read or downloaded, and for
-    those of another network; the message lists the keys that differ.
+    `name` is one of `MODELS`, or any of torchvision's classification networks. Without `weights`, `seed` initialises the network. `weights`
+    is a name of torchvision's ("DEFAULT", "IMAGENET1K_V1") or a .safetensors file of a state dict. The former are downloaded on first use,
+    and get a fresh head unless `n_classes` is theirs. A file without a head gets a fresh one if `fresh_head` allows it. Raises `BadSetting`
+    for an unknown name, for weights that cannot be read or downloaded, and for those of another network; the message lists the keys that
+    differ.
 
     >>> build_model("mlp", n_classes=5)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 5])

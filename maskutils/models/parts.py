@@ -18,8 +18,7 @@ UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # whatever
 
 
 def maskable(model: nn.Module) -> list[str]:
-    """Names of the parameters that a mask covers: weights of two or more dimensions, outside head and embeddings; tied
-    ones once.
+    """Names of the parameters that a mask covers: weights of two or more dimensions outside head and embeddings, tied ones once.
 
     Weights that are made from other parameters, by `torch.nn.utils.parametrize` (as in `parametrizations.weight_norm`) or the old
     `weight_norm`, are left out with a warning that names them. Raises `ValueError` for a network that has no others.

@@ -26,11 +26,10 @@ def chance(records: pd.DataFrame, task: str) -> pd.Series:
 def source_read(records: pd.DataFrame, reading: str = "full", prefix: str = "") -> pd.Series:
     """Source accuracy after the transfer, in [0, 1], in one of `SOURCE_READINGS`; `prefix` "val_" for validation.
 
-    "full", the task unknown: one set of weights for both tasks. "known", the task known: what the approach can do for the source when
-    it is told the task. A mask is put on; an adapter or a change is taken off and a second network is loaded, which give the source
-    network itself; all others have their one set of weights. An interpolated mask has no such reading: `nan`.
-    The description of an approach says which (`known`). What this takes to store are the record's `stored_bits`.
-    Raises `BadSetting` for another reading.
+    "full", the task unknown: one set of weights for both tasks. "known", the task known: what the approach can do for the source when it is
+    told the task. A mask is put on. An adapter or a change is taken off and a second network is loaded, which give the source network
+    itself. All others have their one set of weights. An interpolated mask has no such reading: `nan`. The description of an approach says
+    which (`known`). What this takes to store are the record's `stored_bits`. Raises `BadSetting` for another reading.
     """
     full = records[f"{prefix}source_acc_full"]
     if known(reading, SOURCE_READINGS, "reading") == "full":
@@ -176,7 +175,7 @@ def stored_bits(records: pd.DataFrame, task_known: bool = True) -> pd.Series:
     return records["stored_bits"].astype(float).mask(unread(records), 0.0)
 
 
-def through_masks(records: pd.DataFrame) -> pd.DataFrame:
+def recorded_through_masks(records: pd.DataFrame) -> pd.DataFrame:
     """Mean source accuracy through each mask (columns) at each density (rows) of `records`."""
     rows = on_grid(records).query("alpha == 1")
     return rows[of_masks(rows)].pivot_table("source_acc_masked", "density", "approach")

@@ -1,7 +1,4 @@
-"""The reader's choice: which approach meets a need, what to expect of it, and whether such a choice holds.
-
-Settings are chosen on validation (columns `val_...`) and reported on test.
-"""
+"""The reader's choice (see `analysis`): which approach meets a need, what to expect of it, and whether such a choice holds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +8,7 @@ import numpy as np
 import pandas as pd
 
 from maskutils.core.checks import known
-from maskutils.results.analysis import (
-    CANDIDATE,
-    DECIMALS,
-    choosable,
-    of_second_network,
-    source_read,
-    stored_bits,
-    trained,
-)
+from maskutils.results import analysis
 from maskutils.results.records import on_grid
 from maskutils.results.statistics import over_pairs, over_seeds, t_interval
 
@@ -73,14 +62,17 @@ def recommend(
     is known at test time: see `analysis.source_read`. With the task unknown nothing is stored. `without` leaves out approaches
     by name, with their interpolations: "replay" if you may keep no source data.
 
-    The choice is made on validation. Seeds often cannot tell the best setting from others (`equivalent`). Of these the one with
-    the fewest bits is taken (two digits count), of equal bits the one with the fewest training steps, and then the best. No setting is
-    taken that another outdoes: with `max_source_drop` one that loses a hundredth less, stores no more, and reaches at most a hundredth
-    less; with `min_target` one that reaches a hundredth more, stores no more, and loses at most a hundredth more.
-    The result has the columns `CANDIDATE`; `source_drop` and `target_acc`, test means over pairs and seeds; their 95 % t
-    intervals over seeds as `_low` and `_high`, `nan` for fewer than three; their means on the worst pair as `_worst`;
-    `stored_bits`, those on the worst pair; and `n`, the seeds. Raises `ValueError` if not exactly one need is given or a value
-    is out of range, `Unmet` if nothing meets it.
+    The choice is made on validation. Seeds often cannot tell the best setting from others (`equivalent`). Of these the one with the fewest
+    bits is taken (two digits count), of equal bits the one with the fewest training steps, and then the best. No setting is taken that
+    another outdoes. With `max_source_drop` that is one that loses a hundredth less, stores no more, and reaches at most a hundredth less.
+    With `min_target` it reaches a hundredth more, stores no more, and loses at most a hundredth more. The result has the columns
+    `CANDIDATE`, `source_drop`, `target_acc`, `stored_bits` (on the worst pair) and `n`, the seeds. Drop and accuracy are test means over
+    pairs and seeds. Their 95 % t intervals over seeds are `_low` and `_high`, `nan` for fewer than three seeds; their means on the worst
+    pair are `_worst`. Raises `ValueError` if not exactly one need is given or a value is out of range, `Unmet` if nothing meets it.
+
+    >>> from maskutils import load_records
+    >>> recommend(load_records("modality"), max_source_drop=0.02, task_known=True)["approach"]
+    'edge_popup'
     """
     need = Need(max_source_drop, min_target, max_bits)
     return Menu(candidates(records, task_known, without)).recommend(need)
@@ -123,21 +115,20 @@ def stability(
 
 
 def candidates(records: pd.DataFrame, task_known: bool, without: str | Iterable[str] = ()) -> pd.DataFrame:
-    """The rows of `records` to choose from, with columns candidate (a number), bits and steps, and on test and (`val_`) validation source
-    (its accuracy) and drop (what is lost of it).
-    """
+    """The rows to choose from, with columns candidate (number), bits, steps; source accuracy and drop, on test and (`val_`) validation."""
     without = [without] if isinstance(without, str) else list(without)
     for name in without:
-        known(name, {*records["approach"], *trained(records)}, "approach")
-    rows = on_grid(records[records["approach"].isin(choosable(records))])
-    rows = rows if task_known else rows[~of_second_network(rows)]
+        known(name, {*records["approach"], *analysis.trained(records)}, "approach")
+    rows = on_grid(records[records["approach"].isin(analysis.choosable(records))])
+    rows = rows if task_known else rows[~analysis.of_second_network(rows)]
     # Interpolation needs what training needs.
-    rows = rows[~trained(rows).isin(without) & ~rows["approach"].isin(without)]
+    rows = rows[~analysis.trained(rows).isin(without) & ~rows["approach"].isin(without)]
     for p in ("", "val_"):
-        source = source_read(rows, "known" if task_known else "full", p)
+        source = analysis.source_read(rows, "known" if task_known else "full", p)
         rows = rows.assign(**{f"{p}source": source, f"{p}drop": rows[f"{p}source_acc_before"] - source})
     rows = rows.dropna(subset=["drop"])
-    rows = rows.assign(candidate=rows.groupby(CANDIDATE, dropna=False).ngroup(), bits=stored_bits(rows, task_known))
+    numbers = rows.groupby(analysis.CANDIDATE, dropna=False).ngroup()
+    rows = rows.assign(candidate=numbers, bits=analysis.stored_bits(rows, task_known))
     return rows.assign(steps=rows["mask_steps"].fillna(0) + rows["target_steps"].fillna(0))
 
 
@@ -160,17 +151,17 @@ class Menu:
 
     def named(self, table: pd.DataFrame) -> pd.DataFrame:
         """A `table` by the number of the candidate, with what the candidate is in front."""
-        own = self.rows.drop_duplicates("candidate").set_index("candidate")[CANDIDATE]
+        own = self.rows.drop_duplicates("candidate").set_index("candidate")[analysis.CANDIDATE]
         return own.loc[table.index].join(table).reset_index(drop=True)
 
     def recommend(self, need: Need) -> pd.Series:
         """The result of `recommend`. Raises `Unmet`."""
         own = self.rows[self.rows["candidate"] == self.choose(need)]
-        return pd.concat([own.iloc[0][CANDIDATE], _expectation(own)])
+        return pd.concat([own.iloc[0][analysis.CANDIDATE], _expectation(own)])
 
     def worst_drops(self) -> pd.Series:
         """Source accuracy that each candidate loses on its worst pair, on validation; `nan` where it was not tried on every pair."""
-        return pd.Series(over_seeds(self.drop).max(axis=1), index=self.index).round(DECIMALS)
+        return pd.Series(over_seeds(self.drop).max(axis=1), index=self.index).round(analysis.DECIMALS)
 
     def choose(self, need: Need, draw: np.ndarray | None = None) -> int:
         """The number of the candidate that `recommend` takes, of all seeds or of those in `draw`. Raises `Unmet`."""
@@ -183,10 +174,10 @@ class Menu:
         values = -self.drop if need.max_source_drop is None else self.target
         met = values[self.index.get_indexer(ranked)][:, :, draw]
         behind = met[:1] - met
-        low, high = (end.round(DECIMALS) for end in over_pairs(behind))
+        low, high = (end.round(analysis.DECIMALS) for end in over_pairs(behind))
         table = pd.DataFrame({"stored_bits": self.bits.loc[ranked], "steps": self.steps.loc[ranked]})
         table = table.assign(difference=behind.mean(axis=(1, 2)), low=low, high=high)
-        same = (table["low"] <= 0) & (table["difference"].round(DECIMALS) <= CLOSE)
+        same = (table["low"] <= 0) & (table["difference"].round(analysis.DECIMALS) <= CLOSE)
         same.iloc[0] = True
         about = table["stored_bits"].map("{:.2g}".format).astype(float)
         return table[same].assign(about=about).sort_values(["about", "steps"], kind="stable").drop(columns="about")
@@ -196,7 +187,7 @@ class Menu:
         pairs = {"drop": over_seeds(self.drop[:, :, draw]), "target": over_seeds(self.target[:, :, draw])}
         columns = {"worst_drop": pairs["drop"].max(axis=1), "worst_target": pairs["target"].min(axis=1)}
         columns |= {name: values.mean(axis=1) for name, values in pairs.items()}
-        means = pd.DataFrame(columns, index=self.index).round(DECIMALS).dropna()  # tried on every pair
+        means = pd.DataFrame(columns, index=self.index).round(analysis.DECIMALS).dropna()  # tried on every pair
         if need.max_bits is not None:
             means = means[self.bits.loc[means.index] <= need.max_bits]
             if means.empty:
@@ -219,8 +210,8 @@ class Menu:
 
 def _outdone(first: np.ndarray, second: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """Which of N settings another outdoes: by `CLOSE` or more ahead in `second`, at most `CLOSE` behind in `first`, with no more bits."""
-    ahead = (second[:, None] - second).round(DECIMALS) >= CLOSE
-    level = (first - first[:, None]).round(DECIMALS) <= CLOSE
+    ahead = (second[:, None] - second).round(analysis.DECIMALS) >= CLOSE
+    level = (first - first[:, None]).round(analysis.DECIMALS) <= CLOSE
     return (ahead & level & (bits[:, None] <= bits)).any(axis=0)
 
 

@@ -19,8 +19,8 @@ from maskutils.results.verdicts import (
     Verdict,
     claim,
     closest,
-    compared,
     enough,
+    evidence_of,
     surely_above,
 )
 
@@ -154,7 +154,7 @@ def _beat(records: pd.DataFrame, value: str, *controls: str) -> Found:
     rows = pd.concat([minus_control(records, value, control) for control in controls], ignore_index=True)
     if rows.empty:
         raise Skip("the records hold no learnt masks beside these controls")
-    evidence = compared(rows, _masks(records), value, ACCURACY, by="approach")
+    evidence = evidence_of(rows, _masks(records), value, ACCURACY, by="approach")
     return surely_above(rows), closest(rows, ACCURACY, by="approach"), evidence
 
 

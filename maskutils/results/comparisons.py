@@ -57,9 +57,7 @@ def minus(records: pd.DataFrame, usual: str) -> pd.DataFrame:
 
 
 def storage(records: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy against bits stored, with the task known, for people: the settings of `analysis.storage_front` that no family beats for as
-    many bits, fewest bits first.
-    """
+    """The settings of `analysis.storage_front` that no family beats for as many bits, fewest bits first, as a table for people."""
     table = analysis.storage_front(records)
     table = table[table["front"]].sort_values(["stored_bits", "both"], kind="stable")
     columns = {"family": table["family"], "setting": [settings(row) for _, row in table.iterrows()]}
@@ -69,7 +67,7 @@ def storage(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns | {"seeds": table["n"].astype(str)}).reset_index(drop=True)
 
 
-def changes(records: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def removable(records: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """What each approach reaches with the full network (percent) and stores, fewest bits first; and the cheapest and the best in words."""
     values, rows = ["source_acc_full", "target_acc"], on_grid(records).query("alpha == 1")
     means = summarise(rows, ["approach"], [*values, "stored_bits"])
@@ -87,8 +85,8 @@ def rewinding(records: pd.DataFrame) -> pd.DataFrame:
     """Three ways to end a training: as it ended, interpolated towards the source, or rewound to the best point on its path.
 
     For each family the harmonic mean of retention (full network) and adaptation on test, in percent, at the setting that is best on
-    validation in each way; and rewound minus interpolated, in points with the 95 % interval. Families are in the
-    order of `interpolated`. Empty if no record is rewound.
+    validation in each way. Beside it rewound minus interpolated, in points with the 95 % interval. Families are in the order of
+    `interpolated`. Empty if no record is rewound.
     """
     records = records[records["native_of"].isna()]
     rows = analysis.relative(records.assign(density=records["density"].astype(float).round(3)))

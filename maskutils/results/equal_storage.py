@@ -4,11 +4,11 @@ import pandas as pd
 
 from maskutils.core.approaches import every
 from maskutils.results import analysis, choice, statistics
-from maskutils.results.verdicts import ACCURACY, KNOWN, Found, Skip, claim, closest, compared
+from maskutils.results.verdicts import ACCURACY, KNOWN, Found, Skip, claim, closest, evidence_of
 from maskutils.results.wording import settings
 
 LOSS = 0.02  # the most source accuracy that a mask may lose on validation to stand for masks
-BEHIND = 0.01  # target accuracy that it may lie behind two networks
+BEHIND_TWO = 0.01  # target accuracy that it may lie behind two networks
 ABOUT = 1.25  # times the bits of a mask that a rival may store: the rivals' knobs have few values, and one may lie just above
 
 
@@ -59,7 +59,7 @@ def masks_reach_two_networks(records: pd.DataFrame) -> Found:
     masks = means[means["learnt"] & (means["val_drop"] <= LOSS)]
     if two.empty or masks.empty:
         raise Skip("the records hold no two networks, or no learnt mask that loses so little")
-    return _ahead(rows, means, masks["val_target_acc"].idxmax(), two["val_target_acc"].idxmax(), -BEHIND)
+    return _ahead(rows, means, masks["val_target_acc"].idxmax(), two["val_target_acc"].idxmax(), -BEHIND_TWO)
 
 
 def _settings(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -76,7 +76,7 @@ def _ahead(rows: pd.DataFrame, means: pd.DataFrame, of: int, against: int, least
     mask, rival = (_described(rows, means, number) for number in (of, against))
     rows = rows.assign(candidate=rows["candidate"].map({of: mask, against: rival}))
     difference = statistics.paired(rows, "target_acc", [mask], rival, by="candidate")
-    evidence = compared(difference, rows, "target_acc", ACCURACY, by="candidate")
+    evidence = evidence_of(difference, rows, "target_acc", ACCURACY, by="candidate")
     return bool(difference["low"].item() > least), closest(difference, ACCURACY, by="candidate"), evidence
 
 

@@ -25,17 +25,15 @@ from maskutils.results.records import load_records, on_grid, summarise
 from maskutils.results.statistics import LEAST
 from maskutils.results.wording import interval, settings
 
-SCRIPT, STYLE = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+SCRIPT, SHEET = ((paths.PACKAGE / "results" / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
 COMMITTED = {"study": "digits", "photos": "photographs"}  # profiles that are always offered, and what they are called
 DROPS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the slider
 VALUES = [*analysis.SOURCE_READINGS, "target_acc", "both"]
-AXES = {
-    "full": ["val_full", "val_target_acc"],
-    "known": ["few", "val_both"],
-}  # what makes a setting better, in each reading
+# What makes a setting better, in each reading.
+AXES = {"full": ["val_full", "val_target_acc"], "known": ["few", "val_both"]}
 
 
-def tables(profile: str = "study") -> dict[str, pd.DataFrame]:
+def records_shown(profile: str = "study") -> dict[str, pd.DataFrame]:
     """Records by the name that the explorer gives them: those of `profile` first, then those of `COMMITTED` that this project has."""
     others = [name for name in COMMITTED if name != profile and (paths.results_dir(name) / "records.csv").exists()]
     return {COMMITTED.get(name, Path(name).stem): load_records(name) for name in (profile, *others)}
@@ -110,8 +108,8 @@ def _look(family: str) -> dict[str, Any]:
 def _points(rows: pd.DataFrame) -> dict[str, Any]:
     """`points`, `front` and `best` of a pair: see `explorer_data`.
 
-    `points` is a list a column, with an entry a setting: its number, means, half-widths of 95 % intervals (`_ci`), kbit, and its seeds:
-    their number `n`, and of each the `VALUES` but the last, which is the mean of two of them.
+    `points` has one list per column, one entry per setting. Columns: setting, `VALUES` and their 95 % half-widths (`_ci`), kbit, n, and
+    `seeds`: for each of the n seeds all `VALUES` but `both`, the mean of two of them.
     """
     means = summarise(rows, ["setting", "family"], [*VALUES, *(f"val_{value}" for value in VALUES), "kbit", "few"])
     seeds = rows.groupby(["setting", "seed"])[VALUES[:-1]].mean()
@@ -177,7 +175,7 @@ def _number(value: float) -> int | None:
 def page_of(profile: str) -> str:
     """The `page` of the committed `tables`, those of a profile first, and of the masks that 16_explore wrote for it, if it did."""
     masks = paths.results_dir(profile) / "masks.json"
-    shown = {name: explorer_data(records) for name, records in tables(profile).items()}
+    shown = {name: explorer_data(records) for name, records in records_shown(profile).items()}
     return page(shown, read_json(masks) if masks.exists() else {})
 
 
@@ -192,7 +190,7 @@ def page(tradeoffs: Mapping[str, Any], masks: Mapping[str, Any]) -> str:
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>maskutils: explorer</title>
 <link rel="icon" href="data:,">
 <style>:root {{ color-scheme: light dark; }} body {{ margin: 0 auto; max-width: 1100px; padding: 8px; font-family: system-ui, sans-serif; }}
-{STYLE}</style></head>
+{SHEET}</style></head>
 <body><p><a href="index.html">maskutils</a> · <a href="explore.html">How to read this page</a></p><h1>Explorer</h1>
 <main id="explorer"></main>
 <script type="application/json" id="data">{data}</script>

@@ -1,7 +1,4 @@
-"""Fronts: the settings of a family that no other of its settings beats on both tasks, and the area that they cover.
-
-Settings are chosen on validation (columns `val_...`) and reported on test.
-"""
+"""Fronts (see `analysis`): the settings of a family that no other of its settings beats on both tasks, and the area that they cover."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

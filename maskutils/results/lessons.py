@@ -90,8 +90,9 @@ def _spread(changes: pd.Series) -> str:
 
 
 def which_or_how_many(curves: pd.DataFrame, learnt: str, shuffled: str, chance: str) -> str:
-    """For the lowest and the highest density of `curves` (accuracies as fractions): what a `learnt` mask keeps beyond `chance`, and how
-    much of that the `shuffled` one does, which has its densities of layers alone. Empty where one of them is missing.
+    """How much of what a `learnt` mask keeps beyond `chance` its shares of layers explain (`shuffled`), at both ends of `curves`.
+
+    Accuracies are fractions. Empty where one of the three is missing.
     """
     told: list[str] = []
     if not {learnt, shuffled, chance} <= set(curves):

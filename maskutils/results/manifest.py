@@ -8,12 +8,12 @@ from typing import Any
 
 from maskutils.core.files import read_json
 
-NAME, KINDS = "manifest.json", (".csv", ".json", ".md", ".tex")
+MANIFEST, RESULT_KINDS = "manifest.json", (".csv", ".json", ".md", ".tex")
 
 
 def checksums(folder: Path) -> dict[str, str]:
     """File name -> SHA-256, as `sha256sum` prints it, of the records and tables in `folder`; a README is neither."""
-    files = sorted(f for f in folder.glob("*") if f.suffix in KINDS and f.name not in (NAME, "README.md"))
+    files = sorted(f for f in folder.glob("*") if f.suffix in RESULT_KINDS and f.name not in (MANIFEST, "README.md"))
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -47,5 +47,5 @@ def damaged(folder: Path) -> list[str]:
 
 def vouched(folder: Path) -> dict[str, str]:
     """File name -> checksum by the manifest in `folder`."""
-    checked: dict[str, str] = read_json(folder / NAME).get("checksums", {})
+    checked: dict[str, str] = read_json(folder / MANIFEST).get("checksums", {})
     return checked

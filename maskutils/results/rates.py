@@ -15,7 +15,7 @@ from maskutils.results.wording import listed, points
 
 SETTING = ["pair", "model", "approach", "target_lr", "target_steps"]
 AREAS = {"area_unknown": "full", "area_known": "known"}  # and the readings of the source that they are of
-COLUMNS = [*SETTING, *AREAS, "area", "n", "knob"]  # of tables of rates
+RATE_COLUMNS = [*SETTING, *AREAS, "area", "n", "knob"]  # of tables of rates
 
 
 def ranked(records: pd.DataFrame) -> pd.DataFrame:
@@ -67,8 +67,8 @@ def settings_tried() -> pd.DataFrame:
 
 
 def settings_findings(table: pd.DataFrame) -> str:
-    """Markdown lines on a table of `settings_tried` with the columns `default` and `trains_weights`: how much the setting matters, and
-    whose default is not the best that the rule allows.
+    """Markdown lines on `settings_tried` with columns `default` and `trains_weights`: the spread over settings, and which defaults are not
+    the best allowed.
     """
     lines, behind = [], {}
     for name, own in table.groupby("method", sort=False):
@@ -87,7 +87,7 @@ def settings_findings(table: pd.DataFrame) -> str:
 
 
 def at_ends(table: pd.DataFrame) -> str:
-    """A sentence on how many best rates in a table of rates (`COLUMNS`, or of `ranked`) are the least or the greatest that were tried."""
+    """A sentence on how many best rates in a table of rates (or of `ranked`) are the least or the greatest that were tried."""
     rows = table[table["knob"].isna()] if "knob" in table else table
     by = rows.groupby(["pair", "model", "approach"])["target_lr"]  # the best stands first
     best, least, most = by.first(), by.min(), by.max()
@@ -117,11 +117,11 @@ def chosen(pair: str, model: str, approach: str, steps: int, value: float | None
 
 
 def tables() -> pd.DataFrame:
-    """All tables of rates in one (`COLUMNS`). `knob` is empty in rows that hold for all values of the knob."""
+    """All tables of rates in one (`RATE_COLUMNS`). `knob` is empty in rows that hold for all values of the knob."""
     return _load(tuple((file, file.stat().st_mtime_ns) for file in paths.tuned_rates()))
 
 
 @lru_cache(maxsize=4)
 def _load(stamped: tuple[tuple[Path, int], ...]) -> pd.DataFrame:
-    found = [pd.read_csv(file).reindex(columns=COLUMNS) for file, _ in stamped]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+    found = [pd.read_csv(file).reindex(columns=RATE_COLUMNS) for file, _ in stamped]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=RATE_COLUMNS)

@@ -50,6 +50,9 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
     """The records of a profile ("default") or of a CSV file, with the column `approach` of `with_approach`.
 
     Raises `FileNotFoundError`, with the command that makes the records of a profile, and `DamagedFile` for a file that holds no records.
+
+    >>> {"pair", "seed", "approach", "target_acc"} <= set(load_records("modality"))
+    True
     """
     of_file = str(where).endswith(".csv")
     path = Path(where) if of_file else paths.results_dir(str(where)) / "records.csv"

@@ -10,7 +10,7 @@ from maskutils.core.approaches import every, names, the
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, statistics
 from maskutils.results.records import KNOBS, at_density, of_masks, on_grid, summarise, usual_density
-from maskutils.results.wording import interval, intervals, p_text, points, settings
+from maskutils.results.wording import ends, interval, intervals, p_text, points, settings
 
 TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
 STORED = "kbit stored"
@@ -160,7 +160,7 @@ def against(volumes: pd.DataFrame, rival: str) -> pd.DataFrame:
     others = [name for name in means.index if name != rival]
     rows = statistics.paired(volumes, "hypervolume", others, rival).set_index("family")
     columns = {f"minus {rival} (points)": intervals(rows), "p (Holm)": statistics.holm(rows["p"]).map(p_text)}
-    columns |= {"corrected": [c[c.find("[") :] if "[" in c else "" for c in intervals(rows, "_corrected")]}
+    columns |= {"corrected": [ends(*e, "+") for e in zip(rows["low_corrected"], rows["high_corrected"], strict=True)]}
     columns |= {"corrected p (Holm)": statistics.holm(rows["p_corrected"]).map(p_text), "seeds": rows["n"].astype(str)}
     shown = pd.DataFrame({"hypervolume (%)": (100 * means).round(1).astype(str)})
     if volumes["pair"].nunique() > 1:

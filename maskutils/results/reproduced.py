@@ -2,7 +2,18 @@
 
 import pandas as pd
 
-from maskutils.results.records import ACCURACIES, IDENTITY, summarise
+from maskutils.core import paths
+from maskutils.results.records import ACCURACIES, IDENTITY, load_records, summarise
+
+
+def comparison(profile: str) -> str:
+    """A sentence on the results of `profile` beside the committed records; empty where they are these records."""
+    file = paths.committed_results(profile) / "records.csv"
+    if paths.results_dir(profile) == file.parent:
+        return ""
+    if not file.is_file():
+        return f"there are no committed records of {profile} to compare with"
+    return f"compared with {file}: {compared(load_records(profile), load_records(file))}"
 
 
 def compared(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:

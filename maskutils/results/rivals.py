@@ -14,7 +14,7 @@ from maskutils.results.verdicts import (
     Skip,
     claim,
     closest,
-    compared,
+    evidence_of,
     minus_each,
     rankings,
     rivals_in,
@@ -76,7 +76,7 @@ def _beats(records: pd.DataFrame, reading: str, families: Sequence[str], others:
     if not others:
         raise Skip("the records hold none of these rivals")
     rows = minus_each(areas, "hypervolume", best, others)
-    evidence = compared(rows, areas, "hypervolume", BOX).assign(**tuned_for(reading, rows["against"]))
+    evidence = evidence_of(rows, areas, "hypervolume", BOX).assign(**tuned_for(reading, rows["against"]))
     return bool((rows["low"] > 0).all()), closest(rows, BOX), evidence
 
 
@@ -161,7 +161,7 @@ def _not_worse(records: pd.DataFrame, families: Sequence[str], reading: str, all
     means = analysis.best_of_family(records, value)
     by_mean = minus_each(means, value, best, rivals_in(means))
     told = rows["against"].map(dict(zip(by_mean["against"], intervals(by_mean), strict=True)))
-    evidence = compared(rows, areas, "hypervolume", BOX)
+    evidence = evidence_of(rows, areas, "hypervolume", BOX)
     evidence.insert(2, "points of the harmonic mean of retention and adaptation", told.fillna(""))
     evidence = evidence.assign(**tuned_for(reading, rows["against"]))
     decides = rows[rows["against"] == yardstick]
@@ -183,7 +183,7 @@ def elastic_mask_owes_it_to_the_mask(records: pd.DataFrame) -> Found:
     if not set(ELASTIC) <= set(areas["family"]):
         raise Skip("the records hold no elastic masks with all controls")
     rows = minus_each(areas, "hypervolume", elastic, controls)
-    evidence = compared(rows, areas, "hypervolume", BOX)
+    evidence = evidence_of(rows, areas, "hypervolume", BOX)
     return surely_above(rows), closest(rows, BOX), evidence
 
 

@@ -5,17 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from maskutils.core.approaches import every
-from maskutils.results.analysis import (
-    CANDIDATE,
-    DECIMALS,
-    best_on_validation,
-    both_tasks,
-    learnt,
-    of_second_network,
-    trained,
-    tried_everywhere,
-    with_family,
-)
+from maskutils.results import analysis
 from maskutils.results.choice import candidates
 from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import of_masks, on_grid
@@ -41,12 +31,13 @@ GAIN = 0.005  # source accuracy that learning a mask may add before it is told o
 def at_one_setting(
     records: pd.DataFrame, masks: Sequence[str], rivals: Sequence[str]
 ) -> tuple[dict[str, pd.Series], list[str]]:
-    """With the task unknown, those of the families `rivals` that lead the best of the learnt `masks`, the furthest first, each with its
-    row of `paired`; and a sentence on them, and one on those that trail.
+    """The `rivals` that lead the best learnt mask at one setting, task unknown, largest lead first, and sentences on all.
+
+    Each has its row of `paired`.
     """
-    rows = with_family(on_grid(records[~of_second_network(records)]))
-    both, val = (both_tasks(rows, "full", p) for p in ("", "val_"))
-    best = best_on_validation(rows.assign(both=both, val_both=val), "both")
+    rows = analysis.with_family(on_grid(records[~analysis.of_second_network(records)]))
+    both, val = (analysis.both_tasks(rows, "full", p) for p in ("", "val_"))
+    best = analysis.best_on_validation(rows.assign(both=both, val_both=val), "both")
     mask = str(best.groupby("family")["val_both"].mean()[list(masks)].idxmax())
     minus = paired(best, "both", rivals, mask).set_index("family")
     trails = [rival for rival, row in minus.iterrows() if verb(row) == "trails"]
@@ -82,10 +73,7 @@ def task_known(records: pd.DataFrame) -> Finding:
     gained, decides = _gained(rows, mask, rival, called(other["approach"]), row)
     setting = f"{called(best['approach'])} at density {best['density']:g}"
     beside = f"its best rival, {called(other['approach'])}, {points(other['both'])} with {kbit(other)}"
-    told = [
-        f"{setting} reaches {points(best['both'])} with {kbit(best)}, {beside}.",
-        f"The mask {versus(row, 'it')}.",
-    ]
+    told = [f"{setting} reaches {points(best['both'])} with {kbit(best)}, {beside}.", f"The mask {versus(row, 'it')}."]
     title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
     on = [*_on_each_pair(rows, near, mask, bool(gained)), *([f"The mask {ahead}."] if ahead else [])]
     cheaper, dearer = _cheaper(rows, near, mask, best, rival), _dearer(best, others)
@@ -109,17 +97,17 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
 
 def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> list[str]:
     """A sentence on the `mask` beside the best of the rivals `near` on each pair, without its gain if it `gained`; none for one pair."""
-    said = [verb(beside(own, near, mask, gained)) for _, own in rows.groupby("pair")]
+    said = [verb(against_best(own, near, mask, gained)) for _, own in rows.groupby("pair")]
     leads, trails = (said.count(word) or "none" for word in ("leads", "trails"))
     without = " and without that gain" * gained
     told = f"Beside the best rival of each pair{without}, it leads on {leads} of {len(said)} and trails on {trails}."
     return [told] if len(said) > 1 else []
 
 
-def beside(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> pd.Series:
+def against_best(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> pd.Series:
     """The row of `paired` of the `mask` against the one of `near` that is best in `rows` on validation; see `_on_each_pair`."""
     reached = rows[rows["candidate"].isin(near.index)].groupby("candidate")["val_both"].mean()
-    return _minus(rows, "both_before" if gained else "both", mask, reached.round(DECIMALS).idxmax())
+    return _minus(rows, "both_before" if gained else "both", mask, reached.round(analysis.DECIMALS).idxmax())
 
 
 def _minus(rows: pd.DataFrame, value: str, mask: int, rival: int) -> pd.Series:
@@ -162,7 +150,7 @@ def answers(records: pd.DataFrame) -> pd.Series:
     was tried for is left out.
     """
     known, unknown = (_best_first(records, reading) for reading in ("known", "full"))
-    masks, none = known[known["mask"]], known[~known["mask"] & trained(known).isin(_rivals())]
+    masks, none = known[known["mask"]], known[~known["mask"] & analysis.trained(known).isin(_rivals())]
     found = {
         "task unknown": unknown,
         "task unknown, no source images kept": unknown[unknown["fraction"].isna()],
@@ -175,9 +163,10 @@ def answers(records: pd.DataFrame) -> pd.Series:
 
 def _best_first(records: pd.DataFrame, reading: str) -> pd.DataFrame:
     """The settings tried on every pair and whose bits are known, by the mean of both tasks on validation, and what they reach on test."""
-    rows = candidates(records, reading == "known").assign(mask=learnt)
-    rows = rows.assign(val_both=both_tasks(rows, reading, "val_"))[rows["bits"].notna()]
-    means = tried_everywhere(rows, [*CANDIDATE, "mask"], ["drop", "target_acc", "bits", "val_both"]).round(DECIMALS)
+    rows = candidates(records, reading == "known").assign(mask=analysis.learnt)
+    rows = rows.assign(val_both=analysis.both_tasks(rows, reading, "val_"))[rows["bits"].notna()]
+    about, values = [*analysis.CANDIDATE, "mask"], ["drop", "target_acc", "bits", "val_both"]
+    means = analysis.tried_everywhere(rows, about, values).round(analysis.DECIMALS)
     return means.sort_values("val_both", ascending=False, kind="stable")
 
 
@@ -204,14 +193,15 @@ def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     second network), bits, both and val_both.
     """
     rows = candidates(records, task_known=True)
-    mask = learnt(rows)
+    mask = analysis.learnt(rows)
     rows = rows.assign(
         mask=mask,
         unlearnt=of_masks(rows) & ~mask,
-        whole=of_second_network(rows) & (rows["alpha"] == 1),
-        both=both_tasks(rows, "known"),
+        whole=analysis.of_second_network(rows) & (rows["alpha"] == 1),
+        both=analysis.both_tasks(rows, "known"),
         both_before=(rows["source"].mask(mask, rows["source_acc_before"]) + rows["target_acc"]) / 2,
-        val_both=both_tasks(rows, "known", "val_"),
-    )[(mask | trained(rows).isin(_rivals())) & rows["bits"].notna()]
+        val_both=analysis.both_tasks(rows, "known", "val_"),
+    )[(mask | analysis.trained(rows).isin(_rivals())) & rows["bits"].notna()]
     about = ["approach", "density", "mask", "unlearnt", "whole"]
-    return rows, tried_everywhere(rows, about, ["bits", "both", "val_both"]).round({"val_both": DECIMALS})
+    means = analysis.tried_everywhere(rows, about, ["bits", "both", "val_both"])
+    return rows, means.round({"val_both": analysis.DECIMALS})

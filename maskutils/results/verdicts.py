@@ -104,7 +104,7 @@ def enough(seeds: Iterable[int]) -> None:
         raise Skip(f"fewer than three seeds: {least}")
 
 
-def compared(rows: pd.DataFrame, table: pd.DataFrame, value: str, unit: str, by: str = "family") -> pd.DataFrame:
+def evidence_of(rows: pd.DataFrame, table: pd.DataFrame, value: str, unit: str, by: str = "family") -> pd.DataFrame:
     """The `statistics.paired` differences `rows` of `value` in `table`, for people: one row each, in `unit`.
 
     Columns: compared, the difference with its 95 % interval, the mean difference on each pair of domains if there are several, seeds.

@@ -21,14 +21,17 @@ def points(fraction: float) -> str:
 
 def interval(middle: float, low: float, high: float, sign: str = "") -> str:
     """Fractions in points as "4.1 [3.1, 5.2]", or "4.1" without an interval; `sign` "+" writes the plus of positive ones too."""
-    told = f"{100 * middle:{sign}.1f}"
-    return told if math.isnan(low) else f"{told} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+    return f"{100 * middle:{sign}.1f} {ends(low, high, sign)}".rstrip()
 
 
-def intervals(rows: pd.DataFrame, kind: str = "") -> list[str]:
-    """The differences of a table of `statistics.paired` in points, as "+4.1 [+3.1, +5.2]"; `kind` "_corrected" for those."""
-    each = zip(rows["difference"], rows[f"low{kind}"], rows[f"high{kind}"], strict=True)
-    return [interval(*row, "+") for row in each]
+def ends(low: float, high: float, sign: str = "") -> str:
+    """The interval alone, as "[3.1, 5.2]"; empty where there is none."""
+    return "" if math.isnan(low) else f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def intervals(rows: pd.DataFrame) -> list[str]:
+    """The differences of a table of `statistics.paired` in points, as "+4.1 [+3.1, +5.2]"."""
+    return [interval(*row, "+") for row in zip(rows["difference"], rows["low"], rows["high"], strict=True)]
 
 
 def p_text(p: float) -> str:
@@ -62,9 +65,7 @@ class Finding:
 
 
 def on_pairs(differences: pd.Series) -> tuple[str, list[str]]:
-    """On how many pairs of domains a mean is ahead, from the verb on, and a sentence on the least and the greatest of its sorted
-    `differences`. Both are empty for a single pair.
-    """
+    """As "is ahead on 3 of 4 pairs", and a sentence on the ends of the sorted `differences`; both empty for a single pair."""
     if len(differences) < 2:
         return "", []
     least, greatest = (f"{100 * differences.iloc[i]:+.1f} on `{differences.index[i]}`" for i in (0, -1))
@@ -90,10 +91,8 @@ def verb(row: pd.Series) -> str:
 
 def size(row: pd.Series) -> str:
     """A paired difference without its sign, in points with its interval; with the corrected one too where that alone holds 0."""
-    told = _unsigned(row["difference"], row["low"], row["high"])
-    if in_doubt(row):
-        told += f" (corrected {_unsigned(row['difference'], row['low_corrected'], row['high_corrected']).partition(' ')[2]})"
-    return told
+    told = interval(abs(row["difference"]), *_unsigned(row, ""))
+    return told + (f" (corrected {ends(*_unsigned(row, '_corrected'))})" if in_doubt(row) else "")
 
 
 def in_doubt(row: pd.Series) -> bool:
@@ -101,8 +100,10 @@ def in_doubt(row: pd.Series) -> bool:
     return verb(row) != APART and bool(row["low_corrected"] <= 0 <= row["high_corrected"])
 
 
-def _unsigned(difference: float, low: float, high: float) -> str:
-    return interval(difference, low, high) if difference >= 0 else interval(-difference, -high, -low)
+def _unsigned(row: pd.Series, kind: str) -> tuple[float, float]:
+    """The interval, of a `kind`, of the difference without its sign."""
+    low, high = row[f"low{kind}"], row[f"high{kind}"]
+    return (low, high) if row["difference"] >= 0 else (-high, -low)
 
 
 def versus(row: pd.Series, whom: str) -> str:

@@ -12,47 +12,39 @@ from maskutils.core.approaches import described
 from maskutils.data.pair import Examples
 from maskutils.masks.mask import Mask
 from maskutils.models.heads import for_task
-from maskutils.study.artefacts import (
-    mask_settings,
-    source_mask,
-    source_network,
-    source_pair,
-    source_subnetwork,
-    target_mask,
-)
+from maskutils.study import artefacts
 from maskutils.study.setup import Setup
 from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.learn import learn_mask, learn_subnetwork
 
 
-def recorded_filters(
-    records: pd.DataFrame, pair: str, density: float, method: str = "gumbel_sigmoid"
-) -> tuple[np.ndarray, np.ndarray]:
-    """`Mask.first_filters` of the network and mask that `records` of `pair` tell of, at their first seed.
+def recorded_filters(records: pd.DataFrame, pair: str, density: float) -> tuple[np.ndarray, np.ndarray]:
+    """`Mask.first_filters` of the network and the Gumbel-sigmoid mask that `records` of `pair` tell of, at their first seed.
 
     Both are trained once more where no cache has them. The settings are those of the packaged pairs: of images and compute the records
     hold only a description.
     """
+    method = "gumbel_sigmoid"
     own = records[(records["pair"] == pair) & (records["method"] == method)].iloc[0]
     steps: dict[str, Any] = {name: int(own[name]) for name in ("source_steps", "mask_steps", "batch_size")}
     setup = Setup(pair=pair, model=own["model"], source_lr=float(own["source_lr"]), **steps)
     seed = int(own["seed"])
-    return source_mask(setup, method, seed, density).first_filters(source_network(setup, seed))
+    return artefacts.source_mask(setup, method, seed, density).first_filters(artefacts.source_network(setup, seed))
 
 
 def filling(setup: Setup, method: str, seed: int, **options: Any) -> dict[str, Mask]:
     """The mask of `method` at three moments of its learning, and in the end: name -> mask. It is learnt once more; nothing is cached."""
     seen: list[Mask] = []
-    data, settings = source_pair(setup, seed).source.train, mask_settings(setup, seed) | options
-    learn_subnetwork(source_network(setup, seed), data, method, watch=seen.append, **settings)
+    data, settings = artefacts.source_pair(setup, seed).source.train, artefacts.mask_settings(setup, seed) | options
+    learn_subnetwork(artefacts.source_network(setup, seed), data, method, watch=seen.append, **settings)
     return {f"{(i + 1) * 100 // len(seen)} % of training": seen[i] for i in sorted({0, len(seen) // 3, len(seen) - 1})}
 
 
 def through_masks(setup: Setup, methods: Sequence[str], densities: Sequence[float], seed: int) -> pd.DataFrame:
     """Source test accuracy through the mask of each of `methods` (columns) at each of `densities` (rows), before any transfer."""
-    test, table = source_pair(setup, seed).source.test, {}
+    test, table = artefacts.source_pair(setup, seed).source.test, {}
     for method in methods:
-        read = {d: source_subnetwork(setup, method, seed, d) for d in densities}
+        read = {d: artefacts.source_subnetwork(setup, method, seed, d) for d in densities}
         table[method] = {d: evaluate(mask.apply(network), test) for d, (network, mask) in read.items()}
     return pd.DataFrame(table).rename_axis("density")
 
@@ -61,7 +53,8 @@ def source_and_target(setup: Setup, method: str, density: float) -> pd.DataFrame
     """How the masks of source and target overlap on one source network: a row for each seed."""
     found = {}
     for seed in setup.seeds:
-        source, target = (mask_of(setup, method, seed, density) for mask_of in (source_mask, target_mask))
+        source = artefacts.source_mask(setup, method, seed, density)
+        target = artefacts.target_mask(setup, method, seed, density)
         share = (source & target).density / target.density
         found[f"seed {seed}"] = {"IoU": source.iou(target), "share of the target's weights in the source mask": share}
     return pd.DataFrame(found).T
@@ -69,9 +62,9 @@ def source_and_target(setup: Setup, method: str, density: float) -> pd.DataFrame
 
 def learnt_again(setup: Setup, masks: Mapping[str, Mask], seed: int, density: float) -> pd.Series:
     """IoU of each learnt one of `masks` (by method, of `seed`) with a mask that is learnt again, with other noise and order of images."""
-    network, data = source_network(setup, seed), source_pair(setup, seed).source.train
+    network, data = artefacts.source_network(setup, seed), artefacts.source_pair(setup, seed).source.train
     learnt = [name for name in masks if described(name).kind == "mask"]
-    settings = mask_settings(setup, seed + 1000) | {"density": density, "per_layer": setup.per_layer}
+    settings = artefacts.mask_settings(setup, seed + 1000) | {"density": density, "per_layer": setup.per_layer}
     found = {name: masks[name].iou(learn_mask(network, data, name, **settings)) for name in learnt}
     return pd.Series(found, name="IoU with itself")
 

@@ -1,6 +1,6 @@
 """Source networks, masks and importances: made once, cached, used by many transfers.
 
-A cached file is named by a hash of all that it depends on: settings, library versions, the version of its stage (see
+A cached file is named by a hash of all that it depends on. These are settings, library versions, the version of its stage (see
 `provenance.STAGES`), the code of the approach itself, and the names of what it was made from.
 """
 

@@ -75,9 +75,7 @@ def run_grid(setup: Setup, protocol: str, n: int, method: str | None = None) -> 
 
 
 def run_native(setup: Setup, method: str, **options: Any) -> pd.DataFrame:
-    """Two records per seed of the source alone, before any transfer, at the native density of `method`: through its own mask,
-    and through a random one of that very density.
-    """
+    """Source accuracy before any transfer, two records a seed: through the native mask of `method`, and a random one of that density."""
     tables = []
     for seed in setup.seeds:
         own = Trial(the("untrained"), method, options=options, native_of=method)

@@ -15,7 +15,7 @@ from maskutils.core.files import write_atomically
 from maskutils.core.progress import watched
 from maskutils.masks.mask import Mask
 from maskutils.masks.shown import layer_names
-from maskutils.results.explorer import SCRIPT, STYLE, explorer_data, tables
+from maskutils.results.explorer import SCRIPT, SHEET, explorer_data, records_shown
 from maskutils.study.anatomy import flips
 from maskutils.study.artefacts import source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
@@ -26,7 +26,7 @@ with needs("study"):
     import anywidget
     import traitlets
 
-DRAWN = 4096  # weights of a layer that are drawn, at most
+MOST_DRAWN = 4096  # weights of a layer that are drawn, at most
 EXAMPLES = 12  # source images that fine-tuning forgets
 
 
@@ -116,19 +116,19 @@ class Masked:
 
 
 def _tiles(weight: Tensor) -> np.ndarray:
-    """The first `DRAWN` entries of a weight as pictures (n, h, w): filters, or the first rows of a linear layer as one picture."""
+    """The first `MOST_DRAWN` entries of a weight as pictures (n, h, w): filters, or the first rows of a linear layer as one picture."""
     values: np.ndarray = weight.cpu().numpy()
     if values.ndim > 2:
         tiles = values.reshape(-1, *values.shape[-2:])
-        return tiles[: max(1, DRAWN // tiles[0].size)]
-    rows = values[:, :DRAWN]
-    return rows[None, : max(1, DRAWN // rows.shape[1])]
+        return tiles[: max(1, MOST_DRAWN // tiles[0].size)]
+    rows = values[:, :MOST_DRAWN]
+    return rows[None, : max(1, MOST_DRAWN // rows.shape[1])]
 
 
 class Explorer(anywidget.AnyWidget):
     """The widget. `asked` is what the front end wants to see (method and density), `state` the answer of `Masked.state`."""
 
-    _esm, _css = SCRIPT, STYLE
+    _esm, _css = SCRIPT, SHEET
     tradeoffs = traitlets.Dict().tag(sync=True)
     masks = traitlets.Dict().tag(sync=True)
     asked = traitlets.Dict().tag(sync=True)
@@ -147,5 +147,5 @@ class Explorer(anywidget.AnyWidget):
 
 
 def show(profile: str, masked: Masked) -> Explorer | None:
-    """The explorer of `tables(profile)`, to be the last line of a cell; None where nobody watches, so that no dead widget is saved."""
-    return Explorer(tables(profile), masked) if watched() else None
+    """The explorer of `records_shown(profile)`, to be the last line of a cell; None where nobody watches: no dead widget is saved."""
+    return Explorer(records_shown(profile), masked) if watched() else None

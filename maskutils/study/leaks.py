@@ -261,7 +261,7 @@ def _leaked(source: nn.Module, model: nn.Module, held: Bits) -> nn.Module:
     return leaked
 
 
-def verdicts(table: pd.DataFrame) -> pd.Series:
+def leak_verdicts(table: pd.DataFrame) -> pd.Series:
     """A word for each row: "exact", "leaks, too little to matter here" (less than 0.005 of source accuracy), or "leaks"."""
     words = table["leak_cost"].abs().lt(0.005).map({True: "leaks, too little to matter here", False: "leaks"})
     return words.where(table["change"] > 0, "exact").rename("verdict")

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import hashlib
 import inspect
 import os
 import platform
@@ -20,7 +19,7 @@ from typing import Any
 
 from maskutils import HOMES
 from maskutils.core import paths
-from maskutils.core.checks import BadSetting
+from maskutils.core.checks import BadSetting, digits
 
 # Part of the names of what is cached. Raise one by hand when the numbers of its stage change: tests/test_golden.py tells.
 STAGES = {"source": 2, "fisher": 1, "mask": 1, "transfer": 1, "score": 1}
@@ -93,7 +92,7 @@ def python_of(cell: str) -> str:
 def cell_key(cell: str) -> str:
     """16 hex digits that name the code of a notebook's cell, without comments and layout."""
     code = python_of(cell)
-    return _digest(ast.dump(ast.parse(code)) if code else cell)
+    return digits(ast.dump(ast.parse(code)) if code else cell)
 
 
 def modules_beside(folder: Path, *cells: str) -> dict[str, str]:
@@ -137,7 +136,7 @@ def _source(module: str) -> str:
 @cache
 def _key(module: str) -> str:
     """Names the module's syntax tree; an edit of a comment, a docstring or the layout leaves it as it is."""
-    return _digest(ast.dump(_without_prose(ast.parse(_source(module)))))
+    return digits(ast.dump(_without_prose(ast.parse(_source(module)))))
 
 
 def _without_prose(tree: ast.Module) -> ast.Module:
@@ -165,11 +164,7 @@ def own_code(approach: Any) -> str:
                 node.decorator_list = []
             if isinstance(node, ast.ClassDef):
                 node.body = [part for part in node.body if getattr(part, "name", "") not in DISPLAY]
-    return _digest("".join(map(ast.dump, trees)))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digits("".join(map(ast.dump, trees)))
 
 
 @cache

@@ -21,14 +21,7 @@ from maskutils.data.pair import Domain
 from maskutils.masks.mask import Mask
 from maskutils.models.heads import for_task
 from maskutils.results import rates
-from maskutils.study.artefacts import (
-    mask_key,
-    source_importance,
-    source_key,
-    source_network,
-    source_pair,
-    source_subnetwork,
-)
+from maskutils.study import artefacts
 from maskutils.study.provenance import STAGES, begin_peak, git_commit, own_code, peak_bytes, versions
 from maskutils.study.setup import Setup
 from maskutils.training.base import PROTOCOLS, History
@@ -81,10 +74,10 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     if setup.tuned and about.trains:
         lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps, trial.value)
         setup = setup.changed(target_lr=lr, target_steps=steps)
-    upstream = source_key(setup, seed)
+    upstream = artefacts.source_key(setup, seed)
     if trial.method is not None:
-        upstream = mask_key(setup, trial.method, seed, trial.options)
-    made_of = [mask_key(setup, about.method, seed, {})] if about.importance == "probability" else []
+        upstream = artefacts.mask_key(setup, trial.method, seed, trial.options)
+    made_of = [artefacts.mask_key(setup, about.method, seed, {})] if about.importance == "probability" else []
     depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
     stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
     own = [STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol]), *made_of]
@@ -105,16 +98,16 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
 
 def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> list[dict[str, Any]]:
     """Do one transfer and score it on `splits`: at every alpha, and where interpolation is asked for also rewound."""
-    pair = source_pair(setup, seed)
+    pair = artefacts.source_pair(setup, seed)
     given: dict[str, Any] = dict(trial.knobs)
     begun = time.perf_counter()
-    before = source_network(setup, seed)
+    before = artefacts.source_network(setup, seed)
     dense = _dense(_of_source(setup), seed, tuple(splits))
     about, mask = described(trial.protocol), None
     if "importance" in about.needs:
-        given["importance"] = source_importance(setup, trial.protocol, trial.method, seed)
+        given["importance"] = artefacts.source_importance(setup, trial.protocol, trial.method, seed)
     elif trial.method is not None:
-        before, mask = source_subnetwork(setup, trial.method, seed, trial.density, **trial.options)
+        before, mask = artefacts.source_subnetwork(setup, trial.method, seed, trial.density, **trial.options)
     if "mask" in about.needs:  # otherwise the source is only looked at through it
         given["mask"] = mask
     prepared = time.perf_counter()
@@ -196,14 +189,14 @@ def _of_source(setup: Setup) -> Setup:
 @lru_cache(maxsize=64)
 def _dense(setup: Setup, seed: int, splits: tuple[str, ...]) -> dict[str, float]:
     """Source accuracy of the source network itself on each of `splits`."""
-    network, source = source_network(setup, seed), source_pair(setup, seed).source
+    network, source = artefacts.source_network(setup, seed), artefacts.source_pair(setup, seed).source
     return {split: evaluate(network, getattr(source, split)) for split in splits}
 
 
 @lru_cache(maxsize=64)
 def _on_others(setup: Setup, seed: int) -> float:
     """Accuracy of the source network on the domains that take no part."""
-    return _accuracy(source_network(setup, seed), source_pair(setup, seed).others)
+    return _accuracy(artefacts.source_network(setup, seed), artefacts.source_pair(setup, seed).others)
 
 
 def _accuracy(model: nn.Module, domains: Sequence[Domain]) -> float:

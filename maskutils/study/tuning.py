@@ -1,6 +1,7 @@
 """Settings tried on validation alone: of the mask layers, and the learning rate and steps of every approach."""
 
 import inspect
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,13 +63,7 @@ def tune_rates(
 
     Each has the middle value of its grid, masks the first density of `setup`.
     """
-    grid = [
-        (trial, lr, n, seed)
-        for trial in _trained(setup, approaches)
-        for lr in lrs
-        for n in steps
-        for seed in setup.seeds
-    ]
+    grid = list(itertools.product(_trained(setup, approaches), lrs, steps, setup.seeds))
     rows: list[dict[str, Any]] = []
     for trial, lr, n, seed in bar(grid, f"tuning on {setup.pair}", unit="transfer", delay=2):
         own = setup.changed(target_lr=lr, target_steps=n, per_layer=described(trial.protocol).per_layer, tuned=False)
@@ -79,14 +74,11 @@ def tune_rates(
 def _trained(setup: Setup, approaches: Collection[str]) -> Iterator[Trial]:
     """One trial of each approach whose rate matters, at the middle value of its knob."""
     norms = bool(list(norm_layers(source_network(setup, setup.seeds[0]))))
-    for name in approaches:
-        described(name)
-    for about in (a for a in every() if not approaches or a.name in approaches):
+    wanted = [described(name) for name in approaches] or every()
+    for about in (a for a in every() if a in wanted and (norms or not a.only_for)):
         if about.kind in ("mask", "control"):
             yield Trial("protect", about.name, setup.densities[0])
         elif about.name in PROTOCOLS and about.trains and not (about.named_by_mask or about.variant_of):
-            if about.only_for and not norms:
-                continue
             density = setup.densities[0] if "mask" in about.needs else None
             knobs = {about.knob: about.values(1)[0]} if about.grid else {}
             yield Trial(about.name, about.method or None, density, knobs=knobs)

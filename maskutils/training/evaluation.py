@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from maskutils.core.progress import bar
-from maskutils.data.batches import Batches, images_and_labels, in_order, indexed, some, that_fit
+from maskutils.data.batches import Batches, as_given, images_and_labels, indexed, some, that_fit
 from maskutils.models.copies import check_values
 from maskutils.models.heads import check_head, check_labels, head_name, logits_of, told_heads
 from maskutils.models.inputs import device_of, taken_by
@@ -51,7 +51,7 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
     check_values(model)
     device, results = device_of(model), []
     with evaluating(model), fitting_threads(model), torch.random.fork_rng([]):  # a loader draws a seed
-        for x, y in map(images_and_labels, bar(in_order(data, batch_size), "evaluate", "batch")):
+        for x, y in map(images_and_labels, bar(as_given(data, batch_size), "evaluate", "batch")):
             if not len(y):
                 continue
             parts = taken_by(model, x).split(that_fit(x, device))
@@ -63,7 +63,11 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
 
 
 def evaluate(model: nn.Module, data: Batches) -> float:
-    """Accuracy of `model` on the whole of `data`, in [0, 1]; `model` is left as it was."""
+    """Accuracy of `model` on the whole of `data`, in [0, 1]; `model` is left as it was.
+
+    >>> evaluate(nn.Identity(), torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0, 1, 2, 2])))
+    0.75
+    """
     return accuracy(*predict(model, data))
 
 

@@ -44,8 +44,7 @@ def fit(
     begin_step: Callable[[float], None] | None = None,
     watch: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `params` (all by default) of `model` on `data` by cross-entropy, with a cosine schedule to 0; mutates
-    `model`, and leaves it in evaluation mode.
+    """Train `params` (default: all) of `model` by cross-entropy, with a cosine schedule to 0. Leaves `model` in evaluation mode.
 
     `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
     begun again. `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and `lr`. Without `lr` it is `usual_lr(model)`.
@@ -56,6 +55,11 @@ def fit(
 
     Raises `BadSetting` for a setting out of range (`lr` may be 0), `FloatingPointError` when the loss is not finite, `ValueError` for
     empty data.
+
+    >>> model, data = nn.Linear(4, 2), torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0, 0, 1, 1]))
+    >>> history = fit(model, data, steps=20, lr=0.1)
+    >>> history[-1]["step"], history[-1]["loss"] < history[0]["loss"]
+    (20, True)
     """
     check_training(steps, lr or None, batch_size, seed, precision)  # at 0 an optimiser gathers its state alone
     check_values(model)

@@ -13,7 +13,7 @@ from maskutils.core.storage import Kept
 from maskutils.core.tensors import Tensors
 from maskutils.data.pair import Pair
 from maskutils.masks.mask import Mask
-from maskutils.masks.protection import checked
+from maskutils.masks.protection import mask_checked
 from maskutils.models.copies import copied, unwrapped
 from maskutils.models.heads import TaskHeads, for_task, head_checked, head_name, with_target_head
 from maskutils.models.sizes import usual_lr
@@ -42,18 +42,21 @@ def transfer(
     path: list[nn.Module] | None = None,
     **knobs: float,
 ) -> nn.Module:
-    """A copy of the source network `model`, re-trained on the target of `pair` by `protocol`; `model` is left as it
-    was.
+    """A copy of the source network `model`, re-trained on the target of `pair` by `protocol`; `model` is not changed.
 
-    Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name
-    -> strength of each weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`.
-    Without `lr` it is `usual_lr(model)`.
-    `norm` "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold
-    them. `history`, if given, is filled with the accuracy on both validation sets through training, and `path` with a copy of
-    the network at each row of it (of `lora` with its adapters beside it).
+    Where the classes differ the result has a `TaskHeads` for a head, set to the target. `mask` and `importance` (name -> strength of each
+    weight) go to protocols that take them, `knobs` are the protocol's own, such as `fraction`. Without `lr` it is `usual_lr(model)`. `norm`
+    "eval" keeps the source's statistics of norm layers, "train" lets them follow the target where the protocol does not hold them.
+    `history`, if given, is filled with the accuracy on both validation sets through training. `path` is filled with a copy of the network
+    at each row of the history (of `lora` with its adapters beside it).
 
     Raises `BadSetting` for an unknown protocol or knob, `ValueError` for a mask or an importance that is missing or of
     another network, and where another layer would be taken for the head.
+
+    >>> from maskutils import build_model, load_pair
+    >>> model, pair = build_model("mlp"), load_pair("mnist_to_digits")
+    >>> evaluate(transfer(model, pair, "finetune", steps=50), pair.target.val) > evaluate(model, pair.target.val)
+    True
     """
     model = unwrapped(model)
     about = described(known(protocol, PROTOCOLS, "protocol"))
@@ -92,6 +95,12 @@ def score(
     `source_acc_masked_before` and `source_acc_masked` are the same two through it, `masking_cost` and `drift` their
     losses; None without. `source_acc_before` need only be given where it is another network's than that of `before`
     (`winning_subnetwork` changes the source network before the transfer), or known already.
+
+    >>> from maskutils import build_model, learn_mask, load_pair
+    >>> model, pair = build_model("mlp"), load_pair("mnist_to_digits")
+    >>> mask = learn_mask(model, pair.source.train, "magnitude", density=0.1)
+    >>> score(model, transfer(model, pair, mask=mask, steps=5), pair, mask)["drift"]
+    0.0
     """
     before, after = unwrapped(before), unwrapped(after)
     mask = mask and replace(mask, fingerprint="")  # the re-trained network is meant to have other weights
@@ -120,10 +129,8 @@ def kept(before: nn.Module, after: nn.Module, mask: Mask | None = None, **knobs:
     old, new = dict(unwrapped(before).named_parameters()), dict(unwrapped(after).named_parameters())
     changed = {name: int((new[name] != p.to(new[name].device)).sum()) for name, p in old.items() if name in new}
     moved = tuple(name for name, n in changed.items() if n)
-    coded = mask.stored_bits if mask is not None else 0
-    return Kept(
-        {name: tuple(p.shape) for name, p in old.items() if name in new}, sum(changed.values()), coded, knobs, moved
-    )
+    shapes, coded = {name: tuple(old[name].shape) for name in changed}, mask.stored_bits if mask is not None else 0
+    return Kept(shapes, sum(changed.values()), coded, knobs, moved)
 
 
 describe(
@@ -163,7 +170,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
 def _check_fit(model: nn.Module, mask: Mask | None, importance: Tensors | None) -> None:
     """Raise `ValueError` if a mask or an importance that is given is of another network."""
     if mask is not None:
-        checked(mask, model)
+        mask_checked(mask, model)
     if importance is None:
         return
     shapes = {name: p.shape for name, p in model.named_parameters()}

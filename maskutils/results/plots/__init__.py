@@ -21,7 +21,7 @@ from maskutils.results.plots.masks import (
     kept_by_size,
     layer_images,
     score_histogram,
+    talk,
 )
-from maskutils.results.plots.slide import talk
 from maskutils.results.plots.storing import storage, storage_fronts
 from maskutils.results.plots.style import in_order, look, save_figure

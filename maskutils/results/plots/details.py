@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
 from maskutils.results.plots.labels import name_curves
-from maskutils.results.plots.style import BESIDE, density_axis, framed, look, styled, visible, within
+from maskutils.results.plots.style import LEGEND_BESIDE, density_axis, framed, look, styled, visible, within
 from maskutils.results.records import at_density, summarise, usual_density
 from maskutils.results.wording import interval
 
-REFERENCES = [
+SHADES = [
     ("#8c8c8c", "-"),
     ("#8c8c8c", "--"),
     ("black", "-."),
@@ -44,7 +44,7 @@ def learning(
             curve, about = pd.DataFrame(list(rows)), find(name)
             style = look(name) if about and about.colour else {"marker": "."}
             if about and about.kind == "reference":  # all have one colour elsewhere, so shades and dashes differ
-                shade, dash = REFERENCES[names("reference").index(name) % len(REFERENCES)]
+                shade, dash = SHADES[names("reference").index(name) % len(SHADES)]
                 style = {"color": shade, "linestyle": dash}
             (named[axis][name],) = axis.plot(curve["step"], factor * curve[column], label=name, **style)
         axis.set(xlabel="optimiser steps", ylabel=label + unit)
@@ -68,15 +68,15 @@ def _name_ends(named: Mapping[Axes, Mapping[str, Line2D]]) -> None:
 
 
 @styled()
-def layer_densities(masks: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
+def layer_densities(masks: Mapping[str, Mapping[str, float]]) -> Figure:
     """Fraction of weights kept in each layer, a bar for each of `masks` (name -> layer -> density)."""
     rows = [{"mask": name, "layer": layer, "density": d} for name, own in masks.items() for layer, d in own.items()]
     figure, axis = plt.subplots(figsize=(7, 3.2))
     own, spare = {a.name: a.colour for a in every() if a.colour}, sns.color_palette("deep", len(masks))
     palette = [own.get(name, colour) for name, colour in zip(masks, spare, strict=True)]
     sns.barplot(pd.DataFrame(rows), x="layer", y="density", hue="mask", palette=palette, saturation=1, ax=axis)
-    axis.set(title=title, xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
-    axis.legend(title=None, **BESIDE)
+    axis.set(xlabel="layer (input to output)", ylabel="density (fraction kept)", ylim=(0, 1))
+    axis.legend(title=None, **LEGEND_BESIDE)
     return figure
 
 
@@ -144,7 +144,7 @@ def lines(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     axis.set(xlabel=xlabel, ylabel=ylabel)
     density_axis(axis, list(table.index))
     within(axis)
-    axis.legend(**BESIDE)
+    axis.legend(**LEGEND_BESIDE)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from maskutils.core.metrics import pareto_front
 from maskutils.results.plots.style import styled
 
-BOX: dict[str, Any] = {"boxstyle": "round,pad=0.4", "facecolor": "#eef3f8", "edgecolor": "#0173b2"}
+FRAME: dict[str, Any] = {"boxstyle": "round,pad=0.4", "facecolor": "#eef3f8", "edgecolor": "#0173b2"}
 ARROW: dict[str, Any] = {"arrowstyle": "->", "color": "#444444"}
 
 
@@ -32,10 +32,10 @@ def _boxes(axis: Axes, title: str, images: Sequence[str], networks: Sequence[str
     for image, height, at in zip(images, heights, middles, strict=True):
         axis.annotate("", (0.45, at), (0.24, height), arrowprops=ARROW)
         axis.annotate("", (0.84, height), (0.76, at), arrowprops=ARROW)
-        axis.text(0.12, height, image, ha="center", va="center", bbox=BOX | {"facecolor": "white"}, fontsize=9)
+        axis.text(0.12, height, image, ha="center", va="center", bbox=FRAME | {"facecolor": "white"}, fontsize=9)
         axis.text(0.92, height, "answer", ha="center", va="center", fontsize=9)
     for name, at in zip(networks, middles, strict=False):
-        axis.text(0.6, at, name, ha="center", va="center", bbox=BOX, fontsize=9)
+        axis.text(0.6, at, name, ha="center", va="center", bbox=FRAME, fontsize=9)
 
 
 @styled()

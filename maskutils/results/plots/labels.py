@@ -11,16 +11,11 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-BEHIND: dict[str, Any] = {
-    "color": "#c8c8c8",
-    "linewidth": 1,
-    "marker": ".",
-    "markersize": 4,
-    "zorder": 1,
-}  # without a name
+# Of lines without a name.
+BEHIND: dict[str, Any] = {"color": "#c8c8c8", "linewidth": 1, "marker": ".", "markersize": 4, "zorder": 1}
 REACH = (6, 15, 26, 40, 60, 90)  # points from a curve to its name; the far ones get a thin line
-MARKER = 6  # how much a point weighs, against four pixels of a line
-CLOSE = 6  # pixels within which two lines look like one
+MARKER_WEIGHT = 6  # how much a point weighs, against four pixels of a line
+AS_ONE = 6  # pixels within which two lines look like one
 SIDES = [(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
 ALIGNED = ({1: "left", -1: "right", 0: "center"}, {1: "bottom", -1: "top", 0: "center"})
 Place = tuple[tuple[float, float], float, tuple[int, int]]  # a point of the line in data, the reach, and the side
@@ -106,9 +101,7 @@ def _places(axis: Axes, line: Line2D, drawn: np.ndarray, last: bool) -> Iterator
 
 
 def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:
-    """Points along all lines of `axis`, in pixels: rows x, y, weight and number of the line. Lines without a name weigh little, the
-    points that a line joins much.
-    """
+    """Points along all lines of `axis` in pixels: rows x, y, weight, number of the line. Markers weigh most, unnamed lines least."""
     rows = [np.empty((0, 4))]
     for number, line in enumerate(axis.get_lines()):
         corners = line.get_transform().transform(np.asarray(line.get_xydata(), dtype=float))
@@ -116,15 +109,15 @@ def _pixels(axis: Axes, named: set[Line2D]) -> np.ndarray:
         steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in zip(corners, corners[1:], strict=False)]
         along = np.concatenate([corners, *steps] if line.get_linestyle() != "None" else [corners])
         weight, which = (np.full(len(along), value) for value in (1.0 if line in named else 0.1, number))
-        weight[: len(corners)] *= MARKER
+        weight[: len(corners)] *= MARKER_WEIGHT
         rows.append(np.column_stack([along, weight, which]))
     return np.concatenate(rows)
 
 
 def _crossed(axis: Axes, line: Line2D, pixel: np.ndarray, drawn: np.ndarray) -> int:
-    """How many other named lines pass within `CLOSE` of `pixel`."""
+    """How many other named lines pass within `AS_ONE` of `pixel`."""
     x, y, weight, which = drawn.T
-    near = (weight >= 1) & (np.hypot(x - pixel[0], y - pixel[1]) < CLOSE)
+    near = (weight >= 1) & (np.hypot(x - pixel[0], y - pixel[1]) < AS_ONE)
     return len({*which[near]} - {list(axis.get_lines()).index(line)})
 
 

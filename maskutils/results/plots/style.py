@@ -21,7 +21,7 @@ from maskutils.results.records import provenance
 from maskutils.results.statistics import LEAST
 
 PAIR_ORDER = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
-BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # where the legend of a single panel stands
+LEGEND_BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # of a single panel
 STYLE: dict[Any, Any] = {"figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "font.size": 10}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 STYLE |= {"axes.grid": True, "grid.alpha": 0.25}
