@@ -7,7 +7,6 @@ import os
 import re
 
 import pytest
-from projects import NBVAL
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
@@ -21,7 +20,15 @@ os.environ.update(kernels.chosen())
 
 # As in the profile smoke.
 QUICK = {"source_steps": "100", "mask_steps": "20", "target_steps": "20", "epochs": "1", "shown": "[0.1, 0.4]"}
-FEW = {"16_explore": {"methods": '["gumbel_sigmoid", "magnitude"]', "densities": "[0.1, 1.0]"}}
+FEW = {  # test_wheel runs 06 and 19 with all that they take
+    "06_controls": {
+        "rankings": '["magnitude", "snip", "shuffled", "random"]'
+    },  # fisher looks at 500 images, one at a time
+    "16_explore": {"methods": '["gumbel_sigmoid", "magnitude"]', "densities": "[0.1, 1.0]"},
+    "18_rates": {"chosen": '["finetune", "ewc", "gumbel_sigmoid"]'},
+    "19_changes": {"chosen": '["linear_probe", "sparse_change"]'},
+}
+
 
 UNMEASURED = [  # what is slow and runs lines that others run too
     "bench", "choice", "compiled", "explorer_lab", "explorer_page", "families", "golden", "house", "own_network", "prose", "readme",
@@ -34,17 +41,11 @@ def pytest_xdist_auto_num_workers():
     return cores() + 1
 
 
-@pytest.hookimpl(trylast=True)  # what was not asked for is gone by then
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     """Notebooks take fewer steps and approaches here than when they are opened: no checked output depends on how many.
 
-    Coverage makes compilers and tables twice as slow, so some tests go without. Where test_wheel runs all notebooks, and holds what
-    they show against what nbval would, nbval runs those that are left: see `NBVAL`.
+    Coverage makes compilers and tables twice as slow, so some tests go without.
     """
-    if any(item.path.stem == "test_wheel" for item in items):
-        run_there = {i for i in items if i.path.suffix == ".ipynb" and i.path.stem not in NBVAL}
-        config.hook.pytest_deselected(items=list(run_there))
-        items[:] = [item for item in items if item not in run_there]
     for item in items:
         if item.path.stem.removeprefix("test_") in UNMEASURED:
             item.add_marker("no_cover")

@@ -8,9 +8,6 @@ import nbformat
 import pytest
 import yaml
 
-# What these show and nbval checks is of the committed records, or counts settings: it is another in the profile smoke.
-NBVAL = ("07_baselines", "08_tradeoff", "11_which_mask", "14_claims", "16_explore")
-
 PARAMETERS = 'seeds: list[int] = [0]  # seeds\noutput: str = ""  # file'
 WRITE = (
     "import pandas as pd\nrow = {'protocol': 'finetune', 'method': None, 'density': None, 'native_of': None}\n"

@@ -1,5 +1,5 @@
-"""The gate of the committed notebooks: executed, in order, without errors, paths or run metadata. nbval
-and test_wheel run them besides.
+"""The gate of the committed notebooks: executed, in order, without errors, paths or run metadata. nbval runs them
+besides.
 """
 
 import ast

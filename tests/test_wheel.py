@@ -8,16 +8,14 @@ import subprocess
 import sys
 import zipfile
 
-import nbformat
 import pytest
-from projects import NBVAL, write_notebook
+from projects import write_notebook
 
 import maskutils
 from maskutils.core import files, paths
 from maskutils.results import records
 
 ROOT = paths.PACKAGE.parent
-NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 pytestmark = pytest.mark.slow
 
 
@@ -107,31 +105,11 @@ def test_the_smallest_profile_leaves_every_notebook_the_joined_records_and_the_m
     here, _ = project
     monkeypatch.setenv("MASKUTILS_ROOT", str(here))
     executed = {re.split(r"[.-]", file.name)[0] for file in (here / "results" / "my" / "runs").glob("*.ipynb")}
-    assert {file.stem for file in NOTEBOOKS} <= executed
+    assert {file.stem for file in paths.checkout().glob("notebooks/*.ipynb")} <= executed
     table = records.load_records("my")
     assert len(table) > 80
     assert not table.duplicated(records.IDENTITY).any()
     assert set(files.read_json(here / "results" / "my" / "manifest.json")) >= {"commit", "checksums", "runs"}
-
-
-def checked(file):
-    """What the cells show that nbval checks, by the id of the cell; without pictures, as nbval compares."""
-    cells = [c for c in nbformat.read(file, as_version=4).cells if "NBVAL_CHECK_OUTPUT" in c.source]
-    return {cell.id: [(o.get("text"), without_pictures(o.get("data", {}))) for o in cell.outputs] for cell in cells}
-
-
-def without_pictures(data):
-    return {kind: shown for kind, shown in data.items() if not kind.startswith("image/")}
-
-
-@pytest.mark.parametrize("notebook", [f.stem for f in NOTEBOOKS if f.stem not in NBVAL])
-def test_a_notebook_shows_what_the_committed_one_shows(project, notebook):
-    """In place of nbval, which would run them once more; see conftest."""
-    here, _ = project
-    (executed,) = (here / "results" / "my" / "runs").glob(f"{notebook}*.ipynb")
-    shown = checked(ROOT / "notebooks" / f"{notebook}.ipynb")
-    assert shown
-    assert checked(executed) == shown
 
 
 def test_a_checkout_is_found_from_the_folder_above_a_clone_of_its_name(tmp_path):
