@@ -94,7 +94,9 @@ def test_a_kernel_in_compiled_code_ends_with_the_process_that_asked_for_it(tmp_p
     call = "ctypes.PyDLL(None).sleep(600)"  # holds the lock of the interpreter, so that no thread runs
     cell = f"import ctypes, os, pathlib\npathlib.Path('pid').write_text(str(os.getpid()))\n{call}"
     code = "from nbclient import NotebookClient\nfrom nbformat import v4\n"
-    code += "from maskutils.batch import kernels\nkernels.PRELOADED[1:] = []\n"  # ipykernel alone: the cell needs no more
+    code += (
+        "from maskutils.batch import kernels\nkernels.PRELOADED[1:] = []\n"  # ipykernel alone: the cell needs no more
+    )
     code += f"notebook = v4.new_notebook(cells=[v4.new_code_cell({cell!r})])\n"
     code += "if __name__ == '__main__': NotebookClient(notebook, kernel_name='python3').execute()\n"
     (tmp_path / "script.py").write_text(code)
