@@ -65,7 +65,7 @@ def print_failed(states: dict[str, dict[str, Any]]) -> int:
     for run_id, state in states.items():
         if state["status"] in ("failed", "blocked"):
             console.print(f"{coloured(state['status'])} {run_id}", soft_wrap=True)
-            blocked = [f"{state['by']} is not done"] * (state["status"] == "blocked")
+            blocked = [f"{state.get('by')} is not done"] * ("by" in state)
             for line in blocked or [str(state[k]) for k in ("error", "notebook") if k in state]:
                 console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
     return sum(state["status"] != "done" for state in states.values())
