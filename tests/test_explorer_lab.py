@@ -19,8 +19,8 @@ SMALL = {"source_steps": "60", "mask_steps": "20", "target_steps": "20"}
 SMALL |= {"profile": '"default"', "methods": '["magnitude", "random"]'}
 LIVE = {"densities": "[0.1, 1.0]"} | SMALL
 NOTEBOOKS = {"00_quickstart": SMALL, "16_explore": LIVE}
-# Every cell is drawn, in view or not, so that the page can be asked for any.
-SETTINGS = {"@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"}}
+# Every cell is drawn, in view or not, so that the page can be asked for any. And no question which kernel, where the answer comes late.
+SETTINGS = {"windowingMode": "none", "autoStartDefaultKernel": True}
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,7 @@ def root(tmp_path_factory):
                         rf"^({given}: \S+) = [^#]+", rf"\1 = {value}  ", cell.source, flags=re.MULTILINE
                     )
         nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
-    for name, values in SETTINGS.items():
-        write_json(root / "settings" / name, values)
+    write_json(root / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings", SETTINGS)
     return root
 
 
@@ -83,8 +82,6 @@ def run_all(browser, lab):  # noqa: F811
     page, faults = browser.new_page(viewport={"width": 1400, "height": 1800}), []
     page.set_default_timeout(240_000)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    dialog = page.locator(".jp-Dialog")
-    page.add_locator_handler(dialog, lambda: (print(dialog.inner_text()), page.keyboard.press("Enter")))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
 
     def opened(name):

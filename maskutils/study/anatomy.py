@@ -1,6 +1,7 @@
 """What notebooks show of masks and of networks: a mask as it fills in, accuracy through masks, images that flip."""
 
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,9 @@ def learnt_again(setup: Setup, masks: Mapping[str, Mask], seed: int, density: fl
     network, data = artefacts.source_network(setup, seed), artefacts.source_pair(setup, seed).source.train
     learnt = [name for name in masks if described(name).kind == "mask"]
     settings = artefacts.mask_settings(setup, seed + 1000) | {"density": density, "per_layer": setup.per_layer}
-    found = {name: masks[name].iou(learn_mask(network, data, name, **settings)) for name in learnt}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the mask does not carry")  # what it keeps is compared, whatever it carries
+        found = {name: masks[name].iou(learn_mask(network, data, name, **settings)) for name in learnt}
     return pd.Series(found, name="IoU with itself")
 
 
