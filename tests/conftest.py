@@ -30,7 +30,9 @@ FEW = {  # test_wheel runs 06 and 19 with all that they take
 }
 
 
-LONGEST = ["wheel", "bench", "explorer_lab", "batch", "experiment", "house", "transfer", "compiled", "kernels", "recipes"]  # begin first
+LONGEST = [  # begin first
+    "wheel", "bench", "explorer_lab", "batch", "experiment", "house", "transfer", "compiled", "kernels", "recipes",
+]  # fmt: skip
 
 UNMEASURED = [  # what is slow and runs lines that others run too
     "bench", "choice", "compiled", "explorer_lab", "explorer_page", "families", "golden", "house", "own_network", "prose", "readme",
