@@ -30,10 +30,6 @@ FEW = {  # test_wheel runs 06 and 19 with all that they take
 }
 
 
-LONGEST = [  # begin first
-    "wheel", "bench", "explorer_lab", "batch", "experiment", "house", "transfer", "compiled", "kernels", "recipes",
-]  # fmt: skip
-
 UNMEASURED = [  # what is slow and runs lines that others run too
     "bench", "choice", "compiled", "explorer_lab", "explorer_page", "families", "golden", "house", "own_network", "prose", "readme",
     "recipes", "redraw", "statistics", "transfer", "wheel",
@@ -48,11 +44,8 @@ def pytest_xdist_auto_num_workers():
 def pytest_collection_modifyitems(items):
     """Notebooks take fewer steps and approaches here than when they are opened: no checked output depends on how many.
 
-    Coverage makes compilers and tables twice as slow, so some tests go without. What takes longest begins first, so that no process is
-    left alone with it in the end.
+    Coverage makes compilers and tables twice as slow, so some tests go without.
     """
-    rank = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem.removeprefix("test_"), len(rank)))
     for item in items:
         if item.path.stem.removeprefix("test_") in UNMEASURED:
             item.add_marker("no_cover")
