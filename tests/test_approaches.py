@@ -88,7 +88,7 @@ CURATED = {
 
 @pytest.mark.parametrize("file", sorted((paths.PACKAGE / "results").rglob("*.py")), ids=lambda f: f.stem)
 def test_only_lists_of_figures_and_claims_that_a_person_chose_name_approaches(file):
-    """A constant that holds names of approaches hides them from the test above: it compares with the constant."""
+    """A constant that holds names of approaches hides them from the test below: others compare with the constant."""
     names = {a.name for a in approaches.every()}
     constants = [
         n for n in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(n, ast.Assign | ast.AnnAssign)

@@ -73,7 +73,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what `reproduce` would run with the same options, and why. Nothing is run, so how it would run changes nothing here."""
-    with faults(), one_of(keep_going, fail_fast), placed(renew), data_at(data_root), varied(profile, param) as own:
+    with faults(), placed(renew), data_at(data_root), varied(profile, param) as own:
+        check_one_of(keep_going, fail_fast)
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
         from maskutils.batch.profile import load_profile
@@ -120,7 +121,8 @@ def reproduce(
     begun = time.monotonic()
     how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
     how |= {"keep_going": keep_going, "fail_fast": fail_fast}
-    with faults(), one_of(keep_going, fail_fast), placed(renew), data_at(data_root):
+    with faults(), placed(renew), data_at(data_root):
+        check_one_of(keep_going, fail_fast)
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
         from maskutils.batch.display import Display
@@ -214,12 +216,10 @@ def varied(profile: str, param: list[str] | None) -> Iterator[str]:
         yield variation(profile, param or (), Path(folder))
 
 
-@contextmanager
-def one_of(keep_going: bool, fail_fast: bool) -> Iterator[None]:
-    """Refuse both together, with `BadSetting`."""
+def check_one_of(keep_going: bool, fail_fast: bool) -> None:
+    """Raise `BadSetting` for both together."""
     if keep_going and fail_fast:
         raise BadSetting("--keep-going and --fail-fast exclude each other: leave one out")
-    yield
 
 
 @contextmanager

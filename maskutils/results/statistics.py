@@ -106,8 +106,11 @@ def p_value(values: np.ndarray, overlap: float = 0.0) -> float:
 
 def holm(p: pd.Series) -> pd.Series:
     """`p` corrected by Holm's method for the number of tests; `nan` is no test and stays."""
-    corrected, tested = p.copy(), p.dropna().sort_values()
-    corrected[tested.index] = (tested * np.arange(len(tested), 0, -1)).cummax().clip(upper=1).to_numpy()
+    from statsmodels.stats.multitest import multipletests
+
+    corrected, tested = p.copy(), p.notna()
+    if tested.sum() > 1:
+        corrected[tested] = multipletests(p[tested], method="holm")[1]
     return corrected
 
 

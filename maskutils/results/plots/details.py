@@ -17,12 +17,8 @@ from maskutils.results.plots.style import LEGEND_BESIDE, density_axis, framed, l
 from maskutils.results.records import at_density, summarise, usual_density
 from maskutils.results.wording import interval
 
-SHADES = [
-    ("#8c8c8c", "-"),
-    ("#8c8c8c", "--"),
-    ("black", "-."),
-    ("#505050", ":"),
-]  # shades and dashes, of curves in training
+# Of the curves of references in training, with their dashes.
+SHADES = [("#8c8c8c", "-"), ("#8c8c8c", "--"), ("black", "-."), ("#505050", ":")]
 History = Sequence[Mapping[str, float]]  # a row for each step that was noted
 
 
