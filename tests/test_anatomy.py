@@ -156,7 +156,8 @@ def test_what_learning_added_is_told_against_the_best_control():
     said = report.control_findings(curves, "m")
     assert "At density 0.1 the source keeps 90.0 % through **m** and 50.0 % through `magnitude`" in said
     assert "+40.0 points" in said
-    assert said.endswith("At 0.5 they are less than one point apart.")
+    assert said.endswith("At 0.5 **m** and the best control are less than one point apart.")
+    assert report.control_findings(curves.iloc[1:], "m").startswith("At 0.5 **m** and")
 
 
 def exercise(number):

@@ -5,6 +5,7 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.results import comparisons
+from tools import tables
 
 
 def seeds(*rows: dict, n: int = 3) -> pd.DataFrame:
@@ -56,7 +57,7 @@ def test_rewinding_is_set_beside_interpolation_at_the_best_setting_of_each():
         rows += [at(0.15, 0.9, seed=seed), at(0.55, 0.5, alpha=0.5, seed=seed)]  # fine-tuning, and interpolated
         rows += [at(0.75 + shift, 0.8, rewound=True, seed=seed)]
         rows += [at(0.9, 0.6, "source_only", seed=seed)]
-    table = comparisons.rewinding(make(*rows)).set_index("family")
+    table = tables.rewinding(make(*rows)).set_index("family")
     assert list(table.index) == ["wise_ft"]  # what is not rewound is left out
 
     def harmonic(source, target):
@@ -69,7 +70,7 @@ def test_rewinding_is_set_beside_interpolation_at_the_best_setting_of_each():
     assert row["rewound"] == pytest.approx(sum(harmonic(0.75 + s, 0.8) for s in (0, 0.02, 0.04)) / 3, abs=0.06)
     assert row["rewound - interpolated (points)"].startswith(f"{row['rewound'] - row['interpolated']:+.0f}"[:2])
     assert row["seeds"] == 3
-    assert comparisons.rewinding(make(at(0.5, 0.9))).empty
+    assert tables.rewinding(make(at(0.5, 0.9))).empty
 
 
 def test_where_no_difference_can_be_told_the_sentence_says_so():
@@ -97,7 +98,7 @@ def test_a_longer_source_is_set_beside_the_usual_one_for_mask_and_rivals():
 
     other = [at(0.5, 0.9, "lora", knob=8, seed=s, source_acc_before=0.7) for s in range(3)]
     usual, longer = make(*rows(0.7, 0.8, 0.78), *other), make(*rows(0.8, 0.82, 0.8))
-    table = comparisons.trained_longer(usual, longer).set_index("")
+    table = tables.trained_longer(usual, longer).set_index("")
     assert table.columns.tolist() == ["mnist_to_digits", "mnist_to_inverted", "mean of 2"]
     assert table["mean of 2"].str.partition(" ")[0].to_dict() == {
         "source, usual (%)": "70.0",
@@ -106,7 +107,7 @@ def test_a_longer_source_is_set_beside_the_usual_one_for_mask_and_rivals():
         "edge_popup - lora, rival longer": "-0.5",  # 80 - 80, 81 - 82
         "edge_popup - lora, both longer": "+0.5",  # 82 - 80, 81 - 82
     }
-    assert comparisons.trained_alike(usual, longer) == (
+    assert tables.trained_alike(usual, longer) == (
         "With all sources trained as much longer as learning a mask takes, `edge_popup` cannot be told apart from `lora` "
         "(+0.5 [-0.7, +1.7] points)."
     )

@@ -5,7 +5,7 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.results import findings as of_records
-from maskutils.results import single
+from tools import tables
 
 pytestmark = pytest.mark.slow
 
@@ -294,7 +294,7 @@ def test_the_best_setting_of_each_case_is_chosen_on_validation():
     replay = at(0.9, 0.88, "replay", fraction=0.1, stored_bits=0)
     adapter = at(0.3, 0.86, "lora", knob=4, stored_bits=240e3)
     lucky = mask("edge_popup", 0.95, 0.6, 0.97, density=0.5, stored_bits=160e3, val_target_acc=0.5)
-    answers = single.answers(study(*ROWS, replay, adapter, lucky))
+    answers = tables.answers(study(*ROWS, replay, adapter, lucky))
     assert answers.to_dict() == {
         "task known, a learnt mask": "`edge_popup`, density 0.1: source -1.0, target 88.0 %, 11 kB",
         "task known, no learnt mask, about its size": "`replay`, fraction 0.1: source -5.0, target 88.0 %",

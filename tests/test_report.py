@@ -8,6 +8,7 @@ from rows import at, make, mask
 
 from maskutils.results import choice, choice_tables, comparisons, report
 from maskutils.results.records import usual_density
+from tools import tables
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_each_family_is_shown_at_the_setting_that_is_best_over_all_pairs():
         (1, "a", 0.95, {}), (2, "a", 0.9, {}), (1, "b", 0.1, {}), (2, "b", 0.7, {}), (3, "b", 0.95, {"val_target_acc": 0.1}),
     ]]  # fmt: skip
     rows += [at(0.9, 0.9, "elastic_mask", method="shuffled", strength=1), mask("snip", 0.9, 0.9, 0.9, per_layer=True)]
-    table = report.best_settings(make(*rows))
+    table = tables.best_settings(make(*rows))
     assert list(table.columns) == [
         "family",
         "setting",
@@ -247,16 +248,16 @@ def test_a_choice_may_be_limited_in_what_it_stores():
 
 def test_a_setting_at_an_end_of_its_grid_is_marked():
     rows = [at(0.5, 0.9), *(at(f, 0.9, "l2_sp", strength=k) for k, f in ((1, 0.9), (2, 0.8), (3, 0.7)))]
-    assert report.best_settings(make(*rows))["setting"].tolist() == ["strength 1 (end of its grid)", ""]
-    two = report.best_settings(make(*rows[:3]))["setting"].tolist()
+    assert tables.best_settings(make(*rows))["setting"].tolist() == ["strength 1 (end of its grid)", ""]
+    two = tables.best_settings(make(*rows[:3]))["setting"].tolist()
     assert two == ["strength 1", ""], "of two values each is an end"
 
 
 def test_domains_that_took_no_part_have_a_column_where_they_were_read():
     rows = [at(0.5, 0.9, other_acc=0.25), at(0.9, 0.5, "ewc", strength=1, other_acc=0.75)]
-    table = report.best_settings(make(*rows)).set_index("family")["other domains (%)"]
+    table = tables.best_settings(make(*rows)).set_index("family")["other domains (%)"]
     assert table.to_dict() == {"wise_ft": "25.0", "ewc": "75.0"}
-    assert "other domains (%)" not in report.best_settings(make(*rows, at(0.7, 0.7, "l2_sp", strength=1)))
+    assert "other domains (%)" not in tables.best_settings(make(*rows, at(0.7, 0.7, "l2_sp", strength=1)))
 
 
 def test_choices_over_several_pairs_tell_the_worst():
@@ -270,8 +271,13 @@ def test_convergence_is_told_pair_by_pair():
     rows = [at(0.5, 0.9, pair=p, late_gain=g) for p, g in (("a", 0.02), ("b", 0.001))]
     rows += [at(0.5, 0.9, pair=p, late_gain=g, protocol="lora") for p, g in (("a", 0.031), ("b", 0.05))]
     said = comparisons.convergence(make(*rows))
-    assert ": +0.1 on `b`, +2.0 on `a`. " in said
-    assert "where they gained most: `lora` +5.0 on `b`" in said
+    assert "on average: +0.1 on `b` and +2.0 on `a` (points;" in said
+    rows_shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines()[2:]]
+    assert rows_shown[0] == ["approach", "gained", "on"]
+    assert rows_shown[2:] == [["lora", "+5.0", "b"], ["finetune", "+2.0", "a"]]
+    assert comparisons.convergence(make(*rows[1:2])).endswith(
+        "No approach gained 2 points or more on a pair, over all its settings."
+    )
 
 
 def test_no_p_is_shown_where_there_is_none():
@@ -316,8 +322,8 @@ def test_the_interval_of_two_seeds_is_shown_nowhere():
 
 def test_domains_that_took_no_part_are_read_on_the_pairs_that_have_any():
     rows = [at(0.9, 0.8, pair=pair, other_acc=other) for pair, other in (("a", 0.4), ("b", math.nan))]
-    assert report.best_settings(make(*rows))["other domains (%)"].tolist() == ["40.0"]
-    assert "other domains (%)" not in report.best_settings(make(at(0.9, 0.8, other_acc=math.nan)))
+    assert tables.best_settings(make(*rows))["other domains (%)"].tolist() == ["40.0"]
+    assert "other domains (%)" not in tables.best_settings(make(at(0.9, 0.8, other_acc=math.nan)))
 
 
 def test_masks_are_shown_at_a_tenth_or_at_the_next_density_that_there_is():

@@ -15,11 +15,12 @@ from maskutils.core import paths
 from maskutils.core.approaches import names, the
 from maskutils.core.files import read_json
 from maskutils.core.storage import VALUE
-from maskutils.results import analysis, choice_tables, comparisons, fronts, plots, report, single, verdicts
+from maskutils.results import analysis, choice_tables, comparisons, fronts, plots, report, verdicts
 from maskutils.results.claims import verify
 from maskutils.results.findings import findings
 from maskutils.results.records import load_records
 from maskutils.results.wording import points
+from tools import tables
 
 ROOT = paths.PACKAGE.parent
 PAGES = ("README.md", "docs/photographs.md", "docs/results.md", "docs/guides/leaks.md")
@@ -92,21 +93,18 @@ def all_blocks() -> dict[str, str]:
     shown = {"photos": PHOTOS, "modality": OBJECTS}
     beside = {f"{of}:{name}": made for of in shown for name, made in readme_blocks(of, 0.3, shown[of]).items()}
     control = [load_records(profile) for profile in ("photos", "photos_longer")]
-    beside["photos:alike"] = comparisons.trained_alike(*control)
-    beside["photos:longer"] = report.markdown(comparisons.trained_longer(*control))
+    beside["photos:alike"] = tables.trained_alike(*control)
+    beside["photos:longer"] = report.markdown(tables.trained_longer(*control))
     steady = choice_tables.steadiness(load_records("study"), DROPS)
     return readme_blocks() | beside | {"answers": answers(), "steadiness": steady, "leaks": audit_table()}
 
 
 def answers() -> str:
     """What is best in each case, on digits and on photographs."""
-    tables = {
-        "digits": load_records("study"),
-        "photographs": load_records("photos"),
-    }
-    begun = {name: points(rows.groupby("pair")["source_acc_before"].mean().mean()) for name, rows in tables.items()}
+    shown = {"digits": load_records("study"), "photographs": load_records("photos")}
+    begun = {name: points(rows.groupby("pair")["source_acc_before"].mean().mean()) for name, rows in shown.items()}
     table = pd.DataFrame(
-        {f"{name} (source before: {begun[name]})": single.answers(rows) for name, rows in tables.items()}
+        {f"{name} (source before: {begun[name]})": tables.answers(rows) for name, rows in shown.items()}
     )
     return report.markdown(table.rename_axis("case").reset_index())
 
@@ -147,12 +145,12 @@ def compared(records: pd.DataFrame) -> dict[str, Callable[[], str]]:
 
     return {
         "detectable": lambda: comparisons.detectable(report.plain(fronts.hypervolumes(records)), the("yardstick")),
-        "baselines": lambda: report.markdown(report.best_settings(records)),
+        "baselines": lambda: report.markdown(tables.best_settings(records)),
         "families": lambda: report.markdown(families("full")),
         "families_known": lambda: report.markdown(families("known")),
         "storage": lambda: report.markdown(comparisons.storage(records)),
         "budgets": lambda: report.markdown(comparisons.budgets(records)),
-        "rewinding": lambda: report.markdown(comparisons.rewinding(records)),
+        "rewinding": lambda: report.markdown(tables.rewinding(records)),
     }
 
 

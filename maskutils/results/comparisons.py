@@ -2,13 +2,12 @@
 
 import pandas as pd
 
-from maskutils.core.approaches import REWOUND, the
+from maskutils.core.approaches import the
 from maskutils.results import analysis, fronts, statistics
 from maskutils.results.records import of_masks, on_grid, summarise
-from maskutils.results.report import STORED, TITLES, percent
-from maskutils.results.wording import called, in_doubt, intervals, listed, points, settings, versus
+from maskutils.results.report import STORED, TITLES, markdown, percent
+from maskutils.results.wording import intervals, listed, points, settings
 
-LONGER = " (longer)"  # after the name of an approach whose source was trained longer
 LATE = 2  # points of the target that are still gained in the last steps: longer training would show
 
 
@@ -81,77 +80,6 @@ def removable(records: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return percent(means, values).assign(**{STORED: kbit}).rename(columns=TITLES), " ".join(told)
 
 
-def rewinding(records: pd.DataFrame) -> pd.DataFrame:
-    """Three ways to end a training: as it ended, interpolated towards the source, or rewound to the best point on its path.
-
-    For each family the harmonic mean of retention (full network) and adaptation on test, in percent, at the setting that is best on
-    validation in each way. Beside it rewound minus interpolated, in points with the 95 % interval. Families are in the order of
-    `interpolated`. Empty if no record is rewound.
-    """
-    records = records[records["native_of"].isna()]
-    rows = analysis.relative(records.assign(density=records["density"].astype(float).round(3)))
-    rewound, ended = rows["rewound"].astype(bool), rows["alpha"] == 1
-    rows = analysis.with_family(rows.assign(approach=rows["approach"].str.removesuffix(REWOUND)))
-    rows = rows[rows["family"].isin(rows["family"][rewound])]
-    picked = {
-        way: analysis.best_on_validation(rows[which.loc[rows.index]], "harmonic").assign(way=way)
-        for way, which in {"ended": ended & ~rewound, "interpolated": ~rewound, "rewound": rewound}.items()
-    }
-    both, found = pd.concat(picked.values()), {}
-    for family, own in both.groupby("family"):
-        row = statistics.paired(own, "harmonic", ["rewound"], "interpolated", by="way")
-        found[family] = own.groupby("way")["harmonic"].mean().mul(100).round(1).to_dict()
-        found[family] |= {"rewound - interpolated (points)": intervals(row)[0], "seeds": int(row["n"].iloc[0])}
-    table = pd.DataFrame.from_dict(found, orient="index")
-    return table.sort_values("interpolated", ascending=False).reset_index(names="family") if found else table
-
-
-def trained_longer(records: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
-    """How a learnt mask compares with its rivals where the source trains longer, as it also does while a mask is learnt.
-
-    The mean of both tasks with the task known, mask minus rival in points, with 95 % intervals over seeds; `longer` holds one setting of
-    each, and `records` the same settings after the usual steps. A column for each pair, and last their mean. Rows: the accuracy of
-    the source network after the usual and the longer training, and for each rival the difference after the usual training, where the
-    rival alone has the longer one, and where both have.
-    """
-    both, mask, rivals = _usual_and_longer(records, longer)
-    rows = {}
-    for pair, own in [*both.groupby("pair"), (f"mean of {both['pair'].nunique()}", both)]:
-        before = [100 * own.loc[own["family"] == name, "source_acc_before"].mean() for name in (mask, mask + LONGER)]
-        row = dict(zip(("source, usual (%)", "source, longer (%)"), map("{:.1f}".format, before), strict=True))
-        for rival in rivals:
-            ways = {
-                "usual": (mask, rival),
-                "rival longer": (mask, rival + LONGER),
-                "both longer": (mask + LONGER, rival + LONGER),
-            }
-            told = {way: intervals(statistics.paired(own, "both", [of], other))[0] for way, (of, other) in ways.items()}
-            row |= {f"{mask} - {rival}, {way}": difference for way, difference in told.items()}
-        rows[pair] = row
-    return pd.DataFrame(rows).reset_index(names="")
-
-
-def trained_alike(records: pd.DataFrame, longer: pd.DataFrame) -> str:
-    """A sentence on the rows "both longer" of `trained_longer`, over all pairs."""
-    both, mask, rivals = _usual_and_longer(records, longer)
-    rows = {rival: statistics.paired(both, "both", [mask + LONGER], rival + LONGER).iloc[0] for rival in rivals}
-    told = listed(versus(row, called(rival)) + ", but not for certain," * in_doubt(row) for rival, row in rows.items())
-    return f"With all sources trained as much longer as learning a mask takes, {called(mask)} {told.rstrip(',')}."
-
-
-def _usual_and_longer(records: pd.DataFrame, longer: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
-    """The rows of both for `trained_longer`, with `both` and as family the approach, `LONGER` or not; the learnt mask, and its rivals."""
-    there = on_grid(longer)[analysis.CANDIDATE].drop_duplicates().astype({"alpha": float})
-    tables = {"": on_grid(records).merge(there, on=analysis.CANDIDATE), LONGER: on_grid(longer)}
-    both = [
-        rows.assign(family=rows["approach"] + which, both=analysis.both_tasks(rows, "known"))
-        for which, rows in tables.items()
-    ]
-    learnt = analysis.learnt(both[0])
-    (mask,), rivals = (both[0].loc[those, "approach"].unique() for those in (learnt, ~learnt))
-    return pd.concat(both), mask, list(rivals)
-
-
 def detectable(volumes: pd.DataFrame, rival: str) -> str:
     """A sentence on the smallest difference to `rival` in hypervolume that the seeds of `volumes` can show."""
     others = sorted(set(volumes["family"]) - {rival})
@@ -168,20 +96,17 @@ def detectable(volumes: pd.DataFrame, rival: str) -> str:
 
 
 def convergence(records: pd.DataFrame) -> str:
-    """What the target's validation accuracy still gained in the last 30 % of the steps, pair by pair; and which approaches gained most."""
+    """How many points the target's validation accuracy still gained in the last 30 % of the steps, by pair; and who gained most."""
     rows = on_grid(records)
     own = rows[of_masks(rows, per_layer=True) | (rows["protocol"] == the("free"))]
     gains = 100 * own.groupby("pair")["late_gain"].mean().sort_values()
-    told = ", ".join(f"{value + 0.0:+.1f} on `{pair}`" for pair, value in gains.round(1).items())
-    over = "In the last 30 % of the steps the target's validation accuracy changed by so many points, a mean over fine-tuning and masks"
+    told = listed(f"{value + 0.0:+.1f} on `{pair}`" for pair, value in gains.round(1).items())
+    means = f"In the last 30 % of the steps fine-tuning and masks gained, on average: {told} (points; the learning rate falls to 0 there)."
     each = 100 * rows[rows["alpha"] == 1].groupby(["approach", "pair"])["late_gain"].mean()
     late = each[each >= LATE].groupby("approach").agg(["max", "idxmax"]).sort_values("max", ascending=False)
-    more = (
-        listed(f"`{name}` {row['max']:+.1f} on `{row['idxmax'][1]}`" for name, row in late.iterrows())
-        if len(late)
-        else "none"
+    if late.empty:
+        return f"{means} No approach gained {LATE} points or more on a pair, over all its settings."
+    table = pd.DataFrame(
+        {"approach": late.index, "gained": late["max"].map("{:+.1f}".format), "on": late["idxmax"].str[1]}
     )
-    return (
-        f"{over}: {told}. The learning rate falls to 0 there. Approaches that gained {LATE} points or more somewhere, over all their "
-        f"settings, where they gained most: {more}."
-    )
+    return f"{means} Over all their settings, these gained {LATE} or more on a pair; shown is where most:\n\n{markdown(table)}"

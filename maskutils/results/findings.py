@@ -70,27 +70,26 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if over:
         by = listed([size(full.minus([r], top).iloc[0]) for r in over])
-        title, lost = "masks lose", f"{leading(over)} every mask, learnt or not: the strongest, {called(top)}"
+        short, lost = "masks lose", f"{leading(over)} every mask, learnt or not: the strongest, {called(top)}"
         said = f"{lost}, by {by} points of hypervolume."
     elif ahead:
         by = listed(f"{called(r)} by {size(row)}" for r, row in ahead.items())
-        title = "masks trail" if leads else "over whole curves masks trail"
+        short = "masks trail" if leads else "over whole curves masks trail"
         said = f"the best learnt mask, {called(best)}, trails {by} points of hypervolume."
     else:
-        title = "no rival leads the masks"
+        short = "no rival leads the masks"
         if leads:
             sure = [r for r, row in leads.items() if not in_doubt(row)]
-            title = f"at one setting {leading(sure or list(leads))} the masks"
-            title += ", but not for certain" * (not sure)
+            short = f"at one setting {leading(sure or list(leads))} the masks"
+            short += ", but not for certain" * (not sure)
         said = f"the best learnt mask is {called(best)}. It {_leads(full, best, rivals)}."
     strongest = next(iter(over or ahead), "")
     beside = [rival for rival in dict.fromkeys((yardstick, strongest)) if rival in rivals]
     begins = (f"Over whole curves the best learnt mask, {called(best)},", "It")
     told = [f"{begin} {_beside(full, best, rival)}" for begin, rival in zip(begins, beside, strict=False)]
-    said, *rest = [f"Over whole curves, {said}", at_one[0]][:: 1 if over or ahead or not leads else -1]  # as the title
-    return Finding(
-        f"Task unknown: {title}", [said], [*rest, *at_one[1:], *told, f"Rivals: {listed(map(called, rivals))}."]
-    )
+    said, *rest = [f"Over whole curves, {said}", at_one[0]][:: 1 if over or ahead or not leads else -1]  # as in short
+    more = [*rest, *at_one[1:], *told, f"Rivals: {listed(map(called, rivals))}."]
+    return Finding("Task unknown", [said], more, short)
 
 
 def _leads(full: Areas, best: str, rivals: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ def dial(records: pd.DataFrame, methods: Sequence[str]) -> str:
 def in_the_study(
     pair: str, model: str, approaches: Sequence[str], densities: Sequence[float] = (), tuned: bool = False
 ) -> str:
-    """Why masks of a run that is not `tuned` reach little of the target, in bold, and what `approaches` reach on `pair` in the study.
+    """What `approaches` reach on `pair` in the study, for a run that is not `tuned`; in bold what is done otherwise there.
 
     Empty for a run that is `tuned`, and where the study has no such records.
     """
@@ -79,8 +79,8 @@ def in_the_study(
         return ""
     seeds = rows["seed"].nunique()
     return (
-        "**Here all approaches train for few steps, at one rate, so masks reach less of the target than they can. In the study each has "
-        f"its own rate and more steps. There, on this pair (means of {seeds} seeds):**\n\n{density_findings(rows, approaches)}"
+        "**Here all approaches train at one rate. In the study each has the rate and the steps that serve both tasks best. There, on this "
+        f"pair (means of {seeds} seeds):**\n\n{density_findings(rows, approaches)}"
     )
 
 

@@ -9,8 +9,8 @@ from maskutils.core import paths
 from maskutils.core.approaches import every, names, the
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, statistics
-from maskutils.results.records import KNOBS, at_density, of_masks, on_grid, summarise, usual_density
-from maskutils.results.wording import ends, interval, intervals, p_text, points, settings
+from maskutils.results.records import at_density, of_masks, on_grid, summarise, usual_density
+from maskutils.results.wording import ends, interval, intervals, listed, p_text, points
 
 TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
 STORED = "kbit stored"
@@ -79,7 +79,7 @@ def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
 def control_findings(table: pd.DataFrame, method: str) -> str:
     """Markdown sentences on the curves of `table` (accuracies as fractions, rows densities): what learning added to the best control.
 
-    It is told at the density where `method` gains most, and at the lowest.
+    It is told at the density where `method` gains most and at the lowest, if that is a point or more.
     """
     gains = table[method] - table.drop(columns=method).max(axis=1)
     best = table.drop(columns=method).idxmax(axis=1)
@@ -87,9 +87,12 @@ def control_findings(table: pd.DataFrame, method: str) -> str:
         f"At density {d:g} the source keeps {points(table.loc[d, method])} through **{method}** and "
         f"{points(table.loc[d, best[d]])} through `{best[d]}`, the best control: {100 * gains[d]:+.1f} points."
         for d in dict.fromkeys([gains.idxmax(), gains.index[0]])
+        if abs(gains[d]) >= 0.01
     ]
     near = [f"{d:g}" for d, gain in gains.items() if abs(gain) < 0.01]
-    return " ".join(told) + (f" At {', '.join(near)} they are less than one point apart." if near else "")
+    if near:
+        told.append(f"At {listed(near)} **{method}** and the best control are less than one point apart.")
+    return " ".join(told)
 
 
 def tradeoff_findings(records: pd.DataFrame, density: float | None = None) -> str:
@@ -119,29 +122,6 @@ def _best(values: pd.Series, verb: str) -> str:
     """The names of the highest `values`, to a tenth of a point, and the verb for one or for many."""
     best = [f"**{name}**" for name in values.index[values.round(3) == values.round(3).max()]]
     return f"{' and '.join(best)} {verb}{'s' * (len(best) == 1)}"
-
-
-def best_settings(records: pd.DataFrame) -> pd.DataFrame:
-    """Each family at its best setting for all pairs: its test readings in percent, best first.
-
-    Best is the highest harmonic mean of full retention and adaptation on validation. A setting at an end of three or more is marked,
-    because others might do better. Variants (in brackets, per layer) are left out. Domains that took no part have a column if
-    they are read for each, on the pairs that have any.
-    """
-    tried = analysis.with_family(on_grid(records)).groupby("family")[list(KNOBS)].agg(["min", "max", "nunique"])
-    best = plain(analysis.best_of_family(records, each_pair=False))
-    others = ["other_acc"] if "other_acc" in best and best.groupby("family")["other_acc"].count().all() else []
-    values = ["source_acc_full", "target_acc", *others, "harmonic"]
-    table = summarise(best, ["family", *analysis.CANDIDATE], values).sort_values("harmonic", ascending=False)
-    chosen = [settings(row) + _at_an_end(row, tried.loc[row["family"]]) for _, row in table.iterrows()]
-    table = percent(table.assign(setting=chosen), values)
-    return table[["family", "setting", "n", *values]].rename(columns=TITLES)
-
-
-def _at_an_end(candidate: pd.Series, tried: pd.Series) -> str:
-    """ " (end of its grid)" if a knob of `candidate` has the least or the greatest of three or more values tried."""
-    at = [candidate[k] in tuple(tried[k][["min", "max"]]) for k in KNOBS if tried[k]["nunique"] > 2]
-    return " (end of its grid)" if any(at) else ""
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:

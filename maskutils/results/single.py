@@ -19,7 +19,6 @@ from maskutils.results.wording import (
     listed,
     on_pairs,
     points,
-    settings,
     size,
     verb,
     versus,
@@ -74,10 +73,10 @@ def task_known(records: pd.DataFrame) -> Finding:
     setting = f"{called(best['approach'])} at density {best['density']:g}"
     beside = f"its best rival, {called(other['approach'])}, {points(other['both'])} with {kbit(other)}"
     told = [f"{setting} reaches {points(best['both'])} with {kbit(best)}, {beside}.", f"The mask {versus(row, 'it')}."]
-    title = f"Task known: a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
+    short = f"a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
     on = [*_on_each_pair(rows, near, mask, bool(gained)), *([f"The mask {ahead}."] if ahead else [])]
     cheaper, dearer = _cheaper(rows, near, mask, best, rival), _dearer(best, others)
-    return Finding(title, told, [*gained, *on, *spread, *cheaper, *dearer])
+    return Finding("Task known", told, [*gained, *on, *spread, *cheaper, *dearer], short)
 
 
 def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series) -> tuple[list[str], pd.Series]:
@@ -142,44 +141,7 @@ def _cheaper(rows: pd.DataFrame, near: pd.DataFrame, mask: int, best: pd.Series,
     return list(filter(None, said.values()))
 
 
-def answers(records: pd.DataFrame) -> pd.Series:
-    """The best setting for all pairs of each case, and what it reaches on test: source gained or lost, target, and what it stores.
-
-    Cases: with the task unknown anything, and what keeps no source images; with the task known a learnt mask, what learns none and
-    stores at most `ABOUT` times as much, and what learns none. Best is the highest mean of both tasks on validation. A case that nothing
-    was tried for is left out.
-    """
-    known, unknown = (_best_first(records, reading) for reading in ("known", "full"))
-    masks, none = known[known["mask"]], known[~known["mask"] & analysis.trained(known).isin(_rivals())]
-    found = {
-        "task unknown": unknown,
-        "task unknown, no source images kept": unknown[unknown["fraction"].isna()],
-        "task known, a learnt mask": masks,
-        "task known, no learnt mask, about its size": none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()],
-        "task known, no learnt mask, any size": none,
-    }
-    return pd.Series({case: _reached(table.iloc[0]) for case, table in found.items() if len(table)})
-
-
-def _best_first(records: pd.DataFrame, reading: str) -> pd.DataFrame:
-    """The settings tried on every pair and whose bits are known, by the mean of both tasks on validation, and what they reach on test."""
-    rows = candidates(records, reading == "known").assign(mask=analysis.learnt)
-    rows = rows.assign(val_both=analysis.both_tasks(rows, reading, "val_"))[rows["bits"].notna()]
-    about, values = [*analysis.CANDIDATE, "mask"], ["drop", "target_acc", "bits", "val_both"]
-    means = analysis.tried_everywhere(rows, about, values).round(analysis.DECIMALS)
-    return means.sort_values("val_both", ascending=False, kind="stable")
-
-
-def _reached(best: pd.Series) -> str:
-    """A setting and what it reaches, as "`oft`, block 32: source as before, target 96.4 %, 30 kB"."""
-    moved, size = round(-100 * best["drop"], 1), best["bits"] / 8e3
-    setting = ", ".join(filter(None, (called(best["approach"]), settings(best))))
-    reached = [f"source {moved:+.1f}" if moved else "source as before", f"target {points(best['target_acc'])}"]
-    stored = [f"{size:,.0f} kB" if size >= 10 else f"{size:.2g} kB"] if size else []
-    return f"{setting}: {', '.join(reached + stored)}"
-
-
-def _rivals() -> list[str]:
+def learn_no_mask() -> list[str]:
     """The approaches that learn no mask, masks that nobody learns among them."""
     return [a.name for a in every() if a.kind in ("baseline", "control", "reference") and not a.learns_mask]
 
@@ -201,7 +163,7 @@ def tried(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         both=analysis.both_tasks(rows, "known"),
         both_before=(rows["source"].mask(mask, rows["source_acc_before"]) + rows["target_acc"]) / 2,
         val_both=analysis.both_tasks(rows, "known", "val_"),
-    )[(mask | analysis.trained(rows).isin(_rivals())) & rows["bits"].notna()]
+    )[(mask | analysis.trained(rows).isin(learn_no_mask())) & rows["bits"].notna()]
     about = ["approach", "density", "mask", "unlearnt", "whole"]
     means = analysis.tried_everywhere(rows, about, ["bits", "both", "val_both"])
     return rows, means.round({"val_both": analysis.DECIMALS})

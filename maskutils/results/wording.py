@@ -52,15 +52,16 @@ def settings(candidate: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """What records show: a title, the sentences that the first page has too, and what else there is to say."""
+    """What records show in a case: the sentences that the first page has too, what else there is to say, and all in a few words."""
 
-    title: str
+    case: str
     brief: list[str]
     more: list[str] = field(default_factory=list)
+    short: str = ""
 
     def told(self, whole: bool = True) -> str:
-        """The finding as Markdown, `whole` or only what the first page has: there the title is the case alone."""
-        title = self.title if whole else self.title.partition(":")[0]
+        """The finding as Markdown, `whole` or only what the first page has."""
+        title = f"{self.case}: {self.short}" if whole and self.short else self.case
         return f"**{title}.** {' '.join(self.brief + self.more * whole)}"
 
 
