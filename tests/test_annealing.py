@@ -169,7 +169,11 @@ def test_in_a_small_network_too_and_for_the_density_that_was_asked_for(trained, 
 @pytest.mark.filterwarnings("error")
 def test_nothing_is_told_of_a_mask_that_carries_it_or_where_no_images_are_left(trained):
     learn_mask(trained, easy(), "piggyback", density=0.9, steps=20)
-    learn_mask(trained, iter([easy()[:]] * 20), "piggyback", density=0.02, steps=20)
+    for start in ("constant", "magnitude"):
+        learn_mask(trained, iter([easy()[:]] * 20), "piggyback", density=0.02, steps=20, start=start)
+    learn_mask(
+        trained, easy(), "bernoulli", density=0.9, steps=20, start="magnitude", strength=1e-3
+    )  # a penalty is no loss
     learn_subnetwork(trained, easy(), "piggyback", steps=20)[1].at_density(0.02)
 
 

@@ -103,6 +103,8 @@ def test_a_longer_source_is_set_beside_the_usual_one_for_mask_and_rivals():
     assert table["mean of 2"].str.partition(" ")[0].to_dict() == {
         "source, usual (%)": "70.0",
         "source, longer (%)": "80.0",
+        "source through edge_popup, usual (%)": "80.0",
+        "source through edge_popup, longer (%)": "82.0",
         "edge_popup - lora, usual": "+5.5",  # source 80 - 70, target 81 - 80
         "edge_popup - lora, rival longer": "-0.5",  # 80 - 80, 81 - 82
         "edge_popup - lora, both longer": "+0.5",  # 82 - 80, 81 - 82

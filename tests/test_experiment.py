@@ -154,6 +154,16 @@ def test_a_target_mask_is_another_than_the_sources_and_found_again(calls):
     assert first == again != experiment.source_mask(TINY, "gumbel_sigmoid", 0, 0.1)
 
 
+def test_what_scores_begin_from_decides_whether_a_mask_is_learnt_for_its_density(monkeypatch):
+    asked, learn = [], artefacts.learn_subnetwork
+    monkeypatch.setattr(artefacts, "learn_subnetwork", lambda *a, **given: asked.append(given) or learn(*a, **given))
+    begun = experiment.source_mask(TINY, "gumbel_sigmoid", 0, 0.1, start="magnitude")
+    assert begun.history[-1]["density"] == pytest.approx(0.1, abs=1e-3)
+    monkeypatch.setattr(sizes, "LARGE", 1)
+    experiment.source_mask(TINY, "gumbel_sigmoid", 0, 0.1, start="constant")
+    assert [given.get("density") for given in asked] == [0.1, None]
+
+
 def test_masks_of_a_large_network_are_learnt_for_their_density_and_by_layer(monkeypatch):
     monkeypatch.setattr(sizes, "LARGE", 1)
     asked, learn = [], artefacts.learn_subnetwork
@@ -185,6 +195,13 @@ def test_controls_of_the_elastic_mask_deal_the_same_probabilities_out_otherwise(
     if control == "magnitude":
         weights = torch.cat([model.get_parameter(n).detach().abs().flatten() for n in names])
         assert (flat[1][weights.argsort(stable=True)].diff() >= 0).all()
+
+
+def test_an_elastic_mask_has_the_options_of_its_mask():
+    usual, other = (
+        experiment.source_importance(TINY, "elastic_mask", "gumbel_sigmoid", 0, **o) for o in ({}, {"lr": 1.0})
+    )
+    assert any(not torch.equal(usual[name], other[name]) for name in usual)
 
 
 def test_an_elastic_mask_of_an_unknown_method_is_refused():

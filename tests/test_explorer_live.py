@@ -63,9 +63,16 @@ def test_a_question_is_answered_with_the_accuracy_through_that_mask(masked, widg
         assert (state["method"], state["density"], state["number"]) == (method, density, number)
         assert state["source"] == pytest.approx(evaluate(network, masked.pair.source.test), abs=2e-3)
         assert state["target"] == pytest.approx(evaluate(network, masked.pair.target.test), abs=5e-3)
-        assert state["ms"] >= 0
         read.append(state["source"])
     assert read[1] > read[0] + 0.05
+
+
+def test_an_answer_that_fails_ends_the_wait_of_the_page(masked, widget, monkeypatch):
+    monkeypatch.setattr(masked, "state", lambda method, density: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        widget.asked = {"method": METHODS[0], "density": 0.5, "number": 7}
+    assert widget.state["number"] == 7
+    assert "layers" not in widget.state
 
 
 def test_a_state_has_a_bit_for_every_weight_that_is_drawn(masked):

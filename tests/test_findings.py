@@ -300,5 +300,6 @@ def test_the_best_setting_of_each_case_is_chosen_on_validation():
         "task known, no learnt mask, about its size": "`replay`, fraction 0.1: source -5.0, target 88.0 %",
         "task known, no learnt mask, any size": "`lora`, rank 4: source as before, target 86.0 %, 30 kB",
         "task unknown": "`replay`, fraction 0.1: source -5.0, target 88.0 %",
+        "task unknown, a learnt mask": "`edge_popup`, density 0.1: source -35.0, target 88.0 %",
         "task unknown, no source images kept": "`ewc`, strength 1: source -10.0, target 85.0 %",
     }

@@ -1,5 +1,7 @@
 """Networks by name, heads and maskable weights, also of networks from elsewhere."""
 
+import copy
+
 import pytest
 import torch
 from PIL import Image
@@ -324,6 +326,15 @@ class HeadFirst(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(self.body(x).relu())
+
+
+def test_a_mask_brings_a_head_of_other_classes_that_is_a_convolution():
+    seven = build_model("squeezenet1_1", 7, 3, 64)
+    four = with_head(copy.deepcopy(seven), 4)
+    data = TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 7)
+    back = learn_mask(seven, data, "magnitude", density=0.5).with_state(seven).apply(four)
+    assert back.eval()(data.tensors[0]).shape == (8, 7)
+    assert learn_mask(back, data, "snip", density=0.5).density == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_network_can_say_which_module_is_its_head():

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from maskutils import Mask, evaluate, fit, learn_mask, protect, transfer
+from maskutils import Mask, build_model, evaluate, fit, learn_mask, load_pair, protect, score, transfer
+from maskutils.data.pair import Loading
 from maskutils.masks import rankings
 from maskutils.masks.held import Held
 from maskutils.masks.information import fisher_information
@@ -20,6 +21,7 @@ from maskutils.training.evaluation import accuracy
 from maskutils.training.transfer import interpolate
 
 DATA = easy(24)
+PAIR = load_pair("mnist_to_digits")
 METHODS = ["gumbel_sigmoid", "edge_popup", "snip", "fisher", "magnitude"]
 
 
@@ -209,6 +211,17 @@ WRONG = {
     "bits are a tensor": (lambda m: Mask(torch.ones(3, 3).bool()), "a mask needs a bool tensor for each weight"),
     "bits are None": (lambda m: Mask(None), "a mask needs a bool tensor for each weight"),
     "alpha": (lambda m: interpolate(m, m, "half"), "alpha = 'half' must be a number"),
+    "split": (lambda m: score(m, m, PAIR, split="tests"), r"unknown split 'tests'; known: test, train, val"),
+    "mask is a path": (lambda m: score(m, m, PAIR, "mask.safetensors"), "mask is a str; it must be a Mask"),
+    "importance is a list": (
+        lambda m: transfer(m, PAIR, "ewc", importance=[m[1].weight]),
+        "importance is a list; it must map",
+    ),
+    "size is a fraction": (lambda m: Loading(size=64.5), r"size = 64.5 must be a whole number"),
+    "other classes": (
+        lambda m: interpolate(build_model("mlp", 4, 1, 8), build_model("mlp", 6, 1, 8), 0.5),
+        "the two networks have other shapes there",
+    ),
     "swapped": (lambda m: evaluate(DATA, m), "model is a TensorDataset; it must be a torch.nn.Module"),
 }
 

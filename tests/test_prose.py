@@ -201,11 +201,11 @@ def which_weights_a_layer_holds_matters_through_the_mask_alone(records):
     return bool(through["low"] > 0.05 and full["difference"] <= 0.005)
 
 
-@claim("notebooks/00_quickstart.ipynb", "the target loses nothing on this pair.")
-def a_sparse_mask_forgets_more_than_fine_tuning_and_adapts_better(records):
-    rows = at_density(records[records["pair"] == "mnist_to_inverted"], 0.1).query("alpha == 1")
-    mask, free = ([mean(rows, a, v) for v in ("source_acc_full", "target_acc")] for a in ("gumbel_sigmoid", "finetune"))
-    return mask[0] < free[0] and mask[1] > free[1]
+@claim("notebooks/00_quickstart.ipynb", "nearly as well as with all weights free.")
+def a_sparse_mask_adapts_nearly_as_well_as_fine_tuning_for_the_target_alone(records):
+    rows = records[(records["pair"] == "mnist_to_inverted") & (records["alpha"] == 1)]
+    sparse = mean(at_density(rows, 0.1), "gumbel_sigmoid", "target_acc")
+    return 0 < mean(rows, "two_networks", "target_acc") - sparse < 0.015
 
 
 @claim("README.md", "If not (dashed), EWC comes nearer than the masks.")
@@ -235,9 +235,7 @@ def test_a_dense_mask_learns_most_of_the_target_in_the_study():
 
 
 def test_fine_tuning_takes_a_low_rate_in_the_study_and_a_mask_a_high_one():
-    assert "Fine-tuning then takes a low one: it forgets less, and learns less." in text(
-        "notebooks/00_quickstart.ipynb"
-    )
+    assert "Fine-tuning in one network then takes a low one" in text("notebooks/00_quickstart.ipynb")
     table = rates.tables().query("pair == 'mnist_to_inverted' and model == 'cnn'")
     best = table.groupby("approach").first()["target_lr"]
     assert best["finetune"] < best["gumbel_sigmoid"]
@@ -385,7 +383,7 @@ def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
 def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile):
     told = " ".join(text("README.md").split())
     assert (
-        "if the task is unknown, take replay, or EWC without source images. If it is known and space is scarce, take a learnt mask, or an "
+        "if the task is unknown, take replay, or EWC if you may not keep source images. If it is known and space is scarce, take a learnt mask, or an "
         "adapter of its size, which is level or slightly behind." in told
     )
     whole, brief = findings(read(profile))
@@ -840,7 +838,7 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
     photographs = " ".join(text("docs/photographs.md").split())
     assert "So three quarters of the lead over LoRA come from training the source." in photographs
     assert "What is left is clear on objects of CIFAR-100 alone." in photographs
-    assert "which is most of this lead" in " ".join(text("README.md").split())
+    assert "hence the gain there, and most of this lead" in " ".join(text("README.md").split())
     table = tables.trained_longer(read("photos"), read("photos_longer")).set_index("")
     usual, longer = (table.loc[f"edge_popup - lora, {way}"] for way in ("usual", "both longer"))
     assert 0.2 < float(longer["mean of 5"].split()[0]) / float(usual["mean of 5"].split()[0]) < 0.3

@@ -6,7 +6,7 @@ from projects import root, write_notebook, write_profile  # noqa: F401
 from rows import at, make
 
 from maskutils.core import files, paths
-from maskutils.results import rates
+from maskutils.results import manifest, rates
 from maskutils.results.records import load_records, save_records
 from maskutils.study import experiment
 from maskutils.study.setup import Setup
@@ -68,5 +68,9 @@ def test_what_is_broken_gets_the_lower_rate_that_is_best_and_nothing_else_change
         after.assign(val_target_acc=after["val_target_acc"].where(after["knob"] != 8, 0.0)),
         root / "results/mine/records.csv",
     )
+    with pytest.raises(ValueError, match=r"records.csv is not what was written: .* restore it with git"):
+        retune.main(profile)
+    file = root / "results" / "mine" / "manifest.json"
+    files.write_json(file, manifest.sealed(file.parent, files.read_json(file)))
     retune.main(profile)  # a value has its lower rates once
     assert paths.tuned_rates()[0].read_text() == text

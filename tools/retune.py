@@ -17,7 +17,7 @@ from maskutils.core.approaches import described
 from maskutils.core.files import read_json, write_json
 from maskutils.core.progress import bar
 from maskutils.results import rates
-from maskutils.results.manifest import MANIFEST, sealed
+from maskutils.results.manifest import MANIFEST, damaged, sealed
 from maskutils.results.records import KNOBS, load_records, save_records
 from maskutils.study.experiment import run_trials
 from maskutils.study.setup import Setup, setup_in
@@ -119,10 +119,12 @@ def lower(setups: Setups, records: pd.DataFrame) -> None:
 def main(profile: str) -> None:
     """Write tables of rates with the values that were tuned again, records of what has another rate now, and the manifest.
 
-    Raises `BadSetting` in a checkout whose code is not committed.
+    Raises `BadSetting` in a checkout whose code is not committed, `ValueError` for files that are not as the manifest says.
     """
     check_clean(profile)
     folder, runs = paths.results_dir(profile), plan.make_plan(profile)
+    if wrong := damaged(folder):
+        raise ValueError(f"{wrong[0]}; restore it with git")
     tuned = [setup_in(run.parameters) for run in runs if run.parameters.get("tuned")]
     setups = {(setup.pair, setup.model): setup for setup in tuned}
     records = renewed(setups, load_records(profile))

@@ -17,7 +17,7 @@ LONGER = " (longer)"  # after the name of an approach whose source was trained l
 def answers(records: pd.DataFrame) -> pd.Series:
     """The best setting for all pairs of each case, and what it reaches on test: source gained or lost, target, and what it stores.
 
-    Cases: with the task unknown anything, and what keeps no source images; with the task known a learnt mask, what learns none and
+    Cases: with the task unknown anything, what keeps no source images, and a learnt mask; with the task known a learnt mask, what learns none and
     stores at most `ABOUT` times as much, and what learns none. Best is the highest mean of both tasks on validation. A case that nothing
     was tried for is left out.
     """
@@ -26,6 +26,7 @@ def answers(records: pd.DataFrame) -> pd.Series:
     found = {
         "task unknown": unknown,
         "task unknown, no source images kept": unknown[unknown["fraction"].isna()],
+        "task unknown, a learnt mask": unknown[unknown["mask"]],
         "task known, a learnt mask": masks,
         "task known, no learnt mask, about its size": none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()],
         "task known, no learnt mask, any size": none,
@@ -104,14 +105,17 @@ def trained_longer(records: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
 
     The mean of both tasks with the task known, mask minus rival in points, with 95 % intervals over seeds; `longer` holds one setting of
     each, and `records` the same settings after the usual steps. A column for each pair, and last their mean. Rows: the accuracy of
-    the source network after the usual and the longer training, and for each rival the difference after the usual training, where the
-    rival alone has the longer one, and where both have.
+    the source network and through the mask, each after the usual and the longer training. Then for each rival the difference after the
+    usual training, where the rival alone has the longer one, and where both have.
     """
     both, mask, rivals = _usual_and_longer(records, longer)
     rows = {}
     for pair, own in [*both.groupby("pair"), (f"mean of {both['pair'].nunique()}", both)]:
-        before = [100 * own.loc[own["family"] == name, "source_acc_before"].mean() for name in (mask, mask + LONGER)]
-        row = dict(zip(("source, usual (%)", "source, longer (%)"), map("{:.1f}".format, before), strict=True))
+        row = {
+            f"{what}, {when} (%)": f"{100 * own.loc[own['family'] == name, value].mean():.1f}"
+            for what, value in {"source": "source_acc_before", f"source through {mask}": "source_acc_masked"}.items()
+            for when, name in {"usual": mask, "longer": mask + LONGER}.items()
+        }
         for rival in rivals:
             ways = {
                 "usual": (mask, rival),

@@ -92,10 +92,13 @@ def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
 
 def steps(parameters: Mapping[str, Any]) -> float:
     """Optimiser steps that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
-    ways = [max(1, len(parameters.get(name, ()))) for name in TRIED]
-    ways += [len(parameters["chosen"]) or USUAL_APPROACHES] if "chosen" in parameters else []
+    lists = {
+        name: value for name, value in parameters.items() if isinstance(value, list)
+    }  # a notebook's own may be numbers
+    ways = [max(1, len(lists.get(name, ()))) for name in TRIED]
+    ways += [len(lists["chosen"]) or USUAL_APPROACHES] if "chosen" in lists else []
     ways += [parameters.get("grid", 1)]  # values of the knob of each
-    each = parameters.get("target_steps") or sum(parameters.get("steps", ())) or parameters.get("mask_steps", 0)
+    each = parameters.get("target_steps") or sum(lists.get("steps", ())) or parameters.get("mask_steps", 0)
     return float(each * math.prod(ways))
 
 

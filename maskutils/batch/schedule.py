@@ -83,13 +83,13 @@ class Schedule:
 
     def _launch(self) -> None:
         """Start what can be started; what cannot ever be is blocked, and then so is what comes after it."""
-        settled = not self.stopped
-        while settled:
+        again = not self.stopped
+        while again:
             for run in list(self.waiting):  # each stands after those it needs
                 if not self.stopped and all(before in self.states for before in run.after):
                     self.waiting.remove(run)
                     self._start(run)
-            settled = not self.stopped and self._fill()
+            again = self._fill() and not self.stopped
 
     def _fill(self) -> bool:
         """Submit a run for each free worker, those that begin the longest chains first. Returns whether one failed at once.
@@ -98,7 +98,7 @@ class Schedule:
         """
         self.ready.sort(key=lambda run: self.longest[run.id], reverse=True)
         free = max(1, sum(self.dask.nthreads().values())) - len(self.running)
-        return not all(self._submit(self.ready.pop(0)) for _ in range(min(free, len(self.ready))))
+        return any(not self._submit(self.ready.pop(0)) for _ in range(min(free, len(self.ready))))
 
     def _start(self, run: Run) -> None:
         failed = [before for before in run.after if self.states[before]["status"] != "done"]

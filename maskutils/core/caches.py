@@ -1,12 +1,12 @@
 """Values that are made once and stored in a file with a checksum."""
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from maskutils.core import paths
+from maskutils.core.checks import warn
 from maskutils.core.files import DamagedFile, file_digest, write_atomically
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None]
                 raise DamagedFile(f"{path} is damaged (it has another checksum); delete it and run again")
             return value
         except DamagedFile as error:
-            warnings.warn(f"cache: {error}", stacklevel=2)
+            warn(f"cache: {error}")
     value = make()
     save_to(value, path)
     write_atomically(checksum, file_digest(path).encode())

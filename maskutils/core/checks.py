@@ -6,12 +6,15 @@ import hashlib
 import json
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+INSIDE = ("maskutils", "contextlib", "torch")  # packages whose lines tell a user nothing of where he is
 
 
 class BadSetting(ValueError):
@@ -49,6 +52,14 @@ def needs(group: str, *packages: str) -> Iterator[None]:
             raise
         way_out = f"it is part of the group {group}: pip install 'maskutils[{group}]'"
         raise MissingPackage(f"{name} is not installed; {way_out}", name=name) from None
+
+
+def warn(what: str) -> None:
+    """Warn of `what` at the line that called into this package, whatever lies between, as contextlib and torch under `protect`."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(what, stacklevel=level)
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:

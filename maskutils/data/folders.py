@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from torch.utils.data import TensorDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 from torchvision.transforms.functional import to_pil_image
 
-from maskutils.core.checks import BadSetting, some_of
+from maskutils.core.checks import BadSetting, some_of, warn
 from maskutils.core.files import stamp
 from maskutils.core.seeds import generator
 from maskutils.data import pair as base
@@ -169,7 +168,7 @@ def _leave_out(damaged: Sequence[str], n: int, policy: str) -> None:
         what = f"{len(damaged)} of {n} images cannot be read: {some_of(damaged)}"
         if policy == "refuse":
             raise BadSetting(f"{what}; replace them, or set damaged skip to leave them out {how('damaged', 'skip')}")
-        warnings.warn(f"{what}; they are left out", stacklevel=5)
+        warn(f"{what}; they are left out")
 
 
 def _loaded(folder: Folder, recipe: Recipe, loading: Loading) -> tuple[Folder, TensorDataset | Streamed]:

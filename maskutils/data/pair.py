@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from maskutils.core.checks import BadSetting, known, needs
+from maskutils.core.checks import BadSetting, known, needs, number
 from maskutils.core.seeds import stream
 from maskutils.core.shown import table
 
@@ -56,7 +56,7 @@ class Loading:
         known(self.classes, ("all", "common"), "classes")
         if self.channels not in (0, 1, 3):
             raise BadSetting(f"channels = {self.channels!r} is not 1 (grey), 3 (colour) or 0 (as the images are)")
-        if self.size < 0:
+        if number("size", self.size, whole=True) < 0:
             raise BadSetting(f"size = {self.size!r} is not a side in pixels, or 0 (as the images are)")
 
 

@@ -1,6 +1,5 @@
 """What a block of protection holds fixed and puts back, and what it warns of."""
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from maskutils.core.checks import some_of
+from maskutils.core.checks import some_of, warn
 from maskutils.masks.held import Held
 from maskutils.masks.mask import Mask
 from maskutils.models.made import PLAIN, makes_in
@@ -41,7 +40,7 @@ class Guard:
         all_kept = not train and all(b.all() for b in mask.bits.values())
         self.quiet = bool(train) or all_kept  # about weights that do not move
         if all_kept:
-            _warn(
+            warn(
                 "nothing will train: the mask keeps every weight and train= is empty; use a lower density, or name a head in train="
             )
 
@@ -90,7 +89,7 @@ class Guard:
             self.restored = True
             self._look()
             if any(norm.training for norm in self.norms):
-                _warn(
+                warn(
                     "norm layers train with the statistics of each batch, but those they evaluate with are held at the source's: put them "
                     "in evaluation mode, or name them in train= (and give the mask its own with with_state)"
                 )
@@ -132,7 +131,7 @@ class Guard:
         }
         if new := sorted(gone - self.missing):
             self.missing |= gone
-            _warn(
+            warn(
                 f"{some_of(new)} were replaced, wrapped or parametrised inside protect, which holds the tensors that it found on entry; "
                 "prune, swap or wrap modules before the block, and learn the mask on the network that results"
             )
@@ -157,7 +156,7 @@ class Guard:
         here = self._here() if first else self._written(ours)
         if moved := [n for n, (h, now) in here.items() if not h.intact(now)]:
             self.loaded = True
-            _warn(
+            warn(
                 f"held weights were changed inside protect {'before its first step' if first else 'between its steps'} "
                 f"({some_of(moved)}), as by a checkpoint that was loaded. They go back to what they were on entry: load weights before "
                 "the block"
@@ -167,23 +166,23 @@ class Guard:
         """Warn, at the end of the block, if its loop was not one that is protected."""
         here = self._here()
         if rounded := [n for n, (h, now) in here.items() if h.rounded(now)]:
-            _warn(
+            warn(
                 f"{some_of(rounded)} became {here[rounded[0]][1].dtype} inside protect, so what is held is rounded to it; train in mixed "
                 "precision (bf16-mixed, autocast) or convert the network before the block"
             )
         if moved := [n for n, (h, now) in here.items() if not h.intact(now)]:
-            _warn(
+            warn(
                 f"held weights were changed by something else than a step of an optimiser that trains them ({some_of(moved)}; a copy of "
                 "master weights, another optimiser than `optimizer`, weights that were loaded or merged): they are as on entry now, but "
                 "the rest was trained beside the changed ones. To restore them at any time: with protect(...) as restore"
             )
         elif self.others and not self.restored:
-            _warn(
+            warn(
                 f"{self.others} optimiser steps were taken inside protect, but none trains the network it was given: a copy of it "
                 "(deepcopy, torch.load) is another network, and has to be protected itself"
             )
         elif self.steps and not self.quiet and all(h.untrained(now) for h, now in here.values()):
-            _warn(
+            warn(
                 f"{self.steps} optimiser steps moved no weight: all are held (by masks that together keep every weight), frozen, or "
                 "trained at a learning rate of 0"
             )
@@ -213,10 +212,6 @@ def _memory(tensor: Tensor) -> tuple[int, int] | None:
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
-def _warn(what: str) -> None:
-    warnings.warn(what, stacklevel=4)
-
-
 def _check_state(mask: Mask, kept: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` if a held tensor has another shape than in the mask's task, as a fresh head; warn if it has other values."""
     both = {n: (kept[n], before) for n, before in mask.state.items() if n in kept}
@@ -228,7 +223,7 @@ def _check_state(mask: Mask, kept: Mapping[str, Tensor]) -> None:
             )
     whole = {n: pair for n, pair in both.items() if not hasattr(pair[0], "device_mesh")}
     if changed := [n for n, (now, before) in whole.items() if not torch.equal(now, before.to(now))]:
-        _warn(
+        warn(
             f"{some_of(changed)} will be held as they are now, not as they were in the task that the mask carries; name in train= what is "
             "to be trained, as a fresh head"
         )
@@ -238,7 +233,7 @@ def _tell_of_made(model: nn.Module, names: Iterable[str], whole: Collection[str]
     """Warn of layers whose weights no mask covers, for they are made from tensors of `model` that are all held as a `whole`."""
     layers = {n: layer for n in names if (layer := makes_in(model, n)) is not None}
     if held := sorted(set(layers.values()) - {layer for n, layer in layers.items() if n not in whole}):
-        _warn(
+        warn(
             f"held whole: {some_of(held)}. The mask does not cover weights that are made from other parameters. To train them whole, "
             f"name the layer, as train=[{held[0] + '.'!r}]; to mask them, make them plain before the mask is learnt: {PLAIN}"
         )

@@ -120,10 +120,9 @@ class Interchange:
     def card(self: "Mask") -> str:
         """A model card in Markdown: what this mask keeps in all and in each layer, and how to use it."""
         rows = [f"| {n} | {self.bits[n].numel():,} | {share:.4f} |" for n, share in self.densities.items()]
-        kept = sum(int(b.sum()) for b in self.bits.values())
         return "\n".join([
             "---", "library_name: maskutils", "tags: [weight-mask]", "---", "", "# A weight mask", "",
-            f"It keeps {kept:,} of {self.size:,} weights (density {self.density:.4f}) in {len(self.bits)} layers, and carries "
+            f"It keeps {self.kept:,} of {self.size:,} weights (density {self.density:.4f}) in {len(self.bits)} layers, and carries "
             f"{len(self.state)} tensors beside them.", "",
             f"Checksum: {self.checksum()}. Fingerprint of the kept weights: {self.fingerprint or 'none'}.", "",
             "| layer | weights | density |", "|---|---:|---:|", *rows, "",

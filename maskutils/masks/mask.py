@@ -3,7 +3,6 @@
 The set algebra of masks, their making from a ranking, and what they do to a network.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from maskutils.core.checks import fraction, some_of, yes_or_no
+from maskutils.core.checks import fraction, some_of, warn, yes_or_no
 from maskutils.core.seeds import generator
 from maskutils.masks.files import coded, digest, packed, read_mask, write_mask
 from maskutils.masks.interchange import Interchange
@@ -41,16 +40,16 @@ class Mask(Shown, Interchange):
 
     def __post_init__(self) -> None:
         given = self.bits if isinstance(self.bits, Mapping) else {}
-        what = "" if given else "there are none"
-        for name, b in given.items():
-            if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta:
-                what = f"the bits of {name} are no bool tensor with values; compare first, as with > 0"
-        if what:
-            raise ValueError(f"a mask needs a bool tensor for each weight it speaks of: {what}")
-        if self.scores is not None and _shapes(self.scores) != _shapes(self.bits):
-            odd = some_of(sorted({n for n, _ in _shapes(self.scores).items() ^ _shapes(self.bits).items()}))
+        odd = [n for n, b in given.items() if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta]
+        if odd or not given:
+            what = f"the bits of {some_of(odd)} are no bool tensor with values; compare first, as with > 0"
             raise ValueError(
-                f"the scores of a mask must have the names and shapes of its bits; those of {odd} differ or are missing"
+                f"a mask needs a bool tensor for each weight it speaks of: {what if odd else 'there are none'}"
+            )
+        if self.scores is not None and _shapes(self.scores) != _shapes(self.bits):
+            unlike = some_of(sorted({n for n, _ in _shapes(self.scores).items() ^ _shapes(self.bits).items()}))
+            raise ValueError(
+                f"the scores of a mask must have the names and shapes of its bits; those of {unlike} differ or are missing"
             )
 
     @classmethod
@@ -111,9 +110,14 @@ class Mask(Shown, Interchange):
         return sum(b.numel() for b in self.bits.values())
 
     @property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return sum(int(b.sum()) for b in self.bits.values())
+
+    @property
     def density(self) -> float:
         """Fraction of weights kept, in [0, 1]."""
-        return sum(int(b.sum()) for b in self.bits.values()) / max(1, self.size)
+        return self.kept / max(1, self.size)
 
     @property
     def densities(self) -> dict[str, float]:
@@ -121,10 +125,9 @@ class Mask(Shown, Interchange):
         return {name: b.float().mean().item() for name, b in self.bits.items()}
 
     def iou(self, other: "Mask") -> float:
-        """Intersection over union with `other`, in [0, 1]; 1 for two empty masks."""
-        both, either = ((self & other), (self | other))
-        union = sum(int(b.sum()) for b in either.bits.values())
-        return sum(int(b.sum()) for b in both.bits.values()) / union if union else 1.0
+        """Intersection over union with `other`, in [0, 1]; 1 for two empty masks. Raises `ValueError` for one of another network."""
+        union = (self | other).kept
+        return (self & other).kept / union if union else 1.0
 
     def with_state(self, model: nn.Module) -> "Mask":
         """This mask with a copy of all that it does not cover in `model`: biases, norm layers and their statistics, the head.
@@ -193,10 +196,9 @@ class Mask(Shown, Interchange):
         model = unwrapped(model, sharded=True)
         sharded = any(hasattr(p, "device_mesh") for p in model.parameters())
         if self.fingerprint and not sharded and self.fingerprint != _fingerprint(self.bits, model):
-            warnings.warn(
+            warn(
                 f"the mask was learnt on other weights than this {type(model).__name__} has where it keeps them. That is fine if the "
-                "network was fine-tuned since: mask = mask.learnt_on(model) says so, and ends this warning. If not, it is another network",
-                stacklevel=3,
+                "network was fine-tuned since: mask = mask.learnt_on(model) says so, and ends this warning. If not, it is another network"
             )
 
     def checksum(self) -> str:
@@ -259,5 +261,7 @@ def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                 before.copy_(value)  # in place: a tied tensor stays tied
             continue
         setattr(module, leaf, nn.Parameter(value) if isinstance(before, nn.Parameter) else value)
-        if isinstance(module, nn.Linear) and leaf == "weight":
+        if leaf == "weight" and isinstance(module, nn.Linear):
             module.out_features, module.in_features = value.shape
+        if leaf == "weight" and isinstance(module, nn.Conv2d):  # a head, as that of a SqueezeNet
+            module.out_channels = len(value)

@@ -1,13 +1,12 @@
 """Parts of any network beside its head: its maskable weights, its norm layers."""
 
-import warnings
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from maskutils.core.checks import BadSetting, needs, some_of
+from maskutils.core.checks import BadSetting, needs, some_of, warn
 from maskutils.models.heads import heads
 from maskutils.models.made import PLAIN, dimensions, made, makes_in
 
@@ -41,7 +40,7 @@ def maskable(model: nn.Module) -> list[str]:
         )
     if left_out:
         share = f"{len(left_out)} of {len(left_out) + len(names)} weights"
-        warnings.warn(f"no mask covers {some_of(left_out)} ({share}), {told}", stacklevel=3)
+        warn(f"no mask covers {some_of(left_out)} ({share}), {told}")
     return names
 
 

@@ -87,7 +87,8 @@ def with_family(records: pd.DataFrame) -> pd.DataFrame:
 
     Fine-tuning and its interpolations are the family `wise_ft`.
     """
-    return records.assign(family=trained(records).replace({a.name: a.family for a in every() if a.family}))
+    alone = records["approach"].str.removesuffix(INTERPOLATED)
+    return records.assign(family=alone.replace({a.name: a.family for a in every() if a.family}))
 
 
 def best_of_family(records: pd.DataFrame, value: str = "harmonic", each_pair: bool = True) -> pd.DataFrame:

@@ -203,7 +203,9 @@ class Menu:
         if not met.any():
             raise Unmet(str(need), nearest)
         ranked = ranked[met.loc[ranked.index]]
-        first, second = (ranked["target"], -ranked["drop"])[:: 1 if need.min_target is None else -1]
+        first, second = ranked["target"], -ranked["drop"]
+        if need.min_target is not None:
+            first, second = second, first
         outdone = _outdone(first.to_numpy(), second.to_numpy(), self.bits.loc[ranked.index].to_numpy())
         return list(ranked.index[~outdone])
 

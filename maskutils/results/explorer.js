@@ -343,7 +343,10 @@ class Masks {
 
   draw() {
     const s = this.state(), { layers, tiles, network, images } = this.about, at = Number(this.layer.value);
-    if (!s?.layers) return;
+    if (!s?.layers) {
+      if (s?.number !== undefined) this.read.textContent = "The kernel gave no answer. Move the slider again.";
+      return;
+    }
     const took = s.ms === undefined ? "" : ` Computed in ${s.ms} ms.`;
     this.read.textContent = `Through this mask, before any training on the target: source ${percent(s.source)} % of ${images[0]} test images, target ${percent(s.target)} % of ${images[1]}. The whole network: ${percent(network[0])} % and ${percent(network[1])} %.${took}`;
     const rows = document.createElement("tbody");

@@ -87,8 +87,9 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     beside = [rival for rival in dict.fromkeys((yardstick, strongest)) if rival in rivals]
     begins = (f"Over whole curves the best learnt mask, {called(best)},", "It")
     told = [f"{begin} {_beside(full, best, rival)}" for begin, rival in zip(begins, beside, strict=False)]
-    said, *rest = [f"Over whole curves, {said}", at_one[0]][:: 1 if over or ahead or not leads else -1]  # as in short
-    more = [*rest, *at_one[1:], *told, f"Rivals: {listed(map(called, rivals))}."]
+    curves = f"Over whole curves, {said}"
+    said, rest = (curves, at_one[0]) if over or ahead or not leads else (at_one[0], curves)  # as in short
+    more = [rest, *at_one[1:], *told, f"Rivals: {listed(map(called, rivals))}."]
     return Finding("Task unknown", [said], more, short)
 
 

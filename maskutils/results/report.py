@@ -175,6 +175,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def write_tables(table: pd.DataFrame, profile: str, name: str) -> None:
     """Write a table for people as Markdown and LaTeX beside the records of `profile`."""
-    file, latex = paths.results_dir(profile) / name, table.style.hide(axis="index").to_latex(hrules=True)
+    file, shown = paths.results_dir(profile) / name, table.style.hide(axis="index").format(escape="latex")
+    latex = shown.format_index(escape="latex", axis="columns").to_latex(hrules=True)
     write_atomically(f"{file}.md", (markdown(table) + "\n").encode())
-    write_atomically(f"{file}.tex", latex.replace("%", r"\%").replace("_", r"\_").encode())
+    write_atomically(f"{file}.tex", latex.replace("<", "$<$").encode())

@@ -100,7 +100,7 @@ def source_subnetwork(
     cls = LAYERS.get(method)
     trains_weights = cls is not None and cls.trains_weights
     if cls is not None and density is not None:
-        options |= _learnt_for(setup, model, method, density)
+        options |= _learnt_for(setup, model, method, density, options.get("start"))
     key, data = mask_key(setup, method, seed, options), source_pair(setup, seed).source.train
     settings = mask_settings(setup, seed) | options
 
@@ -136,9 +136,11 @@ def target_mask(setup: Setup, method: str, seed: int, density: float) -> Mask:
     return _cached_mask(path, make).at_density(density, setup.per_layer)
 
 
-def _learnt_for(setup: Setup, model: nn.Module, method: str, density: float) -> dict[str, Any]:
+def _learnt_for(
+    setup: Setup, model: nn.Module, method: str, density: float, start: str | None = None
+) -> dict[str, Any]:
     """The options of a mask that is learnt for one density; none for one that is a ranking for all."""
-    if not learns_density(model, method):
+    if not learns_density(model, method, start):
         return {}
     return {"density": density} | ({"per_layer": True} if setup.per_layer else {})
 
@@ -149,12 +151,12 @@ def mask_settings(setup: Setup, seed: int) -> dict[str, Any]:
     return {"steps": setup.mask_steps, "seed": seed, "precision": setup.compute.precision, "batch_size": size}
 
 
-def source_importance(setup: Setup, protocol: str, method: str | None, seed: int) -> Tensors:
+def source_importance(setup: Setup, protocol: str, method: str | None, seed: int, **options: Any) -> Tensors:
     """What each parameter of the source network is worth: name -> float tensor, for protocols that anchor them.
 
     For `ewc` the exact Fisher diagonal. For `elastic_mask` the probability that a weight carries the source, from the mask of
     `method`; "shuffled" and rankings are its controls, with the probabilities of Gumbel-sigmoid permuted within each layer or dealt
-    out in the order of the ranking. What no mask covers has importance 1.
+    out in the order of the ranking. What no mask covers has importance 1. `options` are those of the mask that is learnt.
     """
     model = source_network(setup, seed)
     about = described(protocol)
@@ -165,7 +167,7 @@ def source_importance(setup: Setup, protocol: str, method: str | None, seed: int
         return {n: t.to(device(setup)) for n, t in found.items()}
     method = method or about.method
     base = method if method in LAYERS else about.method
-    mask = source_mask(setup, base, seed)
+    mask = source_mask(setup, base, seed, **options)
     mask = mask.shuffled(seed) if _method(method).method else mask
     p = {name: LAYERS[base].probability(scores.to(device(setup))) for name, scores in (mask.scores or {}).items()}
     if method in RANKINGS:

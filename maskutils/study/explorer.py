@@ -141,9 +141,11 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.observe("asked")
     def _answer(self, change: dict[str, Any]) -> None:
-        asked, start = change["new"], perf_counter()
-        state = self._masked.state(asked["method"], asked["density"])
-        self.state = state | {"ms": round(1000 * (perf_counter() - start)), "number": asked["number"]}
+        asked, start, state = change["new"], perf_counter(), {}
+        try:
+            state = self._masked.state(asked["method"], asked["density"])
+        finally:  # an answer that failed ends the wait too, or no slider would move again
+            self.state = state | {"ms": round(1000 * (perf_counter() - start)), "number": asked["number"]}
 
 
 def show(profile: str, masked: Masked) -> Explorer | None:

@@ -1,7 +1,6 @@
 """One transfer, from what is tried to its records, which are cached."""
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -14,7 +13,7 @@ from torch import nn
 from maskutils.core import paths
 from maskutils.core.approaches import described, the
 from maskutils.core.caches import cached
-from maskutils.core.checks import content_key, known, needs, positive
+from maskutils.core.checks import content_key, known, needs, positive, warn
 from maskutils.core.files import read_json, write_json
 from maskutils.core.metrics import harmonic_mean
 from maskutils.data.pair import Domain
@@ -105,7 +104,7 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
     dense = _dense(_of_source(setup), seed, tuple(splits))
     about, mask = described(trial.protocol), None
     if "importance" in about.needs:
-        given["importance"] = artefacts.source_importance(setup, trial.protocol, trial.method, seed)
+        given["importance"] = artefacts.source_importance(setup, trial.protocol, trial.method, seed, **trial.options)
     elif trial.method is not None:
         before, mask = artefacts.source_subnetwork(setup, trial.method, seed, trial.density, **trial.options)
     if "mask" in about.needs:  # otherwise the source is only looked at through it
@@ -173,11 +172,10 @@ def _ends(
 def _warn_if_guessing(setup: Setup, accuracy: float, classes: int) -> None:
     """Warn if fine-tuning, by which all adaptation is measured, has learnt next to nothing."""
     if accuracy < 1.5 / classes:
-        warnings.warn(
+        warn(
             f"fine-tuning of {setup.model} on {setup.pair} reaches {100 * accuracy:.0f} % on the target, where guessing reaches "
             f"{100 / classes:.0f} %, and nothing can be told beside it: try a lower target_lr than {setup.target_lr} (pretrained networks "
-            f"want about 1e-4) or more target_steps than {setup.target_steps}",
-            stacklevel=2,
+            f"want about 1e-4) or more target_steps than {setup.target_steps}"
         )
 
 

@@ -5,14 +5,13 @@ not half a million: the noise of a mask that drops weights at random everywhere 
 to keep.
 """
 
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskutils.core.checks import BadSetting
+from maskutils.core.checks import BadSetting, warn
 from maskutils.data.batches import Batches, some
 from maskutils.masks.layers import LAYERS, MaskLayer
 from maskutils.masks.mask import Mask
@@ -80,9 +79,6 @@ class Level:
         scores = told_apart({name: layer.ranking() for name, layer in self.layers.items()})
         return Mask(self.hard(), scores, tuple(history))
 
-    def check(self, model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:
-        """Warn if `mask` does not carry the task of `model`. Here its density is still to be set, so `learn_mask` looks later."""
-
 
 class Annealing(Level):
     """Moves the scores of mask layers through training, so that the fraction kept is that of `density_at`.
@@ -137,10 +133,6 @@ class Annealing(Level):
         found = Mask.from_scores({name: scores[name].detach() for name in self.order}, self.density, self.per_layer)
         return Mask(found.bits, found.scores, tuple(history))
 
-    def check(self, model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:
-        """Warn if the network has a much greater loss through `mask`, in the last tenth of its learning, than it has whole."""
-        _warn_if_lost(mask, mask.history[-1]["loss"], _loss(model, *some(data, CHECKED, seed)), stacklevel=5)
-
 
 def check_carried(model: nn.Module, data: Batches, mask: Mask, seed: int) -> None:
     """Warn if the network has a much greater loss through `mask` than it has whole, on some images of `data`; `model` is left as it was.
@@ -152,7 +144,12 @@ def check_carried(model: nn.Module, data: Batches, mask: Mask, seed: int) -> Non
     except ValueError:
         return
     own = copied(unwrapped(model))
-    _warn_if_lost(mask, _loss(mask.apply(own), images, labels), _loss(own, images, labels), stacklevel=4)
+    through, whole = _loss(mask.apply(own), images, labels), _loss(own, images, labels)
+    if through > whole + CARRIED:
+        warn(
+            f"the mask does not carry the task yet: at density {mask.density:.2f} the loss through it is {through:.2f}, of the whole "
+            f"network {whole:.2f}; more steps= than {mask.history[-1]['step']:g}, a higher density= or another method may help"
+        )
 
 
 @torch.no_grad()
@@ -160,16 +157,6 @@ def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The mean loss of `model` on `images`, in evaluation mode, in which it is left."""
     logits = logits_of(model.eval()(taken_by(model, images).to(device_of(model))))
     return F.cross_entropy(logits.cpu(), labels.cpu()).item()
-
-
-def _warn_if_lost(mask: Mask, through: float, whole: float, stacklevel: int) -> None:
-    """Warn if the loss `through` the mask is much greater than that of the `whole` network."""
-    if through > whole + CARRIED:
-        warnings.warn(
-            f"the mask does not carry the task yet: at density {mask.density:.2f} the loss through it is {through:.2f}, of the whole "
-            f"network {whole:.2f}; more steps= than {mask.history[-1]['step']:g}, a higher density= or another method may help",
-            stacklevel=stacklevel,
-        )
 
 
 def learns_density(model: nn.Module, method: str, start: str | None = None) -> bool:

@@ -18,7 +18,7 @@ from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import check_values, copied, unwrapped, with_gradients
 from maskutils.models.heads import head_checked
 from maskutils.models.parts import check_prefixes, maskable
-from maskutils.training.annealing import CONSTANT, check_carried, learns_density, level_of, start_of, told_apart
+from maskutils.training.annealing import CONSTANT, check_carried, learns_density, level_of, told_apart
 from maskutils.training.evaluation import check_answer
 from maskutils.training.loop import Penalty, check_training, fit
 
@@ -48,11 +48,11 @@ def learn_mask(
     `method` is a mask layer (scores are learnt on the frozen network, with norm layers in evaluation mode), a ranking
     (no training), or "shuffled": the mask of the method `of` (default gumbel_sigmoid), permuted within each layer.
     `density` in (0, 1] is the fraction kept, chosen by the method's ranking (`edge_popup` learns for that density);
-    None gives the method's native mask, which a ranking has not. `lr`, `strength` (of the density penalty) and
-    `options` default to those of the layer. The mask carries its scores and its history.
+    None gives the method's native mask, which a ranking has not. `lr`, `strength` (of the density penalty; 0 with a ranking
+    as `start`) and `options` default to those of the layer. The mask carries its scores and its history.
 
     `start` is what scores begin from: "constant", as in the papers, or the name of a ranking, whose order they begin in.
-    Then the density falls from 1 to `density` (None: 0.5) while the scores are learnt, by Adam and without a penalty. By
+    Then the density falls from 1 to `density` (None: 0.5) while the scores are learnt, by Adam. By
     default networks of 200,000 weights or more begin from "fisher" (but for `winning_subnetwork`), smaller ones from
     "constant".
 
@@ -84,8 +84,7 @@ def learn_mask(
         settings |= {"density": density, "per_layer": per_layer}
     native = learn_subnetwork(model, data, method, **settings)[1]
     mask = (native if density is None else native.at_density(density, per_layer)).learnt_on(model)
-    if start_of(model, method, start) == CONSTANT:  # others were checked as they were learnt
-        check_carried(model, data, mask, seed)
+    check_carried(model, data, mask, seed)
     return mask
 
 
@@ -183,7 +182,6 @@ def learn_subnetwork(
         )  # fmt: skip
     mask = level.mask(history)
     detach(model)
-    level.check(model, data, mask, seed)
     return with_gradients(model), mask.learnt_on(model)
 
 

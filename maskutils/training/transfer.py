@@ -1,6 +1,7 @@
 """A transfer from its source network to its readings: by any protocol, scored, and interpolated back towards the source."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from maskutils.core import metrics
 from maskutils.core.approaches import Approach, describe, described
-from maskutils.core.checks import BadSetting, known, number
+from maskutils.core.checks import BadSetting, known, number, some_of
 from maskutils.core.storage import Kept
 from maskutils.core.tensors import Tensors
 from maskutils.data.pair import Pair
@@ -65,7 +66,10 @@ def transfer(
         if (name in about.needs) != (value is not None):
             needs = f"needs {name}=" if value is None else f"takes no {name}"
             raise ValueError(f"protocol {protocol!r} {needs}")
-    training = Training(steps, usual_lr(model) if lr is None else lr, batch_size, seed, norm, precision, mask_steps)
+    training = Training(
+        steps=steps, lr=usual_lr(model) if lr is None else lr, batch_size=batch_size, seed=seed, norm=norm, precision=precision,
+        mask_steps=mask_steps,
+    )  # fmt: skip
     if not isinstance(pair, Pair):
         raise BadSetting(f"pair is a {type(pair).__name__}; it must be a Pair, as load_pair gives")
     _check_fit(model, mask, importance)
@@ -93,7 +97,8 @@ def score(
 
     `source_acc_before` and `source_acc_full` are the source network and the re-trained one, whole. With a mask,
     `source_acc_masked_before` and `source_acc_masked` are the same two through it, `masking_cost` and `drift` their
-    losses; None without. `source_acc_before` need only be given where it is another network's than that of `before`
+    losses; None without. Raises `BadSetting` for another split or what is no mask, `ValueError` for a mask of another network.
+    `source_acc_before` need only be given where it is another network's than that of `before`
     (`winning_subnetwork` changes the source network before the transfer), or known already.
 
     >>> from maskutils import build_model, learn_mask, load_pair
@@ -103,7 +108,10 @@ def score(
     0.0
     """
     before, after = unwrapped(before), unwrapped(after)
-    mask = mask and replace(mask, fingerprint="")  # the re-trained network is meant to have other weights
+    known(split, ("train", "val", "test"), "split")
+    mask = mask and replace(
+        mask_checked(mask, before), fingerprint=""
+    )  # the re-trained network is meant to have other weights
     source, target = getattr(pair.source, split), getattr(pair.target, split)
     dense_before = evaluate(before, source) if source_acc_before is None else source_acc_before
     with answering(after, "source"):
@@ -146,7 +154,7 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
 
     What `before` does not have (a head of the target's own) is taken from `after`. Applied to fine-tuning this is
     WiSE-FT; it costs no training. Source: Wortsman et al. 2022 (arXiv 2109.01903), eq. 1. Raises `ValueError` for networks that
-    have no parameter in common.
+    have no parameter in common, or one of another shape.
     """
     if not 0 <= number("alpha", alpha) <= 1:
         raise BadSetting(f"alpha = {alpha!r} is outside [0, 1], from the source network to the re-trained one")
@@ -159,6 +167,9 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
         raise ValueError(
             f"{type(before).__name__} and {type(after).__name__} have no parameter in common to interpolate"
         )
+    shapes = {name: t.shape for name, t in model.state_dict().items()}
+    if odd := sorted(name for name, t in theta_0.items() if t.shape != shapes.get(name, t.shape)):
+        raise ValueError(f"{some_of(odd)}: the two networks have other shapes there, so nothing lies between them")
     with torch.no_grad():
         for name, theta in (dict(model.named_parameters()) | dict(model.named_buffers())).items():  # tied ones once
             if name in theta_0 and theta.is_floating_point():
@@ -168,11 +179,13 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
 
 
 def _check_fit(model: nn.Module, mask: Mask | None, importance: Tensors | None) -> None:
-    """Raise `ValueError` if a mask or an importance that is given is of another network."""
+    """Raise `ValueError` if a mask or an importance that is given is of another network, `BadSetting` if it is of another kind."""
     if mask is not None:
         mask_checked(mask, model)
     if importance is None:
         return
+    if not isinstance(importance, Mapping):
+        raise BadSetting(f"importance is a {type(importance).__name__}; it must map names of parameters to tensors")
     shapes = {name: p.shape for name, p in model.named_parameters()}
     wrong = [name for name, values in importance.items() if shapes.get(name) != values.shape]
     if wrong or not importance:
