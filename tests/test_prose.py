@@ -383,8 +383,8 @@ def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
 def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile):
     told = " ".join(text("README.md").split())
     assert (
-        "if the task is unknown, take replay, or EWC if you may not keep source images. If it is known and space is scarce, take a learnt mask, or an "
-        "adapter of its size, which is level or slightly behind." in told
+        "if the task is unknown, take replay, or EWC if you may not keep source images. If it is known and space is scarce, take a "
+        "learnt mask, or an adapter of its size, which is level or slightly behind." in told
     )
     whole, brief = findings(read(profile))
     of = "cannot be told apart from its best rival" if profile == "study" else "leads its best rival"
@@ -838,7 +838,7 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
     photographs = " ".join(text("docs/photographs.md").split())
     assert "So three quarters of the lead over LoRA come from training the source." in photographs
     assert "What is left is clear on objects of CIFAR-100 alone." in photographs
-    assert "hence the gain there, and most of this lead" in " ".join(text("README.md").split())
+    assert "hence the gain, and most of this lead" in " ".join(text("README.md").split())
     table = tables.trained_longer(read("photos"), read("photos_longer")).set_index("")
     usual, longer = (table.loc[f"edge_popup - lora, {way}"] for way in ("usual", "both longer"))
     assert 0.2 < float(longer["mean of 5"].split()[0]) / float(usual["mean of 5"].split()[0]) < 0.3

@@ -17,9 +17,9 @@ LONGER = " (longer)"  # after the name of an approach whose source was trained l
 def answers(records: pd.DataFrame) -> pd.Series:
     """The best setting for all pairs of each case, and what it reaches on test: source gained or lost, target, and what it stores.
 
-    Cases: with the task unknown anything, what keeps no source images, and a learnt mask; with the task known a learnt mask, what learns none and
-    stores at most `ABOUT` times as much, and what learns none. Best is the highest mean of both tasks on validation. A case that nothing
-    was tried for is left out.
+    Cases: with the task unknown anything, what keeps no source images, and a learnt mask; with the task known a learnt mask, what learns
+    none and stores at most `ABOUT` times as much, and what learns none. Best is the highest mean of both tasks on validation. A case
+    that nothing was tried for is left out.
     """
     known, unknown = (_best_first(records, reading) for reading in ("known", "full"))
     masks, none = known[known["mask"]], known[~known["mask"] & analysis.trained(known).isin(learn_no_mask())]
