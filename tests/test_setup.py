@@ -3,10 +3,9 @@
 import math
 
 import pytest
-import yaml
 
 from maskutils.core.checks import BadSetting, content_key, known, register
-from maskutils.study.setup import NESTED, Compute, Images, Setup, checked, from_notebook
+from maskutils.study.setup import Compute, Images, Setup, checked, from_notebook
 
 PARAMETERS = 'pair: str = "mnist_to_digits"\nseeds: list[int] = [0]\nmask_steps = 300\noutput = ""\n'
 
@@ -247,30 +246,23 @@ def test_a_bad_field_is_refused_by_its_name(name, value, message):
         checked(Setup, {name: value})
 
 
+@pytest.mark.parametrize(("name", "form"), [("compute", "compute: {device: auto}"), ("images", "images: {size: 0}")])
+@pytest.mark.parametrize("given", ["cuda bf16", "", 3])
+def test_what_is_not_given_by_field_is_refused_with_an_example(name, given, form):
+    with pytest.raises(BadSetting) as error:
+        checked(Setup, {name: given})
+    assert str(error.value) == f"parameter {name} = {given!r}: it is given by field, as {form}"
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "form"),
+    ("made", "text"),
     [
-        ("compute", "cuda bf16", "{device: cuda, precision: bf16}"),
-        ("compute", "channels_last auto deterministic", "{channels_last: true, device: auto, deterministic: true}"),
-        ("compute", "", "{}"),
-        ("images", "size 224 channels 3 damaged skip", "{size: 224, channels: 3, damaged: skip}"),
-        ("images", "classes common workers", "{classes: common, workers: ?}"),
-        ("images", "", "{}"),
+        (Compute(device="cuda", precision="bf16", channels_last=True), "cuda bf16 channels_last"),
+        (Images(size=64, channels=1, damaged="skip", workers=2), "size 64 channels 1 damaged skip workers 2"),
     ],
 )
-def test_text_where_fields_belong_is_refused_with_the_same_settings_in_the_new_form(name, text, form):
-    with pytest.raises(BadSetting) as error:
-        checked(Setup, {name: text})
-    assert str(error.value) == f"parameter {name} = {text!r}: text is not read any more; write {name}: {form}"
-
-
-@pytest.mark.parametrize(
-    "text", ["cuda bf16 channels_last deterministic", "size 64 channels 1 damaged skip classes common workers 2"]
-)
-def test_the_new_form_of_a_text_is_recorded_as_that_text(text):
-    name = "compute" if "cuda" in text else "images"
-    fields = NESTED[name]._fields_in(text)
-    assert str(checked(NESTED[name], {field: yaml.safe_load(value) for field, value in fields.items()})) == text
+def test_settings_by_field_are_recorded_as_text(made, text):
+    assert str(made) == text
 
 
 @pytest.mark.parametrize(

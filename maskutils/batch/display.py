@@ -72,7 +72,7 @@ class Display:
             return
         expected = self.left.pop(run.id, 0.0)
         if event == "done":
-            for of in ("", _notebook(run.id)):
+            for of in ("", run.notebook.stem):
                 spent, reckoned = self.ended.get(of, (0.0, 0.0))
                 self.ended[of] = spent + seconds, reckoned + expected
         bad = event in ("failed", "blocked")
@@ -98,7 +98,9 @@ class Display:
         """
         (all_spent, all_reckoned), expected = self.ended[""], self.left[run]
         pace = (all_spent + 30) / (all_reckoned + 30)
-        spent, reckoned = self.ended.get(_notebook(run), (0.0, 0.0))
+        # names of notebooks may have hyphens
+        its = [name for name in self.ended if name and f"{run}-".startswith(f"{name}-")]
+        spent, reckoned = self.ended[max(its, key=len)] if its else (0.0, 0.0)
         return expected * (spent + pace * expected) / (reckoned + expected) if expected else 0.0
 
     def _log(self, line: str, always: bool = False) -> None:
@@ -107,8 +109,3 @@ class Display:
             print(line, flush=True)
         elif always:
             self.bar.console.print(line, markup=False, soft_wrap=True)
-
-
-def _notebook(run_id: str) -> str:
-    """The notebook of a run, with whose name its own begins."""
-    return run_id.split("-")[0]

@@ -90,7 +90,7 @@ def rates_name(model: str, pair: str) -> str:
 
 
 def tuned_rates() -> list[Path]:
-    """The tables of learning rates that the profile `tuning` wrote: committed ones first, then your own for other networks and pairs."""
+    """The tables of learning rates that the profile `tuning` wrote, and your own for other networks and pairs, by path."""
     folders = (results_dir("tuning"), project_root() / "results" / "tuning")  # of equal names the committed one
     return sorted({file.name: file for folder in folders for file in folder.glob("rates-*.csv")}.values())
 

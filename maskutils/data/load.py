@@ -16,10 +16,10 @@ def load_pair(name: str, seed: int = 0, loading: Loading = AS_THEY_ARE) -> Pair:
     """The pair `name`; `seed` draws train and val, the test split is fixed. Images are float32 (C, H, W), normalised.
 
     `name` is one of `PAIRS`, "folders:SOURCE:TARGET" for two folders of class folders, or "pacs:photo:sketch" for two domains of PACS,
-    in the folder pacs of the data root, and the like (see `data.named`). The pair "mnist_to_digits" is packaged.
-    torchvision's, as "cifar10_to_stl10", are read from the data root, or downloaded on first use. Splits are torch datasets:
-    `TensorDataset` if the images are in memory. Raises `BadSetting` for an unknown name, for images that cannot be read,
-    and for missing data; the message says which files to put where.
+    in the folder pacs of the data root, and the like (see `data.named`). Those of digits are packaged. Torchvision's, as
+    "cifar10_to_stl10", are read from the data root, or downloaded on first use. Splits are torch datasets of (image, label): index
+    them, for what their tensors hold differs. Raises `BadSetting` for an unknown name, for images that cannot be read, and for
+    missing data; the message says which files to put where.
 
     >>> pair = load_pair("mnist_to_digits")
     >>> pair.shared_head, len(pair.source.train), pair.image_shape

@@ -61,7 +61,8 @@ class Mask(Shown, Interchange):
         Over all layers each one keeps at least a share `floor` of its weights, so that none is cut off; never more than `density`,
         so up to that density every layer keeps the same share. In large networks the smallest layers are kept whole besides (see
         `masks.selection.kept_whole`), unless `floor` is 0; up to the density `floor` that adds up to a quarter to what is kept. Equal
-        scores are kept in order of position. Raises `ValueError` for a density outside (0, 1] or scores that are nan.
+        scores are kept in order of position. Each layer keeps at least one weight. Raises `ValueError` for a density outside (0, 1], and
+        for scores that are nan or none.
         """
         fraction("density", density)
         yes_or_no("per_layer", per_layer)

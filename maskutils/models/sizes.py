@@ -14,8 +14,8 @@ FALL = 5  # times LARGE, over which the usual learning rate falls to a twentieth
 def is_large(model: nn.Module) -> bool:
     """Whether `model` has 200,000 parameters or more.
 
-    Then masks begin from a ranking instead of a constant, since a few hundred steps cannot order so many scores. Small layers are kept
-    whole, and the Fisher information is computed by batches.
+    Then masks begin from a ranking instead of a constant, since a few hundred steps cannot order so many scores, and the Fisher
+    information is computed by batches.
     """
     return _times(model) >= 1
 

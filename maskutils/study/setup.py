@@ -3,8 +3,7 @@
 import ast
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
-from itertools import zip_longest
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
@@ -41,17 +40,12 @@ class Nested(Settings):
     @classmethod
     def _by_field(cls, given: Any) -> Any:
         part = cls.__name__.lower()
-        if isinstance(given, str):
-            form = ", ".join(f"{name}: {value}" for name, value in cls._fields_in(given).items())
-            raise ValueError(f"text is not read any more; write {part}: {{{form}}}")
+        if not isinstance(given, dict | cls):
+            first, field = next(iter(cls.model_fields.items()))
+            raise ValueError(f"it is given by field, as {part}: {{{first}: {field.default}}}")
         for name in given if isinstance(given, dict) else ():
             known(name, cls.model_fields, f"option of {part}")
         return given
-
-    @classmethod
-    def _fields_in(cls, text: str) -> dict[str, str]:
-        """The fields that `text` named when settings of this kind were text."""
-        raise NotImplementedError
 
 
 class Compute(Nested):
@@ -73,11 +67,6 @@ class Compute(Nested):
     def __str__(self) -> str:
         changed = self.model_dump(exclude={"device"}, exclude_defaults=True)
         return " ".join([self.device, *(name if value is True else value for name, value in changed.items())])
-
-    @classmethod
-    def _fields_in(cls, text: str) -> dict[str, str]:
-        values = {value: name for name, field in cls.model_fields.items() for value in get_args(field.annotation)}
-        return {values.get(word, word): word if word in values else "true" for word in text.split()}
 
 
 class Images(Nested):
@@ -103,11 +92,6 @@ class Images(Nested):
 
     def __str__(self) -> str:
         return " ".join(f"{name} {value}" for name, value in self.model_dump(exclude_defaults=True).items())
-
-    @classmethod
-    def _fields_in(cls, text: str) -> dict[str, str]:
-        words = text.split()
-        return dict(zip_longest(words[::2], words[1::2], fillvalue="?"))
 
 
 NESTED: dict[str, type[Nested]] = {"images": Images, "compute": Compute}
