@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,11 +27,11 @@ class HardConcrete(MaskLayer):
     def draw(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """A mask in [0, 1], exactly 0 or 1 with positive probability, and sigma((s + n) / beta)."""
         y = logistic_noise(scores).add_(scores).div_(self.beta).sigmoid_()
-        return self._stretch(y), y
+        return self._stretch(y).clamp_(0, 1), y
 
     def pull(self, gradient: Tensor, kept: Tensor, progress: float) -> Tensor:
         """The pathwise one: none where the mask was clipped."""
-        torch.ops.aten.hardtanh_backward(gradient, kept, *CLIPPED, grad_input=gradient)
+        torch.ops.aten.hardtanh_backward(gradient, self._stretch(kept), 0.0, 1.0, grad_input=gradient)
         return through_sigmoid(gradient.mul_(self.zeta - self.gamma), kept).div_(self.beta)
 
     def penalty(self) -> Tensor:
@@ -51,15 +50,4 @@ class HardConcrete(MaskLayer):
 
     @classmethod
     def _stretch(cls, y: Tensor) -> Tensor:
-        return (y * (cls.zeta - cls.gamma)).add_(cls.gamma).clamp_(0, 1)
-
-
-def _clipped() -> tuple[float, float]:
-    """The largest sigma, of all float32, that is clipped to 0, and the least that is clipped to 1."""
-    ends = np.array([[-HardConcrete.gamma], [1 - HardConcrete.gamma]]) / (HardConcrete.zeta - HardConcrete.gamma)
-    y = torch.from_numpy((ends * (1 + np.arange(-99, 100) * 2.0**-26)).astype(np.float32))  # every float32 around them
-    m = HardConcrete._stretch(y)
-    return y[m == 0].max().item(), y[m == 1].min().item()
-
-
-CLIPPED = _clipped()
+        return (y * (cls.zeta - cls.gamma)).add_(cls.gamma)
