@@ -610,7 +610,7 @@ def test_a_second_network_is_half_a_point_ahead_of_the_mask_of_digits_for_many_t
     assert ahead["low"] > 0
     assert round(100 * ahead["difference"], 1) == 0.5
     assert round(means.loc[two, "bits"] / means.loc[mask, "bits"]) == 44
-    told = "On digits an adapter of its size cannot be told from it. A second network, with 44 times its bits, is half a point ahead."
+    told = "On digits an adapter of its size cannot be told apart from it. A second network, with 44 times its bits, is half a point ahead."
     assert told in text("notebooks/11_which_mask.ipynb")
     assert "The mask cannot be told apart from it" in findings(read("study"))[1].split("\n")[1]
 

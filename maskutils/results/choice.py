@@ -95,7 +95,7 @@ def equivalent(
 
 
 def stability(
-    records: pd.DataFrame, *, n: int = 300, task_known: bool = False, without: Iterable[str] = (), **need: Any
+    records: pd.DataFrame, *, n: int = 100, task_known: bool = False, without: Iterable[str] = (), **need: Any
 ) -> pd.DataFrame:
     """How often each setting is chosen when the seeds are drawn again with replacement, `n` times: columns `CANDIDATE`, share.
 
