@@ -15,7 +15,7 @@ PAIRS = ("mnist_to_digits", "mnist_to_inverted")
 
 def findings(records):
     """All findings of `records`, without the brief ones."""
-    return of_records.findings(records)[0]
+    return of_records.findings(records)[0].replace("\n  - ", " ")
 
 
 def study(*rows, seeds=NOISE, pairs=PAIRS):
@@ -225,6 +225,9 @@ def test_rivals_may_lead_at_one_setting_though_not_over_whole_curves():
     assert unknown.startswith("- **Task unknown: at one setting `ewc` leads the masks.**")
     assert "At one setting, `ewc` leads the best learnt mask there, `edge_popup`, by 1" in unknown
     assert " At one setting, `edge_popup` leads `wise_ft`. " in unknown
+    weak = at(0.3, 0.5, "lora", knob=4)
+    unknown = findings(study(FREE, at(0.85, 0.83, "ewc", strength=1), *masks, weak)).split("\n")[0]
+    assert " leads `wise_ft`, and `lora`, whose rates are tuned for the task known. " in unknown
 
 
 def test_a_lead_at_one_setting_that_is_not_certain_is_not_in_the_title():

@@ -408,7 +408,7 @@ def test_an_adapter_does_as_well_as_a_second_network(profile, adapter, most):
 
 
 def test_on_digits_masks_that_nobody_learns_do_as_well():
-    learnt = findings(read("study"))[0].split("\n")[2]
+    learnt = findings(read("study"))[0].split("\n- ")[2]
     assert learnt.count("cannot be told apart from `fisher`") == 2
 
 

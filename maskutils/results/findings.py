@@ -50,8 +50,8 @@ def findings(records: pd.DataFrame) -> tuple[str, str]:
         return said, said
     full, known = (Areas(*(hypervolumes(records, r, split) for split in ("", "val_"))) for r in ("full", "known"))
     found = [task_unknown(full, records), single.task_known(records), learnt_or_not(full, known)]
-    whole = "\n".join(f"- {finding.told()}" for finding in found)
-    brief = "\n".join(f"- {finding.told(whole=False)}" for finding in found[:2])
+    whole = "\n".join(finding.told() for finding in found)
+    brief = "\n".join(finding.told(whole=False) for finding in found[:2])
     return whole, " ".join([brief, *as_good(known)])
 
 

@@ -60,9 +60,9 @@ class Finding:
     short: str = ""
 
     def told(self, whole: bool = True) -> str:
-        """The finding as Markdown, `whole` or only what the first page has."""
+        """The finding as an item of Markdown, `whole` with an item in it for each further sentence, or only what the first page has."""
         title = f"{self.case}: {self.short}" if whole and self.short else self.case
-        return f"**{title}.** {' '.join(self.brief + self.more * whole)}"
+        return "\n  - ".join([f"- **{title}.** {' '.join(self.brief)}", *self.more * whole])
 
 
 def on_pairs(differences: pd.Series) -> tuple[str, list[str]]:
