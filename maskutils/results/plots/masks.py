@@ -23,12 +23,12 @@ KEPT = "#0173b2"
 DRAWN = "#d55e00"  # one draw of many
 RARE = 0.05  # the share of weights below which a linear axis would not show them
 CURVES = {  # family and reading of the source -> what it is called
-    ("random", "known"): "random, task known",
-    ("gumbel_sigmoid", "known"): "learnt, task known",
-    ("gumbel_sigmoid", "full"): "learnt, task unknown",
-    ("random", "full"): "random, task unknown",
-    ("wise_ft", "full"): "wise_ft",
+    ("random", "known"): "random mask, task known",
+    ("gumbel_sigmoid", "known"): "learnt mask, task known",
+    ("oft", "known"): "oft, task known",
+    ("gumbel_sigmoid", "full"): "learnt mask, task unknown",
     ("ewc", "full"): "ewc",
+    ("replay", "full"): "replay",
 }
 
 PAIR_TITLES = {  # of the packaged pairs; elsewhere figures have their code names, as tables do
