@@ -146,7 +146,7 @@ def test_a_manifest_goes_with_the_tables_that_it_vouches_for(root, profile):  # 
 def test_the_time_that_is_left_learns_from_runs_of_the_same_notebook(root):  # noqa: F811
     """Of `first` six seconds are expected, as from caches, and forty are taken; `second` takes as long as expected."""
     runs = {
-        f"{name}-{n}": plan.Run(f"{name}-{n}", root, {}, (), False, {})
+        f"{name}-{n}": plan.Run(f"{name}-{n}", root / f"{name}.ipynb", {}, (), False, {})
         for name in ("first", "second")
         for n in range(9)
     }

@@ -201,11 +201,11 @@ def which_weights_a_layer_holds_matters_through_the_mask_alone(records):
     return bool(through["low"] > 0.05 and full["difference"] <= 0.005)
 
 
-@claim("notebooks/00_quickstart.ipynb", "nearly as well as with all weights free.")
-def a_sparse_mask_adapts_nearly_as_well_as_fine_tuning_for_the_target_alone(records):
-    rows = records[(records["pair"] == "mnist_to_inverted") & (records["alpha"] == 1)]
+def test_a_sparse_mask_adapts_nearly_as_well_as_fine_tuning_for_the_target_alone():
+    assert "nearly as well as with all weights free." in text("notebooks/00_quickstart.ipynb")
+    rows = read("study").query("pair == 'mnist_to_inverted' and alpha == 1")
     sparse = mean(at_density(rows, 0.1), "gumbel_sigmoid", "target_acc")
-    return 0 < mean(rows, "two_networks", "target_acc") - sparse < 0.015
+    assert 0 < mean(rows, "two_networks", "target_acc") - sparse < 0.015
 
 
 @claim("README.md", "If not (dashed), replay and EWC come nearer than the mask.")

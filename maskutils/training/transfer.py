@@ -66,10 +66,7 @@ def transfer(
         if (name in about.needs) != (value is not None):
             needs = f"needs {name}=" if value is None else f"takes no {name}"
             raise ValueError(f"protocol {protocol!r} {needs}")
-    training = Training(
-        steps=steps, lr=usual_lr(model) if lr is None else lr, batch_size=batch_size, seed=seed, norm=norm, precision=precision,
-        mask_steps=mask_steps,
-    )  # fmt: skip
+    training = Training(steps, usual_lr(model) if lr is None else lr, batch_size, seed, norm, precision, mask_steps)
     if not isinstance(pair, Pair):
         raise BadSetting(f"pair is a {type(pair).__name__}; it must be a Pair, as load_pair gives")
     _check_fit(model, mask, importance)
