@@ -143,10 +143,10 @@ def test_with_fail_fast_nothing_more_is_started(root, monkeypatch):  # noqa: F81
     assert set(workers.calls) == {"first-1", "first-2"}
 
 
-def test_with_fail_fast_records_that_cannot_be_joined_stop_it_too(root, profile, monkeypatch):  # noqa: F811
-    collect = {"notebook": "second", "after": ["first"], "collect": True}
-    other = {"notebook": "broken", "after": ["first"]}
-    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, collect, other])
+@pytest.mark.parametrize("later", [["second", "broken"], ["broken", "second"]])
+def test_with_fail_fast_records_that_cannot_be_joined_stop_it_too(root, profile, monkeypatch, later):  # noqa: F811
+    others = [{"notebook": name, "after": ["first"], "collect": name == "second"} for name in later]
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}, *others])
     monkeypatch.setattr(Schedule, "_collect", lambda self, run: "two records stand for one transfer")
     ends, _ = carried_out(profile, Workers(), fail_fast=True)
     assert ends == {"first": "done", "second": "failed"}

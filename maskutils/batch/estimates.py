@@ -92,9 +92,8 @@ def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
 
 def steps(parameters: Mapping[str, Any]) -> float:
     """Optimiser steps that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
-    lists = {
-        name: value for name, value in parameters.items() if isinstance(value, list)
-    }  # a notebook's own may be numbers
+    # a notebook of one's own may have numbers under these names
+    lists = {name: value for name, value in parameters.items() if isinstance(value, list)}
     ways = [max(1, len(lists.get(name, ()))) for name in TRIED]
     ways += [len(lists["chosen"]) or USUAL_APPROACHES] if "chosen" in lists else []
     ways += [parameters.get("grid", 1)]  # values of the knob of each

@@ -89,7 +89,7 @@ class Schedule:
                 if not self.stopped and all(before in self.states for before in run.after):
                     self.waiting.remove(run)
                     self._start(run)
-            again = self._fill() and not self.stopped
+            again = not self.stopped and self._fill()
 
     def _fill(self) -> bool:
         """Submit a run for each free worker, those that begin the longest chains first. Returns whether one failed at once.

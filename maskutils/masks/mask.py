@@ -42,10 +42,9 @@ class Mask(Shown, Interchange):
         given = self.bits if isinstance(self.bits, Mapping) else {}
         odd = [n for n, b in given.items() if not isinstance(b, Tensor) or b.dtype != torch.bool or b.is_meta]
         if odd or not given:
-            what = f"the bits of {some_of(odd)} are no bool tensor with values; compare first, as with > 0"
-            raise ValueError(
-                f"a mask needs a bool tensor for each weight it speaks of: {what if odd else 'there are none'}"
-            )
+            no_bits = f"the bits of {some_of(odd)} are no bool tensor with values; compare first, as with > 0"
+            what = no_bits if odd else "there are none"
+            raise ValueError(f"a mask needs a bool tensor for each weight it speaks of: {what}")
         if self.scores is not None and _shapes(self.scores) != _shapes(self.bits):
             unlike = some_of(sorted({n for n, _ in _shapes(self.scores).items() ^ _shapes(self.bits).items()}))
             raise ValueError(
