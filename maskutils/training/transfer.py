@@ -106,9 +106,8 @@ def score(
     """
     before, after = unwrapped(before), unwrapped(after)
     known(split, ("train", "val", "test"), "split")
-    mask = mask and replace(
-        mask_checked(mask, before), fingerprint=""
-    )  # the re-trained network is meant to have other weights
+    if mask is not None:  # without its fingerprint, for the re-trained network is meant to have other weights
+        mask = replace(mask_checked(mask, before), fingerprint="")
     source, target = getattr(pair.source, split), getattr(pair.target, split)
     dense_before = evaluate(before, source) if source_acc_before is None else source_acc_before
     with answering(after, "source"):
