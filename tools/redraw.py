@@ -14,7 +14,7 @@ from maskutils.batch import plan
 from maskutils.batch.run import row_of
 from maskutils.core import paths
 from maskutils.core.files import read_json, write_json
-from maskutils.results.manifest import MANIFEST, damaged, sealed, with_runs
+from maskutils.results.manifest import MANIFEST, check_intact, sealed, with_runs
 from maskutils.results.records import collect
 from maskutils.study.provenance import git_commit
 
@@ -27,8 +27,7 @@ def redraw(profile: str, added: Sequence[Path] = ()) -> None:
     """
     folder, runs = paths.results_dir(profile), plan.make_plan(profile)
     manifest = read_json(folder / MANIFEST)
-    if wrong := damaged(folder):
-        raise ValueError(f"{wrong[0]}; restore it with git")
+    check_intact(folder)
     if again := {row["id"] for row in manifest["runs"]} & {file.stem for file in added}:
         raise ValueError(f"{min(again)} is in the manifest already; renew the whole profile instead")
     if added:

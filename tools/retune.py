@@ -17,7 +17,7 @@ from maskutils.core.approaches import described
 from maskutils.core.files import read_json, write_json
 from maskutils.core.progress import bar
 from maskutils.results import rates
-from maskutils.results.manifest import MANIFEST, damaged, sealed
+from maskutils.results.manifest import MANIFEST, check_intact, sealed
 from maskutils.results.records import KNOBS, load_records, save_records
 from maskutils.study.experiment import run_trials
 from maskutils.study.setup import Setup, setup_in
@@ -123,8 +123,7 @@ def main(profile: str) -> None:
     """
     check_clean(profile)
     folder, runs = paths.results_dir(profile), plan.make_plan(profile)
-    if wrong := damaged(folder):
-        raise ValueError(f"{wrong[0]}; restore it with git")
+    check_intact(folder)
     tuned = [setup_in(run.parameters) for run in runs if run.parameters.get("tuned")]
     setups = {(setup.pair, setup.model): setup for setup in tuned}
     records = renewed(setups, load_records(profile))

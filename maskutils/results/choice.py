@@ -13,6 +13,7 @@ from maskutils.results.records import on_grid
 from maskutils.results.statistics import over_pairs, over_seeds, t_interval
 
 SLACK = 0.02  # source accuracy that may be lost beyond what was allowed, for a choice to be kept
+DRAWS = 100  # of the seeds, with replacement, to see how firm a choice is
 CLOSE = 0.01  # accuracy that a setting may lie behind the best and still be taken for storing less
 
 
@@ -95,7 +96,7 @@ def equivalent(
 
 
 def stability(
-    records: pd.DataFrame, *, n: int = 100, task_known: bool = False, without: Iterable[str] = (), **need: Any
+    records: pd.DataFrame, *, n: int = DRAWS, task_known: bool = False, without: Iterable[str] = (), **need: Any
 ) -> pd.DataFrame:
     """How often each setting is chosen when the seeds are drawn again with replacement, `n` times: columns `CANDIDATE`, share.
 

@@ -34,7 +34,7 @@ def choices(
     return pd.DataFrame(rows)
 
 
-def steadiness(records: pd.DataFrame, drops: Sequence[float], n: int = 100) -> str:
+def steadiness(records: pd.DataFrame, drops: Sequence[float], n: int = choice.DRAWS) -> str:
     """Sentences on how often the choice for each of `drops` is made again when the seeds are drawn again `n` times, and what is instead."""
     said, instead = [], []
     for task_known, task in {True: "known", False: "unknown"}.items():

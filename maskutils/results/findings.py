@@ -8,12 +8,24 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from maskutils.core.approaches import described, every, names, the
+from maskutils.core.approaches import every, names, the
 from maskutils.results import single
 from maskutils.results.fronts import hypervolumes, largest
 from maskutils.results.statistics import LEAST, by_pair, paired
 from maskutils.results.verdicts import rankings
-from maskutils.results.wording import APART, Finding, called, in_doubt, leading, listed, on_pairs, size, versus
+from maskutils.results.wording import (
+    APART,
+    TUNED,
+    Finding,
+    called,
+    in_doubt,
+    leading,
+    listed,
+    on_pairs,
+    size,
+    versus,
+    with_tuning,
+)
 
 
 @dataclass(frozen=True)
@@ -97,11 +109,10 @@ def _leads(full: Areas, best: str, rivals: Sequence[str]) -> str:
     """Which of `rivals` the mask `best` leads, and from which it cannot be told."""
     led = [r for r in rivals if full.minus([best], r)["low"].item() > 0]
     rest = [r for r in rivals if r not in led]
-    other = all(described(r).known == "intact" for r in led)  # see `rates.ranked`
-    told = [f"leads {listed(map(called, led))}{', whose rates are tuned for the task known,' * other}"] if led else []
+    told = [f"leads {with_tuning(led)}"] if led else []
     if rest:
         told.append(f"{APART} {'the other rivals' if led and len(rest) > 2 else listed(map(called, rest))}")
-    return " and ".join(told)
+    return (", and " if told[0].endswith(TUNED) else " and ").join(told)
 
 
 def _beside(full: Areas, best: str, rival: str) -> str:

@@ -45,6 +45,12 @@ def damaged(folder: Path) -> list[str]:
     return told
 
 
+def check_intact(folder: Path) -> None:
+    """Raise `ValueError` for a file that is not as the manifest in `folder` says."""
+    if wrong := damaged(folder):
+        raise ValueError(f"{wrong[0]}; restore it with git")
+
+
 def vouched(folder: Path) -> dict[str, str]:
     """File name -> checksum by the manifest in `folder`."""
     checked: dict[str, str] = read_json(folder / MANIFEST).get("checksums", {})

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from maskutils.core.approaches import described, every
+from maskutils.core.approaches import every
 from maskutils.results import analysis
 from maskutils.results.choice import candidates
 from maskutils.results.equal_storage import ABOUT
@@ -22,6 +22,7 @@ from maskutils.results.wording import (
     size,
     verb,
     versus,
+    with_tuning,
 )
 
 GAIN = 0.005  # source accuracy that learning a mask may add before it is told of
@@ -47,10 +48,8 @@ def at_one_setting(
     if leads:
         by = listed(map(size, leads.values()))
         said = f"At one setting, {leading(list(leads))} {there}, by {by} points of accuracy."
-    removable = [rival for rival in trails if described(rival).known == "intact"]  # see `rates.ranked`
-    led = [listed(called(rival) for rival in trails if rival not in removable)] if trails != removable else []
-    led += [f"{listed(map(called, removable))}, whose rates are tuned for the task known"] if removable else []
-    return leads, [said, *([f"At one setting, {called(mask)} leads {', and '.join(led)}."] if led else [])]
+    led = [f"At one setting, {called(mask)} leads {with_tuning(trails)}."] if trails else []
+    return leads, [said, *led]
 
 
 def task_known(records: pd.DataFrame) -> Finding:

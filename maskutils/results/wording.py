@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from maskutils.core.approaches import INTERPOLATED, find
+from maskutils.core.approaches import INTERPOLATED, described, find
 from maskutils.results.records import KNOBS
 from maskutils.results.statistics import LEAST
 
 APART = "cannot be told apart from"
+TUNED = ", whose rates are tuned for the task known"
 
 
 def points(fraction: float) -> str:
@@ -78,6 +79,14 @@ def called(approach: str) -> str:
     """The approach within a sentence."""
     about = find(approach)
     return (about and about.phrase) or f"`{approach}`"
+
+
+def with_tuning(rivals: Sequence[str]) -> str:
+    """`rivals` that a mask leads with the task unknown, last those whose rates are tuned for the task known (see `rates.ranked`)."""
+    removable = [rival for rival in rivals if described(rival).known == "intact"]
+    usual = [rival for rival in rivals if rival not in removable]
+    told = [listed(map(called, names)) for names in (usual, removable) if names]
+    return ", and ".join(told) + TUNED * bool(removable)
 
 
 def kbit(setting: pd.Series) -> str:
