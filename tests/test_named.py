@@ -136,10 +136,11 @@ def test_an_unknown_domain_is_named_with_those_there_are(pair, message):
         as_folders(pair)
 
 
-def test_results_are_named_by_the_content_of_the_images(tiny):
+@pytest.mark.parametrize("domain", ["photo", "ink", "oil"])
+def test_results_are_named_by_the_content_of_the_images_of_third_domains_too(tiny, domain):
     before = stamps("tiny:photo:ink")
     stamps.cache_clear()
-    (tiny / "ink" / "cat" / "0.png").write_bytes((tiny / "ink" / "cat" / "1.png").read_bytes())
+    (tiny / domain / "cat" / "0.png").write_bytes((tiny / domain / "cat" / "1.png").read_bytes())
     assert stamps("tiny:photo:ink") != before
 
 

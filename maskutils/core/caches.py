@@ -14,7 +14,10 @@ USES = "MASKUTILS_USES"  # names the file in which a kernel of the batch lists w
 
 
 def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None], load_from: Callable[[Path], T]) -> T:
-    """The value stored at `path`; else `make()`, stored there with a checksum. A damaged file gives a warning and is made again."""
+    """The value stored at `path`; else `make()`, stored there with a checksum. A damaged file gives a warning and is made again.
+
+    What another process stores there meanwhile stays: to write over it could part it from its checksum under a third one's eyes.
+    """
     _note(path)
     checksum = checksum_of(path)
     if path.exists() and checksum.exists():
@@ -25,9 +28,11 @@ def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None]
             return value
         except DamagedFile as error:
             warn(f"cache: {error}")
+            checksum.unlink(missing_ok=True)
     value = make()
-    save_to(value, path)
-    write_atomically(checksum, file_digest(path).encode())
+    if not (path.exists() and checksum.exists()):
+        save_to(value, path)
+        write_atomically(checksum, file_digest(path).encode())
     return value
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from maskutils.core import paths
 from maskutils.core.files import file_digest, is_path, stamp
-from maskutils.data.named import FOLDERS, as_folders, is_folders
+from maskutils.data.named import FOLDERS, as_folders, folder_of, is_folders, others
 from maskutils.study.setup import Images
 
 
@@ -62,7 +62,9 @@ def stamps(pair: str, weights: str = "") -> tuple[str, ...]:
     """
     found = [file_digest(Path(weights).expanduser())] if is_path(weights) else []
     if is_folders(pair):
-        files = [file for folder in _folders(as_folders(pair)) for file in _files(Path(folder).expanduser())]
+        folders = [Path(folder).expanduser() for folder in _folders(as_folders(pair))]
+        folders += [folder_of(*other) for other in others(pair)]  # they take no part, and are read in the end
+        files = [file for folder in folders for file in _files(folder)]
         found.append(stamp(files))
     elif pair not in packaged():
         found.append(str(paths.data_root()))
