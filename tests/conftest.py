@@ -31,8 +31,8 @@ FEW = {  # test_wheel runs 06 and 19 with all that they take
 
 
 UNMEASURED = [  # what is slow and runs lines that others run too
-    "bench", "choice", "compiled", "explorer_lab", "explorer_page", "families", "golden", "house", "own_network", "prose", "readme",
-    "recipes", "redraw", "statistics", "transfer", "wheel",
+    "bench", "choice", "compiled", "explorer_lab", "explorer_page", "families", "golden", "house", "own_network", "prose", "prose_digits",
+    "prose_pages", "prose_photographs", "readme", "recipes", "redraw", "statistics", "transfer", "wheel",
 ]  # fmt: skip
 
 

@@ -1,19 +1,17 @@
-"""What the prose of notebooks and README claims, computed again from the committed records. A sentence and its function stand together."""
+"""What notebooks and README claim, computed again from the committed records. A sentence and its function stand together."""
 
 import re
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sentences import mean, printed, read, rows_of, text, tried_with_best_mask
 
-from maskutils.core.approaches import described, every, names
+from maskutils.core.approaches import described, names
 from maskutils.masks.layers import LAYERS
-from maskutils.results import rates, single
+from maskutils.results import rates
 from maskutils.results.analysis import (
     for_storage,
     source_read,
@@ -21,22 +19,16 @@ from maskutils.results.analysis import (
     stored_bits,
     with_family,
 )
-from maskutils.results.choice import candidates, equivalent, recommend
-from maskutils.results.claims import minus_control, the_choice_holds_on_seeds_left_out
-from maskutils.results.equal_storage import ABOUT, masks_win_at_similar_bits
+from maskutils.results.choice import candidates, equivalent
+from maskutils.results.claims import minus_control
+from maskutils.results.equal_storage import masks_win_at_similar_bits
 from maskutils.results.findings import findings
 from maskutils.results.fronts import front, hypervolumes, largest
 from maskutils.results.rates import settings_findings
-from maskutils.results.records import KNOBS, at_density, load_records, of_masks, on_grid
-from maskutils.results.report import plain
-from maskutils.results.rivals import BESIDE
-from maskutils.results.statistics import holm, paired
-from maskutils.results.verdicts import rankings
-from maskutils.results.wording import interval
+from maskutils.results.records import KNOBS, at_density, of_masks, on_grid
+from maskutils.results.statistics import paired
 from maskutils.study.tuning import layer_settings
-from tools import tables
 
-ROOT = Path(__file__).parent.parent
 CLAIMS: dict[
     str, tuple[str, Callable[[pd.DataFrame], bool]]
 ] = {}  # sentence -> file, and what must be true of the records
@@ -51,15 +43,6 @@ def claim(file: str, sentence: str):
         return holds
 
     return enter
-
-
-@cache
-def read(profile: str) -> pd.DataFrame:
-    return load_records(profile)
-
-
-def mean(rows: pd.DataFrame, approach: str, value: str) -> float:
-    return float(rows.loc[rows["approach"] == approach, value].mean())
 
 
 @claim("notebooks/01_source_and_forgetting.ipynb", "`source_only` retains everything and adapts nothing.")
@@ -260,10 +243,6 @@ def test_one_setting_is_shown_to_be_better_than_the_reference_by_less_than_a_poi
     assert [round(least.mean()), round(least.max())] == [19, 33]
 
 
-def text(file: str) -> str:
-    return (ROOT / file).read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("sentence", CLAIMS)
 def test_a_sentence_is_true_of_the_records(sentence, profile):
@@ -316,28 +295,6 @@ def test_the_two_weights_by_hand_of_edge_popup(monkeypatch):
     assert "Its score has the gradient $0.4 \\\\cdot (-0.5) = -0.2$" in text("notebooks/04_edge_popup.ipynb")
 
 
-def test_gumbel_reaches_for_few_bits_what_oft_takes_many_for():
-    """The alternative text of the storage figure in docs/results.md."""
-    found = storage_front(read("study")).assign(
-        kbit=lambda t: (t["stored_bits"] / 1e3).round(), both=lambda t: t["both"].round(4)
-    )
-    both = {(row.family, row.kbit): row.both for row in found.itertuples()}
-    assert 0 <= both["oft", 116] - both["gumbel_sigmoid", 51] < 0.004
-    assert "gumbel_sigmoid at 51 kbit is within 0.4 points of oft at 116" in text("docs/results.md")
-
-
-@pytest.mark.slow
-def test_choices_made_on_other_pairs_mostly_hold():
-    told = " ".join(text("docs/results.md").split())
-    assert (
-        "all 120 choices hold on seeds that they were not made on. On a pair of domains that they were not made on, 21 of 24 hold"
-        in told
-    )
-    assert "the worst there loses 11.2 points more than its limit." in told
-    held = the_choice_holds_on_seeds_left_out(read("study")).evidence.set_index("left out")
-    assert held.to_numpy().tolist() == [[120, "100 %", 1.4], [24, "88 %", 11.2]]  # 21 of 24 is 88 %
-
-
 def test_oft_with_as_many_bits_cannot_be_told_from_the_mask_and_needs_twice_them_to_be_ahead():
     told = text("notebooks/19_changes.ipynb")
     assert (
@@ -355,118 +312,6 @@ def test_oft_with_as_many_bits_cannot_be_told_from_the_mask_and_needs_twice_them
     least = as_good.sort_values("stored_bits").iloc[0]
     assert least["family"] == "oft"
     assert least["stored_bits"] > 2 * mask["stored_bits"]
-
-
-def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
-    found = pd.read_csv(ROOT / "results" / "tuning" / "rates-cnn-mnist_to_inverted.csv").groupby("approach")[
-        "area_unknown"
-    ]
-    told = {name: (round(100 * found.first()[name]), round(100 * found.max()[name])) for name in ("lora", "oft")}
-    assert told == {"lora": (9, 54), "oft": (0, 40)}  # of the rate that is best with the task known, and of the best
-    limits = " ".join(text("docs/limits.md").split())
-    assert "takes LoRA's hypervolume from 9 to 54 points, and OFT's from 0 to 40." in limits
-
-
-def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
-    told = "So with the full network, masks of density 0.1 retain less than fine-tuning."
-    assert told in text("docs/results.md")
-    assert "for most masks it is higher than for fine-tuning." in text("docs/results.md")
-    records = read("study")
-    masks, free = (rows.query("alpha == 1") for rows in (at_density(records[of_masks(records)], 0.1), on_grid(records)))
-    free = free[free["approach"] == "finetune"]
-    assert masks.groupby("approach")["source_acc_full"].mean().max() < free["source_acc_full"].mean()
-    rates = masks.groupby(["approach", "pair"])["target_lr"].first().unstack("pair")
-    assert (rates > free.groupby("pair")["target_lr"].first()).to_numpy().mean() > 0.5
-
-
-@pytest.mark.parametrize("profile", ["study", "photos"])
-def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile):
-    told = " ".join(text("README.md").split())
-    assert (
-        "if the task is unknown, take replay, or EWC if you may not keep source images. If it is known and space is scarce, take a "
-        "learnt mask, or an adapter of its size, which is level or slightly behind." in told
-    )
-    whole, brief = findings(read(profile))
-    of = "cannot be told apart from its best rival" if profile == "study" else "leads its best rival"
-    assert f"a learnt mask {of}.**" in whole
-    unknown, known = brief.split("\n")
-    assert re.search(r"Beside the best rival of each pair.* it leads on 1 of \d and trails on none", whole)
-    assert any(f"its best rival, `{adapter}`" in known for adapter in ("lora", "oft"))
-    there = "lead every mask, learnt or not" if profile == "study" else "leads the best learnt mask there"
-    assert re.search(rf"\*\* (Over whole curves|At one setting), `replay` .*{there}", unknown)
-
-
-@pytest.mark.parametrize(("profile", "adapter", "most"), [("study", "oft", 2.5e5), ("photos", "lora", 2.7e6)])
-def test_an_adapter_does_as_well_as_a_second_network(profile, adapter, most):
-    assert "an adapter or a second network does as well; neither forgets" in text("docs/guides/your_network.md")
-    rows, means, _ = tried_with_best_mask(profile)
-    own = means[(means["approach"] == adapter) & (means["bits"] < most)]["val_both"].idxmax()
-    two = means[means["whole"]].index[0]
-    assert means.loc[own, "bits"] < means.loc[two, "bits"] / 8
-    row = paired(rows, "both", [own], two, by="candidate").iloc[0]
-    assert row["low"] < 0 < row["high"]
-
-
-def test_on_digits_masks_that_nobody_learns_do_as_well():
-    learnt = findings(read("study"))[0].split("\n- ")[2]
-    assert learnt.count("cannot be told apart from `fisher`") == 2
-
-
-def test_elastic_mask_is_chosen_once_and_ewc_beats_it_over_whole_curves():
-    page = text("docs/results.md")
-    assert "For one limit `elastic_mask` is chosen, although EWC beats it" in page
-    table = page.split("<!-- choices -->")[1].split("<!-- /choices -->")[0]
-    assert table.count("elastic_mask") == 1
-    rows = [[cell.strip() for cell in line.split("|")] for line in table.strip().split("\n")[2:]]
-    worst = {row[3].split()[0]: float(row[-2]) for row in rows if row[2] == "no"}
-    assert rows[-1][3].startswith("replay")
-    assert sorted(round(worst[name]) for name in ("ewc", "elastic_mask")) == [8, 20]
-    assert min(float(row[-2]) for row in rows) == pytest.approx(4, abs=0.5)
-    assert "little of the target is learnt, 4 to 20 % on the worst pair." in page
-    tenth, half = rows[:2]
-    assert [tenth[3], half[3]] == ["gumbel_sigmoid (density 0.1)", "gumbel_sigmoid (density 0.05)"]
-    lost, kbit = ([float(row[i].split()[0]) for row in (tenth, half)] for i in (4, 6))
-    assert round(lost[1] - lost[0], 1) == 0.6
-    assert kbit[1] / kbit[0] == pytest.approx(2 / 3, abs=0.02)
-    choice = "takes density 0.1, which is best for the mean of both tasks. Density 0.05 stores a third less."
-    assert choice in text("notebooks/11_which_mask.ipynb")
-    assert paired(hypervolumes(read("study")), "hypervolume", ["ewc"], "elastic_mask")["low"].item() > 0
-
-
-def test_on_photographs_a_sparser_mask_stores_a_fifth_less():
-    page = text("docs/photographs.md")
-    assert "Density 0.2 stores a fifth less, adapts as well, and loses half a point more on the worst pair." in page
-    table = page.split("<!-- photos:choices -->")[1].split("<!-- /photos")[0]
-    dense, sparse = ([cell.strip() for cell in line.split("|")] for line in table.strip().split("\n")[2:4])
-    assert [dense[3], sparse[3]] == ["edge_popup (density 0.3)", "edge_popup (density 0.2)"]
-    assert int(sparse[6]) / int(dense[6]) == pytest.approx(0.8, abs=0.03)
-    assert float(sparse[8]) - float(dense[8]) == pytest.approx(0.5)
-    assert float(sparse[5].split()[0]) >= float(dense[5].split()[0])
-
-
-def test_below_the_sparsest_mask_lora_is_the_line_to_take_on_photographs():
-    page = text("docs/photographs.md")
-    assert "below the bits of the sparsest mask that is `lora`." in page
-    table = page.split("<!-- photos:storage -->")[1].split("<!-- /photos")[0].split("\n| ")[1:]
-    lines = [line.split("|")[0].strip() for line in table]
-    masks = [i for i, name in enumerate(lines) if name in names("mask")]
-    assert lines[masks[0] - 1] == "lora"
-
-
-def printed(file: str) -> str:
-    """All that the committed notebook `file` printed, and its Markdown outputs."""
-    cells = nbformat.read(ROOT / "notebooks" / file, 4).cells
-    outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
-    return "\n".join(
-        o.get("text") or "".join(o.data.get("text/markdown", o.data.get("text/plain", ""))) for o in outputs
-    )
-
-
-def rows_of(markdown: str) -> list[list[str]]:
-    """The cells of all Markdown tables in a text, a list a row."""
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line.startswith("|")
-    ]
 
 
 def test_later_notebooks_find_the_numbers_of_the_quickstart():
@@ -521,88 +366,6 @@ def test_with_the_task_unknown_edge_popup_does_not_lead_on_photographs():
     assert source["high"] < 0 < masked["low"]
 
 
-def test_the_glossary_names_every_approach():
-    glossary = text("docs/glossary.md")
-    assert [a.name for a in every() if f"`{a.name}`" not in glossary] == []
-
-
-def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network_before():
-    cost = on_grid(read("photos")).query("pair == 'pacs:cartoon:photo' and method == 'edge_popup' and alpha == 1")
-    assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-1.2, -0.5).all()
-    limits = " ".join(text("docs/limits.md").split())
-    assert "answers better through the mask of `edge_popup` than it did before, by half a point to a point." in limits
-    cost = on_grid(read("photos")).query("pair == 'pacs:sketch:cartoon' and method == 'edge_popup' and alpha == 1")
-    assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-7.5, -3).all()
-    assert (
-        "From sketches to cartoons it does so by three to seven points, and on objects of CIFAR-100 by one to seven"
-        in limits
-    )
-    cost = on_grid(read("photos")).query("pair == 'cifar20:first:second' and alpha == 1 and method == 'edge_popup'")
-    assert (-100 * cost.groupby("density")["masking_cost"].mean()).round().agg(["min", "max"]).tolist() == [1, 7]
-
-
-def test_values_that_broke_have_a_lower_rate_and_nothing_is_broken_any_more():
-    """No mask is among them: see `test_no_mask_adapts_worse_with_more_free_weights`."""
-    tables = rates.tables().dropna(subset="knob")
-    assert set(tables["approach"]) == {"lora", "oft", "sparse_change", "super_tuning", "ewc"}
-    lora = tables[(tables["approach"] == "lora") & (tables["model"] == "mobilenet_v2")]
-    found = {pair: sorted(own["knob"].unique()) for pair, own in lora.groupby("pair")}
-    assert found == {"pacs:photo:cartoon": [4, 8, 16], "pacs:photo:sketch": [16], "pacs:sketch:cartoon": [8, 16]}
-    limits = text("docs/limits.md")
-    for pair, ranks in {
-        "photographs to cartoons": "4, 8 and 16",
-        "photographs to sketches": "16",
-        "sketches to cartoons": "8 and 16",
-    }.items():
-        assert re.search(rf"\| {pair} \| 0\.\S+( \(.*\))? \| {ranks} \|", limits)
-    broken = on_grid(read("photos")).query("alpha == 1 and target_acc < 0.2 and approach != 'source_only'")
-    assert broken.empty
-
-
-def test_no_mask_adapts_worse_with_more_free_weights():
-    for profile in ("photos", "study"):
-        rows = on_grid(read(profile)).query("protocol == 'protect' and alpha == 1")
-        reached = (
-            rows[of_masks(rows)].groupby(["method", "pair", "density"])["val_target_acc"].mean().unstack("density")
-        )
-        smaller_changes = reached.iloc[:, ::-1].cummax(axis=1).iloc[:, ::-1]
-        assert (reached.fillna(1) > smaller_changes.fillna(0) - 0.03).all(axis=None)
-    assert "No mask reaches less at a lower density" in " ".join(text("results/tuning/README.md").split())
-
-
-def tried_with_best_mask(profile):
-    """The rows and means of `single.tried`, and which candidate is the learnt mask that is best on validation."""
-    rows, means = single.tried(read(profile))
-    return rows, means, means[means["mask"]]["val_both"].idxmax()
-
-
-def test_lora_with_nearly_twice_the_bits_cannot_be_told_from_the_mask_of_photographs():
-    rows, means, mask = tried_with_best_mask("photos")
-    lora = means[(means["approach"] == "lora") & (means["bits"] > 2e6)].index[0]
-    assert round(means.loc[lora, "bits"] / means.loc[mask, "bits"], 1) == 1.8
-    told = []
-    for value in ("both", "both_before"):
-        row = paired(rows, value, [mask], lora, by="candidate").iloc[0]
-        told.append(interval(row["difference"], row["low"], row["high"]))
-        assert row["low"] < 0 < row["high"]
-    said = " ".join(text("docs/photographs.md").split())
-    assert (
-        f"With 1.8 times the bits, at rank 8, `lora` cannot be told apart from it: {told[0]} points behind, and {told[1]} without"
-        in said
-    )
-
-
-def test_a_rival_that_may_store_other_bits_leads_the_mask_of_digits_or_trails_it():
-    rows, means, mask = tried_with_best_mask("study")
-    others, leads = means[~means["mask"]], {}
-    for times in (1.0, 2.3):
-        rival = others[others["bits"] <= times * means.loc[mask, "bits"]]["val_both"].idxmax()
-        leads[times] = 100 * paired(rows, "both", [mask], rival, by="candidate")["difference"].item()
-    limits = " ".join(text("docs/limits.md").split())
-    assert f"may store no more, the mask leads by {leads[1.0]:.1f} points" in limits
-    assert f"2.3 times as much, the mask is {-leads[2.3]:.1f} points behind" in limits
-
-
 def test_a_second_network_is_half_a_point_ahead_of_the_mask_of_digits_for_many_times_its_bits():
     rows, means, mask = tried_with_best_mask("study")
     two = means[means["whole"]].index[0]
@@ -630,71 +393,6 @@ def test_fronts_fall_steeply_where_they_pass_to_a_smaller_alpha():
     assert np.mean(smaller) > 0.75
 
 
-def test_what_masks_of_photographs_gain_on_the_source_at_density_03():
-    rows = at_density(read("photos"), 0.3).query("alpha == 1")
-    gain = (
-        100 * (rows["source_acc_masked"] - rows["source_acc_before"]).groupby([rows["pair"], rows["approach"]]).mean()
-    )
-    of = [
-        gain[pair][name]
-        for pair in ("pacs:sketch:cartoon", "cifar20:first:second")
-        for name in ("edge_popup", "gumbel_sigmoid")
-    ]
-    told = "At density 0.3 that adds {:.1f} points there from sketches to cartoons for `edge_popup`, and {:.1f} for `gumbel_sigmoid`;"
-    assert f"{told} on objects of CIFAR-100 {{:.1f}} and {{:.1f}}".format(*of) in " ".join(
-        text("docs/photographs.md").split()
-    )
-
-
-def test_beside_the_best_rival_of_each_pair_the_mask_of_photographs_leads_on_objects_alone():
-    rows, means, mask = tried_with_best_mask("photos")
-    near = means[~means["mask"] & (means["bits"] <= ABOUT * means.loc[mask, "bits"])]
-    found = {pair: single.against_best(own, near, mask, gained=True) for pair, own in rows.groupby("pair")}
-    told = {pair: interval(row["difference"], row["low"], row["high"]) for pair, row in found.items()}
-    others = [float(of.split()[0]) for pair, of in told.items() if pair != "cifar20:first:second"]
-    assert [min(others), max(others)] == [0.0, 0.7]
-    limits = " ".join(text("docs/limits.md").split())
-    assert (
-        f"objects of CIFAR-100, by {told['cifar20:first:second']} points. On the other four it is 0.0 to 0.7 points"
-        in limits
-    )
-
-
-def test_most_of_the_lead_of_edge_popup_over_two_networks_is_its_gain_on_the_source():
-    rows, means, mask = tried_with_best_mask("photos")
-    two = means[means["whole"]].index[0]
-    whole, without = (
-        paired(rows, value, [mask], two, by="candidate")["difference"].item() for value in ("both", "both_before")
-    )
-    assert 0 < without < whole / 2
-    assert "For the same reason `edge_popup` lies above two networks" in " ".join(text("docs/photographs.md").split())
-
-
-def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
-    cost = (
-        100
-        * at_density(read("photos"), 0.3)
-        .query("alpha == 1")
-        .groupby(["approach", "pair"])["masking_cost"]
-        .mean()
-        .unstack()
-    )
-    lost = {name: f"{of.min():.0f} to {of.max():.0f}" for name, of in cost.loc[["fisher", "magnitude"]].iterrows()}
-    told = f"no pair loses more than 1.0 points with a learnt mask; `fisher` loses {lost['fisher']}, `magnitude` {lost['magnitude']}."
-    assert f"Through the mask at density 0.3, {told}" in text("README.md")
-    assert cost.loc[["gumbel_sigmoid", "edge_popup"]].max().max() < 1.05
-    half = 100 * at_density(read("photos"), 0.5).groupby("approach")["masking_cost"].mean()
-    assert half["fisher"] - half[["gumbel_sigmoid", "edge_popup"]].min() < 7
-    assert "comes within seven points of the learnt masks; at 0.3 the rankings fail" in text("docs/photographs.md")
-    assert (
-        "In the means of these two seeds, as above, learnt masks carry the source at density 0.3 where the rankings fail"
-        in text("docs/photographs.md")
-    )
-    lost = 100 * at_density(read("modality"), 0.3).groupby("approach")["masking_cost"].mean()
-    assert lost[["gumbel_sigmoid", "edge_popup"]].max() < 1.05
-    assert lost[["fisher", "magnitude"]].min() > 50
-
-
 def test_the_default_of_each_mask_layer_is_the_first_of_its_table_but_for_piggyback():
     table = layer_settings()
     defaults = table[table["default"]].set_index("method")
@@ -715,157 +413,3 @@ def test_the_default_of_each_mask_layer_is_the_first_of_its_table_but_for_piggyb
         told[0]
         == "- `gumbel_sigmoid`: 6 settings, 94.9 % to 96.4 % through the mask. The rule takes lr 0.3 strength 2e-06 (96.4 %)."
     )
-
-
-def test_the_glossary_lists_the_rivals_of_the_code():
-    page = text("docs/glossary.md")
-    [entry] = re.findall(
-        r"\*Whole curves\*, and single settings with the task unknown: (.*?) \*One setting", page, re.DOTALL
-    )
-    rivals, known, controls, beside, ranked = (
-        re.findall(r"`(\w+)`", part)
-        for part in re.split(r"With the task known also|Claims on|too\.|A claim of its own", entry)
-    )
-    of = [a for a in every() if a.rival]
-    assert set(rivals) | set(known) == {a.name for a in of if a.kind != "control"}
-    assert known == ["two_networks"]
-    assert set(controls) == {a.name for a in of if a.kind == "control"}
-    assert set(beside) == set(BESIDE)
-    assert set(ranked) == set(rankings())
-
-
-def test_a_mask_is_worth_learning_on_digits_where_bits_are_few_and_on_photographs():
-    page = " ".join(text("docs/results.md").split())
-    rows, means, mask = tried_with_best_mask("study")
-    rank = means[means["approach"] == "fisher"]["val_both"].idxmax()
-    told = "`gumbel_sigmoid` reaches {:.1f} % with {:.0f} kbit (6 kB). The best setting of `fisher`, a ranking that costs next to "
-    told += "nothing, reaches {:.1f} % with {:.0f}."
-    values = [scale * means.loc[number, of] for number in (mask, rank) for of, scale in (("both", 100), ("bits", 1e-3))]
-    assert told.format(*values) in page
-    assert f"The lead is {_told(rows, 'both', mask, rank)} points." in page
-    known = hypervolumes(read("study"), "known")
-    for other, where in (
-        ("fisher", "cannot be told apart from `fisher` ({})"),
-        ("gumbel_sigmoid", "cannot be told apart ({})"),
-    ):
-        row = paired(known, "hypervolume", ["edge_popup"], other).iloc[0]
-        assert row["low"] < 0 < row["high"]
-        assert where.format(f"{interval(row['difference'], row['low'], row['high'], '+')} points") in page
-    masks = means[means["mask"] & (means.index != mask)]
-    assert not ((masks["bits"] <= means.loc[mask, "bits"]) & (masks["both"] >= means.loc[mask, "both"])).any()
-    rows, means, mask = tried_with_best_mask("photos")
-    rank = means[means["approach"] == "fisher"]["val_both"].idxmax()
-    assert [means.loc[number, "density"] for number in (mask, rank)] == [0.3, 0.5]
-    whole, without = (_told(rows, value, mask, rank) for value in ("both", "both_before"))
-    assert f"at its best density, 0.5, by {whole} points, and by {without} without what it gains on the source." in page
-
-
-def _told(rows: pd.DataFrame, value: str, one: int, other: int) -> str:
-    row = paired(rows, value, [one], other, by="candidate").iloc[0]
-    return interval(row["difference"], row["low"], row["high"])
-
-
-@pytest.mark.slow
-def test_leads_that_may_be_chance_among_so_many_families_are_named():
-    digits, photos = (" ".join(text(f"docs/{page}.md").split()) for page in ("results", "photographs"))
-    doubt = {}
-    for profile in ("study", "photos"):
-        for reading in ("full", "known"):
-            areas = plain(hypervolumes(read(profile), reading))
-            rows = paired(areas, "hypervolume", sorted(set(areas["family"]) - {"wise_ft"}), "wise_ft").set_index(
-                "family"
-            )
-            leads, p = rows["low"] > 0, holm(rows["p"])
-            doubt[profile, reading] = (set(rows.index[leads & (p >= 0.05)]), set(rows.index[leads]), p)
-    assert doubt["study", "full"][0] == {"snip", "osf", "spd"}
-    assert "may be chance, as those of `snip`, `osf` and `spd`." in digits
-    for reading in ("full", "known"):
-        unsure, led, p = doubt["photos", reading]
-        assert unsure == led
-    assert f"`edge_popup` leads by 6.5 points there, with p {p['edge_popup']:.3f}." in photos
-
-
-def test_of_learnt_masks_one_gains_by_rewinding():
-    page = text("docs/results.md")
-    table = page.split("<!-- rewinding -->")[1].split("<!-- /rewinding -->")[0]
-    gain = {
-        row[0].strip(): re.findall(r"[-+][\d.]+", row[4])
-        for row in (line.split("|")[1:] for line in table.strip().split("\n")[2:])
-    }
-    low = {name: float(values[1]) for name, values in gain.items()}
-    assert [name for name in names("mask") if low.get(name, -1) > 0] == ["gumbel_sigmoid"]
-    assert "`gumbel_sigmoid` gains 2.2 [0.2, 4.2] points and still stays behind both" in page
-    assert gain["gumbel_sigmoid"] == ["+2.2", "+0.2", "+4.2"]
-    assert max(low["replay"], low["ewc"]) < 0
-
-
-def test_kilobytes_stand_beside_kbit():
-    for page in ("docs/glossary.md", "docs/guides/your_network.md"):
-        said = " ".join(text(page).split())
-        for kb in ("6 kB", "279 kB", "180 kB", "4.5 MB"):
-            assert kb in said
-    for profile, mask, two in (("study", 6, 279), ("photos", 180, 4472)):
-        _, means, best = tried_with_best_mask(profile)
-        assert [round(bits / 8e3) for bits in (means.loc[best, "bits"], means[means["whole"]]["bits"].iloc[0])] == [
-            mask,
-            two,
-        ]
-
-
-def test_for_two_points_elastic_mask_reaches_more_than_ewc():
-    limits = " ".join(text("docs/limits.md").split())
-    assert "it reaches 58 % of the target, EWC 53. On the hardest pair it is 8 and 5 %" in limits
-    records = read("study")
-    ewc = records[records["approach"].isin(["ewc", "ewc + wise_ft"])]
-    both = [recommend(rows, max_source_drop=0.02) for rows in (records, ewc)]
-    assert both[0]["approach"].startswith("elastic_mask")
-    assert [round(100 * row["target_acc"]) for row in both] == [58, 53]
-    assert [round(100 * row["target_acc_worst"]) for row in both] == [8, 5]
-
-
-def test_what_oft_stores_differs_by_pair():
-    assert (
-        "`oft` of block 16 stores 93 on `mnist_low_to_high`, whose tasks have a head each, and 124 elsewhere."
-        in text("docs/results.md")
-    )
-    own = on_grid(read("study")).query("approach == 'oft' and knob == 16")
-    kbit = (own.groupby("pair")["stored_bits"].mean() / 1e3).round()
-    assert kbit.pop("mnist_low_to_high") == 93
-    assert set(kbit) == {124}
-
-
-def test_most_of_the_lead_over_lora_is_training_of_the_source():
-    photographs = " ".join(text("docs/photographs.md").split())
-    assert "So three quarters of the lead over LoRA come from training the source." in photographs
-    assert "What is left is clear on objects of CIFAR-100 alone." in photographs
-    assert "hence the gain, and most of this lead" in " ".join(text("README.md").split())
-    table = tables.trained_longer(read("photos"), read("photos_longer")).set_index("")
-    usual, longer = (table.loc[f"edge_popup - lora, {way}"] for way in ("usual", "both longer"))
-    assert 0.2 < float(longer["mean of 5"].split()[0]) / float(usual["mean of 5"].split()[0]) < 0.3
-    clear = [pair for pair, told in longer.drop("mean of 5").items() if float(told.split("[")[1].split(",")[0]) > 0]
-    assert clear == ["cifar20:first:second"]
-    stored = for_storage(read("photos")).groupby("approach")["stored_bits"].mean()
-    assert "the mask does as well for a 25th of the space" in photographs
-    own = at_density(read("photos"), 0.3).query("approach == 'edge_popup' and alpha == 1")
-    assert 24 < stored["two_networks"] / stored_bits(own).mean() < 26
-
-
-def test_a_probe_of_photographs_takes_two_thirds_of_the_time_and_little_of_the_whole():
-    rows = read("photos").query("alpha == 1 and not rewound and protocol != 'source_only'")
-    one = rows.groupby("approach")["seconds"].median()
-    own = rows.query("approach == 'linear_probe'")
-    told = f"a transfer takes {one['linear_probe']:.1f} s, where fine-tuning takes {one['finetune']:.1f} (medians)."
-    told += f" It has {len(own)} transfers of {len(rows)}, and all of them take less than six minutes of one core"
-    assert told in " ".join(text("docs/photographs.md").split())
-    assert 5 < own["seconds"].sum() / 60 < 6
-
-
-def test_a_learnt_mask_and_a_larger_adapter_come_within_a_point_of_the_ideal_of_the_talk_figure():
-    told = " ".join(text("README.md").split())
-    assert "the learnt mask comes within a point of the ideal (star), as does a larger adapter, `oft`." in told
-    rows = on_grid(read("study").query("pair == 'mnist_to_inverted' and alpha == 1"))
-    rows = rows.assign(x=source_read(rows, "known"))
-    ideal = rows.query("approach == 'two_networks'")[["x", "target_acc"]].mean()
-    for approach, knob, value in (("gumbel_sigmoid", "density", 0.1), ("oft", "knob", 32)):
-        reached = rows[(rows["approach"] == approach) & (rows[knob] == value)][["x", "target_acc"]].mean()
-        assert (ideal - reached).max() < 0.01, approach

@@ -1,0 +1,90 @@
+"""What the README, the glossary and the guides claim, computed again from the committed records."""
+
+import re
+
+import pytest
+from sentences import read, text, tried_with_best_mask
+
+from maskutils.core.approaches import every
+from maskutils.results.analysis import (
+    source_read,
+)
+from maskutils.results.findings import findings
+from maskutils.results.records import on_grid
+from maskutils.results.rivals import BESIDE
+from maskutils.results.statistics import paired
+from maskutils.results.verdicts import rankings
+
+
+@pytest.mark.parametrize("profile", ["study", "photos"])
+def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile):
+    told = " ".join(text("README.md").split())
+    assert (
+        "if the task is unknown, take replay, or EWC if you may not keep source images. If it is known and space is scarce, take a "
+        "learnt mask, or an adapter of its size, which is level or slightly behind." in told
+    )
+    whole, brief = findings(read(profile))
+    of = "cannot be told apart from its best rival" if profile == "study" else "leads its best rival"
+    assert f"a learnt mask {of}.**" in whole
+    unknown, known = brief.split("\n")
+    assert re.search(r"Beside the best rival of each pair.* it leads on 1 of \d and trails on none", whole)
+    assert any(f"its best rival, `{adapter}`" in known for adapter in ("lora", "oft"))
+    there = "lead every mask, learnt or not" if profile == "study" else "leads the best learnt mask there"
+    assert re.search(rf"\*\* (Over whole curves|At one setting), `replay` .*{there}", unknown)
+
+
+@pytest.mark.parametrize(("profile", "adapter", "most"), [("study", "oft", 2.5e5), ("photos", "lora", 2.7e6)])
+def test_an_adapter_does_as_well_as_a_second_network(profile, adapter, most):
+    assert "an adapter or a second network does as well; neither forgets" in text("docs/guides/your_network.md")
+    rows, means, _ = tried_with_best_mask(profile)
+    own = means[(means["approach"] == adapter) & (means["bits"] < most)]["val_both"].idxmax()
+    two = means[means["whole"]].index[0]
+    assert means.loc[own, "bits"] < means.loc[two, "bits"] / 8
+    row = paired(rows, "both", [own], two, by="candidate").iloc[0]
+    assert row["low"] < 0 < row["high"]
+
+
+def test_the_glossary_names_every_approach():
+    glossary = text("docs/glossary.md")
+    assert [a.name for a in every() if f"`{a.name}`" not in glossary] == []
+
+
+def test_the_glossary_lists_the_rivals_of_the_code():
+    page = text("docs/glossary.md")
+    [entry] = re.findall(
+        r"\*Whole curves\*, and single settings with the task unknown: (.*?) \*One setting", page, re.DOTALL
+    )
+    rivals, known, controls, beside, ranked = (
+        re.findall(r"`(\w+)`", part)
+        for part in re.split(r"With the task known also|Claims on|too\.|A claim of its own", entry)
+    )
+    of = [a for a in every() if a.rival]
+    assert set(rivals) | set(known) == {a.name for a in of if a.kind != "control"}
+    assert known == ["two_networks"]
+    assert set(controls) == {a.name for a in of if a.kind == "control"}
+    assert set(beside) == set(BESIDE)
+    assert set(ranked) == set(rankings())
+
+
+def test_kilobytes_stand_beside_kbit():
+    for page in ("docs/glossary.md", "docs/guides/your_network.md"):
+        said = " ".join(text(page).split())
+        for kb in ("6 kB", "279 kB", "180 kB", "4.5 MB"):
+            assert kb in said
+    for profile, mask, two in (("study", 6, 279), ("photos", 180, 4472)):
+        _, means, best = tried_with_best_mask(profile)
+        assert [round(bits / 8e3) for bits in (means.loc[best, "bits"], means[means["whole"]]["bits"].iloc[0])] == [
+            mask,
+            two,
+        ]
+
+
+def test_a_learnt_mask_and_a_larger_adapter_come_within_a_point_of_the_ideal_of_the_talk_figure():
+    told = " ".join(text("README.md").split())
+    assert "the learnt mask comes within a point of the ideal (star), as does a larger adapter, `oft`." in told
+    rows = on_grid(read("study").query("pair == 'mnist_to_inverted' and alpha == 1"))
+    rows = rows.assign(x=source_read(rows, "known"))
+    ideal = rows.query("approach == 'two_networks'")[["x", "target_acc"]].mean()
+    for approach, knob, value in (("gumbel_sigmoid", "density", 0.1), ("oft", "knob", 32)):
+        reached = rows[(rows["approach"] == approach) & (rows[knob] == value)][["x", "target_acc"]].mean()
+        assert (ideal - reached).max() < 0.01, approach
