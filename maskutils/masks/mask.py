@@ -119,11 +119,6 @@ class Mask(Shown, Interchange):
         """Fraction of weights kept, in [0, 1]."""
         return self.kept / max(1, self.size)
 
-    @property
-    def densities(self) -> dict[str, float]:
-        """Fraction of weights kept in each layer."""
-        return {name: b.float().mean().item() for name, b in self.bits.items()}
-
     def iou(self, other: "Mask") -> float:
         """Intersection over union with `other`, in [0, 1]; 1 for two empty masks. Raises `ValueError` for one of another network."""
         union = (self | other).kept

@@ -41,10 +41,15 @@ class Shown:
     scores: Mapping[str, Tensor] | None
 
     @property
+    def densities(self) -> dict[str, float]:
+        """Fraction of weights kept in each layer."""
+        return {name: b.float().mean().item() for name, b in self.bits.items()}
+
+    @property
     def layers(self) -> dict[str, float]:
         """Fraction of weights kept in each layer, by the names that people know ("conv1")."""
         names = layer_names(self.bits)
-        return {names[name]: b.float().mean().item() for name, b in self.bits.items()}
+        return {names[name]: density for name, density in self.densities.items()}
 
     def first_filters(self, model: nn.Module, n: int = 8) -> tuple[np.ndarray, np.ndarray]:
         """The first `n` filters of the first layer in `model`: weights (n, h, w), and which of them are kept (bool).
@@ -79,9 +84,9 @@ class Shown:
         return scores, float(scores[kept].min())
 
     def _repr_html_(self) -> str:
-        names = layer_names(self.bits)
+        names, densities = layer_names(self.bits), self.densities
         rows = [
-            (names[n], "x".join(map(str, b.shape)), f"{b.numel():,}", f"{b.float().mean().item():.3f}")
+            (names[n], "x".join(map(str, b.shape)), f"{b.numel():,}", f"{densities[n]:.3f}")
             for n, b in self.bits.items()
         ]
         return table(repr(self), ["layer", "shape", "weights", "density"], rows)
