@@ -1,5 +1,7 @@
 """The findings of the README: sentences made from records, the defeat first."""
 
+import re
+
 import pandas as pd
 import pytest
 from rows import at, make, mask
@@ -62,8 +64,19 @@ def test_masks_that_nobody_learns_are_told_of_on_the_first_page_if_they_do_as_we
     brief = of_records.findings(study(FREE, LEARNT, level, packed))[1]
     assert brief.endswith(" Over whole curves `magnitude` and `packnet` do as well.")
     assert of_records.findings(study(FREE, LEARNT, level))[1].endswith(" Over whole curves `magnitude` does as well.")
-    assert "do as well" not in of_records.findings(study(*ROWS))[1]
+    assert "Over whole curves" not in of_records.findings(study(*ROWS))[1].split("\n")[1]
     assert "leads `packnet` by" in findings(study(*ROWS, packed | {"source_acc_masked": 0.8}))
+
+
+def test_what_leads_learnt_masks_over_whole_curves_is_told_of_with_the_task_known():
+    level = mask("magnitude", 0.94, 0.6, 0.88, stored_bits=90e3)
+    adapter = at(0.2, 0.94, "oft", knob=32, stored_bits=240e3)
+    whole, brief = of_records.findings(study(FREE, LEARNT, level, adapter))
+    [told] = re.findall(
+        r"Over whole curves, where bits do not count, `oft` leads the best learnt mask, `edge_popup`, by .*", brief
+    )
+    assert re.fullmatch(r".* by \d+\.\d \[\d+\.\d, \d+\.\d\] points; `magnitude` does as well\.", told)
+    assert f"  - {told}" in whole.split("- **Task known")[1].split("\n- **")[0].splitlines()
 
 
 def test_masks_that_win_are_not_said_to_lose():
@@ -211,7 +224,7 @@ def test_the_first_page_has_two_findings_and_what_limits_them():
     unknown, known = of_records.findings(records)[1].split("\n")
     assert unknown.startswith("- **Task unknown.** Over whole curves, `ewc` leads every mask")
     assert not any(rest in unknown for rest in ("At one setting", "Rivals:"))
-    assert known.count(". ") == 1  # the two settings, and the difference
+    assert known.count(". ") == 2  # the two settings, the difference, and what leads over whole curves
     assert [unknown.partition("** ")[0], known.partition("** ")[0]] == ["- **Task unknown.", "- **Task known."]
     said = [sentence for told in (unknown, known) for sentence in told.partition("** ")[2].split(". ")]
     assert all(sentence in findings(records) for sentence in said)

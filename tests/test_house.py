@@ -174,7 +174,9 @@ def test_the_version_is_in_one_place():
 
 def test_the_library_proper_stays_small():
     assert "stays below 5,500 lines." in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    files = [file for wing in ("core", "models", "masks", "training") for file in (ROOT / "maskutils" / wing).rglob("*.py")]
+    files = [
+        file for wing in ("core", "models", "masks", "training") for file in (ROOT / "maskutils" / wing).rglob("*.py")
+    ]
     assert 5000 < sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) < 5500
 
 

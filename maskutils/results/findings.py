@@ -4,7 +4,7 @@ Here whole curves are compared, in `single` the best settings. Both are chosen o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -23,6 +23,7 @@ from maskutils.results.wording import (
     listed,
     on_pairs,
     size,
+    verb,
     versus,
     with_tuning,
 )
@@ -61,10 +62,11 @@ def findings(records: pd.DataFrame) -> tuple[str, str]:
         said = f"A finding takes {LEAST} seeds; these records hold {seeds}."
         return said, said
     full, known = (Areas(*(hypervolumes(records, r, split) for split in ("", "val_"))) for r in ("full", "known"))
-    found = [task_unknown(full, records), single.task_known(records), learnt_or_not(full, known)]
+    curves, told = over_curves(known), single.task_known(records)
+    found = [task_unknown(full, records), replace(told, more=[*told.more, *curves]), learnt_or_not(full, known)]
     whole = "\n".join(finding.told() for finding in found)
     brief = "\n".join(finding.told(whole=False) for finding in found[:2])
-    return whole, " ".join([brief, *as_good(known)])
+    return whole, " ".join([brief, *curves])
 
 
 def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
@@ -132,11 +134,26 @@ def learnt_or_not(full: Areas, known: Areas) -> Finding:
     return Finding("Learnt against unlearnt masks, by their whole curves", said or ["The records do not hold both."])
 
 
-def as_good(known: Areas) -> list[str]:
-    """A sentence on masks that nobody learns and that do as well as the best learnt one over whole curves, if there are any."""
-    best = known.best(names("mask"))
-    level = [other for other in _unlearnt(known) if best and not known.minus([best], other)["low"].item() > 0]
-    return [f"Over whole curves {listed(map(called, level))} do{'es' * (len(level) == 1)} as well."] if level else []
+def over_curves(known: Areas) -> list[str]:
+    """A sentence on what leads the best learnt mask over whole curves, and on masks that nobody learns and that do as well.
+
+    None if there is neither.
+    """
+    if not (best := known.best(names("mask"))):
+        return []
+    unlearnt = _unlearnt(known)
+    others = dict.fromkeys([*known.there([a.name for a in every() if a.rival]), *unlearnt])
+    rows = known.minus(list(others), best).set_index("family").sort_values("difference", ascending=False, kind="stable")
+    lead = {other: row for other, row in rows.iterrows() if verb(row) == "leads"}
+    level = [other for other in unlearnt if verb(rows.loc[other]) == APART]
+    told = []
+    if lead:
+        by = listed(map(size, lead.values()))
+        told.append(f"{leading(list(lead))} the best learnt mask, {called(best)}, by {by} points")
+    if level:
+        told.append(f"{listed(map(called, level))} do{'es' * (len(level) == 1)} as well")
+    where = ", where bits do not count," * bool(lead)
+    return [f"Over whole curves{where} {'; '.join(told)}."] if told else []
 
 
 def _unlearnt(found: Areas) -> list[str]:
