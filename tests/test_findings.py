@@ -214,7 +214,7 @@ def test_what_the_corrected_interval_does_not_show_is_not_for_certain(sign, says
     records = pd.concat([study(*rows, seeds=(0.0,) * 3, pairs=PAIRS[:1]), make(*rivals)], ignore_index=True)
     known = findings(records).split("\n")[1]
     assert known.startswith(f"- **Task known: a learnt mask {says} its best rival, but not for certain.**")
-    assert f"The mask {says} it by 1.4 [0.4, 2.4] (corrected [-0.1, 2.9]) points." in known
+    assert f"The mask {says} it by 1.4 [0.4, 2.4] (corrected [-0.1, 2.9]) points, but not for certain." in known
 
 
 def test_the_first_page_has_two_findings_and_what_limits_them():

@@ -9,7 +9,7 @@ from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import KNOBS, on_grid, summarise
 from maskutils.results.report import TITLES, percent, plain
 from maskutils.results.single import learn_no_mask
-from maskutils.results.wording import called, in_doubt, intervals, points, settings, versus
+from maskutils.results.wording import APART, called, intervals, points, settings, size, verb, versus
 
 LONGER = " (longer)"  # after the name of an approach whose source was trained longer
 
@@ -129,10 +129,18 @@ def trained_longer(records: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
 
 
 def trained_alike(records: pd.DataFrame, longer: pd.DataFrame) -> str:
-    """Sentences on the rows "both longer" of `trained_longer`, over all pairs."""
+    """Sentences on the rows "both longer" of `trained_longer`, over all pairs, and on the target alone where that can be told apart."""
     both, mask, rivals = _usual_and_longer(records, longer)
-    rows = {rival: statistics.paired(both, "both", [mask + LONGER], rival + LONGER).iloc[0] for rival in rivals}
-    told = [versus(row, called(rival)) + ", but not for certain" * in_doubt(row) for rival, row in rows.items()]
+
+    def minus(value: str, rival: str) -> pd.Series:
+        return statistics.paired(both, value, [mask + LONGER], rival + LONGER).iloc[0]
+
+    told = []
+    for rival in rivals:
+        row, target = minus("both", rival), minus("target_acc", rival)
+        told.append(versus(row, called(rival)))
+        if verb(target) != APART:
+            told[-1] += f"; on the target alone it {verb(target)} by {size(target)} points"
     return f"With all sources trained as much longer as learning a mask takes, {called(mask)} {'. It '.join(told)}."
 
 

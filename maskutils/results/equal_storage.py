@@ -14,7 +14,7 @@ ABOUT = 1.25  # times the bits of a mask that a rival may store: the rivals' kno
 
 @claim(
     f"{KNOWN}, at some density a learnt mask beats, on the target, every rival without a mask that stores at most a quarter more.",
-    holds="Where the task is known and bits are scarce, a mask is worth its bits.",
+    holds="On the target alone, a mask can lead the rivals of its size. The findings compare both tasks.",
     fails="No lead is shown over the best rival that stores at most a quarter more.",
 )
 def masks_win_at_similar_bits(records: pd.DataFrame) -> Found:

@@ -117,12 +117,12 @@ def _unsigned(row: pd.Series, kind: str) -> tuple[float, float]:
 
 
 def versus(row: pd.Series, whom: str) -> str:
-    """What a row of `paired` says, from the verb on."""
+    """What a row of `paired` says, from the verb on; "but not for certain" where the corrected interval alone holds 0."""
     if math.isnan(row["low"]):
         return f"{APART} {whom}, for they share fewer than {LEAST} seeds"
     if verb(row) == APART:
         return f"{APART} {whom} ({interval(row['difference'], row['low'], row['high'], '+')} points)"
-    return f"{verb(row)} {whom} by {size(row)} points"
+    return f"{verb(row)} {whom} by {size(row)} points" + ", but not for certain" * in_doubt(row)
 
 
 def leading(approaches: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from maskutils.core.approaches import described, every, names, the
 from maskutils.results.analysis import ideal, storage_front
 from maskutils.results.fronts import front, hypervolumes, largest, unbeaten
 from maskutils.results.plots.labels import BEHIND, name_curves
-from maskutils.results.plots.storing import storage_panel
+from maskutils.results.plots.storing import most_telling, storage_panel
 from maskutils.results.plots.style import (
     BARS,
     PAIR_ORDER,
@@ -66,12 +66,17 @@ def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
 
 
 def _both_readings(axes: np.ndarray, records: Mapping[str, pd.DataFrame]) -> None:
-    """A row of `axes` for each of `records` (pair -> rows): task known, and task unknown. Names come last, when the layout stands."""
+    """A row of `axes` for each of `records` (pair -> rows): task known, and task unknown. Names come last, when the layout stands.
+
+    What storage names on one pair it names on all.
+    """
     named: dict[Axes, dict[str, Line2D]] = {}
     learnt = largest(hypervolumes(pd.concat(records.values()), split="val_"), names("mask"))
+    stored = {pair: storage_front(rows) for pair, rows in records.items()}
+    telling = {name for table in stored.values() for name in most_telling(table)}
     for (known, unknown), (pair, rows) in zip(axes, records.items(), strict=True):
         named |= {
-            known: storage_panel(known, storage_front(rows)),
+            known: storage_panel(known, stored[pair], telling),
             unknown: _tradeoff_panel(unknown, rows, [learnt, *HIGHLIGHTED]),
         }
         where = f"{short(pair)}, " if pair else ""
@@ -156,7 +161,12 @@ def by_density(records: pd.DataFrame, values: Mapping[str, str] = PANELS) -> Fig
     for axis, column, name in panels:  # all limits, which are shared, once everything is drawn
         first = axis.get_subplotspec()
         within(axis)
-        density_axis(axis, sorted(points["density"].unique()), every=2 if width > 5 else 1, fontsize=9)
+        density_axis(
+            axis,
+            sorted(points["density"].unique()),
+            every=2 if width > 5 and points["density"].nunique() > 3 else 1,
+            fontsize=9,
+        )
         axis.set_xlabel("density" if first.is_last_row() else "")
         label, unit = values[column].replace(", ", ",\n"), "points" if column in LOSSES else "%"  # rows are low
         axis.set_ylabel(f"{label} ({unit})" if first.is_first_col() else "")

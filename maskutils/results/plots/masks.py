@@ -71,26 +71,39 @@ def talk(filters: Filters, density: float, records: pd.DataFrame, pair: str) -> 
 
     Right: source kept against target reached on `pair`, six named curves. Each curve joins the settings of a family that no other
     of its settings beats on validation, in means over seeds. With the task known curves are solid, else dashed. The target axis
-    begins at 25 %. The star is the `ideal` point.
+    begins at 25 %. The star is the `ideal` point; the corner around it stands once more, enlarged.
     """
     figure = plt.figure(figsize=(10, 4.6))
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2.1))
     draw_filters([*parts[0].subplots(4, 2).flat], filters)
     parts[0].suptitle(f"kept: {density:.0%} of all weights,\n{filters[1].mean():.0%} of the first layer", fontsize=10)
     parts[0].supxlabel("red above zero, blue below, grey dropped", fontsize=8)
-    axis, lines = parts[1].subplots(), dict[str, Line2D]()
-    rows = with_family(on_grid(records[records["pair"] == pair]))
+    axis, rows = parts[1].subplots(), with_family(on_grid(records[records["pair"] == pair]))
+    zoom = axis.inset_axes((0.05, 0.1, 0.4, 0.52))
+    lines, _ = (_draw_readings(where, rows) for where in (axis, zoom))
+    axis.set(title=f"{PAIR_TITLES.get(pair, short(pair))}: up and right is better", xlim=(0, 108), ylim=(25, 103))
+    axis.set_xticks(range(0, 101, 20))
+    axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
+    axis.text(0.49, 0.1, "solid: task known\ndashed: task unknown", transform=axis.transAxes, fontsize=9)
+    left, bottom = (100 * value - 8.5 for value in ideal(rows))
+    zoom.set(xlim=(left, left + 10), ylim=(bottom, bottom + 10))
+    zoom.set_title("the corner with the ideal", fontsize=9)
+    zoom.tick_params(labelsize=8)
+    axis.indicate_inset((left, bottom, 10, 10), edgecolor="#666666")
+    name_curves({axis: lines})
+    return figure
+
+
+def _draw_readings(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
+    """`CURVES` of the `rows` of a pair, and the ideal: lines by their names."""
+    lines: dict[str, Line2D] = {}
     for (family, reading), label in CURVES.items():
         points = front(rows[rows["family"] == family], reading)
         style: dict[str, Any] = look(family) | {"linestyle": "-" if reading == "known" else "--", "markersize": 5}
         if len(points):
             (lines[label],) = axis.plot(points["source"], points["target"], **style)
     (lines["ideal"],) = axis.plot(*([100 * v] for v in ideal(rows)), **STAR)
-    axis.set(title=f"{PAIR_TITLES.get(pair, short(pair))}: up and right is better", xlim=(0, 108), ylim=(25, 103))
-    axis.set_xticks(range(0, 101, 20))
-    axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
-    name_curves({axis: lines})
-    return figure
+    return lines
 
 
 @styled()

@@ -1,5 +1,6 @@
 """Figures of what approaches store for the second task, and what they reach for it."""
 
+from collections.abc import Collection
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -60,18 +61,27 @@ def storage_fronts(table: pd.DataFrame) -> Figure:
     grey. Thin lines are 95 % intervals over seeds. Families that store nothing stand at 0. The axis begins at most `DEEP` below the best.
     """
     figure, axis = plt.subplots(figsize=(7, 4.5))
-    name_curves({axis: storage_panel(axis, table)})
+    name_curves({axis: storage_panel(axis, table, most_telling(table))})
     return figure
 
 
-def storage_panel(axis: Axes, table: pd.DataFrame) -> dict[str, Line2D]:
-    """`storage_fronts` in `axis`, without the names; returns the lines to be named."""
-    stores = table[table["stored_bits"] > 0]
-    shown, lines = pd.concat([stores, table[~table["family"].isin(stores["family"])]]), {}
-    least, most = shown["both"].min(), shown["both"].max()
-    low = max(least, most - DEEP)
+def most_telling(table: pd.DataFrame) -> list[str]:
+    """The families that `storage_fronts` names."""
+    shown, low = _shown(table)
     best = shown[shown["both"] >= low].groupby("family")["both"].max().sort_values(ascending=False, kind="stable")
-    named = [*(n for n in STORING if n in best.index), *(n for n in best.index if n not in STORING)][:6]
+    return [*(n for n in STORING if n in best.index), *(n for n in best.index if n not in STORING)][:6]
+
+
+def _shown(table: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """The points that are drawn, of a family that stores none of 0 bits, and the least accuracy of the axis."""
+    stores = table[table["stored_bits"] > 0]
+    shown = pd.concat([stores, table[~table["family"].isin(stores["family"])]])
+    return shown, max(shown["both"].min(), shown["both"].max() - DEEP)
+
+
+def storage_panel(axis: Axes, table: pd.DataFrame, named: Collection[str]) -> dict[str, Line2D]:
+    """`storage_fronts` in `axis`, without the names; returns the lines of those of the families `named` that are there."""
+    (shown, low), lines = _shown(table), {}
     for name, own in shown.sort_values("stored_bits").groupby("family"):
         x, y = own["stored_bits"] / 1e3, 100 * own["both"]
         if name in named:
@@ -81,7 +91,7 @@ def storage_panel(axis: Axes, table: pd.DataFrame) -> dict[str, Line2D]:
             axis.plot(x, y, **BEHIND)
     _kbit_axis(axis, shown["stored_bits"].max() / 1e3)
     axis.set_xlim(-2, 1.6 * shown["stored_bits"].max() / 1e3)
-    axis.set(ylabel="mean of both tasks (%, up is better)", ylim=(100 * low - 0.5, 100 * most + 0.7))
+    axis.set(ylabel="mean of both tasks (%, up is better)", ylim=(100 * low - 0.5, 100 * shown["both"].max() + 0.7))
     return lines
 
 
