@@ -132,7 +132,7 @@ CASES = [
     ("learnt_masks_beat_magnitude_through_the_mask", [mask("gumbel_sigmoid", 0.5, 0.9), LARGEST], True),
     ("learnt_masks_beat_magnitude_through_the_mask", [mask("gumbel_sigmoid", 0.8, 0.9, 0.3), LARGEST], False),
     ("masks_against_strong_baselines", [BACK, at(0.5, 0.9), mask("gumbel_sigmoid", 0.7, 0.9), WORSE[1]], True),
-    ("masks_against_strong_baselines", [BACK, STRONG, mask("winning_subnetwork", 0.69, 0.9)], True),  # 1 point of the box less
+    ("masks_against_strong_baselines", [BACK, STRONG, mask("winning_subnetwork", 0.69, 0.9)], True),  # 1 point of hypervolume less
     ("masks_against_strong_baselines", [BACK, STRONG, mask("gumbel_sigmoid", 0.67, 0.9)], False),  # 3 points less
     ("masks_against_strong_baselines", [BACK, STRONG, mask("gumbel_sigmoid", 0.69, 0.9, noise=0.03)], False),  # noise is no excuse
     ("masks_against_strong_baselines", [BACK, STRONG, *WORSE], False),
@@ -260,14 +260,14 @@ def test_what_is_said_of_baselines_is_worked_by_hand():
     full = rivals.masks_against_strong_baselines(records)
     # 0.6 * 0.7 / 0.81 = 51.9 against 0.4 * 0.8 / 0.81 = 39.5 and 0.8 * 0.7 / 0.81 = 69.1; harmonic means of
     # 0.6 / 0.85 and 0.7 / 0.8 (78.1), of 0.4 / 0.85 and 1 (64.0), of 0.8 / 0.85 and 0.7 / 0.8 (90.7)
-    assert full.effect == "bernoulli - wise_ft: +12.3 [+12.3, +12.3] points of the box"
+    assert full.effect == "bernoulli - wise_ft: +12.3 [+12.3, +12.3] points of hypervolume"
     assert full.evidence["compared"].tolist() == ["bernoulli - wise_ft", "bernoulli - ewc"]
-    assert full.evidence["points of the box"].tolist() == ["+12.3 [+12.3, +12.3]", "-17.3 [-17.3, -17.3]"]
+    assert full.evidence["points of hypervolume"].tolist() == ["+12.3 [+12.3, +12.3]", "-17.3 [-17.3, -17.3]"]
     mean = "points of the harmonic mean of retention and adaptation"
     assert full.evidence[mean].tolist() == ["+14.1 [+14.1, +14.1]", "-12.5 [-12.5, -12.5]"]
     # through the mask: 0.7 * 0.7 / 0.81 = 60.5; harmonic mean of 0.7 / 0.85 and 0.7 / 0.8 (84.8)
     known = row_of(rivals.masks_against_strong_baselines_through_the_mask(records), "bernoulli - wise_ft")
-    assert known["points of the box"].startswith("+21.0 [")
+    assert known["points of hypervolume"].startswith("+21.0 [")
     assert known[mean].startswith("+20.8 [")
 
 
@@ -276,7 +276,7 @@ def test_rules_name_the_thresholds_that_are_used():
         rule = judge(make(at(0.9, 0.5, "lp_ft"))).rule
         assert rule
         if "not worse" in (claim := judge(make(FREE)).claim):
-            assert f"above -{100 * rivals.MARGIN:g} points of the box" in rule, name
+            assert f"above -{100 * rivals.MARGIN:g} points of hypervolume" in rule, name
             assert f"by {100 * rivals.MARGIN:g} points or more" in claim, name
     for judge, threshold in (
         (equal_storage.masks_win_at_similar_bits, equal_storage.LOSS),
@@ -291,7 +291,7 @@ def test_what_a_mean_over_pairs_hides_is_told_pair_by_pair():
     rows = [at(0.5, t, noise=0, pair=p, alpha=a) for p in "ab" for a, t in ((0.5, 0.5), (1.0, 0.9))]
     rows += [mask("bernoulli", full, 0.9, noise=0, pair=p) for p, full in [("a", 0.5), ("b", 0.7)]]
     told = row_of(rivals.masks_against_strong_baselines(make(*rows)), "bernoulli - wise_ft")
-    assert told["points of the box"] == "+9.9 [+9.9, +9.9]"
+    assert told["points of hypervolume"] == "+9.9 [+9.9, +9.9]"
     assert (told["a"], told["b"], told["seeds"]) == ("+0.0", "+19.8", 3)
 
 
@@ -299,7 +299,7 @@ def test_the_comparison_that_decides_is_the_one_that_lies_lowest():
     rows = [mask("gumbel_sigmoid", 0.9, 0.9, noise=0), EWC | {"noise": 0}, BACK, STRONG]
     found = rivals.masks_beat_every_rival(make(*rows))
     # 0.8 * 0.8 / 0.81 = 79.0 against 0.7 * 0.8 / 0.81 = 69.1 and 0.6 * 0.8 / 0.81 = 59.3
-    assert found.effect == "gumbel_sigmoid - ewc: +9.9 [+9.9, +9.9] points of the box; ahead in 2 of 2 comparisons"
+    assert found.effect == "gumbel_sigmoid - ewc: +9.9 [+9.9, +9.9] points of hypervolume; ahead in 2 of 2 comparisons"
 
 
 def test_a_lost_comparison_decides_before_one_that_tells_nothing():

@@ -47,7 +47,7 @@ def test_the_smallest_difference_that_can_be_shown_is_told_in_points():
     volumes = pd.DataFrame([{"pair": "x", "family": f, "seed": s, "hypervolume": v} for f, vs in {
         "o": [0.5] * 5, "a": [0.5, 0.51, 0.52, 0.51, 0.51]}.items() for s, v in enumerate(vs)])  # fmt: skip
     told = comparisons.detectable(volumes, "o")
-    assert told.startswith("With 5 seeds a difference of 1.2 points of the box is found")  # 1.682 * 0.00707
+    assert told.startswith("With 5 seeds a difference of 1.2 points of hypervolume is found")  # 1.682 * 0.00707
     assert "finds 1.7 standard deviations over seeds" in told
 
 

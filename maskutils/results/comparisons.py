@@ -12,7 +12,7 @@ LATE = 2  # points of the target that are still gained in the last steps: longer
 
 
 def by_reference(records: pd.DataFrame) -> pd.DataFrame:
-    """How the hypervolume depends on the corner that its box begins at: each family minus WiSE-FT, in points of the box.
+    """How the hypervolume depends on the corner that its box begins at: each family minus WiSE-FT, in points of hypervolume.
 
     A column for each of `fronts.REFERENCES`, with 95 % intervals. The farther the corner from 0, the more counts
     what lies near perfection on both tasks. Families are in the order of the box from chance.
@@ -90,7 +90,7 @@ def detectable(volumes: pd.DataFrame, rival: str) -> str:
     n, sd = int(rows["n"].max()), rows["sd"].median()
     effect = statistics.smallest_effect(n)
     return (
-        f"With {n} seeds a difference of {100 * effect * sd:.1f} points of the box is found with a probability of 80 %; smaller ones "
+        f"With {n} seeds a difference of {100 * effect * sd:.1f} points of hypervolume is found with a probability of 80 %; smaller ones "
         f"may be there and be missed. (A paired t-test at 5 % finds {effect:.1f} standard deviations over seeds; the points are those "
         "of the median family. Where pairs vary more than their mean, it takes more.)"
     )

@@ -130,7 +130,7 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def against(volumes: pd.DataFrame, rival: str) -> pd.DataFrame:
-    """Hypervolume of each family and its paired difference to `rival`, in points of the box, best first.
+    """Hypervolume of each family and its paired difference to `rival`, in points of hypervolume, best first.
 
     Intervals are of 95 % over seeds (`statistics.over_pairs`). "corrected" are interval and p for training images that seeds share
     (`statistics.t_interval`). With several pairs of domains there are also the mean difference on each, from the least to the

@@ -93,7 +93,7 @@ def _best_of(records: pd.DataFrame, reading: str, families: Sequence[str]) -> st
     fails="Interpolation towards the source, which is free, may be better.",
 )
 def masks_against_strong_baselines(records: pd.DataFrame) -> Found:
-    """The best family of learnt masks, by validation, minus WiSE-FT in hypervolume: the 95 % interval lies above -2 points of the box."""
+    """The best family of learnt masks, by validation, minus WiSE-FT: the 95 % interval lies above -2 points of hypervolume."""
     return _not_worse(records, names("mask"), "full")
 
 
@@ -103,9 +103,9 @@ def masks_against_strong_baselines(records: pd.DataFrame) -> Found:
     fails="Even if the task is known, interpolation, which is free, may be better.",
 )
 def masks_against_strong_baselines_through_the_mask(records: pd.DataFrame) -> Found:
-    """The best family of learnt masks, by validation, minus WiSE-FT in hypervolume, with the source read through the mask.
+    """The best family of learnt masks, by validation, minus WiSE-FT, with the source read through the mask.
 
-    The 95 % interval lies above -2 points of the box.
+    The 95 % interval lies above -2 points of hypervolume.
     """
     return _not_worse(records, names("mask"), "known")
 
@@ -116,7 +116,7 @@ def masks_against_strong_baselines_through_the_mask(records: pd.DataFrame) -> Fo
     fails="Without that pair, interpolation, which is free, may be better.",
 )
 def masks_against_strong_baselines_without_their_best_pair(records: pd.DataFrame) -> Found:
-    """The pair on which masks lead WiSE-FT most is left out; on the others the 95 % interval lies above -2 points of the box."""
+    """The pair on which masks lead WiSE-FT most is left out; on the others the 95 % interval lies above -2 points of hypervolume."""
     return _not_worse(records, names("mask"), "full", all_pairs=False)
 
 
@@ -128,7 +128,7 @@ def masks_against_strong_baselines_without_their_best_pair(records: pd.DataFrame
 def masks_with_the_task_known_without_their_best_pair(records: pd.DataFrame) -> Found:
     """Masks are read through the mask, and the pair on which they lead WiSE-FT most is left out.
 
-    On the others the 95 % interval lies above -2 points of the box.
+    On the others the 95 % interval lies above -2 points of hypervolume.
     """
     return _not_worse(records, names("mask"), "known", all_pairs=False)
 
@@ -139,7 +139,7 @@ def masks_with_the_task_known_without_their_best_pair(records: pd.DataFrame) -> 
     fails="Interpolation may be better than the elastic mask.",
 )
 def elastic_mask_against_strong_baselines(records: pd.DataFrame) -> Found:
-    """The elastic mask, interpolated too, minus WiSE-FT in hypervolume: the 95 % interval lies above -2 points of the box."""
+    """The elastic mask, interpolated too, minus WiSE-FT: the 95 % interval lies above -2 points of hypervolume."""
     return _not_worse(records, [ELASTIC[0]], "full")
 
 

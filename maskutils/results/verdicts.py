@@ -12,7 +12,7 @@ from maskutils.core.checks import enter
 from maskutils.results import report, statistics
 from maskutils.results.wording import interval, intervals
 
-ACCURACY, BOX = "points of accuracy", "points of the box"
+ACCURACY, BOX = "points of accuracy", "points of hypervolume"
 KNOWN, UNKNOWN = "With the task known", "With the task unknown"
 
 
