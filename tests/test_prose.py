@@ -93,7 +93,7 @@ def piggyback_is_below_magnitude(records):
     return below_magnitude(records, "piggyback")
 
 
-@claim("notebooks/06_controls.ipynb", "Of the three that ask the data nothing, it is the one to beat.")
+@claim("notebooks/06_controls.ipynb", "Of `random`, `shuffled` and `magnitude` it is the one to beat.")
 def magnitude_is_the_best_of_the_blind_controls(records):
     at = at_density(records, 0.1)
     kept = {name: mean(at, name, "source_acc_masked") for name in ("magnitude", "shuffled", "random")}

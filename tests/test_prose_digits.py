@@ -55,6 +55,7 @@ def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
 def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
     told = "So with the full network, masks of density 0.1 retain less than fine-tuning."
     assert told in text("docs/results.md")
+    assert "every mask of this density retains less than `finetune`" in text("notebooks/08_tradeoff.ipynb")
     assert "for most masks it is higher than for fine-tuning." in text("docs/results.md")
     records = read("study")
     masks, free = (rows.query("alpha == 1") for rows in (at_density(records[of_masks(records)], 0.1), on_grid(records)))

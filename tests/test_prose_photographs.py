@@ -7,10 +7,7 @@ from sentences import read, text, tried_with_best_mask
 
 from maskutils.core.approaches import names
 from maskutils.results import rates, single
-from maskutils.results.analysis import (
-    for_storage,
-    stored_bits,
-)
+from maskutils.results.analysis import best_on_validation, both_tasks, for_storage, stored_bits, with_family
 from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import at_density, on_grid
 from maskutils.results.statistics import paired
@@ -156,6 +153,16 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
     photographs = " ".join(text("docs/photographs.md").split())
     assert "So three quarters of the lead over LoRA come from training the source." in photographs
     assert "What is left is clear on objects of CIFAR-100 alone." in photographs
+    both, mask, _ = tables._usual_and_longer(read("photos"), read("photos_longer"))
+    said = []
+    for which in ("", tables.LONGER):
+        row = paired(both, "target_acc", [mask + which], f"lora{which}").iloc[0]
+        said.append(interval(row["difference"], row["low"], row["high"]))
+    assert f"by {said[0]} points after the usual training, and by {said[1]} where both train longer." in photographs
+    through = both["source_acc_masked"] - both["source_acc_before"]
+    gain = (100 * through.groupby(both["family"]).mean()).round(1)
+    assert [gain[mask], gain[mask + tables.LONGER]] == [2.3, -0.7]
+    assert "it was 2.3 points better there, and is then 0.7 worse." in photographs
     assert "hence the gain, and most of this lead" in " ".join(text("README.md").split())
     table = tables.trained_longer(read("photos"), read("photos_longer")).set_index("")
     usual, longer = (table.loc[f"edge_popup - lora, {way}"] for way in ("usual", "both longer"))
@@ -176,3 +183,13 @@ def test_a_probe_of_photographs_takes_two_thirds_of_the_time_and_little_of_the_w
     told += f" It has {len(own)} transfers of {len(rows)}, and all of them take less than six minutes of one core"
     assert told in " ".join(text("docs/photographs.md").split())
     assert 5 < own["seconds"].sum() / 60 < 6
+
+
+def test_with_the_task_unknown_wise_ft_does_as_well_as_ewc_and_a_mask_on_photographs():
+    guide = " ".join(text("docs/guides/your_network.md").split())
+    assert "on photographs EWC, a learnt mask and WiSE-FT are level, so take WiSE-FT, which costs nothing." in guide
+    rows = with_family(on_grid(read("photos")))
+    values = {"both": both_tasks(rows, "full"), "val_both": both_tasks(rows, "full", "val_")}
+    best = best_on_validation(rows.assign(**values), "both")
+    minus = paired(best, "both", ["ewc", "gumbel_sigmoid"], "wise_ft")
+    assert ((minus["low"] < 0) & (minus["high"] > 0)).all()
