@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from test_analysis import at, l2, make
 
-from maskutils.results import choice
+from maskutils.results import choice, choice_tables
 
 MASK = {"protocol": "protect", "method": "snip", "density": 0.1}
 MENU = [at(0.9, 0.3, protocol="source_only"), l2(1, 0.86, 0.7), at(0.6, 0.9), at(0.9, 0.99, protocol="joint")]
@@ -156,6 +156,9 @@ def test_what_cannot_be_told_apart_is_listed_the_recommended_first():
     assert table.loc[0, ["difference", "low", "high"]].tolist() == pytest.approx(
         [0.02 / 3, 0.02 / 3 - half, 0.02 / 3 + half], abs=2e-6
     )
+    shown = choice_tables.for_the_eye(table)
+    assert shown.columns.tolist() == ["choose", "kbit stored", "steps", "behind the top setting (points)"]
+    assert shown.iloc[0, [0, 1, 3]].tolist() == ["magnitude (density 0.1)", "0", "+0.7 [-3.1, +4.5]"]
 
 
 def test_of_equal_bits_the_one_with_fewer_steps_is_taken_and_then_the_better():
@@ -224,6 +227,8 @@ def test_records_that_do_not_say_what_is_stored_meet_no_limit():
 def test_a_choice_that_no_seed_doubts_is_stable():
     table = choice.stability(make(*DEAR, *FREE), **KNOWN, n=20)
     assert table[["approach", "share"]].to_numpy().tolist() == [["snip", 1.0]]
+    shown = choice_tables.for_the_eye(table)
+    assert shown.to_dict("records") == [{"choose": "snip (density 0.1)", "share (%)": "100"}]
 
 
 @pytest.mark.slow

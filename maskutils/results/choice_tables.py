@@ -9,7 +9,7 @@ import pandas as pd
 
 from maskutils.results import choice
 from maskutils.results.report import STORED
-from maskutils.results.wording import interval, listed, points, settings
+from maskutils.results.wording import interval, intervals, listed, points, settings
 
 
 def choices(
@@ -54,6 +54,17 @@ def steadiness(records: pd.DataFrame, drops: Sequence[float], n: int = choice.DR
             instead.append(f"{listed(dict.fromkeys(others))} with the task {task}")
     told = f"With the seeds drawn again, {n} times, the setting of a line is chosen {listed(said)}."
     return told + f" Where another is chosen more often, it is {listed(instead)}." * bool(instead)
+
+
+def for_the_eye(found: pd.DataFrame) -> pd.DataFrame:
+    """A table of `choice.stability` or `choice.equivalent` with settings as "oft (block 8)", shares in percent, kbit, and points."""
+    shown = pd.DataFrame({"choose": [_setting(row) for _, row in found.iterrows()]})
+    if "share" in found:
+        return shown.assign(**{"share (%)": [f"{100 * share:.0f}" for share in found["share"]]})
+    stored, steps = (
+        [f"{value:.0f}" for value in found[name] / unit] for name, unit in {"stored_bits": 1e3, "steps": 1}.items()
+    )
+    return shown.assign(**{STORED: stored, "steps": steps, "behind the top setting (points)": intervals(found)})
 
 
 def _setting(chosen: pd.Series) -> str:
