@@ -185,6 +185,9 @@ def test_the_manifest_says_the_seconds_of_this_run_also_where_an_earlier_one_too
         files.write_json(plan.state_file(profile, run.id), states[run.id] | {"parts": run.parts})
     batch._write_manifest(profile, runs, states)
     found = files.read_json(manifest)
+    manifest.write_text("[")
+    batch._write_manifest(profile, runs, {})  # none is done: one that cannot be read vouches for nothing
+    assert not manifest.exists()
     assert [row["seconds"] for row in found["runs"]] == [2.5, 2.5]
     assert found["kernel_seconds"] == 5.0
 

@@ -16,7 +16,7 @@ from maskutils.batch.profile import mark_owner
 from maskutils.core import files, paths
 from maskutils.core.caches import USES, cached
 from maskutils.results import plots
-from maskutils.results.manifest import checksums
+from maskutils.results.manifest import sealed
 
 
 def artefact(kind, key, old=True):
@@ -101,15 +101,14 @@ def test_a_run_that_the_profile_no_longer_has_goes_with_what_only_it_used(root, 
 
 def test_results_of_a_profile_that_is_gone_go_but_for_what_was_changed_by_hand(root, profile):  # noqa: F811
     folder = paths.results_dir(profile)
-    for name in ("records.csv", "table.md", "notes.md"):
+    for name in ("records.csv", "table.md", "table.tex", "other.md", "other.tex", "notes.md", "mine.csv"):
         (folder / name).write_text(name)
-    known = {name: digest for name, digest in checksums(folder).items() if name != "notes.md"}
-    files.write_json(folder / "manifest.json", {"checksums": known, "runs": []})
+    files.write_json(folder / "manifest.json", sealed(folder, {"runs": []}))
     (folder / "table.md").write_text("corrected by hand")
     assert leftovers.leftovers() == ({}, [])
     (root / "tiny.yaml").unlink()
     assert call("clean", "--yes")[0] == 0
-    assert {file.name for file in folder.rglob("*")} == {"table.md", "notes.md"}
+    assert {file.name for file in folder.rglob("*")} == {"table.md", "notes.md", "mine.csv"}
 
 
 def test_figures_of_a_profile_that_is_gone_go_but_for_those_of_others(root, profile):  # noqa: F811

@@ -1,12 +1,15 @@
 """Steering a batch that fails: tries, time limits, going on, and stopping. Workers are pretended: what they do is tested with the batch."""
 
+import contextlib
 import errno
+import os
 from collections import Counter
 
+import distributed
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
 
-from maskutils.batch import plan, schedule
+from maskutils.batch import cluster, plan, run, schedule
 from maskutils.batch.schedule import Schedule
 from maskutils.core import paths
 from maskutils.core.files import naming, read_json
@@ -166,6 +169,33 @@ def test_what_was_collected_without_a_failed_run_is_made_again_once_that_is_done
     carried_out(profile, Workers(**{"first-2": ["failed"]}), keep_going=True)
     lacking = [read_json(plan.state_file(profile, run))["parts"]["upstream"] for run in ("second", "broken")]
     assert [set(found) for found in lacking] == [{"first-1"}, set()]
+
+
+def test_what_a_run_was_made_without_is_forgotten_once_the_profile_has_it_no_more(root, monkeypatch):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second"]}])
+    monkeypatch.setattr(schedule, "_write_state", lambda *_: None)
+    monkeypatch.setattr(run, "client", lambda *_: contextlib.nullcontext(Workers()))
+    monkeypatch.setattr(plan, "why", lambda profile, run: "" if run.id == "second" else "not run yet")
+    monkeypatch.setattr(plan, "last_state", lambda *_: {"status": "done", "lacks": ["first-2"]})
+    monkeypatch.setattr(run, "_write_manifest", lambda *_: None)
+    assert run.reproduce(profile)["second"] == {"status": "done"}
+
+
+def test_the_last_run_of_a_batch_has_as_many_threads_as_all_others(root, monkeypatch):  # noqa: F811
+    profile, asked = write_profile(root / "tiny.yaml", [{"notebook": "first"}]), {}
+
+    def cluster_of(**how):
+        asked.update(how, threads=os.environ["OMP_NUM_THREADS"])
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(cluster, "cores", lambda: 8)
+    monkeypatch.setattr(distributed, "LocalCluster", cluster_of)
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: contextlib.nullcontext(Workers()))
+    monkeypatch.setattr(schedule, "_write_state", lambda *_: None)
+    monkeypatch.setattr(run, "_write_manifest", lambda *_: None)
+    monkeypatch.setattr(run, "find_spec", lambda _: None)
+    run.reproduce(profile, workers=4)
+    assert (asked["n_workers"], asked["threads"]) == (1, "2")
 
 
 def test_no_run_waits_with_a_busy_worker_and_the_longest_chain_begins(root, monkeypatch):  # noqa: F811

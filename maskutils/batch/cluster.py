@@ -56,8 +56,12 @@ def at_once() -> int:
 
 
 @contextlib.contextmanager
-def client(workers: int, scheduler: str | None, folder: Path | None = None) -> Iterator[Any]:
-    """A Dask client: of `scheduler`, whose workers must see `folder`; else of `workers` processes here, which share cores and GPUs."""
+def client(workers: int, scheduler: str | None, folder: Path | None = None, runs: int | None = None) -> Iterator[Any]:
+    """A Dask client: of `scheduler`, whose workers must see `folder`; else of `workers` processes here, which share cores and GPUs.
+
+    For fewer `runs` fewer processes are started. Each has the threads that it would have beside all others: on them the last bits of a
+    training depend, and with them the names of what is cached.
+    """
     import dask
     from distributed import Client, LocalCluster
 
@@ -73,7 +77,7 @@ def client(workers: int, scheduler: str | None, folder: Path | None = None) -> I
         environment(kernel | {"TMPDIR": str(temporary)}),  # inherited by workers and their kernels
         dask.config.set(QUIET),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50,
+            n_workers=min(workers, runs or workers), threads_per_worker=1, dashboard_address=":0", memory_limit=None, silence_logs=50,
             local_directory=str(temporary),
         ) as cluster,
         Client(cluster, set_as_default=False) as local,

@@ -71,12 +71,14 @@ def _files(folder: Path, run: str) -> list[Path]:
 
 
 def _results(folder: Path) -> list[Path]:
-    """The results that are as the manifest in `folder` says, and what marks the folder; nothing of what git follows."""
+    """What the batch wrote and is as the manifest in `folder` says, and what marks the folder; nothing of what git follows."""
     if is_committed(folder):
         return []
     found, ours = checksums(folder), []
     with contextlib.suppress(OSError, DamagedFile, KeyError, TypeError):
-        ours = [folder / name for name, digest in vouched(folder).items() if found.get(name) == digest]
+        same = [name for name, digest in vouched(folder).items() if found.get(name) == digest]
+        tables = {f"{Path(name).stem}{kind}" for name in same for kind in (".md", ".tex") if name.endswith(".tex")}
+        ours = [folder / name for name in same if name in {"records.csv", "masks.json"} | tables]
     marks = (MANIFEST, "report/index.html", ".lock", "runs/.profile", f"{folder.name}.yaml")  # the last of a variation
     return [file for file in [*ours, *(folder / name for name in marks)] if file.is_file()]
 

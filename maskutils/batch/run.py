@@ -62,12 +62,14 @@ def reproduce(
         check_inputs(*(run.parameters for run in todo))
         if todo:
             check_clean(profile)
-        states = {run.id: plan.last_state(profile, run) for run in runs if not reasons[run.id] and run not in todo}
+        done = {run.id: plan.last_state(profile, run) for run in runs if not reasons[run.id] and run not in todo}
+        # what it lacked, where there is no reason to run it again, is no longer in the profile
+        states = {name: {key: value for key, value in state.items() if key != "lacks"} for name, state in done.items()}
         for run in runs:
             if run not in todo:
                 report("skipped" if run.id in states else "left out", run, states.get(run.id, {}))
         if todo:
-            with client(min(workers or at_once(), len(todo)), scheduler, paths.runs_dir(profile)) as dask:
+            with client(workers or at_once(), scheduler, paths.runs_dir(profile), len(todo)) as dask:
                 if find_spec("bokeh"):  # which draws it
                     see(dask.dashboard_link)
                 Schedule(profile, todo, states, dask, report, **how).carry_out()
@@ -116,8 +118,10 @@ def _write_manifest(profile: str, runs: Sequence[Run], states: dict[str, dict[st
     """What was run, from what, in how long, when all is done; before that one that vouches for other files is deleted."""
     folder = paths.results_dir(profile)
     if any(states.get(run.id, {}).get("status") != "done" for run in runs):
-        if (folder / MANIFEST).is_file() and damaged(folder):
-            (folder / MANIFEST).unlink()
+        with contextlib.suppress(FileNotFoundError, DamagedFile):
+            if not damaged(folder):
+                return
+        (folder / MANIFEST).unlink(missing_ok=True)
         return
     rows = [row_of(plan.state_file(profile, run.id)) for run in runs]
     manifest = {"profile": profile, "commit": git_commit(), "versions": versions(), "cores": cores()}

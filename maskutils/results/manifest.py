@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskutils.core.files import read_json
+from maskutils.core.files import DamagedFile, read_json
 
 MANIFEST, RESULT_KINDS = "manifest.json", (".csv", ".json", ".md", ".tex")
 
@@ -52,6 +52,9 @@ def check_intact(folder: Path) -> None:
 
 
 def vouched(folder: Path) -> dict[str, str]:
-    """File name -> checksum by the manifest in `folder`."""
-    checked: dict[str, str] = read_json(folder / MANIFEST).get("checksums", {})
+    """File name -> checksum by the manifest in `folder`. Errors are those of `damaged`."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict):
+        raise DamagedFile(f"{folder / MANIFEST} is no manifest; delete it and run again")
+    checked: dict[str, str] = manifest.get("checksums", {})
     return checked
