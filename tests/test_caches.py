@@ -3,7 +3,7 @@
 import pytest
 
 from maskutils.core import paths
-from maskutils.core.caches import cached
+from maskutils.core.caches import cached, checksum_of
 from maskutils.core.files import read_json, write_json
 
 
@@ -33,3 +33,13 @@ def test_what_is_damaged_is_named_and_made_again_once(path):
     with pytest.warns(UserWarning, match=r"a.json is damaged \(it has another checksum\); delete it and run again"):
         assert stored(path, lambda: [2]) == [2]
     assert stored(path, lambda: [3]) == [2]
+
+
+def test_one_that_another_process_is_making_anew_is_made_here_too(path):
+    stored(path, lambda: [1])
+
+    def found_damaged(at):
+        checksum_of(at).unlink()
+        return read_json(at)
+
+    assert cached(path, lambda: [2], lambda rows, p: write_json(p, rows), found_damaged) == [2]

@@ -161,6 +161,28 @@ def test_what_cannot_be_told_apart_is_listed_the_recommended_first():
     assert shown.iloc[0, [0, 1, 3]].tolist() == ["magnitude (density 0.1)", "0", "+0.7 [-3.1, +4.5]"]
 
 
+def test_a_seed_that_one_setting_lacks_leaves_the_rule_of_storage_as_it_is():
+    more = [
+        stored(1000, [0.9, 0.8, 0.85, 0.86]),
+        stored(100, [0.88, 0.81, 0.84, 0.86], "magnitude"),
+        over_seeds([0.3] * 4, stored_bits=0),
+    ]
+    rows = [row for of in more for row in of]
+    assert choice.recommend(make(*rows), **KNOWN)["approach"] == "magnitude"
+    without = [row for row in rows if not (row["stored_bits"] == 1000 and row["seed"] == 3)]
+    assert choice.recommend(make(*without), **KNOWN)["approach"] == "magnitude"
+    checked = choice.check_choice(make(*without), [0.0], True)
+    assert not checked["found"].isna().any()
+
+
+def test_what_cannot_be_chosen_from_is_said():
+    one = [row | {"pair": "mnist_to_digits"} for row in DEAR] + [row | {"pair": "mnist_to_rotated"} for row in CHEAP]
+    with pytest.raises(choice.Unmet, match="no setting was tried on every pair of domains"):
+        choice.recommend(make(*one), **KNOWN)
+    with pytest.raises(choice.Unmet, match="the records hold nothing to choose from"):
+        choice.recommend(make(*DEAR), **KNOWN, without=["snip"])
+
+
 def test_of_equal_bits_the_one_with_fewer_steps_is_taken_and_then_the_better():
     long, short = (
         stored(100, [0.9, 0.8, 0.85], mask_steps=300, target_steps=300),

@@ -117,6 +117,7 @@ CASES = [
     ("density_is_the_dial", RISING, True),
     ("density_is_the_dial", [*RISING, *dial("bernoulli", (0.8, 0.9), (0.7, 0.8), (0.6, 0.7))], False),
     ("density_is_the_dial", dial("gumbel_sigmoid", (0.6, 0.7), (0.7, 0.8), (0.8, 0.9)), False),
+    ("density_is_the_dial", [*RISING, *dial("bernoulli", (0.6, 0.8), (0.7, 0.8), (0.8, 0.8))], False),  # no rank where all is equal
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.9, val_source_acc_full=0.9)], False),  # luck on test
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.9, 0.9, val_source_acc_full=0.94)], False),
     ("some_masks_prevent_forgetting_and_pay", [FREE, mask("bernoulli", 0.94, 0.9)], True),

@@ -117,6 +117,7 @@ def test_what_a_notebook_tunes_multiplies_its_steps():
     assert estimates.steps({"target_steps": 50, "chosen": []}) == 50 * estimates.USUAL_APPROACHES
     assert estimates.steps({"seeds": [0]}) == 0
     assert estimates.steps({"steps": 100, "lrs": 0.1, "chosen": True, "mask_steps": 5}) == 5  # a notebook's own
+    assert estimates.steps({"steps": ["load", "fit"], "grid": ["a"], "target_steps": "all"}) == 0
 
 
 def test_a_notebook_that_never_ran_anywhere_takes_its_steps_at_the_measured_pace(work, monkeypatch):

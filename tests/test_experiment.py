@@ -575,6 +575,14 @@ def test_what_is_taken_off_again_is_not_rewound():
     assert not experiment.run_protocol(TINY.changed(alphas=(0.5, 1.0)), "two_networks")["rewound"].any()
 
 
+def test_a_rate_at_which_training_diverges_is_no_rate_of_that_approach_alone(root):
+    setup = TINY.changed(seeds=(7, 8))
+    with pytest.warns(UserWarning, match=r"finetune at a rate of 1e\+30 on mnist_to_rotated: .*diverged"):
+        table = experiment.tune_rates(setup, [1e-3, 1e30], [5], ["finetune"])
+    assert set(table["target_lr"]) == {1e-3}
+    assert set(table["seed"]) == {7, 8}
+
+
 def test_rates_are_tuned_on_validation_alone_and_then_used_by_name(root, calls):
     setup = TINY.changed(densities=(0.2,), seeds=(7,))
     every = set(experiment.tune_rates(setup, [1e-2], [5])["approach"])
@@ -588,6 +596,7 @@ def test_rates_are_tuned_on_validation_alone_and_then_used_by_name(root, calls):
     assert (ranked.groupby("approach")["area"].diff().dropna() <= 0).all()
     rates.write_rates(ranked)
     rates.write_rates(ranked.assign(pair="folders:/a b:/c"))
+    rates.write_rates(ranked[ranked["approach"] == "ewc"])  # tuned alone, it leaves the others theirs
     assert [f.name for f in paths.tuned_rates()] == ["rates-mlp-folders_a_b_c.csv", "rates-mlp-mnist_to_rotated.csv"]
     best = ranked[ranked["approach"] == "ewc"].iloc[0]
     record = experiment.run_grid(TINY.changed(tuned=True), "ewc", 1).iloc[0]

@@ -68,6 +68,14 @@ def test_masks_that_nobody_learns_are_told_of_on_the_first_page_if_they_do_as_we
     assert "leads `packnet` by" in findings(study(*ROWS, packed | {"source_acc_masked": 0.8}))
 
 
+def test_a_mask_of_too_few_seeds_is_not_said_to_do_as_well():
+    level = mask("magnitude", 0.94, 0.6, 0.88, stored_bits=90e3)
+    records = study(FREE, LEARNT, level)
+    fewer = records[~((records["method"] == "magnitude") & (records["seed"] == 2))]
+    assert "does as well" in of_records.findings(records)[1]
+    assert "does as well" not in of_records.findings(fewer)[1]
+
+
 def test_what_leads_learnt_masks_over_whole_curves_is_told_of_with_the_task_known():
     level = mask("magnitude", 0.94, 0.6, 0.88, stored_bits=90e3)
     adapter = at(0.2, 0.94, "oft", knob=32, stored_bits=240e3)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 from projects import root, write_profile  # noqa: F401
-from rows import at, make
+from rows import at, make, mask
 from test_cli import call
 
 from maskutils.batch import local
@@ -75,6 +75,9 @@ def test_what_was_made_again_is_compared_with_what_is_committed(clone):
         for folder in ("results/mine", "results/local/mine"):
             save_records(made(0.8, 0.9), clone / folder / "records.csv")
         assert "all 3 means are the same" in reproduced.comparison("mine")
+        fewer = made(0.8, 0.9)  # no mask, as in the committed ones
+        save_records(pd.concat([fewer, make(mask("snip", 0.9, 0.5, 0.8))]), clone / "results/mine/records.csv")
+        assert "all 3 means are the same; 1 settings are only there" in reproduced.comparison("mine")
     assert reproduced.comparison("mine") == ""  # these are the committed ones
 
 

@@ -333,6 +333,13 @@ def test_one_run_listed_twice_is_refused(root):  # noqa: F811
         plan.make_plan(profile)
 
 
+def test_a_notebook_of_ones_own_may_have_what_it_likes_by_names_that_ours_use(root):  # noqa: F811
+    own = 'pairs: str = "all"  # a\ncurve: float = 0.5  # b\ngrid: list[float] = [0.1]  # d'
+    write_notebook(root / "notebooks" / "first.ipynb", parameters=own)
+    [run] = plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
+    assert run.parameters == {"pairs": "all", "curve": 0.5, "grid": [0.1]}
+
+
 def test_a_profile_of_ones_own_must_not_write_over_one_that_ships(root):  # noqa: F811
     with pytest.raises(BadSetting, match="name of one that ships"):
         plan.make_plan(write_profile(root / "study.yaml", [{"notebook": "first"}]))

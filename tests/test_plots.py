@@ -399,6 +399,13 @@ def test_a_name_covers_no_other_and_stays_within_its_axes():
         assert all(room.x0 <= b.x0 and b.x1 <= room.x1 + 3 and room.y0 <= b.y0 and b.y1 <= room.y1 + 3 for b in boxes)
 
 
+def test_the_talk_figure_of_records_without_an_ideal_enlarges_nothing():
+    figure = plots.talk(
+        FILTERS, 0.1, RECORDS[~RECORDS["approach"].isin(["finetune", "two_networks"])], "mnist_to_digits"
+    )
+    assert not any(axis.get_title() == "the corner with the ideal" for axis in figure.axes)
+
+
 def test_the_talk_figure_marks_the_ideal_and_names_its_curves():
     figure = FIGURES["talk"]()
     assert named(figure, -1) >= {"ideal", "learnt mask, task known", "random mask, task known"}

@@ -182,6 +182,15 @@ def test_collect_refuses_transfers_that_differ_in_a_setting_alone(tmp_path):
         collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")
 
 
+def test_a_run_may_leave_no_records_but_not_all(tmp_path):
+    some, none, both = (tmp_path / f"{name}.csv" for name in ("some", "none", "both"))
+    save_records(table({}), some)
+    save_records(table({}).iloc[:0], none)
+    assert len(collect([some, none], both)) == 1
+    with pytest.raises(ValueError, match="none of the runs before left a record"):
+        collect([none], both)
+
+
 def test_collect_of_a_damaged_table_names_it(tmp_path):
     save_records(table({}), tmp_path / "a.csv")
     (tmp_path / "b.csv").write_bytes(b"")

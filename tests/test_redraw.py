@@ -86,3 +86,15 @@ def test_damaged_records_are_not_vouched_for(root, study):  # noqa: F811
 def test_a_run_that_is_not_done_does_not_join(study):
     with pytest.raises(ValueError, match=r"first-mnist_to_inverted\.json is the state of a run that is not done"):
         redraw(study, [add(study, OTHER, status="failed")])
+
+
+def test_a_run_that_the_profile_does_not_have_does_not_join(root, study):  # noqa: F811
+    state = add(study, OTHER)
+    strange = state.with_name("third-mnist_to_rotated.json")
+    state.rename(strange)
+    before = (root / "results" / "mine" / "records.csv").read_text()
+    with pytest.raises(
+        ValueError, match=r"third-mnist_to_rotated is no run of .*mine.*; write it into the profile first"
+    ):
+        redraw(study, [strange])
+    assert (root / "results" / "mine" / "records.csv").read_text() == before

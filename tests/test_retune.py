@@ -74,3 +74,14 @@ def test_what_is_broken_gets_the_lower_rate_that_is_best_and_nothing_else_change
     files.write_json(file, manifest.sealed(file.parent, files.read_json(file)))
     retune.main(profile)  # a value has its lower rates once
     assert paths.tuned_rates()[0].read_text() == text
+
+
+def test_records_of_two_source_networks_of_one_seed_are_not_joined(monkeypatch):
+    own = of("ewc", 1000.0, 0.7, column="strength").assign(target_steps=9, target_lr=1e-3, source_acc_before=0.9)
+    monkeypatch.setattr(retune.rates, "chosen", lambda *_: (1e-4, 9))
+    monkeypatch.setattr(retune, "again", lambda setup, cell: cell.assign(source_acc_before=0.91))
+    setups = {("mnist_to_digits", own["model"].iloc[0]): Setup(**TINY)}
+    other = of("finetune", 1000.0, 0.7).assign(source_acc_before=0.9)
+    records = pd.concat([own, other], ignore_index=True)
+    with pytest.raises(ValueError, match="the source network of seed 0 on mnist_to_digits is another here"):
+        retune.renewed(setups, records)

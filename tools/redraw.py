@@ -11,7 +11,7 @@ from pathlib import Path
 import papermill
 
 from maskutils.batch import plan
-from maskutils.batch.run import row_of
+from maskutils.batch.run import check_clean, row_of
 from maskutils.core import paths
 from maskutils.core.files import read_json, write_json
 from maskutils.results.manifest import MANIFEST, check_intact, sealed, with_runs
@@ -30,7 +30,10 @@ def redraw(profile: str, added: Sequence[Path] = ()) -> None:
     check_intact(folder)
     if again := {row["id"] for row in manifest["runs"]} & {file.stem for file in added}:
         raise ValueError(f"{min(again)} is in the manifest already; renew the whole profile instead")
+    if strange := {file.stem for file in added} - {run.id for run in runs}:
+        raise ValueError(f"{min(strange)} is no run of {profile}; write it into the profile first")
     if added:
+        check_clean(profile)
         rows = {row["id"]: row for row in [*manifest["runs"], *map(row_of, added)]}
         tables = [file for state in added if (file := state.with_suffix(".csv")).exists()]
         collect([folder / "records.csv", *tables], folder / "records.csv")

@@ -69,8 +69,10 @@ def broken(records: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, float]]:
 
 
 def again(setup: Setup, cell: pd.DataFrame) -> pd.DataFrame:
-    """The transfers of `cell`, with its interpolations, as `setup` says."""
-    setup = setup.changed(alphas=tuple(sorted(cell["alpha"].unique())))
+    """The transfers of `cell`, with its seeds and interpolations, as `setup` says."""
+    setup = setup.changed(
+        alphas=tuple(sorted(cell["alpha"].unique())), seeds=tuple(sorted(cell["seed"].unique().tolist()))
+    )
     return run_trials(setup, [trial_of(cell)], str(cell["approach"].iloc[0]))
 
 
@@ -89,7 +91,10 @@ def retune(setup: Setup, cell: pd.DataFrame, best: float, tried: pd.Series) -> p
 
 
 def renewed(setups: Setups, records: pd.DataFrame) -> pd.DataFrame:
-    """The `records`, with those made again whose rate or steps are not those that are chosen now."""
+    """The `records`, with those made again whose rate or steps are not those that are chosen now.
+
+    Raises `ValueError` where this machine trains other source networks than those of the records: approaches would not be comparable.
+    """
     stale = []
     for cell in cells(records):
         first, trial = cell.iloc[0], trial_of(cell)
@@ -101,7 +106,16 @@ def renewed(setups: Setups, records: pd.DataFrame) -> pd.DataFrame:
         again(setups[cell["pair"].iloc[0], cell["model"].iloc[0]], cell)
         for cell in bar(stale, "transfers", unit="setting")
     ]
-    return pd.concat([records.drop(pd.concat(stale).index), *made], ignore_index=True) if stale else records
+    if not stale:
+        return records
+    joined = pd.concat([records.drop(pd.concat(stale).index), *made], ignore_index=True)
+    sources = joined.round({"source_acc_before": 6}).groupby(["pair", "model", "seed"])["source_acc_before"].nunique()
+    if (sources > 1).any():
+        pair, _, seed = sources.idxmax()
+        raise ValueError(
+            f"the source network of seed {seed} on {pair} is another here than that of the records; make the whole profile anew here"
+        )
+    return joined
 
 
 def lower(setups: Setups, records: pd.DataFrame) -> None:

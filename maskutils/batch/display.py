@@ -50,6 +50,8 @@ class Display:
         self.bar.update(self.all, completed=ended, total=total, description=done, at=left.removeprefix(", "))
 
     def _started(self, run: Run) -> None:
+        if run.id in self.lines:  # its worker was lost, and another has it
+            self.bar.remove_task(self.lines.pop(run.id))
         self.at[run.id] = time.monotonic()
         self.most = max(self.most, len(self.at))
         widest = max(8, min(WIDEST, self.bar.console.width - ROOM))

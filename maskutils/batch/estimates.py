@@ -14,7 +14,7 @@ from maskutils.core import paths
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import DamagedFile, read_json
 from maskutils.results.manifest import MANIFEST
-from maskutils.study.inputs import packaged
+from maskutils.study.inputs import listed, packaged
 
 UNKNOWN_SECONDS = 30.0  # seconds of a notebook of which nothing is known
 START = 8.0  # seconds of a notebook's kernel, imports and figures, whatever it trains
@@ -92,13 +92,19 @@ def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
 
 def steps(parameters: Mapping[str, Any]) -> float:
     """Optimiser steps that a notebook with `parameters` takes, to a factor that all its runs share; 0 if unknown."""
-    # a notebook of one's own may have numbers under these names
-    lists = {name: value for name, value in parameters.items() if isinstance(value, list)}
-    ways = [max(1, len(lists.get(name, ()))) for name in TRIED]
-    ways += [len(lists["chosen"]) or USUAL_APPROACHES] if "chosen" in lists else []
-    ways += [parameters.get("grid", 1)]  # values of the knob of each
-    each = parameters.get("target_steps") or sum(lists.get("steps", ())) or parameters.get("mask_steps", 0)
-    return float(each * math.prod(ways))
+    ways: list[float] = [max(1, len(listed(parameters, name))) for name in TRIED]
+    if isinstance(chosen := parameters.get("chosen"), list):
+        ways.append(len(chosen) or USUAL_APPROACHES)
+    ways.append(_number(parameters.get("grid", 1)))  # values of the knob of each
+    several = sum(map(_number, listed(parameters, "steps")))
+    return float(
+        (_number(parameters.get("target_steps")) or several or _number(parameters.get("mask_steps"))) * math.prod(ways)
+    )
+
+
+def _number(value: Any) -> float:
+    """`value` if it is a number, else 0: a notebook of one's own may have what it likes by these names."""
+    return value if isinstance(value, int | float) else 0
 
 
 def _network(parameters: Mapping[str, Any]) -> Network | None:
@@ -130,7 +136,6 @@ def step_seconds(network: Network) -> float:
 
     model, channels, side, batch = network
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    built = build_model(model, 10, channels, side).to(device)
 
     def seconds(images: int) -> float:
         x, begun = torch.ones(images, channels, side, side, device=device), time.perf_counter()
@@ -141,6 +146,7 @@ def step_seconds(network: Network) -> float:
 
     few = min(2, batch)  # norm layers need two
     try:
+        built = build_model(model, 10, channels, side).to(device)
         first = min(seconds(few), seconds(few))  # the first one warms up
         images = max(few, min(batch, int(few * ENOUGH / first)))
         return STEP + min(seconds(images), seconds(images)) * batch / images

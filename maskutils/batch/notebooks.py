@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from maskutils.core import paths
 from maskutils.core.approaches import described, names
 from maskutils.core.checks import BadSetting, fraction, known, positive
-from maskutils.study.inputs import with_whole_paths
+from maskutils.study.inputs import listed, with_whole_paths
 from maskutils.study.setup import NESTED, known_setting, setup_in
 
 LINE = 60  # characters of a cell's first line
@@ -162,15 +162,16 @@ def _check_more(parameters: Mapping[str, Any]) -> None:
     from maskutils.data.load import check_pair
     from maskutils.training.learn import usual
 
-    for name in [*parameters.get("rankings", ()), *([parameters["method"]] if "method" in parameters else ())]:
+    for name in [*listed(parameters, "rankings"), *([parameters["method"]] if "method" in parameters else ())]:
         known(name, names("mask", "control"), "method")
-    for name in parameters.get("chosen", ()):
+    for name in listed(parameters, "chosen"):
         described(name)
-    for pair in parameters.get("pairs", ()):
+    for pair in listed(parameters, "pairs"):
         check_pair(pair)
     method = parameters.get("method")
-    for option in chain.from_iterable(parameters.get("settings", ()) if method else ()):
+    for option in chain.from_iterable(listed(parameters, "settings") if method else ()):
         known(option, usual(method), f"option of {method}")
-    for share in parameters.get("curve", ()):
+    for share in listed(parameters, "curve"):
         fraction("curve", share)
-    positive("grid", parameters.get("grid", 1))
+    if not isinstance(grid := parameters.get("grid", 1), list):
+        positive("grid", grid)

@@ -26,6 +26,8 @@ def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None]
             if checksum.read_bytes() != file_digest(path).encode():
                 raise DamagedFile(f"{path} is damaged (it has another checksum); delete it and run again")
             return value
+        except FileNotFoundError:  # another process found it damaged
+            pass
         except DamagedFile as error:
             warn(f"cache: {error}")
             checksum.unlink(missing_ok=True)

@@ -177,7 +177,7 @@ class Menu:
         behind = met[:1] - met
         low, high = (end.round(analysis.DECIMALS) for end in over_pairs(behind))
         table = pd.DataFrame({"stored_bits": self.bits.loc[ranked], "steps": self.steps.loc[ranked]})
-        table = table.assign(difference=behind.mean(axis=(1, 2)), low=low, high=high)
+        table = table.assign(difference=over_seeds(behind.mean(axis=1)), low=low, high=high)
         same = (table["low"] <= 0) & (table["difference"].round(analysis.DECIMALS) <= CLOSE)
         same.iloc[0] = True
         about = table["stored_bits"].map("{:.2g}".format).astype(float)
@@ -185,10 +185,14 @@ class Menu:
 
     def _ranked(self, need: Need, draw: np.ndarray) -> list[int]:
         """The numbers of the candidates that meet the need on every pair and are not outdone, by validation means, the best first."""
+        if self.index.empty:
+            raise Unmet(str(need), "the records hold nothing to choose from")
         pairs = {"drop": over_seeds(self.drop[:, :, draw]), "target": over_seeds(self.target[:, :, draw])}
         columns = {"worst_drop": pairs["drop"].max(axis=1), "worst_target": pairs["target"].min(axis=1)}
         columns |= {name: values.mean(axis=1) for name, values in pairs.items()}
         means = pd.DataFrame(columns, index=self.index).round(analysis.DECIMALS).dropna()  # tried on every pair
+        if means.empty:
+            raise Unmet(str(need), "no setting was tried on every pair of domains")
         if need.max_bits is not None:
             means = means[self.bits.loc[means.index] <= need.max_bits]
             if means.empty:
@@ -246,6 +250,8 @@ def check_choice(
             best = menu.choose(Need(allowed))
             chosen, found = (part[part["candidate"] == best] for part in (seen, other))
             promised, approach = chosen.groupby("seed")["drop"].mean().mean(), chosen["approach"].iloc[0]
+            if found.empty:
+                continue  # it was not tried there
             out.append([pair, seed, allowed, approach, promised, *found[["drop", "target_acc"]].mean()])
     return pd.DataFrame(out, columns=columns)
 

@@ -67,8 +67,12 @@ def density_is_the_dial(records: pd.DataFrame) -> Found:
         if len(curve) < 3:
             continue
         enough(curve["n"])
-        ranks = [curve["density"].corr(curve[v], method="spearman") for v in ("source_acc_full", "target_acc")]
-        ranks = [round(rank, analysis.DECIMALS) for rank in ranks]  # 0.9 may come out as 0.8999999999999998
+        ends = (curve[v].round(analysis.DECIMALS) for v in ("source_acc_full", "target_acc"))
+        # 0.9 may come out as 0.8999999999999998; what is the same at every density rises and falls with nothing
+        ranks = [
+            round(curve["density"].corr(end, method="spearman"), analysis.DECIMALS) if end.nunique() > 1 else 0.0
+            for end in ends
+        ]
         found.append((name, *ranks, min(ranks[0], -ranks[1])))
     if not found:
         raise Skip("the records hold no learnt mask at three densities")
@@ -102,8 +106,8 @@ def some_masks_prevent_forgetting_and_pay(records: pd.DataFrame) -> Found:
         raise Skip("the records hold no learnt masks beside fine-tuning")
     enough([*free["n"], *masks["n"]])
     val_lost = (masks[f"val_{before}"] - masks[f"val_{full}"]).round(analysis.DECIMALS)
-    paid = free["target_acc"].iloc[0] - masks["target_acc"]
-    masks = masks.assign(val_lost=val_lost, lost=masks[before] - masks[full], paid=paid)
+    lost, paid = masks[before] - masks[full], free["target_acc"].iloc[0] - masks["target_acc"]
+    masks = masks.assign(val_lost=val_lost, lost=lost.round(analysis.DECIMALS), paid=paid.round(analysis.DECIMALS))
     masks = masks.sort_values(["val_lost", "paid"])
     held = masks[masks["val_lost"] <= LOSS]
     least = masks.iloc[0] if held.empty else held.loc[held["paid"].idxmin()]

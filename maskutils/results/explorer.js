@@ -74,7 +74,7 @@ const VIEWS = {
 class Tradeoff {
   constructor(root, data, before) {
     this.data = data;
-    this.pairs = Object.fromEntries(Object.entries(data.pairs).map(([name, pair]) => [name, { ...pair, ideal: pair.ideal.map((v) => v / 1e4), points: pointsOf(pair.points) }]));
+    this.pairs = Object.fromEntries(Object.entries(data.pairs).map(([name, pair]) => [name, { ...pair, ideal: pair.ideal.includes(null) ? null : pair.ideal.map((v) => v / 1e4), points: pointsOf(pair.points) }]));
     this.pinned = null;
     const bar = make(root, "div", { class: "bar" }), draw = () => this.draw();
     this.pair = choice(bar, "Pair", Object.keys(data.pairs).map((name) => [name, name]), draw);
@@ -148,7 +148,7 @@ class Tradeoff {
 
   // All that is seen. The new marks take the place of the old ones at once.
   draw() {
-    const { ideal, points, front, best } = this.pairs[this.pair.value], r = this.reading.value, view = VIEWS[r], star = view.ideal(ideal);
+    const { ideal, points, front, best } = this.pairs[this.pair.value], r = this.reading.value, view = VIEWS[r], star = view.ideal(ideal ?? [1, 1]);
     const on = new Set([...this.list.querySelectorAll("input:checked")].map((box) => box.value)), leads = new Set(best[r]), kept = [this.asked().setting, this.pinned];
     const family = (p) => this.data.settings[p.setting].family, look = (p) => this.data.looks[family(p)];
     const there = points.filter((p) => view.of(p).every((v) => v !== null)), seen = (place) => !this.near.checked || view.near(place, star);
@@ -164,8 +164,8 @@ class Tradeoff {
     };
     for (const name of on) line(this.shown.filter((p) => family(p) === name && leads.has(p.setting)), { class: "line", stroke: ink(this.data.looks[name]) });
     line(there.filter((p) => front[r].includes(p.setting)), { class: "front" });
-    make(back, "path", { class: "ideal", d: STAR, transform: `translate(${this.X(star[0])} ${this.Y(star[1])})` });
-    make(back, "text", { x: this.X(star[0]) + (r === "full" ? -11 : 11), y: this.Y(star[1]) - 7, "text-anchor": r === "full" ? "end" : "start" }, "ideal");
+    if (ideal) make(back, "path", { class: "ideal", d: STAR, transform: `translate(${this.X(star[0])} ${this.Y(star[1])})` });
+    if (ideal) make(back, "text", { x: this.X(star[0]) + (r === "full" ? -11 : 11), y: this.Y(star[1]) - 7, "text-anchor": r === "full" ? "end" : "start" }, "ideal");
     this.nodes = new Map();
     for (const p of this.shown) {
       if (this.seeds.checked) for (const [x, y] of p.seeds.map((seed) => view.seed(p, seed))) {

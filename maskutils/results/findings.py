@@ -145,7 +145,7 @@ def over_curves(known: Areas) -> list[str]:
     others = dict.fromkeys([*known.there([a.name for a in every() if a.rival]), *unlearnt])
     rows = known.minus(list(others), best).set_index("family").sort_values("difference", ascending=False, kind="stable")
     lead = {other: row for other, row in rows.iterrows() if verb(row) == "leads"}
-    level = [other for other in unlearnt if verb(rows.loc[other]) == APART]
+    level = [other for other in unlearnt if verb(rows.loc[other]) == APART and rows.loc[other, "n"] >= LEAST]
     told = []
     if lead:
         by = listed(map(size, lead.values()))

@@ -46,10 +46,12 @@ def ranked(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_rates(table: pd.DataFrame) -> None:
-    """Write a table of `ranked`, of one pair and model, as results/tuning/rates-<model>-<pair>.csv."""
-    name = paths.rates_name(*map(str, table[["model", "pair"]].iloc[0]))
-    text = table.to_csv(index=False, float_format="%.6g")
-    write_atomically(paths.results_dir("tuning") / name, text.encode())
+    """Write a table of `ranked`, of one pair and model, as results/tuning/rates-<model>-<pair>.csv. Other approaches keep their rows."""
+    file = paths.results_dir("tuning") / paths.rates_name(*map(str, table[["model", "pair"]].iloc[0]))
+    if file.exists():
+        there = pd.read_csv(file)
+        table = pd.concat([table, there[~there["approach"].isin(table["approach"])]], ignore_index=True)
+    write_atomically(file, table.to_csv(index=False, float_format="%.6g").encode())
 
 
 def write_settings(ranked: pd.DataFrame, method: str) -> None:

@@ -67,7 +67,7 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         raise _damaged(path, "breaks off in the middle of a row")
     if missing := [c for c in COLUMNS if c not in records.columns]:
         raise _damaged(path, f"lacks the columns {', '.join(missing)}")
-    if words := [c for c in ACCURACIES if not pd.api.types.is_numeric_dtype(records[c])]:
+    if len(records) and (words := [c for c in ACCURACIES if not pd.api.types.is_numeric_dtype(records[c])]):
         raise _damaged(path, f"holds text where numbers belong, in {', '.join(words)}")
     return with_approach(records)
 
@@ -120,10 +120,12 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
 def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
     """Join the records of many runs into one table, write it to `path` and return it. A transfer in two runs stands once.
 
-    Raises `ValueError` for transfers that differ only in their settings: these belong in a profile of their own.
+    Raises `ValueError` for transfers that differ only in their settings, which belong in a profile of their own, and where no run left any.
     """
-    tables = [load_records(file).assign(_file=Path(file).name) for file in files]
-    joined = pd.concat([t for t in tables if len(t)], ignore_index=True)
+    tables = [table.assign(_file=Path(file).name) for file in files if len(table := load_records(file))]
+    if not tables:
+        raise ValueError("none of the runs before left a record, so there is nothing to collect")
+    joined = pd.concat(tables, ignore_index=True)
     joined = joined[~pd.concat([_transfers(joined), joined.filter(SETTINGS)], axis=1).duplicated()]
     _check_settings(joined)
     joined = joined.drop(columns="_file")

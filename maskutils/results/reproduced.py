@@ -21,7 +21,10 @@ def compared(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
     difference, in points of accuracy. A mean is that of one reading of one setting on one pair.
     """
     by = ["approach", *(name for name in IDENTITY if name != "seed")]
-    a, b = (summarise(_settings(records), by, ACCURACIES) for records in (ours, theirs))
+    text = dict.fromkeys(
+        ("method", "options", "native_of"), object
+    )  # a column without any text would be one of numbers
+    a, b = (summarise(_settings(records), by, ACCURACIES).astype(text) for records in (ours, theirs))
     both = a.merge(b, on=by, suffixes=("", "_theirs"))
     rows = []
     for name in ACCURACIES:

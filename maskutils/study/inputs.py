@@ -21,8 +21,8 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
     whole = dict(parameters)
     if str(whole.get("pair", "")).startswith(FOLDERS):
         whole["pair"] = FOLDERS + ":".join(_whole(path) for path in _folders(whole["pair"]))
-    if "pairs" in whole:
-        whole["pairs"] = [with_whole_paths({"pair": pair})["pair"] for pair in whole["pairs"]]
+    if pairs := listed(whole, "pairs"):
+        whole["pairs"] = [with_whole_paths({"pair": pair})["pair"] for pair in pairs]
     if is_path(str(whole.get("weights", ""))):
         whole["weights"] = _whole(whole["weights"])
     return whole
@@ -50,7 +50,13 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
 
 def pairs_in(parameters: Mapping[str, Any]) -> list[str]:
     """The pairs of domains that a notebook with `parameters` reads."""
-    return [parameters["pair"]] if "pair" in parameters else list(parameters.get("pairs", ()))
+    return [parameters["pair"]] if "pair" in parameters else listed(parameters, "pairs")
+
+
+def listed(parameters: Mapping[str, Any], name: str) -> list[Any]:
+    """The values of a parameter that is a list; none of another kind, for a notebook of one's own may have what it likes by that name."""
+    value = parameters.get(name)
+    return value if isinstance(value, list) else []
 
 
 @cache

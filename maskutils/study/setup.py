@@ -132,8 +132,8 @@ class Setup(Settings):
     @field_validator("seeds", "densities", "alphas")
     @classmethod
     def _once_each(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("holds a value twice")
+        if len({round(value, 3) for value in values}) < len(values):
+            raise ValueError("holds a value twice (records tell values apart by three places)")
         return values
 
     @model_validator(mode="after")
@@ -174,13 +174,15 @@ def from_notebook(namespace: Mapping[str, Any]) -> Setup:
     """
     declared: set[str] = set()
     given: set[str] = set()
+    mistakes: set[str] = set()
     for source in namespace.get("In", ()):
         names = dict(_assigned(source))
         injected = source.lstrip().startswith("# Parameters\n")
         wrong = {name for name, typed in names.items() if any(names.values()) and not typed and _nearly(name)}
+        if any(typed and name in Setup.model_fields for name, typed in names.items()):
+            mistakes = wrong  # the parameters cell: it may have been mended and run again
         (given if injected else declared).update(names.keys() - wrong)
-        given.update(wrong)
-    for name in sorted(given):
+    for name in sorted(given | mistakes):
         known_setting(name, declared, namespace[name])
     return setup_in(namespace)
 

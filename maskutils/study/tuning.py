@@ -2,12 +2,14 @@
 
 import inspect
 import itertools
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from maskutils.core.approaches import described, every
+from maskutils.core.checks import warn
 from maskutils.core.progress import bar
 from maskutils.masks.layers import LAYERS
 from maskutils.models.parts import norm_layers
@@ -61,14 +63,21 @@ def tune_rates(
     """Records on *validation* of every approach that trains, or of those in `approaches`, for each learning rate, number of
     steps and seed; of the column `approach` without brackets. No test image is read.
 
-    Each has the middle value of its grid, masks the first density of `setup`.
+    Each has the middle value of its grid, masks the first density of `setup`. A rate at which the training diverges on a seed gives a
+    warning and no record.
     """
     grid = list(itertools.product(_trained(setup, approaches), lrs, steps, setup.seeds))
-    rows: list[dict[str, Any]] = []
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    diverged = set()
     for trial, lr, n, seed in bar(grid, f"tuning on {setup.pair}", unit="transfer", delay=2):
         own = setup.changed(target_lr=lr, target_steps=n, per_layer=described(trial.protocol).per_layer, tuned=False)
-        rows += [row | {"approach": trial.approach} for row in records_of(own, trial, seed, ("val",))]
-    return pd.DataFrame(rows)
+        setting = trial.approach, lr, n
+        try:
+            found[setting] += [row | {"approach": trial.approach} for row in records_of(own, trial, seed, ("val",))]
+        except FloatingPointError as error:
+            warn(f"{trial.approach} at a rate of {lr:g} on {setup.pair}: {error}")
+            diverged.add(setting)
+    return pd.DataFrame([row for setting, rows in found.items() if setting not in diverged for row in rows])
 
 
 def _trained(setup: Setup, approaches: Collection[str]) -> Iterator[Trial]:

@@ -85,13 +85,21 @@ def talk(filters: Filters, density: float, records: pd.DataFrame, pair: str) -> 
     axis.set_xticks(range(0, 101, 20))
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
     axis.text(0.49, 0.1, "solid: task known\ndashed: task unknown", transform=axis.transAxes, fontsize=9)
-    left, bottom = (100 * value - 8.5 for value in ideal(rows))
+    _enlarge(axis, zoom, lines["ideal"])
+    name_curves({axis: lines})
+    return figure
+
+
+def _enlarge(axis: Axes, zoom: Axes, ideal: Line2D) -> None:
+    """Let `zoom` show the corner of `axis` around the point `ideal`; nothing, if it is nowhere."""
+    left, bottom = (float(at) - 8.5 for at in np.concatenate(ideal.get_data()))
+    if np.isnan([left, bottom]).any():
+        zoom.remove()
+        return
     zoom.set(xlim=(left, left + 10), ylim=(bottom, bottom + 10))
     zoom.set_title("the corner with the ideal", fontsize=9)
     zoom.tick_params(labelsize=8)
     axis.indicate_inset((left, bottom, 10, 10), edgecolor="#666666")
-    name_curves({axis: lines})
-    return figure
 
 
 def _draw_readings(axis: Axes, rows: pd.DataFrame) -> dict[str, Line2D]:
