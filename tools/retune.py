@@ -143,7 +143,9 @@ def main(profile: str) -> None:
     records = renewed(setups, load_records(profile))
     lower(setups, records)
     save_records(renewed(setups, records), folder / "records.csv")
-    write_json(folder / MANIFEST, sealed(folder, read_json(folder / MANIFEST)))
+    for written in (folder, paths.results_dir("tuning")):
+        if (file := written / MANIFEST).exists():
+            write_json(file, sealed(written, read_json(file)))
 
 
 if __name__ == "__main__":

@@ -67,13 +67,8 @@ def density_is_the_dial(records: pd.DataFrame) -> Found:
         if len(curve) < 3:
             continue
         enough(curve["n"])
-        ends = (curve[v].round(analysis.DECIMALS) for v in ("source_acc_full", "target_acc"))
-        # 0.9 may come out as 0.8999999999999998; what is the same at every density rises and falls with nothing
-        ranks = [
-            round(curve["density"].corr(end, method="spearman"), analysis.DECIMALS) if end.nunique() > 1 else 0.0
-            for end in ends
-        ]
-        found.append((name, *ranks, min(ranks[0], -ranks[1])))
+        up, down = (_rank(curve["density"], curve[v]) for v in ("source_acc_full", "target_acc"))
+        found.append((name, up, down, min(up, -down)))
     if not found:
         raise Skip("the records hold no learnt mask at three densities")
     name, up, down, least = min(found, key=lambda row: row[-1])
@@ -81,6 +76,13 @@ def density_is_the_dial(records: pd.DataFrame) -> Found:
     told = [(name, f"{up:+.2f}", f"{down:+.2f}") for name, up, down, _ in found]
     columns = ["mask", "rank correlation of density with the source", "with the target"]
     return bool(least >= 0.9), effect, pd.DataFrame(told, columns=columns)
+
+
+def _rank(density: pd.Series, reached: pd.Series) -> float:
+    """Spearman's rank correlation; 0 with what is the same at every density, where it is not defined."""
+    values = reached.round(analysis.DECIMALS)
+    found = values.corr(density, method="spearman") if values.nunique() > 1 else 0.0
+    return float(round(found, analysis.DECIMALS))  # 0.9 may come out as 0.8999999999999998
 
 
 def _means(records: pd.DataFrame, *values: str) -> pd.DataFrame:
