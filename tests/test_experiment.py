@@ -286,8 +286,17 @@ def test_the_source_is_read_once_for_transfers_at_other_rates_and_steps():
     for change in ({}, {"target_lr": 1e-2}, {"target_steps": 5}, {"mask_steps": 5}, {"alphas": (0.5, 1.0)}):
         experiment.run_protocol(TINY.changed(**change), "finetune")
     assert trials._dense.cache_info().misses == 1
-    assert trials._of_source(TINY) == TINY.changed(**{n: getattr(Setup(), n) for n in trials.OF_TRANSFERS})
     assert artefacts.source_key(trials._of_source(TINY), 3) == artefacts.source_key(TINY, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pair": "mnist_to_digits"}, {"model": "cnn"}, {"source_steps": 6}, {"source_lr": 0.1}, {"source_norm": "eval"}, {"batch_size": 9},
+     {"weights": "DEFAULT"}, {"images": {"size": 20}}, {"compute": {"precision": "bf16"}}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_what_a_source_network_depends_on_names_it(change):
+    assert artefacts.source_key(TINY.changed(**change), 3) != artefacts.source_key(TINY, 3)
 
 
 @pytest.mark.parametrize("stage", ["transfer", "score"])

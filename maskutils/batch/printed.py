@@ -33,7 +33,11 @@ def print_damaged(profile: str, asked: str) -> None:
         )
     if faulty:
         raise typer.Exit(1)
-    told = f"{len(vouched(folder))} files are as their manifest says" if vouched(folder) else "the manifest vouches for no file"
+    told = (
+        f"{len(vouched(folder))} files are as their manifest says"
+        if vouched(folder)
+        else "the manifest vouches for no file"
+    )
     console.print(f"{folder}: {told}", soft_wrap=True, markup=False)
     if "records.csv" not in vouched(folder):
         console.print("there are no records, so there are no claims to check")

@@ -28,7 +28,7 @@ from maskutils.models.heads import own_head, with_target_head
 from maskutils.models.networks import build_model, check_head_fits, check_model, pretrained_transform
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import STAGES, own_code, versions
-from maskutils.study.setup import Setup
+from maskutils.study.setup import NESTED, OF_TRANSFERS, Setup
 from maskutils.training.annealing import learns_density
 from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
 from maskutils.training.loop import fit
@@ -202,9 +202,9 @@ def device(setup: Setup) -> torch.device:
 
 def source_key(setup: Setup, seed: int) -> str:
     """Names the content of a source network."""
-    stage = {name: getattr(setup, name) for name in ("pair", "model", "source_steps", "source_lr", "batch_size")}
-    stage |= {name: str(getattr(setup, name)) for name in ("weights", "images", "compute")}
-    stage |= {"source_norm": setup.source_norm} if setup.source_norm != "train" else {}
+    stage = {name: str(value) if name in NESTED else value for name, value in setup if name not in OF_TRANSFERS}
+    if stage["source_norm"] == "train":
+        del stage["source_norm"]  # as it was before there was a choice
     machine = [device(setup).type, torch.get_num_threads(), versions()]  # another number of threads, other last bits
     return content_key("source", stage, seed, machine, stamps(setup.pair, setup.weights), STAGES["source"])
 

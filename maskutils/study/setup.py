@@ -90,10 +90,13 @@ class Images(Nested):
             raise ValueError("input should be 1 (grey), 3 (colour) or 0 (as the images are)")
         return channels
 
-    def __str__(self) -> str:
-        return " ".join(f"{name} {value}" for name, value in self.model_dump(exclude_defaults=True).items())
+    def __str__(self) -> str:  # part of the names of results, so without the workers, which change no image
+        changed = self.model_dump(exclude={"workers"}, exclude_defaults=True)
+        return " ".join(f"{name} {value}" for name, value in changed.items())
 
 
+# Settings that the source network does not depend on.
+OF_TRANSFERS = ("seeds", "densities", "mask_steps", "target_steps", "target_lr", "tuned", "alphas", "per_layer")
 NESTED: dict[str, type[Nested]] = {"images": Images, "compute": Compute}
 
 

@@ -22,14 +22,12 @@ from maskutils.models.heads import for_task
 from maskutils.results import rates
 from maskutils.study import artefacts
 from maskutils.study.provenance import STAGES, begin_peak, git_commit, own_code, peak_bytes, versions
-from maskutils.study.setup import Setup
+from maskutils.study.setup import OF_TRANSFERS, Setup
 from maskutils.training.base import PROTOCOLS, History
 from maskutils.training.evaluation import evaluate
 from maskutils.training.learn import unusual
 from maskutils.training.transfer import interpolate, kept, score, transfer
 
-# Settings that the source network does not depend on.
-OF_TRANSFERS = ("seeds", "densities", "mask_steps", "target_steps", "target_lr", "tuned", "alphas", "per_layer")
 END = {"alpha": 1.0, "rewound": False}  # a transfer as it ended
 
 
