@@ -3,7 +3,6 @@
 Times are processor time of one thread. Beside a ratio stands its target, where there is one, and whether it was met.
 """
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,9 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
-
-if str(root := Path(__file__).parents[1]) not in sys.path:  # as a script
-    sys.path.insert(0, str(root))
 
 from benchmarks import interactive, layers, photographs, processes
 from benchmarks.timing import COLUMNS, best_of, row

@@ -215,7 +215,8 @@ def test_one_density_tells_nothing_of_the_dial():
 
 
 def test_where_nothing_can_be_chosen_verify_still_gives_its_verdicts():
-    assert claims.the_choice_holds_on_seeds_left_out(make(at(0.5, 0.9))).passed is not True
+    skipped = claims.the_choice_holds_on_seeds_left_out(make(*four(at(0.5, 0.9))))  # nothing loses as little
+    assert (skipped.passed, skipped.effect.split("=")[0]) == (None, "no approach meets max_source_drop")
 
 
 def test_two_seeds_cannot_tell_whether_the_choice_holds():
