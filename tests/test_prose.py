@@ -191,7 +191,7 @@ def test_a_sparse_mask_adapts_nearly_as_well_as_fine_tuning_for_the_target_alone
     assert 0 < mean(rows, "two_networks", "target_acc") - sparse < 0.015
 
 
-@claim("README.md", "If not (dashed), replay and EWC come nearer than the mask.")
+@claim("README.md", "If not, replay and EWC come nearer than the mask.")
 def rivals_are_nearer(records):
     return rivals_are_nearer_when_the_task_is_unknown(records)
 

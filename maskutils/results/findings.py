@@ -144,12 +144,17 @@ def over_curves(known: Areas) -> list[str]:
     unlearnt = _unlearnt(known)
     others = dict.fromkeys([*known.there([a.name for a in every() if a.rival]), *unlearnt])
     rows = known.minus(list(others), best).set_index("family").sort_values("difference", ascending=False, kind="stable")
-    lead = {other: row for other, row in rows.iterrows() if verb(row) == "leads"}
+    ahead = {other: row for other, row in rows.iterrows() if verb(row) == "leads"}
+    sure = {other: row for other, row in ahead.items() if not in_doubt(row)}
+    lead = sure or ahead
     level = [other for other in unlearnt if verb(rows.loc[other]) == APART and rows.loc[other, "n"] >= LEAST]
     told = []
     if lead:
         by = listed(map(size, lead.values()))
-        told.append(f"{leading(list(lead))} the best learnt mask, {called(best)}, by {by} points")
+        told.append(
+            f"{leading(list(lead))} the best learnt mask, {called(best)}, by {by} points"
+            + ", but not for certain" * (not sure)
+        )
     if level:
         told.append(f"{listed(map(called, level))} do{'es' * (len(level) == 1)} as well")
     where = ", where bits do not count," * bool(lead)
