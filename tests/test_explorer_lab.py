@@ -106,7 +106,8 @@ def run_all(browser, lab):  # noqa: F811
 
 def test_the_quickstart_runs_to_its_punchline(run_all):
     page = run_all("00_quickstart")
-    assert page.locator(".jp-OutputArea-output", has_text="After fine-tuning it is at").count() == 1
+    # on a busy machine the last outputs are drawn after the last cell has ended
+    page.locator(".jp-OutputArea-output", has_text="After fine-tuning it is at").wait_for(state="attached")
     assert page.locator(".jp-RenderedImage img").count() >= 4
 
 
