@@ -156,7 +156,7 @@ def test_what_cannot_be_told_apart_is_listed_the_recommended_first():
     assert table.loc[0, ["difference", "low", "high"]].tolist() == pytest.approx(
         [0.02 / 3, 0.02 / 3 - half, 0.02 / 3 + half], abs=2e-6
     )
-    shown = choice_tables.for_the_eye(table)
+    shown = choice_tables.readable(table)
     assert shown.columns.tolist() == ["choose", "kbit stored", "steps", "behind the top setting (points)"]
     assert shown.iloc[0, [0, 1, 3]].tolist() == ["magnitude (density 0.1)", "0", "+0.7 [-3.1, +4.5]"]
 
@@ -249,7 +249,7 @@ def test_records_that_do_not_say_what_is_stored_meet_no_limit():
 def test_a_choice_that_no_seed_doubts_is_stable():
     table = choice.stability(make(*DEAR, *FREE), **KNOWN, n=20)
     assert table[["approach", "share"]].to_numpy().tolist() == [["snip", 1.0]]
-    shown = choice_tables.for_the_eye(table)
+    shown = choice_tables.readable(table)
     assert shown.to_dict("records") == [{"choose": "snip (density 0.1)", "share (%)": "100"}]
 
 

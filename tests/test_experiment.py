@@ -590,6 +590,8 @@ def test_a_rate_at_which_training_diverges_is_no_rate_of_that_approach_alone(roo
         table = experiment.tune_rates(setup, [1e-3, 1e30], [5], ["finetune"])
     assert set(table["target_lr"]) == {1e-3}
     assert set(table["seed"]) == {7, 8}
+    with pytest.raises(BadSetting, match=r"no approach \(source_only\) trained to its end at lrs = \[0.001\]"):
+        experiment.tune_rates(setup, [1e-3], [5], ["source_only"])
 
 
 def test_rates_are_tuned_on_validation_alone_and_then_used_by_name(root, calls):

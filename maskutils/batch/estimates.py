@@ -96,10 +96,8 @@ def steps(parameters: Mapping[str, Any]) -> float:
     if isinstance(chosen := parameters.get("chosen"), list):
         ways.append(len(chosen) or USUAL_APPROACHES)
     ways.append(_number(parameters.get("grid", 1)))  # values of the knob of each
-    several = sum(map(_number, listed(parameters, "steps")))
-    return float(
-        (_number(parameters.get("target_steps")) or several or _number(parameters.get("mask_steps"))) * math.prod(ways)
-    )
+    target, mask = (_number(parameters.get(name)) for name in ("target_steps", "mask_steps"))
+    return float((target or sum(map(_number, listed(parameters, "steps"))) or mask) * math.prod(ways))
 
 
 def _number(value: Any) -> float:

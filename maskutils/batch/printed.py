@@ -33,11 +33,8 @@ def print_damaged(profile: str, asked: str) -> None:
         )
     if faulty:
         raise typer.Exit(1)
-    told = (
-        f"{len(vouched(folder))} files are as their manifest says"
-        if vouched(folder)
-        else "the manifest vouches for no file"
-    )
+    n = len(vouched(folder))
+    told = f"{n} files are as their manifest says" if n else "the manifest vouches for no file"
     console.print(f"{folder}: {told}", soft_wrap=True, markup=False)
     if "records.csv" not in vouched(folder):
         console.print("there are no records, so there are no claims to check")

@@ -56,7 +56,7 @@ def steadiness(records: pd.DataFrame, drops: Sequence[float], n: int = choice.DR
     return told + f" Where another is chosen more often, it is {listed(instead)}." * bool(instead)
 
 
-def for_the_eye(found: pd.DataFrame) -> pd.DataFrame:
+def readable(found: pd.DataFrame) -> pd.DataFrame:
     """A table of `choice.stability` or `choice.equivalent` with settings as "oft (block 8)", shares in percent, kbit, and points."""
     shown = pd.DataFrame({"choose": [_setting(row) for _, row in found.iterrows()]})
     if "share" in found:

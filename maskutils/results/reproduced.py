@@ -21,9 +21,8 @@ def compared(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
     difference, in points of accuracy. A mean is that of one reading of one setting on one pair.
     """
     by = ["approach", *(name for name in IDENTITY if name != "seed")]
-    text = dict.fromkeys(
-        ("method", "options", "native_of"), object
-    )  # a column without any text would be one of numbers
+    # a column that holds no text would be one of numbers
+    text = dict.fromkeys(("method", "options", "native_of"), object)
     a, b = (summarise(_settings(records), by, ACCURACIES).astype(text) for records in (ours, theirs))
     both = a.merge(b, on=by, suffixes=("", "_theirs"))
     rows = []

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from maskutils.core.approaches import described, every
-from maskutils.core.checks import warn
+from maskutils.core.checks import BadSetting, warn
 from maskutils.core.progress import bar
 from maskutils.masks.layers import LAYERS
 from maskutils.models.parts import norm_layers
@@ -64,7 +64,7 @@ def tune_rates(
     steps and seed; of the column `approach` without brackets. No test image is read.
 
     Each has the middle value of its grid, masks the first density of `setup`. A rate at which the training diverges on a seed gives a
-    warning and no record.
+    warning and no record. Raises `BadSetting` if there is no record at all.
     """
     grid = list(itertools.product(_trained(setup, approaches), lrs, steps, setup.seeds))
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
@@ -77,7 +77,13 @@ def tune_rates(
         except FloatingPointError as error:
             warn(f"{trial.approach} at a rate of {lr:g} on {setup.pair}: {error}")
             diverged.add(setting)
-    return pd.DataFrame([row for setting, rows in found.items() if setting not in diverged for row in rows])
+    rows = [row for setting, of in found.items() if setting not in diverged for row in of]
+    if not rows:
+        of = ", ".join(approaches) or "all that train"
+        raise BadSetting(
+            f"nothing was tuned: no approach ({of}) trained to its end at lrs = {list(lrs)}; try lower ones, or others"
+        )
+    return pd.DataFrame(rows)
 
 
 def _trained(setup: Setup, approaches: Collection[str]) -> Iterator[Trial]:
