@@ -110,12 +110,11 @@ def test_a_longer_source_is_set_beside_the_usual_one_for_mask_and_rivals():
         "edge_popup - lora, both longer": "+0.5",  # 82 - 80, 81 - 82
     }
     assert tables.trained_alike(usual, longer) == (
-        "With all sources trained as much longer as learning a mask takes, `edge_popup` cannot be told apart from `lora` "
-        "(+0.5 [-0.7, +1.7] points)."
+        "With all sources trained as long, `edge_popup` cannot be told apart from `lora` (+0.5 [-0.7, +1.7] points)."
     )
     better = longer.assign(target_acc=longer["target_acc"] + 0.05 * (longer["approach"] == "edge_popup"))
     assert tables.trained_alike(usual, better) == (
-        "With all sources trained as much longer as learning a mask takes, `edge_popup` leads `lora` by 3.0 [1.8, 4.2] points; "
+        "With all sources trained as long, `edge_popup` leads `lora` by 3.0 [1.8, 4.2] points; "
         "on the target alone it leads by 4.0 [1.5, 6.5] points."
     )
 

@@ -62,8 +62,10 @@ def test_masks_that_nobody_learns_are_told_of_on_the_first_page_if_they_do_as_we
     level = mask("magnitude", 0.94, 0.6, 0.88, stored_bits=90e3)
     packed = at(0.6, 0.88, "packnet", density=0.1, source_acc_masked=0.94, stored_bits=90e3)
     brief = of_records.findings(study(FREE, LEARNT, level, packed))[1]
-    assert brief.endswith(" Over whole curves `magnitude` and `packnet` do as well.")
-    assert of_records.findings(study(FREE, LEARNT, level))[1].endswith(" Over whole curves `magnitude` does as well.")
+    assert brief.endswith(" Over whole curves `magnitude` and `packnet` do as well as `edge_popup`.")
+    assert of_records.findings(study(FREE, LEARNT, level))[1].endswith(
+        " Over whole curves `magnitude` does as well as `edge_popup`."
+    )
     assert "Over whole curves" not in of_records.findings(study(*ROWS))[1].split("\n")[1]
     assert "leads `packnet` by" in findings(study(*ROWS, packed | {"source_acc_masked": 0.8}))
 
@@ -83,7 +85,7 @@ def test_what_leads_learnt_masks_over_whole_curves_is_told_of_with_the_task_know
     [told] = re.findall(
         r"Over whole curves, where bits do not count, `oft` leads the best learnt mask, `edge_popup`, by .*", brief
     )
-    assert re.fullmatch(r".* by \d+\.\d \[\d+\.\d, \d+\.\d\] points; `magnitude` does as well\.", told)
+    assert re.fullmatch(r".* by \d+\.\d \[\d+\.\d, \d+\.\d\] points; `magnitude` does as well as it\.", told)
     assert f"  - {told}" in whole.split("- **Task known")[1].split("\n- **")[0].splitlines()
 
 

@@ -141,7 +141,7 @@ def trained_alike(records: pd.DataFrame, longer: pd.DataFrame) -> str:
         told.append(versus(row, called(rival)))
         if verb(target) != APART:
             told[-1] += f"; on the target alone it {verb(target)} by {size(target)} points"
-    return f"With all sources trained as much longer as learning a mask takes, {called(mask)} {'. It '.join(told)}."
+    return f"With all sources trained as long, {called(mask)} {'. It '.join(told)}."
 
 
 def _usual_and_longer(records: pd.DataFrame, longer: pd.DataFrame) -> tuple[pd.DataFrame, str, list[str]]:
