@@ -95,7 +95,7 @@ def test_the_largest_difference_is_named_and_whether_it_is_within_its_interval()
 
 
 def test_means_without_intervals_and_settings_of_one_side_are_told():
-    assert "means of one seed, which have no intervals" in compared(made(0.8), made(0.7))
+    assert "means of fewer than 3 seeds, which have no intervals" in compared(made(0.8), made(0.7))
     ours = pd.concat([made(0.8, 0.9), made(0.8, pair="mnist_to_rotated")])
     assert compared(ours, made(0.8, 0.9)) == "all 3 means are the same; 1 settings are only here"
     assert compared(made(0.8), made(0.8, pair="mnist_to_rotated")).startswith("no setting is in both")

@@ -217,11 +217,11 @@ def test_summarise_gives_mean_t_interval_and_seeds():
 def test_pairs_are_averaged_within_a_seed_before_the_interval_is_taken():
     rows = [
         {"pair": p, "seed": s, "target_acc": a}
-        for p, s, a in (("a", 0, 0.2), ("b", 0, 0.6), ("a", 1, 0.5), ("b", 1, 0.7))
+        for p, s, a in (("a", 0, 0.2), ("b", 0, 0.6), ("a", 1, 0.5), ("b", 1, 0.7), ("a", 2, 0.3), ("b", 2, 0.7))
     ]
     row = summarise(table(*rows), ["method"], ["target_acc"]).iloc[0]
-    assert (row["n"], row["target_acc"]) == (2, pytest.approx(0.5))  # 0.4 and 0.6
-    assert row["target_acc_ci"] == pytest.approx(12.706205 * math.sqrt(0.02) / math.sqrt(2), rel=1e-5)
+    assert (row["n"], row["target_acc"]) == (3, pytest.approx(0.5))  # 0.4, 0.6 and 0.5
+    assert row["target_acc_ci"] == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-5)
 
 
 def test_one_seed_has_no_interval_and_what_is_missing_stays_missing():
@@ -292,21 +292,20 @@ def test_rows_without_any_density_are_on_the_grid():
 
 
 def test_a_seed_without_a_value_counts_in_no_interval():
-    values = [0.80, 0.81, math.nan]
+    values = [0.80, 0.81, 0.82, math.nan]
     row = summarise(
         table(*[{"seed": s, "target_acc": v} for s, v in enumerate(values)]), ["method"], ["target_acc"]
     ).iloc[0]
-    assert (row["n"], row["target_acc"]) == (2, pytest.approx(0.805))
-    assert row["target_acc_ci"] == pytest.approx(
-        0.0635, abs=5e-5
-    )  # 12.706 * 0.00707 / sqrt 2, and not 4.303 * 0.00707 / sqrt 3
+    assert (row["n"], row["target_acc"]) == (3, pytest.approx(0.81))
+    assert row["target_acc_ci"] == pytest.approx(4.302653 * 0.01 / math.sqrt(3), rel=1e-5)  # and not 3.182 * 0.01 / 2
 
 
 def test_a_seed_without_one_of_the_values_counts_for_the_others():
     rows = [{"seed": s, "target_acc": 0.8, "source_acc_masked": v} for s, v in enumerate([0.9, 0.7, math.nan])]
     row = summarise(table(*rows), ["method"], ["target_acc", "source_acc_masked"]).iloc[0]
     assert (row["n"], row["target_acc_ci"]) == (3, 0)
-    assert row["source_acc_masked_ci"] == pytest.approx(12.706205 * 0.1, rel=1e-5)
+    assert row["source_acc_masked"] == pytest.approx(0.8)
+    assert math.isnan(row["source_acc_masked_ci"])  # of two
 
 
 def test_a_transfer_of_two_notebooks_stands_once_whatever_its_missing_values_and_float_noise(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from rows import at, make, mask
 
 from maskutils.results import choice, choice_tables, comparisons, report
-from maskutils.results.records import usual_density
+from maskutils.results.records import summarise, usual_density
 from tools import tables
 
 
@@ -316,8 +316,14 @@ def test_names_are_escaped_in_latex(results):
 
 
 def test_the_interval_of_two_seeds_is_shown_nowhere():
-    table = pd.DataFrame({"k": ["x", "y"], "v": [0.5, 0.5], "v_ci": [0.9, 0.1], "n": [2, 3]})
-    assert report.percent(table, ["v"])["v"].tolist() == ["50.0", "50.0 ± 10.0"]
+    rows = [
+        {"k": k, "seed": seed, "v": 0.5, "w": w}
+        for k, n in (("x", 2), ("y", 3))
+        for seed, w in list(enumerate((0.5, 0.5, math.nan)))[:n]
+    ]
+    table = report.percent(summarise(pd.DataFrame(rows), ["k"], ["v", "w"]), ["v", "w"])
+    assert table["v"].tolist() == ["50.0", "50.0 ± 0.0"]
+    assert table["w"].tolist() == ["50.0", "50.0"]  # two seeds have it
 
 
 def test_domains_that_took_no_part_are_read_on_the_pairs_that_have_any():

@@ -251,7 +251,7 @@ class Tradeoff {
     const value = (name) => `${percent(p[name])}${p[`${name}_ci`] === null ? "" : ` ± ${percent(p[`${name}_ci`])}`} %`;
     const known = r === "known" ? [`both tasks ${value("both")}`, `stores ${kilobits(p.kbit)} kbit`] : [];
     const read = [...known, `source ${value(r)}`, `target ${value("target_acc")}`];
-    return [`${approach}${text ? ` (${text})` : ""}`, ...read, `${this.pair.value}, ${p.n} seed${p.n > 1 ? "s (± 95 % interval)" : ""}`];
+    return [`${approach}${text ? ` (${text})` : ""}`, ...read, `${this.pair.value}, ${p.n} seed${p.n > 1 ? "s" : ""}${p.target_acc_ci === null ? "" : " (± 95 % interval)"}`];
   }
 }
 

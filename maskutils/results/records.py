@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from maskutils.core import paths
 from maskutils.core.approaches import INTERPOLATED, REWOUND, Approach, every, find
 from maskutils.core.files import DamagedFile, write_atomically
+from maskutils.results.statistics import LEAST
 
 KNOBS = ("density", "strength", "fraction", "knob")  # what trades retention for adaptation, beside alpha
 IDENTITY = ["pair", "model", "protocol", "method", "options", "density", "native_of", "strength", "fraction", "knob"]
@@ -178,11 +179,11 @@ def summarise(records: pd.DataFrame, by: Sequence[str], values: Sequence[str] = 
     """For each group of `by`: means of `values`, half-widths of their 95 % intervals as `<value>_ci`, and seeds as `n`.
 
     Rows of one seed (several pairs, say) are averaged first. The interval is Student's t over the seeds that have the value;
-    `nan` for one. A seed counts in `n` if it has at least one of the values.
+    `nan` for fewer than `LEAST`. A seed counts in `n` if it has at least one of the values.
     """
     by, values = list(by), list(values)
     seeds = records.groupby([*by, "seed"], dropna=False, observed=True)[values].mean().reset_index()
     groups = seeds.groupby(by, dropna=False, observed=True)[values]
     n = groups.count()
-    half = groups.std() * (stdtrit(n - 1, 0.975) / np.sqrt(n))
+    half = (groups.std() * (stdtrit(n - 1, 0.975) / np.sqrt(n))).where(n >= LEAST)
     return pd.concat([groups.mean(), half.add_suffix("_ci"), n.max(axis=1).rename("n")], axis=1).reset_index()

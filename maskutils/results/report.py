@@ -18,13 +18,13 @@ TITLES |= {"target_acc": "target (%)", "other_acc": "other domains (%)", "harmon
 
 
 def percent(summary: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """A table of `summarise` for people: each value as "mean ± half-width" in percent (of `statistics.LEAST` seeds or more), or a dash."""
+    """A table of `summarise` for people: each value as "mean ± half-width" in percent, or a dash."""
 
-    def cell(mean: float, half: float, seeds: float) -> str:
-        told = "" if math.isnan(half) or seeds < statistics.LEAST else f" ± {100 * half:.1f}"
+    def cell(mean: float, half: float) -> str:
+        told = "" if math.isnan(half) else f" ± {100 * half:.1f}"
         return "–" if math.isnan(mean) else f"{100 * mean:.1f}{told}"
 
-    cells = {v: [cell(*row) for row in zip(summary[v], summary[f"{v}_ci"], summary["n"], strict=True)] for v in values}
+    cells = {v: [cell(*row) for row in zip(summary[v], summary[f"{v}_ci"], strict=True)] for v in values}
     return summary.drop(columns=[c for c in summary.columns if c in values or c.endswith("_ci")]).assign(**cells)
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 
 from maskutils.core import paths
 from maskutils.results.records import ACCURACIES, IDENTITY, load_records, summarise
+from maskutils.results.statistics import LEAST
 
 
 def comparison(profile: str) -> str:
@@ -50,7 +51,7 @@ def _verdict(means: pd.DataFrame) -> str:
     known = means.dropna(subset="interval")
     outside = int((known["apart"] > known["interval"] + 1e-9).sum())
     if known.empty:
-        within = f"{len(means):,} means of one seed, which have no intervals"
+        within = f"{len(means):,} means of fewer than {LEAST} seeds, which have no intervals"
     elif outside:
         within = f"{outside:,} of {len(known):,} means are outside their 95 % intervals"
     else:

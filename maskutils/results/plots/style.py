@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from maskutils.core import paths
 from maskutils.core.approaches import every, find
 from maskutils.results.records import provenance
-from maskutils.results.statistics import LEAST
 
 PAIR_ORDER = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
 LEGEND_BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # of a single panel
@@ -94,8 +93,8 @@ def save_figure(figure: Figure, name: str, profile: str = "default", records: pd
 
 
 def half_width(points: pd.DataFrame, column: str) -> pd.Series:
-    """Half-widths of the intervals of `column` in percent; none of fewer than `LEAST` seeds, which would tell nothing."""
-    return 100 * points[f"{column}_ci"].where(points["n"] >= LEAST)
+    """Half-widths of the intervals of `column` in percent."""
+    return 100 * points[f"{column}_ci"]
 
 
 def within(axis: Axes) -> None:
