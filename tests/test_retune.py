@@ -74,6 +74,11 @@ def test_what_is_broken_gets_the_lower_rate_that_is_best_and_nothing_else_change
     files.write_json(file, manifest.sealed(file.parent, files.read_json(file)))
     retune.main(profile)  # a value has its lower rates once
     assert paths.tuned_rates()[0].read_text() == text
+    tuning = root / "results" / "tuning"
+    files.write_json(tuning / "manifest.json", manifest.sealed(tuning, {}))
+    paths.tuned_rates()[0].write_text(text + text.splitlines()[-1])
+    with pytest.raises(ValueError, match=r"rates-mlp-mnist_to_digits.csv is not what was written"):
+        retune.main(profile)
 
 
 def test_records_of_two_source_networks_of_one_seed_are_not_joined(monkeypatch):

@@ -309,7 +309,7 @@ def test_a_change_gives_other_settings_and_leaves_the_first_as_they_were():
     [
         ({"alphas": (0.5, 0.5, 7.0)}, r"parameter alphas\.2 = 7\.0"),
         ({"alphas": (0.5, 0.5)}, r"parameter alphas = \(0\.5, 0\.5\): holds a value twice"),
-        ({"densities": (0.0121, 0.0124)}, r"holds a value twice \(records tell values apart by three places\)"),
+        ({"densities": (0.0121, 0.0124)}, r"holds a value twice \(records tell densities apart by three places\)"),
         ({"target_steps": "3"}, "parameter target_steps = '3'"),
         ({"seed": 1}, "unknown parameter 'seed'.*Did you mean 'seeds'"),
         ({"compute": {"device": "gpu"}}, r"parameter compute\.device = 'gpu'"),
@@ -332,3 +332,6 @@ def test_a_misspelt_name_in_the_parameters_cell_is_refused():
         ran(PARAMETERS)
     )  # another cell's name is its own
     assert from_notebook(ran(PARAMETERS + "\nmask_step = 7", PARAMETERS)) == from_notebook(ran(PARAMETERS))  # mended
+    with pytest.raises(BadSetting, match="unknown parameter 'mask_step'"):
+        from_notebook(ran(PARAMETERS, "shown: int = 3\nmask_step = 7"))  # with types, so of parameters too
+    assert Setup(alphas=(0.9991, 0.9994)).alphas == (0.9991, 0.9994)  # which records do tell apart

@@ -137,15 +137,17 @@ def main(profile: str) -> None:
     """
     check_clean(profile)
     folder, runs = paths.results_dir(profile), plan.make_plan(profile)
-    check_intact(folder)
+    tables = paths.results_dir("tuning")
+    vouching = [folder, *[tables] * (tables / MANIFEST).exists()]
+    for known in vouching:
+        check_intact(known)
     tuned = [setup_in(run.parameters) for run in runs if run.parameters.get("tuned")]
     setups = {(setup.pair, setup.model): setup for setup in tuned}
     records = renewed(setups, load_records(profile))
     lower(setups, records)
     save_records(renewed(setups, records), folder / "records.csv")
-    for written in (folder, paths.results_dir("tuning")):
-        if (file := written / MANIFEST).exists():
-            write_json(file, sealed(written, read_json(file)))
+    for known in vouching:
+        write_json(known / MANIFEST, sealed(known, read_json(known / MANIFEST)))
 
 
 if __name__ == "__main__":

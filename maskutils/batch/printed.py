@@ -33,10 +33,10 @@ def print_damaged(profile: str, asked: str) -> None:
         )
     if faulty:
         raise typer.Exit(1)
-    n = len(vouched(folder))
-    told = f"{n} files are as their manifest says" if n else "the manifest vouches for no file"
+    ours = vouched(folder)
+    told = f"{len(ours)} files are as their manifest says" if ours else "the manifest vouches for no file"
     console.print(f"{folder}: {told}", soft_wrap=True, markup=False)
-    if "records.csv" not in vouched(folder):
+    if "records.csv" not in ours:
         console.print("there are no records, so there are no claims to check")
         raise typer.Exit
 

@@ -135,9 +135,16 @@ class Setup(Settings):
     @field_validator("seeds", "densities", "alphas")
     @classmethod
     def _once_each(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len({round(value, 3) for value in values}) < len(values):
-            raise ValueError("holds a value twice (records tell values apart by three places)")
+        if len(set(values)) < len(values):
+            raise ValueError("holds a value twice")
         return values
+
+    @field_validator("densities")
+    @classmethod
+    def _told_apart(cls, densities: tuple[float, ...]) -> tuple[float, ...]:
+        if len({round(density, 3) for density in densities}) < len(densities):
+            raise ValueError("holds a value twice (records tell densities apart by three places)")
+        return densities
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
@@ -183,7 +190,8 @@ def from_notebook(namespace: Mapping[str, Any]) -> Setup:
         injected = source.lstrip().startswith("# Parameters\n")
         wrong = {name for name, typed in names.items() if any(names.values()) and not typed and _nearly(name)}
         if any(typed and name in Setup.model_fields for name, typed in names.items()):
-            mistakes = wrong  # the parameters cell: it may have been mended and run again
+            mistakes.clear()  # the parameters cell: it may have been mended and run again
+        mistakes |= wrong
         (given if injected else declared).update(names.keys() - wrong)
     for name in sorted(given | mistakes):
         known_setting(name, declared, namespace[name])

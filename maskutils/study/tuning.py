@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -67,17 +66,17 @@ def tune_rates(
     warning and no record. Raises `BadSetting` if there is no record at all.
     """
     grid = list(itertools.product(_trained(setup, approaches), lrs, steps, setup.seeds))
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    rows: list[dict[str, Any]] = []
     diverged = set()
     for trial, lr, n, seed in bar(grid, f"tuning on {setup.pair}", unit="transfer", delay=2):
         own = setup.changed(target_lr=lr, target_steps=n, per_layer=described(trial.protocol).per_layer, tuned=False)
-        setting = trial.approach, lr, n
         try:
-            found[setting] += [row | {"approach": trial.approach} for row in records_of(own, trial, seed, ("val",))]
+            rows += [row | {"approach": trial.approach} for row in records_of(own, trial, seed, ("val",))]
         except FloatingPointError as error:
             warn(f"{trial.approach} at a rate of {lr:g} on {setup.pair}: {error}")
-            diverged.add(setting)
-    rows = [row for setting, of in found.items() if setting not in diverged for row in of]
+            diverged.add((trial.approach, lr, n))
+    # a rate is none for any seed if it is none for one
+    rows = [row for row in rows if (row["approach"], row["target_lr"], row["target_steps"]) not in diverged]
     if not rows:
         of = ", ".join(approaches) or "all that train"
         raise BadSetting(

@@ -79,23 +79,22 @@ def talk(filters: Filters, density: float, records: pd.DataFrame, pair: str) -> 
     parts[0].suptitle(f"kept: {density:.0%} of all weights,\n{filters[1].mean():.0%} of the first layer", fontsize=10)
     parts[0].supxlabel("red above zero, blue below, grey dropped", fontsize=8)
     axis, rows = parts[1].subplots(), with_family(on_grid(records[records["pair"] == pair]))
-    zoom = axis.inset_axes((0.05, 0.1, 0.4, 0.52))
-    lines, _ = (_draw_readings(where, rows) for where in (axis, zoom))
+    lines = _draw_readings(axis, rows)
     axis.set(title=f"{PAIR_TITLES.get(pair, short(pair))}: up and right is better", xlim=(0, 108), ylim=(25, 103))
     axis.set_xticks(range(0, 101, 20))
     axis.set(xlabel="source accuracy after transfer (%)", ylabel="target accuracy (%)")
     axis.text(0.49, 0.1, "solid: task known\ndashed: task unknown", transform=axis.transAxes, fontsize=9)
-    _enlarge(axis, zoom, lines["ideal"])
+    left, bottom = (100 * value - 8.5 for value in ideal(rows))
+    if not np.isnan([left, bottom]).any():
+        _enlarge(axis, rows, left, bottom)
     name_curves({axis: lines})
     return figure
 
 
-def _enlarge(axis: Axes, zoom: Axes, ideal: Line2D) -> None:
-    """Let `zoom` show the corner of `axis` around the point `ideal`; nothing, if it is nowhere."""
-    left, bottom = (float(at) - 8.5 for at in np.concatenate(ideal.get_data()))
-    if np.isnan([left, bottom]).any():
-        zoom.remove()
-        return
+def _enlarge(axis: Axes, rows: pd.DataFrame, left: float, bottom: float) -> None:
+    """Draw the square of 10 points above and right of (`left`, `bottom`) once more, in the empty part of `axis`."""
+    zoom = axis.inset_axes((0.05, 0.1, 0.4, 0.52))
+    _draw_readings(zoom, rows)
     zoom.set(xlim=(left, left + 10), ylim=(bottom, bottom + 10))
     zoom.set_title("the corner with the ideal", fontsize=9)
     zoom.tick_params(labelsize=8)
