@@ -22,6 +22,7 @@ from maskutils.models.heads import head_name, head_parameters, own_head
 from maskutils.models.inputs import taken_by
 from maskutils.models.parts import norm_layers
 from maskutils.training.base import History, Transfer, answer, answering, frozen, halves, joined, protocol
+from maskutils.training.learn import mask_batch
 from maskutils.training.loop import Penalty, fit
 
 
@@ -178,12 +179,13 @@ def bn_only(t: Transfer) -> History:
 
 @protocol(
     "baseline", place=26, colour="#7f7f7f", marker="8", rival=True, needs=("mask",), method="magnitude", per_layer=True,
-    known="masked", bits=mask_only, knobs={"retrain_steps": 150},
+    known="masked", bits=mask_only, knobs={"retrain_steps": 300},
 )  # fmt: skip
 def packnet(t: Transfer, mask: Mask, retrain_steps: int) -> History:
     """Prune to `mask`, retrain what it keeps on the source, then protect that and train the rest on the target.
 
-    Source: Mallya & Lazebnik 2018 (arXiv 1711.05769), whose mask is magnitude per layer. Pruned weights begin at 0.
+    Source: Mallya & Lazebnik 2018 (arXiv 1711.05769), whose mask is magnitude per layer. Pruned weights begin at 0. Retraining takes as
+    many steps as learning a mask does, with as many images a step, at the rate that `fit` takes for the source.
     """
     mask = Mask(mask.bits)  # what it may carry besides is of no use here
     t.model.load_state_dict(mask.apply(t.model).state_dict())
@@ -197,6 +199,6 @@ def _retrain(t: Transfer, mask: Mask, steps: int) -> None:
     own = t.training
     with protection.protect(t.model, ~mask), answering(t.model, "source"):
         fit(
-            t.model, t.pair.source.train, steps=steps, lr=5e-4, batch_size=own.batch_size, seed=own.seed, norm="eval",
+            t.model, t.pair.source.train, steps=steps, batch_size=mask_batch(own.batch_size), seed=own.seed, norm="eval",
             precision=own.precision,
         )  # fmt: skip
