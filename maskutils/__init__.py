@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; `HOMES` says the same to Python
     from maskutils.data.load import load_pair
+    from maskutils.data.pair import Domain, Pair
     from maskutils.masks.mask import Mask
     from maskutils.masks.protection import protect
     from maskutils.models.networks import build_model
@@ -20,12 +21,14 @@ if TYPE_CHECKING:  # for type checkers and editors; `HOMES` says the same to Pyt
     from maskutils.training.loop import fit
     from maskutils.training.transfer import score, transfer
 
-__all__ = ["Mask", "build_model", "evaluate", "fit", "learn_mask", "load_pair", "load_records"]
+__all__ = ["Domain", "Mask", "Pair", "build_model", "evaluate", "fit", "learn_mask", "load_pair", "load_records"]
 __all__ += ["protect", "recommend", "score", "transfer"]
 __version__ = "0.1.0"
 
 HOMES = {
+    "Domain": "data.pair",
     "Mask": "masks.mask",
+    "Pair": "data.pair",
     "build_model": "models.networks",
     "evaluate": "training.evaluation",
     "fit": "training.loop",

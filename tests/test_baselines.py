@@ -203,7 +203,7 @@ def test_packnet_retrains_what_is_kept_then_holds_it_while_the_pruned_begin_at_0
             middle.update({n: t.clone() for n, t in net.state_dict().items()})
             return super().fit(**options)
 
-    baselines.packnet(Watched(net, SHARED, Training(steps=STEPS)), mask, retrain_steps=STEPS)
+    baselines.packnet(Watched(net, SHARED, Training(steps=STEPS, mask_steps=STEPS)), mask)
     for name, after in net.state_dict().items():
         kept = mask.bits.get(name, torch.ones_like(after).bool())
         assert torch.equal(after[kept], middle[name][kept])
@@ -272,3 +272,16 @@ def test_an_importance_of_another_network_is_refused(importance):
     pair = load_pair("mnist_to_digits")
     with pytest.raises(ValueError, match="importance does not fit Sequential"):
         transfer(build_model("cnn"), pair, "ewc", importance=importance, steps=1)
+
+
+@pytest.mark.parametrize("protocol", ["linear_probe", "bias_only", "bn_only"])
+def test_what_can_be_taken_off_leaves_the_statistics_of_norm_layers(net, protocol):
+    normed = nn.Sequential(net[0], nn.BatchNorm1d(10), *net[1:])
+    after = transfer(normed, SHARED, protocol, steps=STEPS, norm="train")
+    assert torch.equal(after[1].running_mean, normed[1].running_mean)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -2.0])
+def test_a_temperature_must_be_above_0(net, temperature):
+    with pytest.raises(ValueError, match=f"temperature = {temperature} must be greater than 0"):
+        transfer(net, SHARED, "lwf", steps=1, temperature=temperature)

@@ -132,7 +132,7 @@ def test_the_front_door_names_what_type_checkers_see():
     assert seen == {name: f"maskutils.{home}" for name, home in maskutils.HOMES.items()}
     assert sorted(seen) == sorted(maskutils.__all__)
     assert all(getattr(maskutils, name) is getattr(importlib.import_module(home), name) for name, home in seen.items())
-    with pytest.raises(AttributeError, match="no attribute 'proteckt'; public names: Mask"):
+    with pytest.raises(AttributeError, match="no attribute 'proteckt'; public names: Domain, Mask"):
         _ = maskutils.proteckt
 
 

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from maskutils.core import metrics
+from maskutils.results import fronts
 
 NAN = math.nan
 FRONT = [(0.9, 0.2), (0.6, 0.5), (0.3, 0.8)]
@@ -75,7 +76,7 @@ def test_harmonic_mean_of_nan_is_nan(a, b):
     ],
 )
 def test_pareto_front_as_worked_by_hand(points, front):
-    assert metrics.pareto_front(points) == front
+    assert fronts.pareto_front(points) == front
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -83,7 +84,7 @@ def test_each_point_is_on_the_front_unless_another_is_at_least_as_good_in_both(s
     draw = random.Random(seed)
     points = list({(draw.randrange(8) / 8, draw.randrange(8) / 8) for _ in range(20)})
     undominated = [p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)]
-    assert metrics.pareto_front(points) == sorted(undominated, reverse=True)
+    assert fronts.pareto_front(points) == sorted(undominated, reverse=True)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +100,20 @@ def test_each_point_is_on_the_front_unless_another_is_at_least_as_good_in_both(s
     ],
 )
 def test_hypervolume_as_worked_by_hand(points, reference, expected):
-    assert metrics.hypervolume(points, reference) == pytest.approx(expected)
+    assert fronts.hypervolume(points, reference) == pytest.approx(expected)
 
 
 def test_hypervolume_is_the_share_of_the_box_that_is_dominated():
     draw = random.Random(0)
     probes = [(draw.uniform(0.1, 1), draw.uniform(0.2, 1)) for _ in range(20_000)]
     dominated = sum(any(s >= x and t >= y for s, t in FRONT) for x, y in probes) / len(probes)
-    assert metrics.hypervolume(FRONT, (0.1, 0.2)) == pytest.approx(dominated, abs=0.015)
+    assert fronts.hypervolume(FRONT, (0.1, 0.2)) == pytest.approx(dominated, abs=0.015)
 
 
 @pytest.mark.parametrize("reference", [(1.0, 0.5), (0.5, 1.0), (1.1, 1.1)])
 def test_hypervolume_needs_a_reference_below_one(reference):
     with pytest.raises(ValueError, match="must lie below 1"):
-        metrics.hypervolume(FRONT, reference)
+        fronts.hypervolume(FRONT, reference)
 
 
 @pytest.mark.parametrize(("p", "q"), [(0.1, 0.1), (0.5, 0.2), (0.9, 0.3), (1.0, 0.4)])

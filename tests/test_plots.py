@@ -98,9 +98,19 @@ FIGURES |= {
     "flipped": lambda: plots.flipped(FLIPS, ["a", "b"]),
     "talk": lambda: plots.talk(FILTERS, 0.1, RECORDS, "mnist_to_digits"),
     "two_readings": plots.two_readings,
+    "what_is_stored": plots.what_is_stored,
     "hypervolume_drawn": plots.hypervolume_drawn,
+    "task_unknown": lambda: plots.task_unknown(RECORDS, [METHOD]),
 }
-UNLABELLED = {"matrix", "gallery", "filters", "flipped", "talk", "two_readings"}  # their labels are ticks and row names
+UNLABELLED = {
+    "matrix",
+    "gallery",
+    "filters",
+    "flipped",
+    "talk",
+    "two_readings",
+    "what_is_stored",
+}  # their labels are ticks and row names
 NAMED = {"forgetting_split", "differences", "leaks", "settings_tried", "storage"}  # their names are ticks
 
 

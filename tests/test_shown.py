@@ -4,6 +4,7 @@ import torch
 
 from maskutils import load_pair
 from maskutils.masks.layers import LAYERS
+from maskutils.masks.shown import layer_names
 from maskutils.study.setup import Setup
 
 
@@ -28,3 +29,8 @@ def test_a_mask_layer_says_its_shape_and_what_it_would_keep():
         layer.scores.copy_(torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]]))
     assert "2x3 = 6 weights, density 0.500" in repr(layer)
     assert "<td>least</td><td>-1</td>" in layer._repr_html_()
+
+
+def test_a_made_name_of_a_layer_is_never_that_of_another():
+    weights = {"0.weight": torch.ones(2, 1, 3, 3), "conv1.weight": torch.ones(2, 1, 3, 3)}
+    assert layer_names(weights) == {"0.weight": "conv2", "conv1.weight": "conv1"}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from maskutils.data.batches import batches
+from maskutils.masks.layers import attach
 from maskutils.training.evaluation import evaluate, predict
 from maskutils.training.loop import OPTIMIZERS, fit
 
@@ -270,3 +271,44 @@ def test_large_images_go_through_the_network_a_few_at_a_time():
     logits, _ = predict(net := Net(), TensorDataset(images, labels))
     assert seen == [6, 6, 6, 6, 6], "as many as a processor's caches hold"
     assert torch.allclose(logits, net.head(images.mean((2, 3))), atol=1e-6)
+
+
+def test_no_gradient_is_left_for_the_next_loop():
+    net = NETS["mlp"]()
+    fit(net, easy(), steps=2)
+    assert all(p.grad is None for p in net.parameters())
+    with pytest.raises(FloatingPointError):
+        fit(net, easy(), steps=5, lr=1e30, optimizer="sgd")
+    assert not net.training
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_a_network_that_is_frozen_whole_is_refused_and_what_is_frozen_stays():
+    net = NETS["mlp"]()
+    with pytest.raises(ValueError, match=r"all parameters are frozen; say model.requires_grad_\(True\)"):
+        fit(net.requires_grad_(False), easy(), steps=1)
+    last = list(net.parameters())[-1].requires_grad_(True)
+    before = [p.detach().clone() for p in net.parameters()]
+    fit(net, easy(), steps=3, lr=0.1)
+    assert [torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True)] == [
+        p is not last for p in net.parameters()
+    ]
+
+
+def test_a_layer_that_is_called_twice_has_one_mask_in_a_step():
+    seen = []
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(64, 64), nn.Linear(64, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append((self.body.weight, self.body.weight))
+            return self.head(self.body(self.body(x.flatten(1)).relu()))
+
+    net = Twice()
+    layers = attach(net, "gumbel_sigmoid", init=0.0)
+    fit(net, easy(), steps=2, params=[layer.scores for layer in layers.values()])
+    assert all(torch.equal(a, b) for a, b in seen)
+    assert not torch.equal(seen[0][0], seen[1][0])

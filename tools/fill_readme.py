@@ -212,5 +212,5 @@ def audit_table(notebook: Path = NOTEBOOK) -> str:
 if __name__ == "__main__":
     for file, text in fill_files(FILES, all_blocks()).items():
         file.write_text(text, encoding="utf-8")
-    for draw in (plots.two_readings, plots.hypervolume_drawn):
+    for draw in (plots.two_readings, plots.what_is_stored, plots.hypervolume_drawn):
         plots.save_figure(draw(), draw.__name__, "glossary")

@@ -50,6 +50,7 @@ class Approach:
     variant_of: str = ""  # the protocol that it is an ablation of
     named_by_mask: bool = False  # whether records name it by its mask alone
     learns_mask: bool = False  # whether it learns a mask during the transfer
+    retrains: bool = False  # whether it trains what a mask keeps on the source, for as many steps as a mask is learnt
     # What answers the source if the task is known: see `analysis.source_read`.
     known: Literal["full", "masked", "intact"] = "full"
     bits: Callable[[Kept], float] = nothing  # stored per added task: see `core.storage`

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Point = tuple[float, float]  # source and target accuracy
-
 
 def forgetting(before: float, after: float) -> float:
     """Source accuracy lost in all, F = a_S0 - a_S1, in [-1, 1]. Through the mask it is masking cost + drift.
@@ -48,30 +46,6 @@ def harmonic_mean(a: float, b: float) -> float:
 def decayed(rate: float, steps: int) -> float:
     """Share of a weight that decay alone takes in `steps` of a cosine schedule; `rate` is learning rate times decay. Ours."""
     return 1 - math.exp(-rate * steps / 2)
-
-
-def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other point beats in both coordinates, from the highest first coordinate to the lowest."""
-    front: list[Point] = []
-    for point in sorted(set(points), reverse=True):
-        if not front or point[1] > front[-1][1]:
-            front.append(point)
-    return front
-
-
-def hypervolume(points: Sequence[Point], reference: Point) -> float:
-    """Area that `points` dominate, as a fraction of the box from `reference` to (1, 1): in [0, 1], higher is better.
-
-    HV = sum_i (a_S,i - r_S)(a_T,i - a_T,i-1) over the front sorted by falling a_S, with a_T,0 = r_T. Points are cut to the
-    box. Source: Zitzler & Thiele 1999. Raises `ValueError` if the box is empty.
-    """
-    r_s, r_t = reference
-    if max(reference) >= 1:
-        raise ValueError(f"reference {reference} must lie below 1 in both coordinates")
-    area, reached = 0.0, r_t
-    for s, t in pareto_front([(min(max(s, r_s), 1.0), min(max(t, r_t), 1.0)) for s, t in points]):
-        area, reached = area + (s - r_s) * (t - reached), t
-    return area / ((1 - r_s) * (1 - r_t))
 
 
 def expected_iou(p: float, q: float) -> float:

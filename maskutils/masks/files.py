@@ -59,14 +59,26 @@ def write_mask(
     state: Mapping[str, Tensor],
     history: Iterable[Any],
     fingerprint: str,
+    rest: Mapping[str, Iterable[int]],
 ) -> None:
     """Write the parts of a mask, atomically."""
     tensors = coded(bits) | {f"state/{n}": t.detach().cpu().contiguous() for n, t in state.items()}
     tensors |= {f"scores/{n}": s.detach().cpu().float().contiguous().clone() for n, s in scores.items()}
     meta = {"shapes": json.dumps({n: list(b.shape) for n, b in bits.items()}), "history": json.dumps(tuple(history))}
     meta |= {"fingerprint": fingerprint} if fingerprint else {}
-    checksum = digest(tensors, meta["shapes"], meta["history"], fingerprint)
+    meta |= {"rest": json.dumps({n: list(shape) for n, shape in rest.items()})} if rest else {}
+    checksum = digest(tensors, *_texts(meta))
     write_atomically(path, save(tensors, meta | {"format": FORMAT, "checksum": checksum}))
+
+
+def _texts(meta: Mapping[str, str]) -> list[str]:
+    """What a checksum covers beside the tensors; masks of earlier versions have no `rest`."""
+    return [
+        meta["shapes"],
+        meta["history"],
+        meta.get("fingerprint", ""),
+        *[meta[key] for key in ["rest"] if key in meta],
+    ]
 
 
 def read_mask(path: str | Path) -> dict[str, Any]:
@@ -79,12 +91,12 @@ def read_mask(path: str | Path) -> dict[str, Any]:
             if meta["format"] != FORMAT:
                 raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        fingerprint = meta.get("fingerprint", "")
-        if meta["checksum"] != digest(tensors, meta["shapes"], meta["history"], fingerprint):
+        if meta["checksum"] != digest(tensors, *_texts(meta)):
             raise ValueError("its checksum is not that of its content")
         parts = {p: {k.removeprefix(f"{p}/"): t for k, t in tensors.items() if k.startswith(f"{p}/")} for p in PARTS}
         bits = {n: _decoded(parts["bits"][n], shape) for n, shape in json.loads(meta["shapes"]).items()}
         history = tuple(json.loads(meta["history"]))
+        rest = {n: tuple(shape) for n, shape in json.loads(meta.get("rest", "{}")).items()}
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, zlib.error) as error:
         raise DamagedFile(f"{path} is not a mask file or is damaged ({error}); delete it and make it again") from None
     return {
@@ -92,7 +104,8 @@ def read_mask(path: str | Path) -> dict[str, Any]:
         "scores": {n: parts["scores"][n] for n in bits if n in parts["scores"]} or None,  # in the order of the layers
         "history": history,
         "state": parts["state"],
-        "fingerprint": fingerprint,
+        "fingerprint": meta.get("fingerprint", ""),
+        "rest": rest,
     }
 
 

@@ -11,7 +11,7 @@ from maskutils.core.checks import some_of, warn
 from maskutils.masks.held import Held
 from maskutils.masks.mask import Mask
 from maskutils.models.made import PLAIN, makes_in
-from maskutils.models.parts import check_prefixes, owner_of
+from maskutils.models.parts import chosen, owner_of
 
 
 class Guard:
@@ -25,8 +25,8 @@ class Guard:
         self._reshard()
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())
         named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-        train = check_prefixes(train, [n for n, _ in named])
-        free = {id(t) for n, t in named if n.startswith(train)}  # under any of the names of a tied one
+        names = chosen(train, [n for n, _ in named])
+        free = {id(t) for n, t in named if n in names}  # under any of the names of a tied one
         views = _views(model)  # what they show is held as the parameter is
         kept = {n: t for n, t in tensors.items() if n in mask.bits or (id(t) not in free and n not in views)}
         _check_state(mask, kept)
@@ -37,8 +37,8 @@ class Guard:
         self.steps, self.others, self.restored, self.begun, self.loaded = 0, 0, False, False, False
         self.missing: set[str] = set()
         _tell_of_made(model, tensors, {n for n in kept if n not in mask.bits})
-        all_kept = not train and all(b.all() for b in mask.bits.values())
-        self.quiet = bool(train) or all_kept  # about weights that do not move
+        all_kept = not names and all(b.all() for b in mask.bits.values())
+        self.quiet = bool(names) or all_kept  # about weights that do not move
         if all_kept:
             warn(
                 "nothing will train: the mask keeps every weight and train= is empty; use a lower density, or name a head in train="
@@ -214,13 +214,13 @@ def _memory(tensor: Tensor) -> tuple[int, int] | None:
 
 def _check_state(mask: Mask, kept: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` if a held tensor has another shape than in the mask's task, as a fresh head; warn if it has other values."""
-    both = {n: (kept[n], before) for n, before in mask.state.items() if n in kept}
-    for name, (now, before) in both.items():
-        if now.shape != before.shape:
+    for name, shape in mask.rest.items():
+        if name in kept and tuple(kept[name].shape) != tuple(shape):
             raise ValueError(
-                f"{name} is {tuple(now.shape)} here and {tuple(before.shape)} in the task that the mask carries, and would be held "
+                f"{name} is {tuple(kept[name].shape)} here and was {tuple(shape)} in the network that the mask is of, and would be held "
                 f"untrained; name it in train=, as train=[{name!r}]"
             )
+    both = {n: (kept[n], before) for n, before in mask.state.items() if n in kept}
     whole = {n: pair for n, pair in both.items() if not hasattr(pair[0], "device_mesh")}
     if changed := [n for n, (now, before) in whole.items() if not torch.equal(now, before.to(now))]:
         warn(
@@ -235,5 +235,5 @@ def _tell_of_made(model: nn.Module, names: Iterable[str], whole: Collection[str]
     if held := sorted(set(layers.values()) - {layer for n, layer in layers.items() if n not in whole}):
         warn(
             f"held whole: {some_of(held)}. The mask does not cover weights that are made from other parameters. To train them whole, "
-            f"name the layer, as train=[{held[0] + '.'!r}]; to mask them, make them plain before the mask is learnt: {PLAIN}"
+            f"name the layer, as train=[{held[0]!r}]; to mask them, make them plain before the mask is learnt: {PLAIN}"
         )

@@ -108,7 +108,7 @@ def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
 
 def _add(total: Mapping[str, Tensor], name: str, layer: nn.Module, x: Tensor, g: Tensor) -> None:
     """Add the squared gradients of each image to `total`, for the parameters of `layer`; `x` is of `_inputs`, `g` of its outputs."""
-    g = _by_place(layer, g)
+    g, x = _by_place(layer, g).float(), x.float()  # squares and sums of half precision lose much
     for leaf, p in layer.named_parameters(recurse=False):
         if leaf == "bias":
             found = g.sum(-1)

@@ -3,7 +3,7 @@
 The set algebra of masks, their making from a ranking, and what they do to a network.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import filled, highest, kept_whole
 from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
+from maskutils.models.heads import with_head_of
 from maskutils.models.made import where_absent
 from maskutils.models.parts import owner_of
 
@@ -37,6 +38,9 @@ class Mask(Shown, Interchange):
     history: tuple[dict[str, float], ...] = field(default=(), repr=False)  # of its learning
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # what else the task needs: see `with_state`
     fingerprint: str = field(default="", repr=False)  # tells the kept weights of its network: see `learnt_on`
+    rest: Mapping[str, Sequence[int]] = field(
+        default_factory=dict, repr=False
+    )  # shapes of what it does not cover: see `learnt_on`
 
     def __post_init__(self) -> None:
         given = self.bits if isinstance(self.bits, Mapping) else {}
@@ -47,9 +51,7 @@ class Mask(Shown, Interchange):
             raise ValueError(f"a mask needs a bool tensor for each weight it speaks of: {what}")
         if self.scores is not None and _shapes(self.scores) != _shapes(self.bits):
             unlike = some_of(sorted({n for n, _ in _shapes(self.scores).items() ^ _shapes(self.bits).items()}))
-            raise ValueError(
-                f"the scores of a mask must have the names and shapes of its bits; those of {unlike} differ or are missing"
-            )
+            raise ValueError(f"the scores of a mask must have the names and shapes of its bits; {unlike} have not")
 
     @classmethod
     def from_scores(
@@ -67,11 +69,11 @@ class Mask(Shown, Interchange):
         yes_or_no("per_layer", per_layer)
         if not scores:
             raise ValueError("there are no scores to make a mask of")
-        flat = {name: s.detach().flatten().float() for name, s in scores.items()}
+        flat = {
+            name: s.detach().flatten().to(torch.promote_types(s.dtype, torch.float32)) for name, s in scores.items()
+        }
         if unordered := [name for name, s in flat.items() if s.isnan().any()]:
-            raise ValueError(
-                f"scores of {', '.join(unordered)} hold nan, which has no order; did the training diverge?"
-            )
+            raise ValueError(f"scores of {', '.join(unordered)} hold nan; did the training diverge?")
         share = density if per_layer else min(floor, density)
         total = round(density * sum(s.numel() for s in flat.values()))
         counts = {name: max(1, round(share * s.numel())) for name, s in flat.items()}
@@ -90,7 +92,7 @@ class Mask(Shown, Interchange):
         if self.scores is None:
             raise ValueError("this mask carries no scores to rank weights by; learn_mask gives one that does")
         mask = Mask.from_scores(self.scores, density, per_layer)
-        return Mask(mask.bits, self.scores, self.history, self.state)
+        return replace(self, bits=mask.bits, fingerprint="")
 
     def shuffled(self, seed: int = 0) -> "Mask":
         """A control: bits and scores permuted within each layer. Source: Frankle et al. 2021 (arXiv 2009.08576)."""
@@ -134,28 +136,34 @@ class Mask(Shown, Interchange):
         stored = model.state_dict()
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())  # tied ones once
         rest = {n: t.detach().clone() for n, t in tensors.items() if n in stored and n not in self.bits}
-        return Mask(self.bits, self.scores, self.history, rest, _fingerprint(self.bits, model))
+        return replace(self.learnt_on(model), state=rest)
 
     def learnt_on(self, model: nn.Module) -> "Mask":
         """This mask with a fingerprint of the weights that it keeps in `model`: `apply` and `protect` warn where they find others.
 
-        Of each layer, those kept among the first 65,536 weights are read. Another density needs another fingerprint.
+        Of each layer, those kept among the first 65,536 weights are read. Another density needs another fingerprint. The shapes of what
+        it does not cover are noted too: `protect` holds no fresh head of another size.
         """
-        return replace(self, fingerprint=_fingerprint(self.bits, unwrapped(model)))
+        model = unwrapped(model)
+        shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if n not in self.bits}
+        return replace(self, fingerprint=_fingerprint(self.bits, model), rest=shapes)
 
     @property
     def stored_bits(self) -> int:
         """Bits of the mask as `save` writes it, without its state and the header of the file: about n H2(density) of n weights."""
         return 8 * sum(t.numel() for t in coded(self.bits).values())
 
-    def apply(self, model: nn.Module) -> nn.Module:
+    def apply(self, model: nn.Module, task: str | None = "source") -> nn.Module:
         """A copy of `model` with every weight that is not kept set to zero: the network *through the mask*, without wrappers.
 
-        What the mask carries as `state` takes its place too, a head for another number of classes included.
+        What the mask carries as `state` takes its place too, a head for another number of classes included. Where `transfer` gave the
+        network a head for each task, the copy has that of `task` ("source" or "target") alone; None leaves both.
         """
         self.check(model)
         self.recognise(model)
         model = copied(unwrapped(model))
+        if task is not None:
+            with_head_of(model, task)
         _put(model, self.state)
         with torch.no_grad():
             for name, b in self.bits.items():
@@ -179,7 +187,7 @@ class Mask(Shown, Interchange):
     def save(self, path: str | Path, scores: bool = False) -> None:
         """Write the bits, entropy-coded, and the state to a safetensors file, atomically; with `scores` also float32 scores and history."""
         ranked = self.scores if scores and self.scores is not None else {}
-        write_mask(path, self.bits, ranked, self.state, self.history if scores else (), self.fingerprint)
+        write_mask(path, self.bits, ranked, self.state, self.history if scores else (), self.fingerprint, self.rest)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
@@ -221,9 +229,8 @@ class Mask(Shown, Interchange):
 
     def _with(self, other: "Mask", operation: Callable[[Tensor, Tensor], Tensor]) -> "Mask":
         if _shapes(self.bits) != _shapes(other.bits):
-            raise ValueError(
-                f"masks of different networks: {sorted(self.bits)} and {sorted(other.bits)}, or other shapes"
-            )
+            odd = some_of(sorted({n for n, _ in _shapes(self.bits).items() ^ _shapes(other.bits).items()}))
+            raise ValueError(f"masks of different networks: {odd} have other shapes in one, or are missing")
         return Mask({name: operation(b, other.bits[name].to(b.device)) for name, b in self.bits.items()})
 
 

@@ -33,8 +33,8 @@ def protect(
 ) -> Iterator[Callable[[], None]]:
     """Inside the block, every weight of `model` that `mask` keeps stays as it was on entry, bit for bit.
 
-    So does everything that the mask does not cover: biases, norm layers and their statistics, the head. Parameters and buffers whose names
-    begin with one of `train` are free: name a fresh head there. It works with any loop that trains by `torch.optim`. After each step of an
+    So does everything that the mask does not cover: biases, norm layers and their statistics, the head. `train` names parameters, buffers
+    or modules that are free: name a fresh head there. It works with any loop that trains by `torch.optim`. After each step of an
     optimiser (of `optimizer` alone, if given), what that optimiser trains and all buffers are restored. Everything is restored once more on
     leaving the block. A closure that is given to a step leaves no gradient on held entries, so that the line search of LBFGS runs on the
     weights that it will find again. Takes at most one copy of what is held, and a byte for each bit of the mask.
@@ -52,7 +52,7 @@ def protect(
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> mask = Mask({"0.weight": torch.tensor([[True, False], [True, True]])})
-    >>> with protect(model, mask, train=["1."]):
+    >>> with protect(model, mask, train=["1"]):
     ...     pass  # your loop
     """
     inside = unwrapped(model, sharded=True)

@@ -24,12 +24,14 @@ def layer_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
     {'0.weight': 'conv1', '7.weight': 'linear1', 'fc.weight': 'fc'}
     """
     found, seen = {}, Counter[str]()
+    taken = {name.removesuffix(".weight") for name in weights}
     for name, weight in weights.items():
         layer = name.removesuffix(".weight")
         if layer.isdigit():
             kind = KINDS.get(weight.ndim, "layer")
             seen[kind] += 1
-            layer = f"{kind}{seen[kind]}"
+            while (layer := f"{kind}{seen[kind]}") in taken:
+                seen[kind] += 1
         found[name] = layer
     return found
 
@@ -76,12 +78,15 @@ class Shown:
         return found.numpy(), torch.cat([bits.flatten().cpu() for bits in self.bits.values()]).numpy()
 
     def ranked(self) -> tuple[np.ndarray, float]:
-        """The scores of all layers in one array (N,), and the lowest of those that are kept. Raises `ValueError` without scores."""
+        """The scores of all layers in one array (N,), and the lowest of those that are kept (inf if none is).
+
+        Raises `ValueError` without scores.
+        """
         if not self.scores:
             raise ValueError("this mask carries no scores; learn_mask gives one that does")
         scores = torch.cat([s.flatten().float().cpu() for s in self.scores.values()]).numpy()
         kept = torch.cat([self.bits[name].flatten().cpu() for name in self.scores]).numpy()
-        return scores, float(scores[kept].min())
+        return scores, float(scores[kept].min(initial=np.inf))
 
     def _repr_html_(self) -> str:
         names, densities = layer_names(self.bits), self.densities

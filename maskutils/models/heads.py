@@ -12,6 +12,8 @@ from maskutils.core.seeds import seeded
 from maskutils.models.copies import copied
 from maskutils.models.made import dimensions
 
+UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # no head, whatever the dimensions of their weight
+
 
 def head_name(model: nn.Module) -> str:
     """Name of the head; of the last one, where a network has several. See `heads`."""
@@ -21,9 +23,9 @@ def head_name(model: nn.Module) -> str:
 def heads(model: nn.Module) -> list[str]:
     """Names of the heads. A network may say them, by an attribute `head_name` or timm's `get_classifier()`.
 
-    Else the head is the last module, in the order of definition, with a weight of two or more dimensions. Linear layers of its size beside
-    it that are called heads too count as well, as in distilled networks. A `TaskHeads` counts as one. Raises `ValueError` for a network
-    without any such weight, or without the module it names.
+    Else the head is the last module, in the order of definition, with a weight of two or more dimensions; embeddings and norm layers are
+    none. Linear layers of its size beside it that are called heads too count as well, as in distilled networks. A `TaskHeads`
+    counts as one. Raises `ValueError` for a network without any such weight, or without the module it names.
     """
     if told := told_heads(model):
         return told
@@ -59,7 +61,8 @@ def _last_with_weight(model: nn.Module) -> str:
     found = ""
     for name, module in model.named_modules():
         inside_found = isinstance(model.get_submodule(found), TaskHeads) and found and name.startswith(found + ".")
-        has_weight = ".parametrizations." not in f".{name}" and dimensions(module, "weight") > 1
+        plain = ".parametrizations." not in f".{name}" and not isinstance(module, UNMASKED)
+        has_weight = plain and dimensions(module, "weight") > 1
         if not inside_found and (isinstance(module, TaskHeads) or has_weight):
             found = name
     if not found:
@@ -114,17 +117,20 @@ def _answering(model: nn.Module, name: str) -> nn.Module:
 
 def for_task(model: nn.Module, task: str) -> nn.Module:
     """A plain copy of `model` that answers for `task` ("source" or "target"); just a copy where one head serves both."""
-    model = copied(model)
-    name = head_name(model)
-    heads = model.get_submodule(name)
-    if isinstance(heads, TaskHeads):
-        model.set_submodule(name, heads[known(task, heads, "task")])
+    return with_head_of(copied(model), task)
+
+
+def with_head_of(model: nn.Module, task: str) -> nn.Module:
+    """`model` itself, with the head of `task` in the place of a `TaskHeads`. Mutates `model`."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, TaskHeads):
+            model.set_submodule(name, module[known(task, module, "task")])
     return model
 
 
 @contextmanager
 def head_checked(model: nn.Module) -> Iterator[None]:
-    """Inside the block the first answer of `model`, or of a copy of it, is checked as by `check_head`.
+    """Inside the block the first answer of `model`, or of a copy of it, is checked: the head must have been called, and `check_head`.
 
     A head that the network itself names is believed: it may give some of its values alone.
     """
@@ -132,13 +138,20 @@ def head_checked(model: nn.Module) -> Iterator[None]:
     if told_heads(model):
         yield
         return
+    called: list[str] = []
 
     def check(answering: nn.Module, _: object, output: object) -> None:
         handle.remove()
+        if not called:
+            raise ValueError(f"{name!r}, defined last in {type(answering).__name__}, is not called{_NOT_HEAD}")
         check_head(answering, name, output)
 
-    with model.register_forward_hook(check) as handle:
+    head = model.get_submodule(name)
+    with head.register_forward_hook(lambda *_: called.append(name)), model.register_forward_hook(check) as handle:
         yield
+
+
+_NOT_HEAD = ", so it is not the head; say which is, before anything else: network.head_name = '...'"
 
 
 def check_head(model: nn.Module, name: str, output: object) -> None:
@@ -147,8 +160,7 @@ def check_head(model: nn.Module, name: str, output: object) -> None:
     gives = getattr(head, "out_features", getattr(head, "out_channels", logits.shape[1]))
     if gives != logits.shape[1]:
         raise ValueError(
-            f"{name!r}, defined last in {type(model).__name__}, gives {gives} values and the network "
-            f"{logits.shape[1]}, so it is not the head; say which is, before anything else: network.head_name = '...'"
+            f"{name!r}, defined last in {type(model).__name__}, gives {gives} values and the network {logits.shape[1]}{_NOT_HEAD}"
         )
 
 
@@ -173,6 +185,8 @@ def classification(logits: Tensor, labels: Tensor, reduction: str = "mean") -> T
 def check_labels(labels: Tensor, logits: Tensor) -> None:
     """Raise `ValueError` if some of the `labels` (N,) are no class of the `logits` (N, classes)."""
     least, most, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if classes == 1:
+        raise ValueError("the network gives one value for each image; cross-entropy needs two classes or more")
     if least < 0 or most >= classes:
         raise ValueError(
             f"labels go from {least} to {most}, but the network has the classes 0 to {classes - 1}; number them from 0"

@@ -1,24 +1,24 @@
 """Parts of any network beside its head: its maskable weights, its norm layers."""
 
 from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from maskutils.core.checks import BadSetting, needs, some_of, warn
-from maskutils.models.heads import heads
+from maskutils.models.heads import UNMASKED, heads
 from maskutils.models.made import PLAIN, dimensions, made, makes_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # whatever the dimensions of their weight
-
 
 def maskable(model: nn.Module) -> list[str]:
     """Names of the parameters that a mask covers: weights of two or more dimensions outside head and embeddings, tied ones once.
 
+    A parameter is a weight if its own name says so, as `weight` or `in_proj_weight`: class tokens and positions have two dimensions too.
     Weights that are made from other parameters, by `torch.nn.utils.parametrize` (as in `parametrizations.weight_norm`) or the old
     `weight_norm`, are left out with a warning that names them. Raises `ValueError` for a network that has no others.
     """
@@ -30,7 +30,11 @@ def maskable(model: nn.Module) -> list[str]:
     names, left_out = _covered(model), _left_out(model)
     told = f"made from other parameters; to mask them, make them plain first: {PLAIN}"
     if not names:
-        what = f"{some_of(left_out)} are {told}" if left_out else "no weight of two or more dimensions beside its head"
+        what = (
+            f"{some_of(left_out)} are {told}"
+            if left_out
+            else "beside its head no parameter has two or more dimensions and a name with 'weight'"
+        )
         raise ValueError(f"{type(model).__name__} has nothing to mask: {what}")
     weights = {name: model.get_parameter(name) for name in names}
     if odd := [n for n, w in weights.items() if not w.is_floating_point() or type(w.data) is not Tensor]:
@@ -76,8 +80,11 @@ def summary(model: nn.Module) -> "pd.DataFrame":
     def role(name: str) -> str:
         if name in names or name.startswith(head):
             return "masked" if name in names else "head"
-        part = makes_in(model, name) is not None
-        return f"not masked: parametrised, see {PLAIN}" if part else "not masked: bias, norm or embedding"
+        if makes_in(model, name) is not None:
+            return f"not masked: parametrised, see {PLAIN}"
+        owner, leaf = owner_of(model, name)
+        unnamed = dimensions(owner, leaf) > 1 and "weight" not in leaf
+        return "not masked: its name has no 'weight'" if unnamed else "not masked: bias, norm or embedding"
 
     rows = [
         {"parameter": n, "shape": "x".join(map(str, p.shape)), "weights": p.numel(), "role": role(n)}
@@ -91,17 +98,27 @@ def norm_layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, _NormBase)]
 
 
-def check_prefixes(train: str | Iterable[str], names: Collection[str]) -> tuple[str, ...]:
-    """The prefixes in `train`, which may be one. Raises `ValueError` for one with which none of `names` begins."""
-    prefixes = (train,) if isinstance(train, str) else tuple(train) if isinstance(train, Iterable) else (train,)
-    if not all(isinstance(prefix, str) for prefix in prefixes):
+def chosen(train: str | Iterable[str], names: Collection[str]) -> set[str]:
+    """Those of `names` that `train` names: parameters, buffers, or modules with all that is inside them, as "fc" has "fc.weight".
+
+    `train` may be one name. Raises `ValueError` for a name that is none of these.
+    """
+    given = (train,) if isinstance(train, str) else tuple(train) if isinstance(train, Iterable) else (train,)
+    if not all(isinstance(name, str) for name in given):
         raise BadSetting(
-            f"train = {train!r} must be a list of names or their beginnings, as ['fc.']; [] trains none of them"
+            f"train = {train!r} must be a list of names of parameters or modules, as ['fc']; [] trains none of them"
         )
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"train={prefix!r} matches no parameter or buffer; there are {', '.join(names)}")
-    return prefixes
+    found: set[str] = set()
+    for part in given:
+        inside = {name for name in names if name == part or name.startswith(f"{part.rstrip('.')}." * bool(part))}
+        if not inside:
+            near = get_close_matches(part.rstrip("."), {n.rpartition(".")[0] for n in names} | {*names}, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"train={part!r} matches no parameter or buffer{hint}; there are {some_of(sorted(names), 20)}"
+            )
+        found |= inside
+    return found
 
 
 def owner_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:

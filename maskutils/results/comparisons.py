@@ -31,8 +31,7 @@ def budgets(records: pd.DataFrame) -> pd.DataFrame:
     """What each family may try on one pair and seed: columns family, settings, trained, target steps and mask steps.
 
     `trained` are the settings without interpolation, which trains nothing. The steps are summed over these: on the target, and
-    for the masks that were learnt before (each density counts, although one training may give several). What is trained on the source
-    besides, as by PackNet, is in no record and not counted.
+    for the masks that were learnt, or retrained (each density counts, although one training may give several).
     """
     rows = analysis.with_family(on_grid(records))
     steps = {"target_steps": "target steps", "mask_steps": "mask steps"}

@@ -32,9 +32,18 @@ def sparsest(curves: pd.DataFrame, whole: float, methods: Sequence[str]) -> str:
     said = f"Less than a point of the source is lost through {told}; through the best control, `{best}`, {_down_to(least[best])}."
     ahead = [name for name in methods if least[name] < least[best]]
     if not ahead:
-        return f"{said} So learning finds no sparser mask that carries the source."
+        below = _at_lowest(curves, methods) if curves.index.min() < min(least.values()) else ""
+        return f"{said} So learning finds no sparser mask that carries the source. {below}".strip()
     who = "learning" if len(ahead) == len(methods) else f"only {listed(f'**{name}**' for name in ahead)}"
     return f"{said} So {who} finds a sparser mask that carries the source."
+
+
+def _at_lowest(curves: pd.DataFrame, methods: Sequence[str]) -> str:
+    """What the best of `methods` and the best of the other columns keep at the lowest density."""
+    density = curves.index.min()
+    at = curves.loc[density]
+    learnt, control = at[list(methods)].idxmax(), at.drop(list(methods)).idxmax()
+    return f"At density {density:g}, where none carries it, **{learnt}** keeps {points(at[learnt])} and `{control}` {points(at[control])}."
 
 
 def carried(curves: pd.DataFrame, whole: float, lost: float = CARRIES) -> dict[str, float]:
@@ -58,8 +67,8 @@ def dial(records: pd.DataFrame, methods: Sequence[str]) -> str:
     ends = [means.loc[[d]].set_index("approach")[values] for d in (high, low)]
     source, target = (_spread(100 * (ends[0] - ends[1])[value]) for value in values)
     return (
-        f"To hold a fraction {high:g} of the weights instead of {low:g} changes the source in the full network by {source} points, and "
-        f"the target by {target}."
+        f"With {high:.0%} of the weights held instead of {low:.0%}, the full network's accuracy changes by {source} points on the source, "
+        f"and by {target} on the target."
     )
 
 

@@ -9,8 +9,8 @@ from maskutils.core import paths
 from maskutils.core.approaches import every, names
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import write_atomically
-from maskutils.core.metrics import hypervolume
 from maskutils.results.analysis import chance, source_read
+from maskutils.results.fronts import hypervolume
 from maskutils.results.wording import listed, points
 
 SETTING = ["pair", "model", "approach", "target_lr", "target_steps"]

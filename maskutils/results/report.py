@@ -79,15 +79,15 @@ def density_findings(records: pd.DataFrame, approaches: Sequence[str]) -> str:
 def control_findings(table: pd.DataFrame, method: str) -> str:
     """Markdown sentences on the curves of `table` (accuracies as fractions, rows densities): what learning added to the best control.
 
-    It is told at the density where `method` gains most and at the lowest, if that is a point or more.
+    A sentence for each density where that is a point or more, and one for the others together.
     """
     gains = table[method] - table.drop(columns=method).max(axis=1)
     best = table.drop(columns=method).idxmax(axis=1)
     told = [
         f"At density {d:g} the source keeps {points(table.loc[d, method])} through **{method}** and "
-        f"{points(table.loc[d, best[d]])} through `{best[d]}`, the best control: {100 * gains[d]:+.1f} points."
-        for d in dict.fromkeys([gains.idxmax(), gains.index[0]])
-        if abs(gains[d]) >= 0.01
+        f"{points(table.loc[d, best[d]])} through `{best[d]}`, the best control shown: {100 * gain:+.1f} points."
+        for d, gain in gains.items()
+        if abs(gain) >= 0.01
     ]
     near = [f"{d:g}" for d, gain in gains.items() if abs(gain) < 0.01]
     if near:

@@ -58,9 +58,10 @@ class Trial:
         return self.knobs.get(described(self.protocol).knob)
 
     @property
-    def learns_mask(self) -> bool:
-        """Whether a mask is learnt for it; else `mask_steps` plays no part, and its records do not say any."""
-        return any(described(name).learns_mask for name in (self.protocol, self.method) if name)
+    def takes_mask_steps(self) -> bool:
+        """Whether a mask is learnt for it, or retrained; else `mask_steps` plays no part, and its records do not say any."""
+        of = [described(name) for name in (self.protocol, self.method) if name]
+        return any(about.learns_mask or about.retrains for about in of)
 
 
 def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("test", "val")) -> list[dict[str, Any]]:
@@ -75,7 +76,14 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     if trial.method is not None:
         upstream = artefacts.mask_key(setup, trial.method, seed, trial.options)
     made_of = [artefacts.mask_key(setup, about.method, seed, {})] if about.importance == "probability" else []
-    depends = ("per_layer", "target_steps", "target_lr", "batch_size", "alphas", *["mask_steps"] * trial.learns_mask)
+    depends = (
+        "per_layer",
+        "target_steps",
+        "target_lr",
+        "batch_size",
+        "alphas",
+        *["mask_steps"] * trial.takes_mask_steps,
+    )
     stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
     own = [STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol]), *made_of]
     if about.library:
@@ -119,7 +127,7 @@ def _measure(setup: Setup, trial: Trial, seed: int, splits: Sequence[str]) -> li
     row = _identity(setup, trial, seed, mask) | seconds
     row |= {"source_classes": len(pair.source.classes), "target_classes": len(pair.target.classes)}
     row |= _about(setup) | {"stored_bits": about.bits(kept(before, after, mask, **{**about.knobs, **trial.knobs}))}
-    row["mask_steps"] = setup.mask_steps if trial.learns_mask else None
+    row["mask_steps"] = setup.mask_steps if trial.takes_mask_steps else None
     row["target_steps"] = setup.target_steps if about.trains else None
     rows = []
     for at, model in _ends(setup, before, after, history, path):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskutils.core.checks import BadSetting, warn
+from maskutils.core.checks import BadSetting, some_of, warn
 from maskutils.data.batches import Batches, some
 from maskutils.masks.layers import LAYERS, MaskLayer
 from maskutils.masks.mask import Mask
@@ -131,6 +131,11 @@ class Annealing(Level):
         top, like = max(float(s.max()) for s in scores.values()) + 1, next(iter(scores.values()))
         scores |= {name: like.new_full(bits.shape, top) for name, bits in self.whole.items()}
         found = Mask.from_scores({name: scores[name].detach() for name in self.order}, self.density, self.per_layer)
+        if cut := [name for name, layer in self.layers.items() if not layer.harden().any()]:
+            warn(
+                f"{some_of(cut)} kept no weight while the scores were learnt, so these tell little; the mask keeps a hundredth of each "
+                "layer. Take a higher density, or per_layer=True"
+            )
         return Mask(found.bits, found.scores, tuple(history))
 
 
@@ -144,7 +149,7 @@ def check_carried(model: nn.Module, data: Batches, mask: Mask, seed: int) -> Non
     except ValueError:
         return
     own = copied(unwrapped(model))
-    through, whole = _loss(mask.apply(own), images, labels), _loss(own, images, labels)
+    through, whole = _loss(mask.apply(own, task=None), images, labels), _loss(own, images, labels)
     if through > whole + CARRIED:
         warn(
             f"the mask does not carry the task yet: at density {mask.density:.2f} the loss through it is {through:.2f}, of the whole "

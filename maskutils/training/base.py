@@ -42,7 +42,7 @@ class Training:
     seed: int = 0
     norm: str = "eval"  # norm layers keep the source's statistics; "train": they follow the target
     precision: str = "float32"
-    mask_steps: int = 300  # optimiser steps where a mask of the target is learnt
+    mask_steps: int = 300  # optimiser steps where a mask is learnt during the transfer, or kept weights are retrained
 
     def __post_init__(self) -> None:
         check_training(self.steps, self.lr, self.batch_size, self.seed, self.precision)

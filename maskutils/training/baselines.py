@@ -103,6 +103,7 @@ def lwf(t: Transfer, strength: float, temperature: float) -> History:
     head.
     """
     positive("strength", strength)
+    positive("temperature", temperature)
     model, teacher = t.model, frozen(t.model)
 
     def distil(x: Tensor, logits: Tensor, progress: float) -> Tensor:
@@ -159,7 +160,7 @@ def bias_only(t: Transfer) -> History:
     params = [p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)]
     if not params:
         raise ValueError(f"bias_only: {type(t.model).__name__} has no parameters of one dimension")
-    return t.fit_stored(params=params)
+    return t.fit_stored(params=params, norm="eval")  # statistics that followed the target could not be taken off
 
 
 @protocol("baseline", known="intact", bits=whole_tensors, only_for="norm layers")
@@ -174,31 +175,32 @@ def bn_only(t: Transfer) -> History:
             f"bn_only: {type(t.model).__name__} has no batch or instance norm with parameters; use bias_only"
         )
     head = tuple(own_head(t.model))
-    return t.fit_stored(params=[p for n, p in t.model.named_parameters() if id(p) in norms or n.startswith(head)])
+    params = [p for n, p in t.model.named_parameters() if id(p) in norms or n.startswith(head)]
+    return t.fit_stored(params=params, norm="eval")
 
 
 @protocol(
     "baseline", place=26, colour="#7f7f7f", marker="8", rival=True, needs=("mask",), method="magnitude", per_layer=True,
-    known="masked", bits=mask_only, knobs={"retrain_steps": 300},
+    known="masked", bits=mask_only, retrains=True,
 )  # fmt: skip
-def packnet(t: Transfer, mask: Mask, retrain_steps: int) -> History:
+def packnet(t: Transfer, mask: Mask) -> History:
     """Prune to `mask`, retrain what it keeps on the source, then protect that and train the rest on the target.
 
-    Source: Mallya & Lazebnik 2018 (arXiv 1711.05769), whose mask is magnitude per layer. Pruned weights begin at 0. Retraining takes as
-    many steps as learning a mask does, with as many images a step, at the rate that `fit` takes for the source.
+    Source: Mallya & Lazebnik 2018 (arXiv 1711.05769), whose mask is magnitude per layer. Pruned weights begin at 0. Retraining takes
+    `mask_steps` steps, as many images a step as learning a mask does, and the rate that `fit` takes for the source.
     """
     mask = Mask(mask.bits)  # what it may carry besides is of no use here
-    t.model.load_state_dict(mask.apply(t.model).state_dict())
-    _retrain(t, mask, retrain_steps)
+    t.model.load_state_dict(mask.apply(t.model, task=None).state_dict())
+    _retrain(t, mask)
     with t.holding(mask):
         return t.fit()
 
 
-def _retrain(t: Transfer, mask: Mask, steps: int) -> None:
+def _retrain(t: Transfer, mask: Mask) -> None:
     """Train what `mask` keeps on the source, through whichever head is the source's."""
     own = t.training
     with protection.protect(t.model, ~mask), answering(t.model, "source"):
         fit(
-            t.model, t.pair.source.train, steps=steps, batch_size=mask_batch(own.batch_size), seed=own.seed, norm="eval",
+            t.model, t.pair.source.train, steps=own.mask_steps, batch_size=mask_batch(own.batch_size), seed=own.seed, norm="eval",
             precision=own.precision,
         )  # fmt: skip

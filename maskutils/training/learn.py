@@ -17,7 +17,7 @@ from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import RANKINGS
 from maskutils.models.copies import check_values, copied, unwrapped, with_gradients
 from maskutils.models.heads import head_checked
-from maskutils.models.parts import check_prefixes, maskable
+from maskutils.models.parts import chosen, maskable
 from maskutils.training.annealing import CONSTANT, check_carried, learns_density, level_of, told_apart
 from maskutils.training.evaluation import check_answer
 from maskutils.training.loop import Penalty, check_training, fit
@@ -158,7 +158,7 @@ def learn_subnetwork(
 ) -> tuple[nn.Module, Mask]:
     """A copy of `model` and the native mask of the mask layer `method`, learnt on it; `model` is left as it was.
 
-    The copy is frozen but for parameters whose names begin with one of `train` (a fresh head), and the weights themselves
+    The copy is frozen but for the parameters or modules that `train` names (a fresh head), and the weights themselves
     where the method learns them together with the scores (`winning_subnetwork`). Dropout stays on, where Csordas et al. switch it
     off. `density` is only for methods that learn for one (`learns_density`). `watch` is given the mask of the moment ten times. See
     `learn_mask` for the rest.
@@ -166,14 +166,14 @@ def learn_subnetwork(
     cls = LAYERS[known(method, LAYERS, "mask layer")]
     _check(strength, density, per_layer, start, steps, lr, batch_size, seed, precision)
     model = copied(unwrapped(model)).requires_grad_(False)
-    train = check_prefixes(train, [n for n, _ in model.named_parameters()])
+    free = chosen(train, [n for n, _ in model.named_parameters()])
     level = level_of(model, data, method, start, density, per_layer, seed)
     lr = cls.lr if lr is None else lr
     penalty = _penalty(level.layers, cls.ramp, level.strength if strength is None else strength)
     with seeded(seed, f"mask/{method}"), head_checked(model):
         names = maskable(model) if level.names is None else level.names
-        train += tuple(names if cls.trains_weights else ())
-        weights = [cast(nn.Parameter, p.requires_grad_()) for n, p in model.named_parameters() if n.startswith(train)]
+        free |= set(names if cls.trains_weights else ())
+        weights = [cast(nn.Parameter, p.requires_grad_()) for n, p in model.named_parameters() if n in free]
         level.begin(attach(model, method, names, **level.options, **options), lr)
         history = fit(
             model, data, steps=steps, lr=lr, batch_size=batch_size, seed=seed, norm="eval", precision=precision,

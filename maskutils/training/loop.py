@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from maskutils.core.checks import known, number, positive
@@ -44,14 +45,15 @@ def fit(
     begin_step: Callable[[float], None] | None = None,
     watch: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `params` (default: all) of `model` by cross-entropy, with a cosine schedule to 0. Leaves `model` in evaluation mode.
+    """Train `params` (default: all) of `model` by cross-entropy, with a cosine schedule to 0. Leaves `model` in evaluation mode, without
+    gradients. What is frozen (`requires_grad` False) stays so.
 
-    `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be
-    begun again. `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and `lr`. Without `lr` it is `usual_lr(model)`.
-    `penalty(images, logits, progress)` is added to the loss, progress in [0, 1);
-    `begin_step(progress)` is called before each step. `norm="eval"` leaves the statistics of norm layers alone;
-    `precision="bf16"` computes in automatic mixed precision. Returns the history: at most ten rows of step, mean loss since the
-    row before, and what `watch()` returns.
+    `data` gives images (N, C, H, W) and labels (N,): a dataset, a DataLoader or any iterable of batches that can be begun again (these
+    have batches of their own, so `batch_size` is not for them). `optimizer` is a name of `OPTIMIZERS`, or a function of parameters and
+    `lr`. Without `lr` it is `usual_lr(model)`. `penalty(images, logits, progress)` is added to the loss, progress in [0, 1);
+    `begin_step(progress)` is called before each step. `norm="eval"` leaves the statistics of norm layers alone; `precision="bf16"`
+    computes in automatic mixed precision. Returns the history: at most ten rows of step, mean loss since the row before, and what
+    `watch()` returns.
 
     Raises `BadSetting` for a setting out of range (`lr` may be 0), `FloatingPointError` when the loss is not finite, `ValueError` for
     empty data.
@@ -70,7 +72,7 @@ def fit(
     training_mode(model, norm)
     history, total, last = [], torch.zeros((), device=device_of(model)), 0
     stream = batches(data, batch_size, seed)
-    with seeded(seed, "fit"), _only(model, chosen), fitting_threads(model):  # the seed is for dropout and noise
+    with seeded(seed, "fit"), _trained(model, chosen), fitting_threads(model):  # the seed is for dropout and noise
         for step in bar(range(1, steps + 1), "fit"):
             progress = (step - 1) / steps
             if begin_step is not None:
@@ -82,7 +84,6 @@ def fit(
                 if watch is not None:
                     history[-1] |= watch()
                 total, last = torch.zeros_like(total), step
-    model.eval()
     return history
 
 
@@ -97,8 +98,13 @@ def check_training(steps: int, lr: float | None, batch_size: int, seed: int, pre
 
 
 @contextlib.contextmanager
-def _only(model: nn.Module, params: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Inside the block no gradient is computed for parameters of `model` that are not among `params`."""
+def _trained(model: nn.Module, params: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside the block no gradient is computed for parameters of `model` that are not among `params`.
+
+    In the end `model` goes into evaluation mode, and no gradient is left that another loop would add its own to.
+    """
+    if not any(p.requires_grad for p in params):
+        raise ValueError("nothing would train: all parameters are frozen; say model.requires_grad_(True) before")
     chosen = {id(p) for p in params}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
     try:
@@ -108,6 +114,9 @@ def _only(model: nn.Module, params: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for p in others:
             p.requires_grad_(True)
+        for p in params:
+            p.grad = None
+        model.eval()
 
 
 def _step(
@@ -126,7 +135,8 @@ def _step(
         raise ValueError("a batch holds no images, so it has no loss; leave empty batches out")
     x = taken_by(model, x)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = logits_of(model(x))
+        with parametrize.cached():  # a layer that is used twice has one mask
+            logits = logits_of(model(x))
         loss = classification(logits, y)
         if penalty is not None:
             loss = loss + penalty(x, logits, progress)

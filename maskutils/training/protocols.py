@@ -32,7 +32,7 @@ def two_networks(t: Transfer) -> History:
 @protocol("reference", place=41, colour="black", marker="D", known="intact", bits=whole_tensors)
 def linear_probe(t: Transfer) -> History:
     """Only the head trained: what the source features are worth on the target."""
-    return t.fit_stored(params=head_parameters(t.model))
+    return t.fit_stored(params=head_parameters(t.model), norm="eval")
 
 
 @protocol(needs=("mask",), named_by_mask=True, known="masked", bits=mask_only)
@@ -84,7 +84,8 @@ def target_mask(t: Transfer, density: float) -> History:
     the full network is the masked one.
     """
     learnt, mask = _for_target(t, "piggyback", density)
-    t.model.load_state_dict((mask.at_density(density) if density else mask).apply(learnt).state_dict())
+    mask = mask.at_density(density) if density else mask
+    t.model.load_state_dict(mask.apply(learnt, task=None).state_dict())
     return []
 
 

@@ -90,7 +90,7 @@ def score(
     split: str = "test",
     source_acc_before: float | None = None,
 ) -> dict[str, float | None]:
-    """The readings of one transfer on `split` ("test", read once, or "val"): accuracies in [0, 1], and what they lost.
+    """The readings of one transfer on `split` ("test", read once, "val" or "train"): accuracies in [0, 1], and what they lost.
 
     `source_acc_before` and `source_acc_full` are the source network and the re-trained one, whole. With a mask,
     `source_acc_masked_before` and `source_acc_masked` are the same two through it, `masking_cost` and `drift` their
@@ -117,7 +117,7 @@ def score(
     row |= dict.fromkeys(("source_acc_masked_before", "source_acc_masked", "masking_cost", "drift"))
     if mask is not None:
         masked_before = evaluate(mask.apply(before), source)
-        masked = evaluate(mask.apply(for_task(after, "source")), source)
+        masked = evaluate(mask.apply(after), source)
         row |= {"source_acc_masked_before": masked_before, "source_acc_masked": masked}
         row["masking_cost"] = dense_before - masked_before  # lost by the mask alone
         row["drift"] = masked_before - masked  # lost by the transfer: 0 under `protect`

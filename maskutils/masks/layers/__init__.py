@@ -35,6 +35,8 @@ def attach(
     cls = LAYERS[known(method, LAYERS, "method")]
     accepted = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
     for option, value in options.items():
+        if option in accepted and value == accepted[option]:  # which may be None
+            continue
         kind = str if isinstance(accepted[known(option, accepted, f"option of {method}")], str) else (int, float)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise BadSetting(

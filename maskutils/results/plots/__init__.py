@@ -1,6 +1,6 @@
 """The figures: one function draws each of them from records. A method looks the same in all, as its description says."""
 
-from maskutils.results.plots.curves import by_density, fronts, readings, tradeoff, tradeoff_by_pair
+from maskutils.results.plots.curves import by_density, fronts, readings, task_unknown, tradeoff, tradeoff_by_pair
 from maskutils.results.plots.details import (
     differences,
     forgetting_split,
@@ -12,7 +12,7 @@ from maskutils.results.plots.details import (
     matrix,
     settings_tried,
 )
-from maskutils.results.plots.diagrams import hypervolume_drawn, two_readings
+from maskutils.results.plots.diagrams import hypervolume_drawn, two_readings, what_is_stored
 from maskutils.results.plots.masks import (
     accuracy_curves,
     filters,

@@ -65,6 +65,14 @@ def tradeoff_by_pair(records: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled()
+def task_unknown(records: pd.DataFrame, shown: Sequence[str]) -> Figure:
+    """The right panel of `tradeoff` alone, with the curves of the approaches `shown` named."""
+    figure, axis = plt.subplots(figsize=(6, 4.4))
+    name_curves({axis: _tradeoff_panel(axis, records, shown)})
+    return figure
+
+
 def _both_readings(axes: np.ndarray, records: Mapping[str, pd.DataFrame]) -> None:
     """A row of `axes` for each of `records` (pair -> rows): task known, and task unknown. Names come last, when the layout stands.
 

@@ -1,13 +1,15 @@
-"""Diagrams that explain words of the glossary: the two readings of a network, and hypervolume."""
+"""Diagrams that explain words of the glossary: the two readings of a network, what is stored for the second task, and hypervolume."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from maskutils.core.metrics import pareto_front
+from maskutils.results.fronts import pareto_front
 from maskutils.results.plots.style import styled
 
 FRAME: dict[str, Any] = {"boxstyle": "round,pad=0.4", "facecolor": "#eef3f8", "edgecolor": "#0173b2"}
@@ -39,21 +41,46 @@ def _boxes(axis: Axes, title: str, images: Sequence[str], networks: Sequence[str
 
 
 @styled()
+def what_is_stored() -> Figure:
+    """One weight matrix four times: what a mask, a low-rank adapter, an orthogonal one and a second network store, in colour."""
+    side, at = 8, np.arange(8)
+    mask = np.isin(np.arange(side * side), [2, 9, 12, 21, 24, 31, 38, 43, 53, 58]).reshape(side, side)
+    blocks = at[:, None] // 4 == at // 4
+    none, tall, wide = np.zeros((side, side), bool), np.ones((side, 1), bool), np.ones((1, side), bool)
+    drawn = {
+        "a mask\nat most one bit a weight": [((0, 0), mask)],
+        "lora, rank 1\ntwo thin matrices": [((0, 0), none), ((9, 0), tall), ((0, 9), wide)],
+        "oft, block 4\ntwo small rotations": [((0, 0), blocks)],
+        "a second network\nevery weight once more": [((0, 0), ~none)],
+    }
+    figure, axes = plt.subplots(1, len(drawn), figsize=(10, 3.2))
+    for axis, (title, parts) in zip(axes, drawn.items(), strict=True):
+        for (left, top), cells in parts:
+            for (y, x), stored in np.ndenumerate(cells):
+                colour = "#0173b2" if stored else "#dddddd"
+                axis.add_patch(Rectangle((left + x, top + y), 0.9, 0.9, facecolor=colour, edgecolor="none"))
+        axis.set(xlim=(-0.5, 10.5), ylim=(10.5, -0.5), aspect="equal")
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    return figure
+
+
+@styled()
 def hypervolume_drawn() -> Figure:
-    """Hypervolume: the shaded share of the box from chance on both tasks to (1, 1) that the best of four points cover.
+    """Hypervolume: the shaded share of the box from chance on both tasks to 100 % that the best of four points cover.
 
     A hollow point is beaten on both tasks and adds nothing.
     """
-    points, corner = [(0.95, 0.35), (0.85, 0.75), (0.55, 0.9), (0.5, 0.6)], (0.1, 0.1)
+    points, corner = [(95, 35), (85, 75), (55, 90), (50, 60)], (10, 10)
     figure, axis = plt.subplots(figsize=(4.2, 3.8))
     front = pareto_front(points)
     for x, y in points:
         if (x, y) in front:
             axis.fill_between([corner[0], x], corner[1], y, color="#9ecae1", linewidth=0)
         axis.plot(x, y, "o", color="#0173b2", markerfacecolor="#0173b2" if (x, y) in front else "white")
-    box = [*zip(corner, (1, corner[1]), (1, 1), (corner[0], 1), corner, strict=True)]
+    box = [*zip(corner, (100, corner[1]), (100, 100), (corner[0], 100), corner, strict=True)]
     axis.plot(*box, color="#444444", linewidth=1)
     axis.annotate("chance", corner, xytext=(4, 5), textcoords="offset points", fontsize=9)
-    axis.annotate("ideal", (1, 1), xytext=(-4, -12), textcoords="offset points", ha="right", fontsize=9)
-    axis.set(xlabel="source accuracy", ylabel="target accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
+    axis.annotate("perfect", (100, 100), xytext=(-4, -12), textcoords="offset points", ha="right", fontsize=9)
+    axis.set(xlabel="source accuracy (%)", ylabel="target accuracy (%)", xlim=(0, 103), ylim=(0, 103))
     return figure
