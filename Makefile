@@ -2,19 +2,20 @@
 #   make reproduce   the main job: records, tables and figures of the default profile
 #   make test        the tests
 PROFILE ?= default
+# ARGS: further options of `maskutils reproduce`, as ARGS="--workers 1"
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce renew test test-fast lab notebooks lint types docs bench readme clean help
+.PHONY: reproduce renew test test-fast lab notebooks lint types docs bench readme clean distclean help
 .DEFAULT_GOAL := help
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 reproduce: $(READY) ## run a profile's notebooks in a batch, into results/local, and compare (PROFILE=default)
-	$(BIN)/maskutils reproduce --profile $(PROFILE)
+	$(BIN)/maskutils reproduce --profile $(PROFILE) $(ARGS)
 
 renew: $(READY) ## the same, over the committed results and figures
 	$(BIN)/maskutils reproduce --profile $(PROFILE) --renew
@@ -50,8 +51,12 @@ bench: $(READY) ## measure what masks and protection cost
 readme: $(READY) ## write the numbers of the committed records into README.md and docs/results.md
 	$(BIN)/python -m tools.fill_readme
 
-clean: ## remove environment, caches, single runs, results and notebooks of your own; what is committed stays
-	rm -rf $(VENV) lab docs/_build results/.cache results/local figures/local results/*/runs results/*/report
+clean: ## remove what is quickly made again: the environment, the site, pages of reports
+	rm -rf $(VENV) docs/_build results/*/report
+
+distclean: ## remove besides, after asking: caches, single runs, results and notebooks of your own; what is committed stays
+	@printf 'Remove lab/, results/local, figures/local, all caches and single runs? [y/N] '; read answer; test "$$answer" = y
+	rm -rf $(VENV) docs/_build lab results/.cache results/local figures/local results/*/runs results/*/report
 
 # Exact versions from constraints.txt, so that the same seed gives the same record; rebuilt when what it depends on changes.
 $(READY): pyproject.toml constraints.txt

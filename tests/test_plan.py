@@ -67,7 +67,7 @@ SEEDS = {"seeds": [[1], [2]]}
         ([{"notebook": "first", "parameters": {"sedes": [1]}}], "unknown parameter 'sedes'.*Did you mean 'seeds'"),
         ([{"notebook": "first", "parameters": {"seeds": ["1"]}}], r"seeds = \['1'\] is not of type list\[int\]"),
         ([{"notebook": "first", "parameters": {"seeds": []}}], "seeds"),
-        ([{"notebook": "first", "after": ["second"]}], "does not run before it"),
+        ([{"notebook": "first", "after": ["second"]}], "unknown notebook under after of first"),
         ([{"notbook": "first"}], "notebook"),
         ([], "runs"),
         ([{"notebook": "first", "each": {"seeds": []}}], "each: seeds has no values"),

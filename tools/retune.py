@@ -125,7 +125,7 @@ def lower(setups: Setups, records: pd.DataFrame) -> None:
         table = rates.tables()
         table = table[(table["pair"] == pair) & (table["model"] == model)]
         own = table[table["approach"] == trial.approach]
-        own = own[own["target_steps"] <= setups[pair, model].target_steps]
+        own = own[own["target_steps"] == cell["target_steps"].iloc[0]]
         if not (own["knob"] == trial.value).any():
             rates.write_rates(pd.concat([table, retune(setups[pair, model], cell, best, own["target_lr"])]))
 

@@ -137,7 +137,7 @@ def reproduce(
         with display.bar, stopping():
             states = batch.reproduce(profile, workers, scheduler, force, display.report, runs=runs, **how)
         failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
-        print_end(profile, len(states) - failed, len(runs), time.monotonic() - begun)
+        print_end(profile, len(states) - failed, failed, len(runs), time.monotonic() - begun)
     raise typer.Exit(1 if failed else 0)
 
 

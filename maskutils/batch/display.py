@@ -108,6 +108,6 @@ class Display:
     def _log(self, line: str, always: bool = False) -> None:
         """A line of a log; in a terminal one above the bar, if `always`."""
         if not self.live:
-            print(line, flush=True)
+            print(time.strftime("%H:%M:%S"), line, flush=True)
         elif always:
             self.bar.console.print(line, markup=False, soft_wrap=True)

@@ -37,7 +37,7 @@ def find_notebook(name: str) -> Path:
 
 def notebooks_folder() -> Path:
     """The folder of the source notebooks. Raises `BadSetting` with the way out if there is none."""
-    if not (folder := paths.notebooks_dir()).is_dir():
+    if not any((folder := paths.notebooks_dir()).glob("*.ipynb")):
         raise BadSetting(f"there are no notebooks at {folder}; {paths.INIT}")
     return folder
 
@@ -76,8 +76,9 @@ def code_cells(path: Path) -> list[str]:
 
 
 def cell_name(number: int, source: str) -> str:
-    """How a code cell is told: its number among the code cells of the source notebook, and its first line."""
-    line = next((line.strip() for line in source.splitlines() if line.strip()), "empty")
+    """How a code cell is told: its number among the code cells of the source notebook, and its first line that is no comment."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    line = next((line for line in lines if not line.startswith("#")), (lines or ["empty"])[0])
     return f"code cell {number} ({line if len(line) <= LINE else line[:LINE] + '…'})"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from maskutils.batch.notebooks import check_parameters, check_setup, code_cells, find_notebook, notebook_parameters
 from maskutils.batch.profile import RunSpec, load_profile
 from maskutils.core import paths
-from maskutils.core.checks import BadSetting, content_key
+from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import STAGES, cell_key, code_keys, imports_in, modules_beside, python_of, versions
@@ -50,6 +50,8 @@ def make_plan(name: str) -> list[Run]:
     for parameter, value in profile.parameters.items():
         known_setting(parameter, set().union(*declared.values()), value, f"parameter of profile {name}")
     for notebook, spec in specs:
+        for wanted in spec.after:
+            known(wanted, declared, f"notebook under after of {notebook}, profile {name},")
         before = [run for run in runs.values() if run.notebook.stem in spec.after]
         for varied in _variations(name, notebook, spec):
             own = {k: v for k, v in profile.parameters.items() if k in declared[notebook]} | spec.parameters | varied
@@ -62,6 +64,14 @@ def make_plan(name: str) -> list[Run]:
     if len(collecting := [run.id for run in runs.values() if run.collect]) > 1:
         raise BadSetting(
             f"profile {name}: {', '.join(collecting)} would each write records.csv; let one of them collect"
+        )
+    reads = next(
+        (notebook for notebook, given in declared.items() if "profile" in given and "output" not in given), None
+    )
+    if reads and not collecting and not (paths.results_dir(name) / "records.csv").exists():
+        raise BadSetting(
+            f"profile {name}: {reads} reads the records of this profile, and no run collects them; write `collect: true` there, and "
+            "`after:` with the notebooks whose records it joins"
         )
     return list(runs.values())
 

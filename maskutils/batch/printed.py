@@ -24,11 +24,12 @@ def print_damaged(profile: str, asked: str) -> None:
     if not (folder / MANIFEST).is_file():
         console.print(f"{folder} has no manifest, so its files are not checked", soft_wrap=True, markup=False)
         return
-    faulty, renew = damaged(folder), " --renew" * (folder == paths.committed_results(profile))
+    faulty, committed = damaged(folder), folder == paths.committed_results(profile)
+    restore, renew = "restore it with git, or " * committed, " --renew" * committed
     for fault in faulty:
         console.print(
-            f"[red]DAMAGED[/] {escape(fault)}; restore it with git, or make it again: maskutils reproduce --force --profile "
-            f"{escape(asked)}{renew}",
+            f"[red]DAMAGED[/] {escape(fault)}; {restore}make it again: maskutils reproduce --force --profile {escape(asked)}{renew}, "
+            "with --only the notebook that writes it",
             soft_wrap=True,
         )
     if faulty:
@@ -79,12 +80,15 @@ def coloured(status: str) -> str:
     return f"[{colour}]{status}[/]"
 
 
-def print_end(profile: str, done: int, of: int, seconds: float) -> None:
-    """Print the table of the study, if all is done, and how many runs are."""
+def print_end(profile: str, done: int, failed: int, of: int, seconds: float) -> None:
+    """Print the table of the study, if all is done, and how many runs are; the rest was left out by `--only`."""
     if done == of:
         print_summary(profile)
     took = f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    console.print(f"{done} of {of} runs done, {of - done} not, in {took}: {paths.results_dir(profile)}", soft_wrap=True)
+    left = f", {of - done - failed} left out" * (done + failed < of)
+    console.print(
+        f"{done} of {of} runs done, {failed} not{left}, in {took}: {paths.results_dir(profile)}", soft_wrap=True
+    )
     if done == of:
         from maskutils.results.reproduced import comparison
 

@@ -92,6 +92,8 @@ def load_profile(name: str) -> Profile:
     if own and Path(name).resolve() != there.get(Path(name).stem, Path(name)).resolve():
         ships = "one that ships" if there[Path(name).stem].parent == paths.PROFILES else there[Path(name).stem]
         raise BadSetting(f"profile {name} has the name of {ships}, and would write over its results; rename the file")
+    if not own and name not in there and (near := Path(f"{name}.yaml")).is_file():
+        raise BadSetting(f"unknown profile {name!r}; for the file here say --profile {near}")
     file = Path(name) if own else there[known(name, there, "profile")]
     if "." in file.stem:
         raise BadSetting(
@@ -104,7 +106,10 @@ def load_profile(name: str) -> Profile:
         raise BadSetting(f"profile {file} cannot be read: {getattr(error, 'strerror', error)}") from None
     if not isinstance(content, dict):
         raise BadSetting(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
-    return checked(Profile, content)
+    try:
+        return checked(Profile, content)
+    except BadSetting as error:
+        raise BadSetting(f"profile {file}: {error}") from None
 
 
 def mark_owner(profile: str) -> None:

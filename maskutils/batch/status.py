@@ -35,6 +35,8 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
             status, reason = "blocked", f"{stuck[0]} is not done"
         elif reason.startswith("changed"):
             status, reason = "changed", "; ".join(changed_parts(profile, run))
+            if state.get("status") == "failed":
+                status, reason = "failed", f"failed before; changed since: {reason}"
         else:
             status = "failed" if reason == "failed before" else "missing"
         kept: dict[str, Any] = {name: state[name] for name in ("seconds", "error", "notebook") if name in state}
@@ -115,13 +117,14 @@ def chosen_runs(
 ) -> list[Run]:  # fmt: skip
     """The runs to do, and the runs they need that are not done.
 
-    A run is to do if it is not done (or `force`), matches a pattern in `only` (* and ?), and, with `only_failed`, failed before.
+    A run is to do if it is not done (or `force`), matches a pattern in `only` (* and ?, or the name of its notebook), and, with
+    `only_failed`, failed before.
     Raises `BadSetting` for a pattern that no run matches.
     """
-    for pattern in only:
-        if not fnmatch.filter([run.id for run in runs], pattern):
-            raise BadSetting(f"no run matches {pattern!r}; there are: {', '.join(run.id for run in runs)}")
-    wanted = {run.id for run in runs if not only or any(fnmatch.fnmatch(run.id, pattern) for pattern in only)}
+    matched = {pattern: [run.id for run in runs if matches(run, pattern)] for pattern in only}
+    if unmatched := [pattern for pattern, names in matched.items() if not names]:
+        raise BadSetting(f"no run matches {unmatched[0]!r}; there are: {', '.join(run.id for run in runs)}")
+    wanted = {name for names in matched.values() for name in names} if only else {run.id for run in runs}
     if only_failed:
         wanted -= {run.id for run in runs if last_state(profile, run).get("status") != "failed"}
     chosen = {run_id for run_id in wanted if force or reasons[run_id]}
@@ -129,6 +132,11 @@ def chosen_runs(
         if run.id in chosen:
             chosen |= {before for before in run.after if reasons[before]}
     return [run for run in runs if run.id in chosen]
+
+
+def matches(run: Run, pattern: str) -> bool:
+    """Whether `run` is meant by `pattern`: by its own name or that of its notebook."""
+    return any(fnmatch.fnmatch(name, pattern) for name in (run.id, run.notebook.stem))
 
 
 def variation(profile: str, changes: Sequence[str], folder: Path | None = None) -> str:
@@ -147,7 +155,9 @@ def variation(profile: str, changes: Sequence[str], folder: Path | None = None) 
         name, equals, text = change.partition("=")
         if not equals:
             raise BadSetting(f"--param {change!r} is not of the form name=value")
-        known(name, names - {"profile", "output"}, f"parameter of profile {profile}")  # the batch gives these
+        if name in ("profile", "output"):
+            raise BadSetting(f"--param {change!r}: the batch itself gives {name}; leave it out")
+        known(name, names - {"profile", "output"}, f"parameter of profile {profile}")
         try:
             value = read_yaml(text)
         except ValueError as error:

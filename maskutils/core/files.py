@@ -49,6 +49,8 @@ def naming(path: Path, setting: str = "MASKUTILS_ROOT") -> Iterator[None]:
         said, file = error.strerror or str(error), str(error.filename or path)
         if error.errno in (errno.ENOSPC, errno.EDQUOT) and FREE not in said:
             said += f"; {FREE}, or set {setting} to a folder on another disk"
+        if error.errno in (errno.EROFS, errno.EACCES) and setting not in said:
+            said += f"; set {setting} to a folder that can be written"
         raise OSError(error.errno, said, str(path) if NEW in file else file) from None
 
 

@@ -101,20 +101,22 @@ def at_ends(table: pd.DataFrame) -> str:
 def chosen(pair: str, model: str, approach: str, steps: int, value: float | None = None) -> tuple[float, int]:
     """The best learning rate and number of steps, at most `steps`, of an approach on a pair.
 
-    What was tuned at this `value` of its knob comes first (results/tuning/README.md says which are), else what holds for all values.
+    Where a `value` of its knob has a rate of its own for these steps, it is that (results/tuning/README.md says which have).
     Raises `BadSetting` if none was tuned.
     """
     table = tables()
     table = table[(table["pair"] == pair) & (table["model"] == model)]
     own = table[(table["approach"] == approach) & (table["target_steps"] <= steps)]
-    own = own[own["knob"] == value] if (own["knob"] == value).any() else own[own["knob"].isna()]
-    if own.empty:
+    common = own[own["knob"].isna()]
+    if common.empty:
         raise BadSetting(
             f"no learning rate was tuned for {approach} with {model} on {pair} and at most {steps} steps; run "
             f"`maskutils reproduce --profile tuning{' --renew' * bool(len(table))}` with it, or set tuned = False to use target_lr and "
             "target_steps"
         )
-    best = own.iloc[0]
+    best = common.iloc[0]
+    special = own[(own["knob"] == value) & (own["target_steps"] == best["target_steps"])]
+    best = best if special.empty else special.iloc[0]
     return float(best["target_lr"]), int(best["target_steps"])
 
 
