@@ -85,7 +85,7 @@ def test_what_leads_learnt_masks_over_whole_curves_is_told_of_with_the_task_know
     [told] = re.findall(
         r"Over whole curves, where bits do not count, `oft` leads the best learnt mask, `edge_popup`, by .*", brief
     )
-    assert re.fullmatch(r".* by \d+\.\d \[\d+\.\d, \d+\.\d\] points; `magnitude` does as well as it\.", told)
+    assert re.fullmatch(r".* by \d+\.\d \[\d+\.\d, \d+\.\d\] points; `magnitude` does as well as `edge_popup`\.", told)
     assert f"  - {told}" in whole.split("- **Task known")[1].split("\n- **")[0].splitlines()
 
 

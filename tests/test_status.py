@@ -172,7 +172,11 @@ def test_status_and_plan_print_json(root, profile):  # noqa: F811
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("seeds=[17", "cannot be read"), ("profile=study", "the batch itself gives profile"), ("seeds", "not of the form")],
+    [
+        ("seeds=[17", "cannot be read"),
+        ("profile=study", "the batch itself gives profile"),
+        ("seeds", "not of the form"),
+    ],
 )
 def test_a_change_that_says_nothing_is_refused(root, profile, change, message):  # noqa: F811
     with pytest.raises(BadSetting, match=message):
@@ -184,4 +188,3 @@ def test_a_variation_is_planned_after_its_results_are_there(root, profile):  # n
     paths.runs_dir(own).mkdir(parents=True)
     mark_owner(own)
     assert call("plan", "--profile", profile, "--param", "seeds=[9]")[0] == 0
-

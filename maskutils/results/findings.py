@@ -156,9 +156,7 @@ def over_curves(known: Areas) -> list[str]:
             + ", but not for certain" * (not sure)
         )
     if level:
-        told.append(
-            f"{listed(map(called, level))} do{'es' * (len(level) == 1)} as well as {'it' if lead else called(best)}"
-        )
+        told.append(f"{listed(map(called, level))} do{'es' * (len(level) == 1)} as well as {called(best)}")
     where = ", where bits do not count," * bool(lead)
     return [f"Over whole curves{where} {'; '.join(told)}."] if told else []
 

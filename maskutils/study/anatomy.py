@@ -42,10 +42,14 @@ def filling(setup: Setup, method: str, seed: int, **options: Any) -> dict[str, M
 
 
 def through_masks(setup: Setup, methods: Sequence[str], densities: Sequence[float], seed: int) -> pd.DataFrame:
-    """Source test accuracy through the mask of each of `methods` (columns) at each of `densities` (rows), before any transfer."""
+    """Source test accuracy through the mask of each of `methods` (columns) at each of `densities` (rows), before any transfer.
+
+    What is made of another method's mask, as "shuffled", is made of the first of `methods`.
+    """
     test, table = artefacts.source_pair(setup, seed).source.test, {}
     for method in methods:
-        read = {d: artefacts.source_subnetwork(setup, method, seed, d) for d in densities}
+        of = {"of": methods[0]} if described(method).method else {}
+        read = {d: artefacts.source_subnetwork(setup, method, seed, d, **of) for d in densities}
         table[method] = {d: evaluate(mask.apply(network), test) for d, (network, mask) in read.items()}
     return pd.DataFrame(table).rename_axis("density")
 
