@@ -167,6 +167,9 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
     table = tables.trained_longer(read("photos"), read("photos_longer")).set_index("")
     usual, longer = (table.loc[f"edge_popup - lora, {way}"] for way in ("usual", "both longer"))
     assert 0.2 < float(longer["mean of 5"].split()[0]) / float(usual["mean of 5"].split()[0]) < 0.3
+    assert "The mask seems 2 points ahead, but most of that is extra training on the source;" in photographs
+    assert "[half a point remains](#sources-trained-longer). Task unknown: `replay` leads;" in photographs
+    assert [row["mean of 5"].split()[0] for row in (usual, longer)] == ["+2.0", "+0.5"]
     clear = [pair for pair, told in longer.drop("mean of 5").items() if float(told.split("[")[1].split(",")[0]) > 0]
     assert clear == ["cifar20:first:second"]
     stored = for_storage(read("photos")).groupby("approach")["stored_bits"].mean()
