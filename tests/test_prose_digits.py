@@ -7,6 +7,7 @@ import pytest
 from sentences import ROOT, read, text, tried_with_best_mask
 
 from maskutils.core.approaches import names
+from maskutils.results import comparisons
 from maskutils.results.analysis import (
     storage_front,
 )
@@ -40,6 +41,18 @@ def test_choices_made_on_other_pairs_mostly_hold():
     assert "the worst there loses 11.2 points more than its limit." in told
     held = the_choice_holds_on_seeds_left_out(read("study")).evidence.set_index("left out")
     assert held.to_numpy().tolist() == [[120, "100 %", 1.4], [24, "88 %", 11.2]]  # 21 of 24 is 88 %
+
+
+def test_leads_of_two_points_do_not_depend_on_the_corner_and_families_have_as_many_settings():
+    told = text("notebooks/11_which_mask.ipynb")
+    assert "So it is for every lead of two points or more." in told
+    table = comparisons.by_reference(read("study")).set_index("family")
+    signs = table.map(lambda cell: float(cell.split()[0]) > 0)
+    leads = table["from chance (points)"].map(lambda cell: float(cell.split()[0]) >= 2)
+    assert signs[leads].all(axis=None)
+    assert leads.sum() > 3
+    assert "so all have as many, but for two references." in told
+    assert comparisons.budgets(read("study")).query("settings != 20")["family"].tolist() == ["joint", "source_only"]
 
 
 def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
