@@ -55,32 +55,41 @@ def test_leads_of_two_points_do_not_depend_on_the_corner_and_families_have_as_ma
     assert comparisons.budgets(read("study")).query("settings != 20")["family"].tolist() == ["joint", "source_only"]
 
 
-def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
-    found = pd.read_csv(ROOT / "results" / "tuning" / "rates-cnn-mnist_to_inverted.csv").groupby("approach")[
-        "area_unknown"
-    ]
-    told = {name: (round(100 * found.first()[name]), round(100 * found.max()[name])) for name in ("lora", "oft")}
-    assert told == {"lora": (9, 54), "oft": (0, 40)}  # of the rate that is best with the task known, and of the best
+def test_a_seed_has_one_source_network_on_digits_and_two_on_some_photographs():
     limits = " ".join(text("docs/limits.md").split())
-    assert "takes LoRA's hypervolume from 9 to 54 points, and OFT's from 0 to 40." in limits
+    assert "On digits every record is of one kind of processor: a seed has one source network." in limits
+    assert "a seed has another source network, which answers up to 1.5 points better or worse." in limits
+    for profile, most in (("study", 0.0), ("default", 0.0), ("photos", 0.0154)):
+        before = read(profile).groupby(["pair", "seed"])["source_acc_before"]
+        assert (before.max() - before.min()).max() == pytest.approx(most, abs=1e-4)
+
+
+def test_a_lower_rate_serves_adapters_better_with_the_task_unknown():
+    table = pd.read_csv(ROOT / "results" / "tuning" / "rates-cnn-mnist_to_inverted.csv")
+    found = table[table["knob"].isna()].groupby("approach")["area_unknown"]
+    told = {name: (round(100 * found.first()[name]), round(100 * found.max()[name])) for name in ("lora", "oft")}
+    assert told == {"lora": (27, 54), "oft": (0, 42)}  # of the rate that is best with the task known, and of the best
+    limits = " ".join(text("docs/limits.md").split())
+    assert "takes LoRA's hypervolume from 27 to 54 points, and OFT's from 0 to 42." in limits
 
 
 def test_with_the_full_network_sparse_masks_retain_less_than_fine_tuning():
-    told = "So with the full network, masks of density 0.1 retain less than fine-tuning."
+    told = "So with the full network, most masks of density 0.1 retain less than fine-tuning."
     assert told in text("docs/results.md")
-    assert "every mask of this density retains less than `finetune`" in text("notebooks/08_tradeoff.ipynb")
+    assert "most masks of this density retain less than `finetune`" in text("notebooks/08_tradeoff.ipynb")
     assert "for most masks it is higher than for fine-tuning." in text("docs/results.md")
     records = read("study")
     masks, free = (rows.query("alpha == 1") for rows in (at_density(records[of_masks(records)], 0.1), on_grid(records)))
     free = free[free["approach"] == "finetune"]
-    assert masks.groupby("approach")["source_acc_full"].mean().max() < free["source_acc_full"].mean()
+    assert (masks.groupby("approach")["source_acc_full"].mean() < free["source_acc_full"].mean()).mean() > 0.7
     rates = masks.groupby(["approach", "pair"])["target_lr"].first().unstack("pair")
     assert (rates > free.groupby("pair")["target_lr"].first()).to_numpy().mean() > 0.5
 
 
 def test_on_digits_masks_that_nobody_learns_do_as_well():
     learnt = findings(read("study"))[0].split("\n- ")[2]
-    assert learnt.count("cannot be told apart from `fisher`") == 2
+    assert "cannot be told apart from `snip`" in learnt
+    assert "`gumbel_sigmoid` cannot be told apart from `fisher`" in learnt
 
 
 def test_elastic_mask_is_chosen_once_and_ewc_beats_it_over_whole_curves():
@@ -158,8 +167,8 @@ def test_leads_that_may_be_chance_among_so_many_families_are_named():
             )
             leads, p = rows["low"] > 0, holm(rows["p"])
             doubt[profile, reading] = (set(rows.index[leads & (p >= 0.05)]), set(rows.index[leads]), p)
-    assert doubt["study", "full"][0] == {"snip", "osf", "spd"}
-    assert "may be chance, as those of `snip`, `osf` and `spd`." in digits
+    assert doubt["study", "full"][0] == {"elastic_mask", "snip"}
+    assert "may be chance, as those of `elastic_mask` and `snip`." in digits
     for reading in ("full", "known"):
         unsure, led, p = doubt["photos", reading]
         assert unsure == led
@@ -175,8 +184,8 @@ def test_of_learnt_masks_one_gains_by_rewinding():
     }
     low = {name: float(values[1]) for name, values in gain.items()}
     assert [name for name in names("mask") if low.get(name, -1) > 0] == ["gumbel_sigmoid"]
-    assert "`gumbel_sigmoid` gains 2.2 [0.2, 4.2] points and still stays behind both" in page
-    assert gain["gumbel_sigmoid"] == ["+2.2", "+0.2", "+4.2"]
+    assert "`gumbel_sigmoid` gains 2.1 [0.1, 4.2] points and still stays behind both" in page
+    assert gain["gumbel_sigmoid"] == ["+2.1", "+0.1", "+4.2"]
     assert max(low["replay"], low["ewc"]) < 0
 
 

@@ -85,10 +85,10 @@ def test_kilobytes_stand_beside_kbit():
 
 def test_a_learnt_mask_and_a_larger_adapter_come_within_a_point_of_the_ideal_of_the_talk_figure():
     told = " ".join(text("README.md").split())
-    assert "the learnt mask comes within a point of the ideal (star), as does a larger adapter, `oft`." in told
+    assert "the learnt mask comes within two points of the ideal (star), a larger adapter, `oft`, within one." in told
     rows = on_grid(read("study").query("pair == 'mnist_to_inverted' and alpha == 1"))
     rows = rows.assign(x=source_read(rows, "known"))
     ideal = rows.query("approach == 'two_networks'")[["x", "target_acc"]].mean()
-    for approach, knob, value in (("gumbel_sigmoid", "density", 0.1), ("oft", "knob", 32)):
+    for approach, knob, value, near in (("gumbel_sigmoid", "density", 0.1, 0.02), ("oft", "knob", 32, 0.01)):
         reached = rows[(rows["approach"] == approach) & (rows[knob] == value)][["x", "target_acc"]].mean()
-        assert (ideal - reached).max() < 0.01, approach
+        assert near - 0.01 < (ideal - reached).max() < near, approach
