@@ -37,7 +37,7 @@ VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are 
 PANELS = {"source_acc_masked": "source, through the mask", "source_acc_full": "source, full network"}
 PANELS |= {"target_acc": "target, full network"}
 SHOWN = ["source_acc_full", "target_acc", *VALIDATION]
-MANY = 80  # dots per inch on screen of figures with many panels, so that a notebook stays small
+MANY = 74  # dots per inch on screen of figures with many panels, so that a notebook stays small
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 
