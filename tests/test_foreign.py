@@ -420,7 +420,7 @@ def test_a_tensor_that_is_too_wide_to_hold_is_refused():
 def test_scores_that_are_not_those_of_the_bits_are_refused():
     bits = {"0.weight": torch.ones(2, 2) > 0}
     for scores in ({"1.weight": torch.ones(2, 2)}, {"0.weight": torch.ones(4)}):
-        with pytest.raises(ValueError, match="must have the names and shapes of its bits; those of "):
+        with pytest.raises(ValueError, match=r"must have the names and shapes of its bits; 0\.weight"):
             Mask(bits, scores)
 
 

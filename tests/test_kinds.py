@@ -113,7 +113,7 @@ REFUSED = {
     "TorchScript": (lambda: torch.jit.script(plain()), "TorchScript"),
     "integers": (of_integers, r"0\.weight: Tensor of torch\.int8; a mask needs real, floating-point weights"),
     "a state": (lambda: plain().state_dict(), "model is a OrderedDict; it must be a torch.nn.Module"),
-    "one output": (lambda: plain(1), "labels go from 0 to 2, but the network has the classes 0 to 0"),
+    "one output": (lambda: plain(1), "one value for each image; cross-entropy needs two classes or more"),
     "no classes": (lambda: nn.Sequential(plain(1), nn.Flatten(0)), r"returned logits \(32,\); .* logits \(N, classes\)"),
     "too many dimensions": (lambda: nn.Sequential(plain(), nn.Unflatten(1, (1, 3))), r"returned logits \(32, 1, 3\)"),
 }  # fmt: skip

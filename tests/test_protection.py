@@ -131,8 +131,11 @@ def test_norm_statistics_biases_and_head_are_held_in_training_mode(net, mask):
     [
         (["4."], {"4.weight", "4.bias"}),
         (["4.bias"], {"4.bias"}),
-        (["1.running", "1.num"], {"1.running_mean", "1.running_var", "1.num_batches_tracked"}),
-        (("0.", "3."), {"0.bias", "3.bias"}),  # kept weights stay held, though the prefix names them
+        (
+            ["1.running_mean", "1.running_var", "1.num_batches_tracked"],
+            {"1.running_mean", "1.running_var", "1.num_batches_tracked"},
+        ),
+        (("0.", "3."), {"0.bias", "3.bias"}),  # kept weights stay held, though the modules are named
     ],
 )
 def test_train_frees_what_it_names_and_nothing_else(net, mask, train, freed):
@@ -254,7 +257,7 @@ def test_a_fresh_head_that_would_be_held_is_refused_and_can_be_named(net, mask):
     carrying = mask.with_state(net)
     net[4] = nn.Linear(8, 5)
     with (
-        pytest.raises(ValueError, match=r"4\.weight is \(5, 8\) here and \(3, 8\).*train=\['4\.weight'\]"),
+        pytest.raises(ValueError, match=r"4\.weight is \(5, 8\) here and was \(3, 8\).*train=\['4\.weight'\]"),
         protect(net, carrying),
     ):
         pass

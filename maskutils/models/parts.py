@@ -115,7 +115,7 @@ def chosen(train: str | Iterable[str], names: Collection[str]) -> set[str]:
             near = get_close_matches(part.rstrip("."), {n.rpartition(".")[0] for n in names} | {*names}, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"train={part!r} matches no parameter or buffer{hint}; there are {some_of(sorted(names), 20)}"
+                f"train={part!r} matches no parameter or buffer{hint}; there are {some_of(list(names), 20)}"
             )
         found |= inside
     return found
