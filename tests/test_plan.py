@@ -383,3 +383,15 @@ def test_a_parameters_cell_that_is_no_python_is_said_to_be_none(root):  # noqa: 
 def test_a_notebook_may_hold_what_only_ipython_reads(root, source):  # noqa: F811
     write_notebook(root / "notebooks" / "one.ipynb", source)
     assert plan.make_plan(write_profile(root / "tiny.yaml", [{"notebook": "one"}]))
+
+
+def test_a_profile_that_reads_records_and_collects_none_is_refused(root):  # noqa: F811
+    write_notebook(
+        root / "notebooks" / "reads.ipynb", "print(profile)", parameters='profile: str = "study"  # whose records'
+    )
+    runs = [{"notebook": "first"}, {"notebook": "reads", "after": ["first"]}]
+    with pytest.raises(
+        BadSetting, match="reads reads the records of this profile, and no run collects them; write `collect: true`"
+    ):
+        plan.make_plan(write_profile(root / "mine.yaml", runs))
+    assert len(plan.make_plan(write_profile(root / "mine.yaml", [runs[0], runs[1] | {"collect": True}]))) == 2

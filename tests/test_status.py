@@ -188,3 +188,18 @@ def test_a_variation_is_planned_after_its_results_are_there(root, profile):  # n
     paths.runs_dir(own).mkdir(parents=True)
     mark_owner(own)
     assert call("plan", "--profile", profile, "--param", "seeds=[9]")[0] == 0
+
+
+def test_a_run_that_failed_is_so_too_after_a_change(root, profile):  # noqa: F811
+    broken = plan.make_plan(profile)[-1]
+    parts = broken.parts | {"versions": {**broken.parts["versions"], "torch": "1.0"}}
+    state_of(root, profile, broken, parts=parts, status="failed", error="it broke")
+    found = status.statuses(profile, [broken])[broken.id]
+    assert (found["status"], found["error"]) == ("failed", "it broke")
+    assert found["why"].startswith("failed before; changed since: versions: torch 1.0 -> ")
+
+
+def test_a_pattern_may_be_the_name_of_a_notebook(profile):
+    assert chosen(profile, only=["first"]) == chosen(profile, only=["first-*"]) != []
+    with pytest.raises(BadSetting, match="no run matches 'frist'"):
+        chosen(profile, only=["first", "frist"])
