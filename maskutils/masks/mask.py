@@ -38,9 +38,7 @@ class Mask(Shown, Interchange):
     history: tuple[dict[str, float], ...] = field(default=(), repr=False)  # of its learning
     state: Mapping[str, Tensor] = field(default_factory=dict, repr=False)  # what else the task needs: see `with_state`
     fingerprint: str = field(default="", repr=False)  # tells the kept weights of its network: see `learnt_on`
-    rest: Mapping[str, Sequence[int]] = field(
-        default_factory=dict, repr=False
-    )  # shapes of what it does not cover: see `learnt_on`
+    rest: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)  # shapes of all else: see `learnt_on`
 
     def __post_init__(self) -> None:
         given = self.bits if isinstance(self.bits, Mapping) else {}

@@ -12,6 +12,7 @@ from maskutils.core.seeds import seeded
 from maskutils.models.copies import copied
 from maskutils.models.made import dimensions
 
+_NOT_HEAD = ", so it is not the head; say which is, before anything else: network.head_name = '...'"
 UNMASKED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # no head, whatever the dimensions of their weight
 
 
@@ -149,9 +150,6 @@ def head_checked(model: nn.Module) -> Iterator[None]:
     head = model.get_submodule(name)
     with head.register_forward_hook(lambda *_: called.append(name)), model.register_forward_hook(check) as handle:
         yield
-
-
-_NOT_HEAD = ", so it is not the head; say which is, before anything else: network.head_name = '...'"
 
 
 def check_head(model: nn.Module, name: str, output: object) -> None:

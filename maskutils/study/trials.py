@@ -76,14 +76,8 @@ def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("
     if trial.method is not None:
         upstream = artefacts.mask_key(setup, trial.method, seed, trial.options)
     made_of = [artefacts.mask_key(setup, about.method, seed, {})] if about.importance == "probability" else []
-    depends = (
-        "per_layer",
-        "target_steps",
-        "target_lr",
-        "batch_size",
-        "alphas",
-        *["mask_steps"] * trial.takes_mask_steps,
-    )
+    depends = ["per_layer", "target_steps", "target_lr", "batch_size", "alphas"]
+    depends += ["mask_steps"] * trial.takes_mask_steps
     stage = {name: getattr(setup, name) for name in depends} | {"splits": splits}
     own = [STAGES["transfer"], STAGES["score"], own_code(PROTOCOLS[trial.protocol]), *made_of]
     if about.library:
