@@ -83,7 +83,7 @@ def test_kilobytes_stand_beside_kbit():
         ]
 
 
-def test_a_learnt_mask_and_a_larger_adapter_come_within_a_point_of_the_ideal_of_the_talk_figure():
+def test_a_learnt_mask_comes_within_two_points_of_the_ideal_of_the_talk_figure_and_a_larger_adapter_within_one():
     told = " ".join(text("README.md").split())
     assert "the learnt mask comes within two points of the ideal (star), a larger adapter, `oft`, within one." in told
     rows = on_grid(read("study").query("pair == 'mnist_to_inverted' and alpha == 1"))

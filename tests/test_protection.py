@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -262,6 +263,15 @@ def test_a_fresh_head_that_would_be_held_is_refused_and_can_be_named(net, mask):
     ):
         pass
     with protect(net, carrying, train=["4."]):
+        pass
+
+
+@pytest.mark.parametrize("name", ["4.weight", "1.running_mean"])
+def test_what_a_mask_carries_has_its_shape_although_no_other_shapes_are_noted(net, mask, name):
+    """As in files of earlier versions, and for buffers."""
+    carrying = replace(mask.with_state(net), rest={})
+    carrying.state[name] = torch.zeros(5)
+    with pytest.raises(ValueError, match=rf"{name} is \(.*\) here and was \(5,\)"), protect(net, carrying):
         pass
 
 

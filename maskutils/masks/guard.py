@@ -214,7 +214,8 @@ def _memory(tensor: Tensor) -> tuple[int, int] | None:
 
 def _check_state(mask: Mask, kept: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` if a held tensor has another shape than in the mask's task, as a fresh head; warn if it has other values."""
-    for name, shape in mask.rest.items():
+    shapes: dict[str, Sequence[int]] = {n: t.shape for n, t in mask.state.items()} | dict(mask.rest)
+    for name, shape in shapes.items():
         if name in kept and tuple(kept[name].shape) != tuple(shape):
             raise ValueError(
                 f"{name} is {tuple(kept[name].shape)} here and was {tuple(shape)} in the network that the mask is of, and would be held "
