@@ -132,6 +132,22 @@ def test_records_are_joined_before_the_notebook_that_reads_them(root, scheduler)
     assert "MASKUTILS_USES" not in os.environ
 
 
+def test_a_table_or_figure_that_was_deleted_is_made_again(root, scheduler):  # noqa: F811
+    table = "import pandas as pd\nfrom maskutils.results.report import write_tables\nwrite_tables(pd.DataFrame({'a': [1]}), 'tiny', 'odd')"
+    figure = "import matplotlib.pyplot as plt\nfrom maskutils.results import plots\nplots.save_figure(plt.figure(), 'drawn', 'tiny')"
+    write_notebook(root / "notebooks" / "writer.ipynb", table, figure, parameters="seeds: list[int] = [0]")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "writer"}])
+    made = [paths.results_dir(profile) / "odd.md", paths.results_dir(profile) / "odd.tex"]
+    made += [paths.figures_dir(profile) / "drawn.pdf", paths.figures_dir(profile) / "drawn.png"]
+    for lost in (made[0], made[3]):
+        states = reproduce(profile, scheduler=scheduler)
+        assert all(file.is_file() for file in made), states
+        (run,) = plan.make_plan(profile)
+        assert not plan.why(profile, run)
+        lost.unlink()
+        assert plan.why(profile, run) == f"missing or damaged: {lost.name}"
+
+
 def test_committed_results_are_not_written_by_code_that_is_not_committed(root, scheduler, monkeypatch):  # noqa: F811
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
     monkeypatch.setattr(batch, "git_commit", lambda: "0123456789ab-dirty")
@@ -427,7 +443,10 @@ def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
 
 def test_a_second_batch_on_the_same_results_is_refused(root):  # noqa: F811
     profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
-    with batch.held_by_us(profile), pytest.raises(batch.Busy, match="another batch works on"):
+    with (
+        batch.held_by_us(profile),
+        pytest.raises(batch.Busy, match=rf"another batch works on .*\(process {os.getpid()} on .*, since 20"),
+    ):
         reproduce(profile)
     assert plan.why(profile, plan.make_plan(profile)[0]) == "not run yet"
 

@@ -6,7 +6,8 @@ import signal
 import time
 
 import pytest
-from projects import root, write_profile  # noqa: F401
+import torch
+from projects import root, write_notebook, write_profile  # noqa: F401
 from test_plan import state_of
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -75,6 +76,33 @@ def test_to_go_on_and_to_stop_after_a_failure_is_refused(root, command):  # noqa
     code, output = call(command, "--profile", profile, "--fail-fast", "--keep-going")
     assert (code, "--keep-going and --fail-fast exclude each other" in output) == (2, True)
     assert not (root / "results").exists()
+
+
+def test_what_reproduce_would_refuse_is_said_by_the_plan_and_leaves_no_mark(root):  # noqa: F811
+    write_notebook(
+        root / "notebooks" / "own.ipynb", "pass", parameters='pair: str = "mnist_to_digits"\ncompute: dict = {}'
+    )
+    asked = {"pair": f"folders:{root}/a:{root}/b"}
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "own"}], **asked)
+    code, output = call("plan", "--profile", profile)
+    assert (code, f"not yet: reproduce would refuse it here: {root}/a is not a folder" in output) == (0, True)
+    code, output = call("reproduce", "--profile", profile)
+    assert (code, f"error: {root}/a is not a folder" in output) == (2, True)
+    assert not [
+        file for file in (root / "results").rglob("*") if file.is_file() and file.name not in (".lock", batch.HOLDER)
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_this_machine_lacks_is_refused_before_work_but_workers_elsewhere_may_have_it(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "own.ipynb", "pass", parameters="compute: dict = {}")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "own"}], compute={"device": "cuda"})
+    code, output = call("plan", "--profile", profile)
+    assert (code, "would refuse it here: device 'cuda' is not there; present: cpu" in output) == (0, True)
+    code, output = call("plan", "--profile", profile, "--scheduler", "tcp://far:8786")
+    assert (code, "refuse" in output) == (0, False)
+    code, output = call("reproduce", "--profile", profile)
+    assert (code, "error: device 'cuda' is not there" in output) == (2, True)
 
 
 def test_the_plan_is_made_once_and_nothing_is_estimated_of_what_is_done(root, monkeypatch):  # noqa: F811

@@ -173,6 +173,12 @@ def test_an_unknown_option_is_refused(trained, method):
         learn_mask(trained, easy(), method, density=0.5, steps=1, tua=1.0)
 
 
+@pytest.mark.parametrize("given", [{"lr": 0.1}, {"strength": 0.0}, {"start": "fisher"}])
+def test_what_a_ranking_does_not_heed_is_refused(trained, given):
+    with pytest.raises(BadSetting, match=f"unknown option of magnitude '{next(iter(given))}'; known: none"):
+        learn_mask(trained, easy(), "magnitude", density=0.5, **given)
+
+
 SETTINGS = [
     ({"steps": 0}, "steps = 0 must be greater than 0"),
     ({"steps": -3}, "steps = -3 must be greater than 0"),

@@ -78,6 +78,7 @@ def plan(
         from maskutils.batch import plan as planning
         from maskutils.batch.estimates import expected_seconds
         from maskutils.batch.profile import load_profile
+        from maskutils.batch.run import refusal
         from maskutils.batch.status import chosen_runs, statuses
 
         runs = planning.make_plan(own)
@@ -85,7 +86,7 @@ def plan(
         todo = chosen_runs(own, runs, {run.id: found[run.id]["why"] for run in runs}, only or (), only_failed, force)
         with console.status("estimating; a network that never ran here is measured for one training step"):
             expected = expected_seconds(own, todo)
-        description = load_profile(own).description
+        description, refused = load_profile(own).description, refusal(todo, scheduler)  # elsewhere it may run
     why = dict.fromkeys(found, "") | {run.id: found[run.id]["why"] or "--force" for run in todo}
     if as_json:
         rows = [
@@ -95,7 +96,7 @@ def plan(
         print(json.dumps(rows, indent=1))
         return
     told = {r.id: (why[r.id], found[r.id]["status"], expected.get(r.id, 0.0)) for r in runs}
-    print_plan(f"{profile}: {description}", told)
+    print_plan(f"{profile}: {description}", told, refused)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from maskutils.results.manifest import MANIFEST, checksums, vouched
 from maskutils.study.provenance import is_committed
 
 ARTEFACT = re.compile(r"[0-9a-f]{16}\.(safetensors|json)")
-OF_A_RUN = ("{}.json", "{}.csv", "{}.uses", "{}.ipynb", "{}.failed.ipynb", "{}.partial.ipynb", ".{}.lock")
+OF_A_RUN = ("{}.json", "{}.csv", "{}.uses", "{}.writes", "{}.ipynb", "{}.failed.ipynb", "{}.partial.ipynb", ".{}.lock")
 YOUNG = 3600.0  # seconds; a notebook that is open may be at work with what is younger
 
 

@@ -14,6 +14,7 @@ from maskutils.batch.profile import RunSpec, load_profile
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key, known
 from maskutils.core.files import DamagedFile, file_digest, read_json
+from maskutils.results.written import lost
 from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import STAGES, cell_key, code_keys, imports_in, modules_beside, python_of, versions
 from maskutils.study.setup import known_setting
@@ -172,7 +173,7 @@ def why(profile: str, run: Run) -> str:
     try:
         state = read_json(file)
         changed = [part for part, value in as_stored(run.parts).items() if state["parts"].get(part) != value]
-        outputs, _ = dict(state["outputs"]), float(state["seconds"])
+        outputs, written, _ = dict(state["outputs"]), list(state.get("written", ())), float(state["seconds"])
     except (DamagedFile, KeyError, TypeError, ValueError, AttributeError):
         return "its state file is damaged"
     if changed:
@@ -183,6 +184,7 @@ def why(profile: str, run: Run) -> str:
         return "its state file is damaged"
     folder = paths.results_dir(profile)  # the names of outputs are relative to it, so that it can be moved and copied
     damaged = [name for name, digest in outputs.items() if not digest or file_digest(folder / name) != digest]
+    damaged += lost(written)
     return "missing or damaged: " + ", ".join(Path(name).name for name in damaged) if damaged else ""
 
 

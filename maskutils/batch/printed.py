@@ -42,8 +42,8 @@ def print_damaged(profile: str, asked: str) -> None:
         raise typer.Exit
 
 
-def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
-    """Print for each run why it runs (or nothing), its status and its expected seconds, and their sum."""
+def print_plan(title: str, rows: dict[str, tuple[str, str, float]], refused: str = "") -> None:
+    """Print for each run why it runs (or nothing), its status and its expected seconds, their sum, and why it would be `refused`."""
     table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")
     for name, (why, status, seconds) in rows.items():
         stays = f"[dim]{'done, stays' if status == 'done' else 'left out'}[/dim]"
@@ -54,6 +54,8 @@ def print_plan(title: str, rows: dict[str, tuple[str, str, float]]) -> None:
     console.print(
         f"{len(todo)} of {len(rows)} to run; about {about} of one worker, by earlier runs or one measured step"
     )
+    if refused:
+        console.print(f"[yellow]not yet:[/] reproduce would refuse it here: {escape(refused)}", soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

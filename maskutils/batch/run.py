@@ -5,7 +5,10 @@ missing.
 """
 
 import contextlib
+import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,14 @@ from maskutils.batch.schedule import Schedule
 from maskutils.batch.status import chosen_runs
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
-from maskutils.core.files import DamagedFile, read_json, write_json
+from maskutils.core.files import DamagedFile, read_json, write_atomically, write_json
 from maskutils.results.manifest import MANIFEST, damaged, sealed, with_runs
-from maskutils.study.inputs import check_inputs
+from maskutils.study.inputs import check_inputs, download_weights
 from maskutils.study.provenance import cores, git_commit, is_committed, versions
+from maskutils.study.setup import setup_in
 
 Report = Callable[[str, Run, dict[str, Any]], None]
+HOLDER = ".batch"  # the file beside the runs that says which process works on them
 
 
 class Busy(RuntimeError):
@@ -56,12 +61,13 @@ def reproduce(
     """
     runs = plan.make_plan(profile) if runs is None else runs
     with held_by_us(profile):
-        mark_owner(profile)
         reasons = {run.id: plan.why(profile, run) for run in runs}
         todo = chosen_runs(profile, runs, reasons, only, only_failed, force)
-        check_inputs(*(run.parameters for run in todo))
+        check_ready(todo, scheduler)
+        download_weights(*(run.parameters for run in todo))
         if todo:
             check_clean(profile)
+        mark_owner(profile)
         done = {run.id: plan.last_state(profile, run) for run in runs if not reasons[run.id] and run not in todo}
         # what it lacked, where there is no reason to run it again, is no longer in the profile
         states = {name: {key: value for key, value in state.items() if key != "lacks"} for name, state in done.items()}
@@ -78,6 +84,29 @@ def reproduce(
     return states
 
 
+def check_ready(runs: Sequence[Run], scheduler: str | None = None) -> None:
+    """Raise `BadSetting` for image folders, weight files or devices that `runs` name and that are not there.
+
+    What devices the workers of a `scheduler` have is not known here.
+    """
+    check_inputs(*(run.parameters for run in runs))
+    setups = {setup.compute: setup for setup in (setup_in(run.parameters) for run in runs)}
+    if scheduler is None and any(compute.device not in ("auto", "cpu") for compute in setups):
+        from maskutils.study.artefacts import device  # here, for it takes torch
+
+        for setup in setups.values():
+            device(setup)
+
+
+def refusal(runs: Sequence[Run], scheduler: str | None = None) -> str:
+    """What `check_ready` refuses `runs` for, as one sentence; empty if they can run."""
+    try:
+        check_ready(runs, scheduler)
+    except BadSetting as error:
+        return str(error)
+    return ""
+
+
 def check_clean(profile: str) -> None:
     """Raise `BadSetting` if committed results would be written by code that is not committed: nobody could make them again."""
     if git_commit().endswith("-dirty") and is_committed(paths.results_dir(profile)):
@@ -90,18 +119,24 @@ def check_clean(profile: str) -> None:
 @contextlib.contextmanager
 def held_by_us(profile: str) -> Iterator[None]:
     """Hold the results of `profile`. Raises `Busy` if another batch does, `BadSetting` if they cannot be written."""
-    folder = paths.results_dir(profile)
+    folder, by = paths.results_dir(profile), ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths.runs_dir(profile).mkdir(exist_ok=True)
         held = filelock.FileLock(folder / ".lock", timeout=0).acquire()
     except filelock.Timeout:
-        raise Busy(f"another batch works on {folder}; wait for it, or set MASKUTILS_ROOT to work elsewhere") from None
+        with contextlib.suppress(OSError):
+            by = f" ({(paths.runs_dir(profile) / HOLDER).read_text(encoding='utf-8')})"
+        raise Busy(
+            f"another batch works on {folder}{by}; wait for it, or set MASKUTILS_ROOT to work elsewhere"
+        ) from None
     except OSError as error:
         raise BadSetting(
             f"cannot write to {folder} ({error}); free it, or set MASKUTILS_ROOT to a folder that can be written"
         ) from None
     with held:
+        begun = f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M}"
+        write_atomically(paths.runs_dir(profile) / HOLDER, begun.encode())
         yield
 
 

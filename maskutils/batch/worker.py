@@ -19,6 +19,7 @@ from maskutils.batch.notebooks import cell_name
 from maskutils.batch.plan import Run, lock_name
 from maskutils.core.caches import USES
 from maskutils.core.files import naming
+from maskutils.results.written import WRITES, written
 from maskutils.study.provenance import machine, told_by_linux
 
 LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and of an output that are kept
@@ -46,7 +47,8 @@ def execute(
         tell({"event": "started", "run": run.id})
         begun = time.time()
         uses = folder / f"{run.id}.uses"
-        uses.write_text("")  # this file and the output are of an earlier time
+        uses.write_text("")  # this file, the next one and the output are of an earlier time
+        uses.with_suffix(WRITES).unlink(missing_ok=True)
         if output:
             output.unlink(missing_ok=True)
         with environment({USES: str(uses)} | own_gpu()):  # the kernel inherits it
@@ -58,7 +60,7 @@ def execute(
         stale.unlink(missing_ok=True)
     state = {"status": "failed", "error": error} if error else {"status": "done"}
     about = {"seconds": round(time.time() - begun, 1), "commit": commit, "maskutils": __version__, "machine": machine()}
-    return {**state, "notebook": str(executed), **about}
+    return {**state, "notebook": str(executed), "written": written(uses), **about}
 
 
 def own_gpu() -> dict[str, str]:

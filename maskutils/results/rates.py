@@ -12,6 +12,7 @@ from maskutils.core.files import write_atomically
 from maskutils.results.analysis import chance, source_read
 from maskutils.results.fronts import hypervolume
 from maskutils.results.wording import listed, points
+from maskutils.results.written import note_written
 
 SETTING = ["pair", "model", "approach", "target_lr", "target_steps"]
 AREAS = {"area_unknown": "full", "area_known": "known"}  # and the readings of the source that they are of
@@ -52,12 +53,14 @@ def write_rates(table: pd.DataFrame) -> None:
         there = pd.read_csv(file)
         table = pd.concat([table, there[~there["approach"].isin(table["approach"])]], ignore_index=True)
     write_atomically(file, table.to_csv(index=False, float_format="%.6g").encode())
+    note_written(file)
 
 
 def write_settings(ranked: pd.DataFrame, method: str) -> None:
     """Write the ranked settings of a mask layer (`analysis.rank_settings`) as results/tuning/<method>.csv."""
     text = ranked.to_csv(index=False, float_format="%.4f")
-    write_atomically(paths.results_dir("tuning") / f"{method}.csv", text.encode())
+    write_atomically(file := paths.results_dir("tuning") / f"{method}.csv", text.encode())
+    note_written(file)
 
 
 def settings_tried() -> pd.DataFrame:

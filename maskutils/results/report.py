@@ -11,6 +11,7 @@ from maskutils.core.files import write_atomically
 from maskutils.results import analysis, statistics
 from maskutils.results.records import at_density, of_masks, on_grid, summarise, usual_density
 from maskutils.results.wording import ends, interval, intervals, listed, p_text, points
+from maskutils.results.written import note_written
 
 TITLES = {"source_acc_masked": "source through mask (%)", "source_acc_full": "source full network (%)"}
 STORED = "kbit stored"
@@ -175,7 +176,9 @@ def markdown(table: pd.DataFrame) -> str:
 
 def write_tables(table: pd.DataFrame, profile: str, name: str) -> None:
     """Write a table for people as Markdown and LaTeX beside the records of `profile`."""
-    file, shown = paths.results_dir(profile) / name, table.style.hide(axis="index").format(escape="latex")
+    folder, shown = paths.results_dir(profile), table.style.hide(axis="index").format(escape="latex")
     latex = shown.format_index(escape="latex", axis="columns").to_latex(hrules=True)
-    write_atomically(f"{file}.md", (markdown(table) + "\n").encode())
-    write_atomically(f"{file}.tex", latex.replace("<", "$<$").encode())
+    texts = {folder / f"{name}.md": markdown(table) + "\n", folder / f"{name}.tex": latex.replace("<", "$<$")}
+    for file, text in texts.items():
+        write_atomically(file, text.encode())
+    note_written(*texts)

@@ -16,6 +16,7 @@ from maskutils.core.progress import watched
 from maskutils.masks.mask import Mask
 from maskutils.masks.shown import layer_names
 from maskutils.results.explorer import SCRIPT, SHEET, explorer_data, records_shown
+from maskutils.results.written import note_written
 from maskutils.study.anatomy import flips
 from maskutils.study.artefacts import source_network, source_pair, source_subnetwork
 from maskutils.study.setup import Setup
@@ -112,7 +113,8 @@ class Masked:
     def write(self, profile: str) -> None:
         """Write `states` to results/<profile>/masks.json, where the page of the site finds them."""
         text = json.dumps(self.states(), separators=(",", ":"))
-        write_atomically(paths.results_dir(profile) / "masks.json", f"{text}\n".encode())
+        write_atomically(file := paths.results_dir(profile) / "masks.json", f"{text}\n".encode())
+        note_written(file)
 
 
 def _tiles(weight: Tensor) -> np.ndarray:

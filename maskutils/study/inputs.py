@@ -5,7 +5,7 @@ Torch is imported only where files are checked: a plan of what is done takes les
 
 import ast
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def with_whole_paths(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_inputs(*notebooks: Mapping[str, Any]) -> None:
-    """Check the image folders and weights that the parameters of `notebooks` name, each once; download torchvision's weights.
+    """Check the image folders and weight files that the parameters of `notebooks` name, each once.
 
     Raises `BadSetting` for what is missing or has the wrong form.
     """
@@ -39,13 +39,25 @@ def check_inputs(*notebooks: Mapping[str, Any]) -> None:
         from maskutils.data.load import check_there
 
         check_there(pair, classes)
-    for model, weights in dict.fromkeys((p.get("model", ""), p["weights"]) for p in notebooks if p.get("weights")):
-        from maskutils.models.networks import build_model, check_weights
-
+    for model, weights in _weights(notebooks):
         if is_path(weights):
+            from maskutils.models.networks import check_weights
+
             check_weights(model, weights)
-        else:
+
+
+def download_weights(*notebooks: Mapping[str, Any]) -> None:
+    """Download torchvision's weights that the parameters of `notebooks` name, each once. Raises `BadSetting` if that fails."""
+    for model, weights in _weights(notebooks):
+        if not is_path(weights):
+            from maskutils.models.networks import build_model
+
             build_model(model, in_channels=3, image_size=224, weights=weights)
+
+
+def _weights(notebooks: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Model and weights of `notebooks`, each once."""
+    return list(dict.fromkeys((p.get("model", ""), p["weights"]) for p in notebooks if p.get("weights")))
 
 
 def pairs_in(parameters: Mapping[str, Any]) -> list[str]:

@@ -75,7 +75,8 @@ def learn_mask(
         mask = learn_mask(model, data, base, density=density, per_layer=per_layer, **settings)
         return mask.shuffled(seed).learnt_on(model)
     if method in RANKINGS:
-        return _ranked(model, data, method, density, per_layer, seed, options)
+        no_use = [name for name in ("lr", "strength", "start") if settings[name] is not None]
+        return _ranked(model, data, method, density, per_layer, seed, [*options, *no_use])
     if LAYERS[method].trains_weights:
         raise BadSetting(
             f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from maskutils.core import paths
 from maskutils.core.approaches import every, find
 from maskutils.results.records import provenance
+from maskutils.results.written import note_written
 
 PAIR_ORDER = ["mnist_to_digits", "mnist_to_rotated", "mnist_to_inverted", "mnist_low_to_high"]
 LEGEND_BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # of a single panel
@@ -89,6 +90,7 @@ def save_figure(figure: Figure, name: str, profile: str = "default", records: pd
     with styled():
         for file in files:
             figure.savefig(file, metadata=metadata[file.suffix[1:]])
+    note_written(*files)
     return files
 
 
