@@ -95,22 +95,28 @@ def test_a_network_of_another_family_has_a_row_for_each_mask(monkeypatch, capsys
     monkeypatch.setattr(family, "load_pair", lambda *_: Pair("p", *domains))
     monkeypatch.setattr(family, "SIZE", 16)
     monkeypatch.setattr(family, "MASKS", ("magnitude",))
-    family.photographs(source_steps=1, steps=1)
-    plain, masked = capsys.readouterr().out.splitlines()
-    assert plain.startswith("| finetune | ")
+    family.table(lambda seed: family.photographs(seed, source_steps=1, steps=1), seeds=(0,))
+    plain, masked = capsys.readouterr().out.splitlines()[-2:]
+    assert plain.startswith("| mean | finetune | ")
     assert " | – | " in plain
-    assert masked.startswith("| magnitude | ")
+    assert masked.startswith("| mean | magnitude | ")
     assert "–" not in masked
 
 
 def test_a_small_network_of_another_family_has_a_row_with_its_masks(monkeypatch, capsys):
     images = TensorDataset(torch.randn(16, 3, 32, 32), torch.arange(16) % 2)
-    monkeypatch.setattr(family, "of_digits", lambda: (images, images))
+    monkeypatch.setattr(family, "of_digits", lambda seed: (images, images))
     monkeypatch.setattr(family, "NETWORKS", {family.vit: 1})
-    family.digits(steps=1)
-    cells = capsys.readouterr().out.strip("| \n").split(" | ")
-    assert cells[:2] == ["vit", "0.32"]
-    assert len(cells) == 7
+    ((name, accuracies),) = family.digits(0, steps=1)
+    assert name == "vit, 0.32 million weights"
+    assert len(accuracies) == 5
+
+
+def test_a_mean_is_over_seeds_and_not_of_what_has_no_value(capsys):
+    family.table(lambda seed: iter([("whole", [0.25 + seed / 2, None])]))
+    assert capsys.readouterr().out == (
+        "| seed 0 | whole | 25.0 | – |\n| seed 1 | whole | 75.0 | – |\n| mean | whole | 50.0 | – |\n"
+    )
 
 
 def test_the_batch_stands_beside_papermill_and_its_bare_steps(monkeypatch):
