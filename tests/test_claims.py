@@ -307,8 +307,19 @@ def test_the_comparison_that_decides_is_the_one_that_lies_lowest():
 def test_a_lost_comparison_decides_before_one_that_tells_nothing():
     rows = [("unclear", -0.02, -0.10, 0.06), ("lost", -0.02, -0.03, -0.01), ("won", 0.02, 0.01, 0.03)]
     table = pd.DataFrame(rows, columns=["against", "difference", "low", "high"]).assign(family="mask")
+    table = table.assign(low_corrected=table["low"], high_corrected=table["high"])
     assert closest(table, "points").startswith("mask - lost: -2.0 ")
     assert closest(table[table["against"] != "lost"], "points").startswith("mask - unclear: -2.0 ")
+
+
+@pytest.mark.parametrize(
+    ("low", "corrected", "least", "doubt"),
+    [(0.01, -0.01, 0.0, True), (0.01, 0.005, 0.0, False), (-0.01, -0.03, -0.02, True), (-0.01, -0.015, -0.02, False)],
+)
+def test_a_comparison_that_the_corrected_interval_would_decide_otherwise_says_so(low, corrected, least, doubt):
+    row = {"family": "mask", "against": "ewc", "difference": 0.02, "low": low, "high": 0.05}
+    told = closest(pd.DataFrame([row | {"low_corrected": corrected, "high_corrected": 0.06}]), "points", least=least)
+    assert told.endswith(f"points{f' (corrected [{100 * corrected:+.1f}, +6.0], not for certain)' * doubt}")
 
 
 def test_a_rank_correlation_at_the_limit_counts_whatever_its_last_bit():

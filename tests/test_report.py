@@ -171,7 +171,7 @@ def test_a_knob_has_the_name_that_its_approach_gives_it():
 
 def test_promises_are_counted_for_each_allowed_drop():
     checked = pd.DataFrame({"allowed": [0.05, 0.05, 0.05, 0.1], "found": [0.01, 0.07, 0.0701, 0.04]})
-    assert choice_tables.promises(checked).to_numpy().tolist() == [["5.0 %", 3, 2, "+2.0"], ["10.0 %", 1, 1, "-6.0"]]
+    assert choice_tables.promises(checked).to_numpy().tolist() == [["5", 3, 2, "+2.0"], ["10", 1, 1, "-6.0"]]
 
 
 def test_no_promises_are_counted_where_none_were_checked():

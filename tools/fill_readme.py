@@ -106,7 +106,7 @@ def answers() -> str:
     table = pd.DataFrame(
         {f"{name} (source before: {begun[name]})": tables.answers(rows) for name, rows in shown.items()}
     )
-    return report.markdown(table.rename_axis("case").reset_index())
+    return report.markdown(table.rename_axis("task").reset_index())
 
 
 def readme_blocks(profile: str = "study", density: float = 0.1, shown: Sequence[str] = ()) -> dict[str, str]:

@@ -17,19 +17,20 @@ LONGER = " (longer)"  # after the name of an approach whose source was trained l
 def answers(records: pd.DataFrame) -> pd.Series:
     """The best setting for all pairs of each case, and what it reaches on test: source gained or lost, target, and what it stores.
 
-    Cases: with the task unknown anything, what keeps no source images, and a learnt mask; with the task known a learnt mask, what learns
-    none and stores at most `ABOUT` times as much, and what learns none. Best is the highest mean of both tasks on validation. A case
-    that nothing was tried for is left out.
+    Cases: with the task unknown anything, what keeps no source images, fine-tuning interpolated, and a learnt mask; with the task known a
+    learnt mask, what learns none and stores at most `ABOUT` times as much, and what learns none. Best is the highest mean of both tasks
+    on validation. A case that nothing was tried for is left out.
     """
     known, unknown = (_best_first(records, reading) for reading in ("known", "full"))
     masks, none = known[known["mask"]], known[~known["mask"] & analysis.trained(known).isin(learn_no_mask())]
     found = {
-        "task unknown": unknown,
-        "task unknown, no source images kept": unknown[unknown["fraction"].isna()],
-        "task unknown, a learnt mask": unknown[unknown["mask"]],
-        "task known, a learnt mask": masks,
-        "task known, no learnt mask, about its size": none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()],
-        "task known, no learnt mask, any size": none,
+        "unknown": unknown,
+        "unknown, no source images kept": unknown[unknown["fraction"].isna()],
+        "unknown, no source images at all": unknown[unknown["approach"].isin(["wise_ft", "finetune"])],
+        "unknown, a learnt mask": unknown[unknown["mask"]],
+        "known, a learnt mask": masks,
+        "known, no learnt mask, about its size": none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()],
+        "known, no learnt mask, any size": none,
     }
     return pd.Series({case: _reached(table.iloc[0]) for case, table in found.items() if len(table)})
 
@@ -44,10 +45,10 @@ def _best_first(records: pd.DataFrame, reading: str) -> pd.DataFrame:
 
 
 def _reached(best: pd.Series) -> str:
-    """A setting and what it reaches, as "`oft`, block 32: source as before, target 96.4 %, 30 kB"."""
+    """A setting and what it reaches, as "`oft`, block 32: source kept, target 96.4 %, 30 kB"."""
     moved, size = round(-100 * best["drop"], 1), best["bits"] / 8e3
     setting = ", ".join(filter(None, (called(best["approach"]), settings(best))))
-    reached = [f"source {moved:+.1f}" if moved else "source as before", f"target {points(best['target_acc'])}"]
+    reached = [f"source {moved:+.1f}" if moved else "source kept", f"target {points(best['target_acc'])}"]
     stored = [f"{size:,.0f} kB" if size >= 10 else f"{size:.2g} kB"] if size else []
     return f"{setting}: {', '.join(reached + stored)}"
 

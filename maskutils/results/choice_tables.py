@@ -120,5 +120,5 @@ def promises(checked: pd.DataFrame) -> pd.DataFrame:
     kept = choice.held(checked).groupby(checked["allowed"]).sum()
     worst = (100 * over.max()).map("{:+.1f}".format)
     table = pd.DataFrame({"choices": over.size(), "kept": kept, "worst (points over)": worst})
-    table.insert(0, "may lose", table.index.map(points))
+    table.insert(0, "may lose (points)", (100 * table.index).map("{:g}".format))
     return table.reset_index(drop=True)

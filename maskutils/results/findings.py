@@ -22,7 +22,7 @@ from maskutils.results.wording import (
     leading,
     listed,
     on_pairs,
-    size,
+    sizes,
     verb,
     versus,
     with_tuning,
@@ -83,11 +83,11 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     leads, at_one = single.at_one_setting(records, full.there(names("mask")), rivals)
     ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if over:
-        by = listed([size(full.minus([r], top).iloc[0]) for r in over])
+        by = sizes(full.minus([r], top).iloc[0] for r in over)
         short, lost = "masks lose", f"{leading(over)} every mask, learnt or not: the strongest, {called(top)}"
         said = f"{lost}, by {by} points of hypervolume."
     elif ahead:
-        by = listed(f"{called(r)} by {size(row)}" for r, row in ahead.items())
+        by = listed(f"{called(r)} by {sizes([row])}" for r, row in ahead.items())
         short = "masks trail" if leads else "over whole curves masks trail"
         said = f"the best learnt mask, {called(best)}, trails {by} points of hypervolume."
     else:
@@ -145,20 +145,13 @@ def over_curves(known: Areas) -> list[str]:
     others = dict.fromkeys([*known.there([a.name for a in every() if a.rival]), *unlearnt])
     rows = known.minus(list(others), best).set_index("family").sort_values("difference", ascending=False, kind="stable")
     ahead = {other: row for other, row in rows.iterrows() if verb(row) == "leads"}
-    sure = {other: row for other, row in ahead.items() if not in_doubt(row)}
-    lead = sure or ahead
     level = [other for other in unlearnt if verb(rows.loc[other]) == APART and rows.loc[other, "n"] >= LEAST]
     told = []
-    if lead:
-        by = listed(map(size, lead.values()))
-        told.append(
-            f"{leading(list(lead))} the best learnt mask, {called(best)}, by {by} points"
-            + ", but not for certain" * (not sure)
-        )
+    if ahead:
+        told.append(f"{leading(list(ahead))} the best learnt mask, {called(best)}, by {sizes(ahead.values())} points")
     if level:
-        told.append(f"{listed(map(called, level))} do{'es' * (len(level) == 1)} as well as {called(best)}")
-    where = ", where bits do not count," * bool(lead)
-    return [f"Over whole curves{where} {'; '.join(told)}."] if told else []
+        told.append(f"{listed(map(called, level))} cannot be told apart from {'it' if ahead else called(best)}")
+    return [f"Over whole curves, {'; '.join(told)}."] if told else []
 
 
 def _unlearnt(found: Areas) -> list[str]:

@@ -19,7 +19,7 @@ from maskutils.results.wording import (
     listed,
     on_pairs,
     points,
-    size,
+    sizes,
     verb,
     versus,
     with_tuning,
@@ -46,8 +46,7 @@ def at_one_setting(
     there = f"the best learnt mask there, {called(mask)}"
     said = f"At one setting, no rival leads {there}."
     if leads:
-        by = listed(map(size, leads.values()))
-        said = f"At one setting, {leading(list(leads))} {there}, by {by} points of accuracy."
+        said = f"At one setting, {leading(list(leads))} {there}, by {sizes(leads.values())} points of accuracy."
     led = [f"At one setting, {called(mask)} leads {with_tuning(trails)}."] if trails else []
     return leads, [said, *led]
 
@@ -97,11 +96,20 @@ def _gained(rows: pd.DataFrame, mask: int, rival: int, whom: str, row: pd.Series
 
 def _on_each_pair(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> list[str]:
     """A sentence on the `mask` beside the best of the rivals `near` on each pair, without its gain if it `gained`; none for one pair."""
-    said = [verb(against_best(own, near, mask, gained)) for _, own in rows.groupby("pair")]
-    leads, trails = (said.count(word) or "none" for word in ("leads", "trails"))
+    found = [against_best(own, near, mask, gained) for _, own in rows.groupby("pair")]
+    leads, trails = ([row for row in found if verb(row) == word] for word in ("leads", "trails"))
     without = " and without that gain" * gained
-    told = f"Beside the best rival of each pair{without}, it leads on {leads} of {len(said)} and trails on {trails}."
-    return [told] if len(said) > 1 else []
+    told = f"Beside the best rival of each pair{without}, it leads on {len(leads) or 'none'} of {len(found)}{_unsure(leads)} "
+    told += f"and trails on {len(trails) or 'none'}{_unsure(trails).rstrip(',')}."
+    return [told] if len(found) > 1 else []
+
+
+def _unsure(rows: Sequence[pd.Series]) -> str:
+    """How many of `rows` are not in doubt, between commas; nothing where all are."""
+    sure = len(rows) - sum(map(in_doubt, rows))
+    if sure == len(rows):
+        return ""
+    return f", {sure} of them for certain," if sure else ", not for certain,"
 
 
 def against_best(rows: pd.DataFrame, near: pd.DataFrame, mask: int, gained: bool) -> pd.Series:

@@ -10,7 +10,7 @@ import pandas as pd
 from maskutils.core.approaches import described, every
 from maskutils.core.checks import enter
 from maskutils.results import report, statistics
-from maskutils.results.wording import interval, intervals
+from maskutils.results.wording import ends, interval, intervals
 
 ACCURACY, BOX = "points of accuracy", "points of hypervolume"
 KNOWN, UNKNOWN = "With the task known", "With the task unknown"
@@ -119,15 +119,21 @@ def evidence_of(rows: pd.DataFrame, table: pd.DataFrame, value: str, unit: str, 
     return shown.assign(seeds=rows["n"].to_numpy())
 
 
-def closest(rows: pd.DataFrame, unit: str, by: str = "family") -> str:
-    """The one of `rows` that decides whether all lie above 0, as "a - b -3.4 [-5.7, -1.1] points".
+def closest(rows: pd.DataFrame, unit: str, by: str = "family", least: float = 0.0) -> str:
+    """The one of `rows` that decides whether all lie above `least`, as "a - b -3.4 [-5.7, -1.1] points".
 
-    It is the one whose interval begins lowest, of those that lie below 0 if there are any.
+    It is the one whose interval begins lowest, of those that lie below 0 if there are any. Where its corrected interval would decide
+    otherwise, that is told too.
     """
     below = rows[rows["high"] < 0]
     row = rows.loc[(rows if below.empty else below)["low"].idxmin()]
     ahead = f"; ahead in {(rows['low'] > 0).sum()} of {len(rows)} comparisons" if len(rows) > 1 else ""
-    return f"{row[by]} - {row['against']}: {interval(row['difference'], row['low'], row['high'], '+')} {unit}{ahead}"
+    by_end = ((row[end] > at, row[f"{end}_corrected"] > at) for end, at in (("low", least), ("high", 0.0)))
+    doubt = any(plain != corrected for plain, corrected in by_end)
+    said = f" (corrected {ends(row['low_corrected'], row['high_corrected'], '+')}, not for certain)" * doubt
+    return (
+        f"{row[by]} - {row['against']}: {interval(row['difference'], row['low'], row['high'], '+')} {unit}{said}{ahead}"
+    )
 
 
 def surely_above(rows: pd.DataFrame) -> bool:

@@ -105,6 +105,11 @@ def size(row: pd.Series) -> str:
     return told + (f" (corrected {ends(*_unsigned(row, '_corrected'))})" if in_doubt(row) else "")
 
 
+def sizes(rows: Iterable[pd.Series]) -> str:
+    """Several paired differences as `size` gives them, in a list; one that is in doubt says so."""
+    return listed(told[:-1] + ", not for certain)" if in_doubt(row) else told for row in rows for told in [size(row)])
+
+
 def in_doubt(row: pd.Series) -> bool:
     """Whether a row of `paired` tells two apart by its interval, and not by the corrected one."""
     return verb(row) != APART and bool(row["low_corrected"] <= 0 <= row["high_corrected"])

@@ -42,26 +42,33 @@ def _boxes(axis: Axes, title: str, images: Sequence[str], networks: Sequence[str
 
 @styled()
 def what_is_stored() -> Figure:
-    """One weight matrix four times: what a mask, a low-rank adapter, an orthogonal one and a second network store, in colour."""
+    """One weight matrix four times: what a mask, a low-rank adapter, an orthogonal one and a second network store, in blue.
+
+    Pale is a bit, dark a value of 16 bits.
+    """
     side, at = 8, np.arange(8)
     mask = np.isin(np.arange(side * side), [2, 9, 12, 21, 24, 31, 38, 43, 53, 58]).reshape(side, side)
     blocks = at[:, None] // 4 == at // 4
     none, tall, wide = np.zeros((side, side), bool), np.ones((side, 1), bool), np.ones((1, side), bool)
     drawn = {
-        "a mask\nat most one bit a weight": [((0, 0), mask)],
+        "a mask\nat most one bit a weight": [((0, 0), ~none)],
         "lora, rank 1\ntwo thin matrices": [((0, 0), none), ((9, 0), tall), ((0, 9), wide)],
-        "oft, block 4\ntwo small rotations": [((0, 0), blocks)],
+        "oft, block 4\nsix angles for each rotation": [((0, 0), np.triu(blocks, 1))],
         "a second network\nevery weight once more": [((0, 0), ~none)],
     }
     figure, axes = plt.subplots(1, len(drawn), figsize=(10, 3.2))
     for axis, (title, parts) in zip(axes, drawn.items(), strict=True):
         for (left, top), cells in parts:
             for (y, x), stored in np.ndenumerate(cells):
-                colour = "#0173b2" if stored else "#dddddd"
+                colour = ("#9ecae1" if axis is axes[0] else "#0173b2") if stored else "#dddddd"
                 axis.add_patch(Rectangle((left + x, top + y), 0.9, 0.9, facecolor=colour, edgecolor="none"))
         axis.set(xlim=(-0.5, 10.5), ylim=(10.5, -0.5), aspect="equal")
         axis.set_title(title, fontsize=9)
         axis.axis("off")
+    for (y, x), kept in np.ndenumerate(mask):  # a bit is stored for each weight, kept or not
+        axes[0].text(x + 0.45, y + 0.45, int(kept), ha="center", va="center", fontsize=7)
+    for corner in (0, 4):  # the rest of a block follows from its angles
+        axes[2].add_patch(Rectangle((corner - 0.05, corner - 0.05), 4, 4, fill=False, edgecolor="#444444"))
     return figure
 
 
