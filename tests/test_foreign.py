@@ -287,14 +287,14 @@ def test_parameters_of_whole_numbers_are_let_be(method):
     assert "seen" not in learn_mask(Counting(), DATA, method, density=0.5, **options).bits
 
 
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("method", ["gumbel_sigmoid", "snip", "fisher"])
-def test_gradients_are_switched_on_where_they_are_needed(method):
+def test_gradients_are_switched_on_where_they_are_needed(method, switched_off):
     options = {"steps": 5} if method == "gumbel_sigmoid" else {}
     expected = learn_mask(net(), DATA, method, density=0.5, **options)
-    with torch.no_grad():
-        assert learn_mask(net(), DATA, method, density=0.5, **options).iou(expected) == 1
     model = net()
-    with torch.no_grad():
+    with switched_off():
+        assert learn_mask(model, DATA, method, density=0.5, **options).iou(expected) == 1
         assert fit(model, DATA, steps=2)[-1]["loss"] > 0
 
 

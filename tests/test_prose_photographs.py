@@ -181,7 +181,7 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
     clear = [pair for pair, told in longer.drop("mean of 5").items() if float(told.split("[")[1].split(",")[0]) > 0]
     assert clear == ["cifar20:first:second"]
     stored = for_storage(read("photos")).groupby("approach")["stored_bits"].mean()
-    assert "the mask does as well for a 25th of the space" in photographs
+    assert "the mask cannot be told apart from them, for a 25th of the space" in photographs
     own = at_density(read("photos"), 0.3).query("approach == 'edge_popup' and alpha == 1")
     assert 24 < stored["two_networks"] / stored_bits(own).mean() < 26
 

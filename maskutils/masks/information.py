@@ -24,6 +24,7 @@ TRIED_IMAGES = 2  # images on which both ways are compared
 TOLERANCE = 0.05  # of the sum of a parameter's values, by which the two ways may differ: bf16 rounds so much
 
 
+@torch.inference_mode(False)
 def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of every parameter, over `n` images drawn from `data` by `seed`.
 
@@ -37,7 +38,7 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
     """
     x, _ = some(data, n, seed)
     model, x = copied(model).eval(), taken_by(model, x)
-    with fitting_threads(model), torch.enable_grad():
+    with fitting_threads(model):
         found = _by_batch(model, x) if is_large(model) and _agree(model, x[:TRIED_IMAGES]) else None
         return _by_image(model, x) if found is None else found
 

@@ -59,7 +59,7 @@ def snip(model: nn.Module, data: Any, seed: int) -> Scores:
     return {n: (g * model.get_parameter(n)).abs().detach() for n, g in found.items()}
 
 
-@torch.enable_grad()
+@torch.inference_mode(False)  # gradients too, whatever the caller has switched off
 def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tensor], seed: int = 0) -> Scores:
     """The gradient of the mean loss, for every maskable weight, over 500 images drawn from `data` by `seed`.
 
@@ -79,7 +79,7 @@ def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tenso
     return total
 
 
-@torch.enable_grad()
+@torch.inference_mode(False)  # gradients too, whatever the caller has switched off
 def sensitivity(model: nn.Module, data: Any, seed: int = 0) -> Scores:
     """The mean of (d z_y / d w)^2 for every maskable weight, over 500 images drawn from `data` by `seed`.
 

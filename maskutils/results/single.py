@@ -73,7 +73,8 @@ def task_known(records: pd.DataFrame) -> Finding:
     setting = f"{called(best['approach'])} at density {best['density']:g}"
     beside = f"its best rival, {called(other['approach'])}, {points(other['both'])} with {kbit(other)}"
     told = [f"{setting} reaches {points(best['both'])} with {kbit(best)}, {beside}.", f"The mask {versus(row, 'it')}."]
-    short = f"a learnt mask {verb(decides)} its best rival{', but not for certain' * in_doubt(decides)}"
+    short = f"a learnt mask {verb(decides)} its best rival{', without its gain on the source too' * bool(gained)}"
+    short += ", but not for certain" * in_doubt(decides)
     on = [*_on_each_pair(rows, near, mask, bool(gained)), *([f"The mask {ahead}."] if ahead else [])]
     cheaper, dearer = _cheaper(rows, near, mask, best, rival), _dearer(best, others)
     return Finding("Task known", told, [*gained, *on, *spread, *cheaper, *dearer], short)

@@ -139,6 +139,7 @@ def _ranked(
     return Mask.from_scores(scores, density, per_layer).learnt_on(model)
 
 
+@torch.inference_mode(False)
 def learn_subnetwork(
     model: nn.Module,
     data: Batches,

@@ -28,7 +28,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-@torch.enable_grad()
+@torch.inference_mode(False)  # gradients too, whatever the caller has switched off
 def fit(
     model: nn.Module,
     data: Batches,

@@ -25,6 +25,7 @@ from maskutils.training.evaluation import accuracy, evaluate, predict
 __all__ = ["adapters", "baselines", "changes", "interpolate", "kept", "penalties", "protocols", "score", "transfer"]
 
 
+@torch.inference_mode(False)
 def transfer(
     model: nn.Module,
     pair: Pair,
