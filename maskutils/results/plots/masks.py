@@ -77,7 +77,7 @@ def talk(filters: Filters, density: float, records: pd.DataFrame, pair: str) -> 
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2.1))
     draw_filters([*parts[0].subplots(4, 2).flat], filters)
     parts[0].suptitle(f"kept: {density:.0%} of all weights,\n{filters[1].mean():.0%} of the first layer", fontsize=10)
-    parts[0].supxlabel("red above zero, blue below, grey dropped", fontsize=8)
+    parts[0].supxlabel("red above zero, blue below, grey not kept", fontsize=8)
     axis, rows = parts[1].subplots(), with_family(on_grid(records[records["pair"] == pair]))
     lines = _draw_readings(axis, rows)
     axis.set(title=f"{PAIR_TITLES.get(pair, short(pair))}: up and right is better", xlim=(0, 108), ylim=(25, 103))
