@@ -108,7 +108,7 @@ def test_a_network_of_some_hundred_thousand_weights_keeps_its_task_by_default(de
 def test_a_small_transformer_keeps_its_task_by_default():
     """Other families, larger and longer: `python -m benchmarks.family digits`."""
     torch.manual_seed(0)
-    train, test = of_digits()
+    train, test = of_digits(0)
     model = vit()
     fit(model, train, steps=120, lr=1e-3)
     whole = evaluate(model, test)

@@ -420,7 +420,7 @@ def test_the_talk_figure_marks_the_ideal_and_names_its_curves():
     figure = FIGURES["talk"]()
     assert named(figure, -1) >= {"ideal", "learnt mask, task known", "random mask, task known"}
     assert figure.subfigs[0].get_suptitle() == "kept: 10% of all weights,\n25% of the first layer"
-    assert figure.subfigs[0].get_supxlabel() == "red above zero, blue below, grey dropped"
+    assert figure.subfigs[0].get_supxlabel() == "red above zero, blue below, grey not kept"
     assert figure.subfigs[1].axes[0].get_title().startswith("MNIST → UCI digits: ")
 
 

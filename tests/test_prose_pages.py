@@ -26,7 +26,11 @@ def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile
         "photographs the mask leads by half a point, not for certain." in told
     )
     whole, brief = findings(read(profile))
-    of = "cannot be told apart from its best rival" if profile == "study" else "leads its best rival, without its gain on the source too"
+    of = (
+        "cannot be told apart from its best rival"
+        if profile == "study"
+        else "leads its best rival, without its gain on the source too"
+    )
     assert f"a learnt mask {of}.**" in whole
     unknown, known = brief.split("\n")
     assert re.search(

@@ -9,7 +9,7 @@ from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import KNOBS, on_grid, summarise
 from maskutils.results.report import TITLES, percent, plain
 from maskutils.results.single import learn_no_mask
-from maskutils.results.wording import APART, called, intervals, points, settings, size, verb, versus
+from maskutils.results.wording import APART, called, intervals, points, settings, sizes, verb, versus
 
 LONGER = " (longer)"  # after the name of an approach whose source was trained longer
 
@@ -141,7 +141,7 @@ def trained_alike(records: pd.DataFrame, longer: pd.DataFrame) -> str:
         row, target = minus("both", rival), minus("target_acc", rival)
         told.append(versus(row, called(rival)))
         if verb(target) != APART:
-            told[-1] += f"; on the target alone it {verb(target)} by {size(target)} points"
+            told[-1] += f"; on the target alone it {verb(target)} by {sizes([target])} points"
     return f"With all sources trained as long, {called(mask)} {'. It '.join(told)}."
 
 

@@ -183,11 +183,12 @@ def elastic_mask_owes_it_to_the_mask(records: pd.DataFrame) -> Found:
     if not set(ELASTIC) <= set(areas["family"]):
         raise Skip("the records hold no elastic masks with all controls")
     rows = minus_each(areas, "hypervolume", elastic, controls)
+    evidence = evidence_of(rows, areas, "hypervolume", BOX)
     best = statistics.by_pair(areas, "hypervolume", elastic, controls[0]).index[-1]
     others, told = areas[areas["pair"] != best], closest(rows, BOX)
     if len(others):
         told += f"; without {best}, {closest(minus_each(others, 'hypervolume', elastic, controls), BOX)}"
-    return surely_above(rows), told, evidence_of(rows, areas, "hypervolume", BOX)
+    return surely_above(rows), told, evidence
 
 
 def minus_wise_ft(records: pd.DataFrame, reading: str = "full") -> pd.DataFrame:
