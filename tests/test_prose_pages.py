@@ -22,8 +22,8 @@ def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile
     told = " ".join(text("README.md").split())
     assert (
         "Task unknown: take replay. Without source images: EWC where fine-tuning forgets half of the source, else WiSE-FT, which costs "
-        "nothing. Task known, space scarce: take a learnt mask or an adapter of its size: they cannot be told apart on digits; on "
-        "photographs the mask leads by half a point, not for certain." in told
+        "nothing. Task known, space scarce: take a learnt mask or an adapter of its size: they cannot be told apart once the source "
+        "is trained as long." in told
     )
     whole, brief = findings(read(profile))
     of = (

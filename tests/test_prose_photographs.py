@@ -12,7 +12,7 @@ from maskutils.results.equal_storage import ABOUT
 from maskutils.results.fronts import hypervolumes
 from maskutils.results.records import at_density, on_grid
 from maskutils.results.statistics import over_pairs, paired
-from maskutils.results.wording import in_doubt, interval, size
+from maskutils.results.wording import in_doubt, interval, size, sizes
 from tools import tables
 
 
@@ -151,35 +151,40 @@ def test_on_photographs_learnt_masks_carry_the_source_where_rankings_do_not():
 
 def test_most_of_the_lead_over_lora_is_training_of_the_source():
     photographs = " ".join(text("docs/photographs.md").split())
-    assert "So most of the gain is training, and most of the lead over LoRA." in photographs
-    assert "What is left is clear on objects of CIFAR-100 alone." in photographs
+    assert (
+        "So the gain is training, and so is the lead over LoRA: with both trained longer, no lead is shown."
+        in photographs
+    )
+    ahead = "By pair the mask is ahead on objects of CIFAR-100 and, by 0.3 points, from sketches to cartoons; on the other three"
+    assert f"{ahead} nothing is shown." in photographs
     both, mask, _ = tables._usual_and_longer(read("photos"), read("photos_longer"))
     said = []
     for which in ("", tables.LONGER):
         row = paired(both, "target_acc", [mask + which], f"lora{which}").iloc[0]
-        said.append(interval(row["difference"], row["low"], row["high"]))
+        said.append(sizes([row]))
     assert f"by {said[0]} points after the usual training, and by {said[1]} where both train longer." in photographs
     through = both["source_acc_masked"] - both["source_acc_before"]
     gain = (100 * through.groupby(both["family"]).mean()).round(1)
-    assert [gain[mask], gain[mask + tables.LONGER]] == [2.3, -0.7]
+    assert [gain[mask], gain[mask + tables.LONGER]] == [2.3, -1.0]
     there = both.assign(through=through)[both["family"] == mask + tables.LONGER]
     low, high = over_pairs(there.pivot_table(index="pair", columns="seed", values="through").to_numpy())
-    assert f"no gain or loss is shown ({interval(there['through'].mean(), low, high, '+')} points)." in photographs
-    assert "Learning a mask trains more on the source: hence most of this lead" in " ".join(text("README.md").split())
+    assert f"after the longer one it loses ({interval(there['through'].mean(), low, high, '+')} points)." in photographs
+    assert "Learning a mask trains more on the source: hence this lead" in " ".join(text("README.md").split())
     table = tables.trained_longer(read("photos"), read("photos_longer")).set_index("")
     usual, longer = (table.loc[f"edge_popup - lora, {way}"] for way in ("usual", "both longer"))
-    assert 0.2 < float(longer["mean of 5"].split()[0]) / float(usual["mean of 5"].split()[0]) < 0.3
+    told = "the mask seems 2 points ahead of LoRA of its size, but that is extra training on the source; with as much training for both, "
     assert (
-        "the mask seems 2 points ahead of LoRA of its size, but most of that is extra training on the source;"
+        f"{told}[they cannot be told apart](#sources-trained-longer). Task unknown: at one setting `replay`"
         in photographs
     )
-    assert (
-        "[half a point remains](#sources-trained-longer), not for certain. Task unknown: at one setting `replay` leads"
-        in photographs
-    )
-    assert [row["mean of 5"].split()[0] for row in (usual, longer)] == ["+2.0", "+0.5"]
-    clear = [pair for pair, told in longer.drop("mean of 5").items() if float(told.split("[")[1].split(",")[0]) > 0]
-    assert clear == ["cifar20:first:second"]
+    assert [row["mean of 5"].split()[0] for row in (usual, longer)] == ["+2.0", "+0.3"]
+    assert "the lead is gone, or cannot be told from chance (0.3 points)." in " ".join(text("docs/limits.md").split())
+    minus = {
+        pair: paired(own, "both", [mask + tables.LONGER], "lora" + tables.LONGER) for pair, own in both.groupby("pair")
+    }
+    ahead = [pair for pair, row in minus.items() if row["low"].item() > 0]
+    assert ahead == ["cifar20:first:second", "pacs:sketch:cartoon"]
+    assert not [pair for pair, row in minus.items() if row["high"].item() < 0]
     stored = for_storage(read("photos")).groupby("approach")["stored_bits"].mean()
     assert "the mask cannot be told apart from them, for a 25th of the space" in photographs
     own = at_density(read("photos"), 0.3).query("approach == 'edge_popup' and alpha == 1")

@@ -9,7 +9,7 @@ from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import KNOBS, on_grid, summarise
 from maskutils.results.report import TITLES, percent, plain
 from maskutils.results.single import learn_no_mask
-from maskutils.results.wording import APART, called, intervals, points, settings, sizes, verb, versus
+from maskutils.results.wording import APART, called, in_doubt, intervals, points, settings, size, verb, versus
 
 LONGER = " (longer)"  # after the name of an approach whose source was trained longer
 
@@ -130,7 +130,7 @@ def trained_longer(records: pd.DataFrame, longer: pd.DataFrame) -> pd.DataFrame:
 
 
 def trained_alike(records: pd.DataFrame, longer: pd.DataFrame) -> str:
-    """Sentences on the rows "both longer" of `trained_longer`, over all pairs, and on the target alone where that can be told apart."""
+    """Sentences on the rows "both longer" of `trained_longer`, over all pairs, and on the target alone where that is certain."""
     both, mask, rivals = _usual_and_longer(records, longer)
 
     def minus(value: str, rival: str) -> pd.Series:
@@ -140,8 +140,8 @@ def trained_alike(records: pd.DataFrame, longer: pd.DataFrame) -> str:
     for rival in rivals:
         row, target = minus("both", rival), minus("target_acc", rival)
         told.append(versus(row, called(rival)))
-        if verb(target) != APART:
-            told[-1] += f"; on the target alone it {verb(target)} by {sizes([target])} points"
+        if verb(target) != APART and not in_doubt(target):
+            told[-1] += f"; on the target alone it {verb(target)} by {size(target)} points"
     return f"With all sources trained as long, {called(mask)} {'. It '.join(told)}."
 
 

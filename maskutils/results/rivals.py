@@ -176,7 +176,8 @@ def _not_worse(records: pd.DataFrame, families: Sequence[str], reading: str, all
 def elastic_mask_owes_it_to_the_mask(records: pd.DataFrame) -> Found:
     """It has a larger hypervolume than its controls, whose strengths are shuffled, dealt out by magnitude, or constant (L2-SP).
 
-    p < 0.05 after Holm's correction, and the 95 % interval lies above 0. The closest is told also without the pair on which it leads the shuffled one most.
+    p < 0.05 after Holm's correction, and the 95 % interval lies above 0. The closest is told also without the pair on which it leads the
+    shuffled one most.
     """
     elastic, *controls = ELASTIC
     areas = fronts.hypervolumes(records)
