@@ -178,7 +178,7 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
         in photographs
     )
     assert [row["mean of 5"].split()[0] for row in (usual, longer)] == ["+2.0", "+0.3"]
-    assert "the lead is gone, or cannot be told from chance (0.3 points)." in " ".join(text("docs/limits.md").split())
+    assert "then the lead cannot be told from chance (0.3 points)." in " ".join(text("docs/limits.md").split())
     minus = {
         pair: paired(own, "both", [mask + tables.LONGER], "lora" + tables.LONGER) for pair, own in both.groupby("pair")
     }
