@@ -12,7 +12,7 @@ from test_plan import state_of
 
 from maskutils.batch import leftovers, plan, status
 from maskutils.batch import run as batch
-from maskutils.batch.profile import mark_owner
+from maskutils.batch.profile import HOLDER, mark_owner
 from maskutils.core import files, paths
 from maskutils.core.caches import USES, cached
 from maskutils.results import plots
@@ -132,6 +132,7 @@ def test_a_variation_goes_with_its_profile(root, name):  # noqa: F811
     mark_owner(own)
     used = artefact("transfer", "a")
     assert leftovers.leftovers() == ({}, [])
+    (paths.runs_dir(own) / HOLDER).write_text("process 1")  # as a kill leaves it
     (root / name).unlink()
     assert call("clean", "--yes")[0] == 0
     assert not used.exists()

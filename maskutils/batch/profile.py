@@ -13,6 +13,7 @@ from maskutils.core.checks import BadSetting, known
 from maskutils.core.files import write_atomically
 from maskutils.study.setup import checked
 
+HOLDER = ".batch"  # the file beside the runs that says which process works on them
 VARIES = "# a variation of "  # begins the file of one, which names its profile
 
 

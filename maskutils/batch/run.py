@@ -18,7 +18,7 @@ import filelock
 from maskutils.batch import plan
 from maskutils.batch.cluster import at_once, client
 from maskutils.batch.plan import Run
-from maskutils.batch.profile import mark_owner
+from maskutils.batch.profile import HOLDER, mark_owner
 from maskutils.batch.schedule import Schedule
 from maskutils.batch.status import chosen_runs
 from maskutils.core import paths
@@ -30,7 +30,6 @@ from maskutils.study.provenance import cores, git_commit, is_committed, versions
 from maskutils.study.setup import setup_in
 
 Report = Callable[[str, Run, dict[str, Any]], None]
-HOLDER = ".batch"  # the file beside the runs that says which process works on them
 
 
 class Busy(RuntimeError):
@@ -136,8 +135,11 @@ def held_by_us(profile: str) -> Iterator[None]:
         ) from None
     with held:
         begun = f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M}"
-        write_atomically(paths.runs_dir(profile) / HOLDER, begun.encode())
-        yield
+        write_atomically(holder := paths.runs_dir(profile) / HOLDER, begun.encode())
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
 
 
 def _has_manifest(profile: str, runs: Sequence[Run]) -> bool:
