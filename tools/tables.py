@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from maskutils.core.approaches import REWOUND
+from maskutils.core.approaches import REWOUND, the
 from maskutils.results import analysis, statistics
 from maskutils.results.choice import candidates
 from maskutils.results.equal_storage import ABOUT
@@ -26,7 +26,7 @@ def answers(records: pd.DataFrame) -> pd.Series:
     found = {
         "unknown": unknown,
         "unknown, no source images kept": unknown[unknown["fraction"].isna()],
-        "unknown, no source images at all": unknown[unknown["approach"].isin(["wise_ft", "finetune"])],
+        "unknown, no source images at all": unknown[unknown["approach"].isin([the("free"), the("yardstick")])],
         "unknown, a learnt mask": unknown[unknown["mask"]],
         "known, a learnt mask": masks,
         "known, no learnt mask, about its size": none[none["bits"] <= ABOUT * masks["bits"].head(1).sum()],

@@ -79,14 +79,8 @@ def _results(folder: Path) -> list[Path]:
         same = [name for name, digest in vouched(folder).items() if found.get(name) == digest]
         tables = {f"{Path(name).stem}{kind}" for name in same for kind in (".md", ".tex") if name.endswith(".tex")}
         ours = [folder / name for name in same if name in {"records.csv", "masks.json"} | tables]
-    marks = (
-        MANIFEST,
-        "report/index.html",
-        ".lock",
-        "runs/.profile",
-        f"runs/{HOLDER}",
-        f"{folder.name}.yaml",
-    )  # the last of a variation
+    marks = [MANIFEST, "report/index.html", ".lock", "runs/.profile", f"runs/{HOLDER}"]
+    marks.append(f"{folder.name}.yaml")  # of a variation
     return [file for file in [*ours, *(folder / name for name in marks)] if file.is_file()]
 
 

@@ -99,15 +99,15 @@ def verb(row: pd.Series) -> str:
     return "leads" if row["low"] > 0 else "trails" if row["high"] < 0 else APART
 
 
-def size(row: pd.Series) -> str:
-    """A paired difference without its sign, in points with its interval; with the corrected one too where that alone holds 0."""
+def size(row: pd.Series, doubt: str = "") -> str:
+    """A paired difference without its sign, in points with its interval; with the corrected one and `doubt` where that alone holds 0."""
     told = interval(abs(row["difference"]), *_unsigned(row, ""))
-    return told + (f" (corrected {ends(*_unsigned(row, '_corrected'))})" if in_doubt(row) else "")
+    return told + (f" (corrected {ends(*_unsigned(row, '_corrected'))}{doubt})" if in_doubt(row) else "")
 
 
 def sizes(rows: Iterable[pd.Series]) -> str:
     """Several paired differences as `size` gives them, in a list; one that is in doubt says so."""
-    return listed(told[:-1] + ", not for certain)" if in_doubt(row) else told for row in rows for told in [size(row)])
+    return listed(size(row, ", not for certain") for row in rows)
 
 
 def in_doubt(row: pd.Series) -> bool:
