@@ -21,6 +21,8 @@ LIVE = {"densities": "[0.1, 1.0]"} | SMALL
 NOTEBOOKS = {"00_quickstart": SMALL, "16_explore": LIVE}
 # Every cell is drawn, in view or not, so that the page can be asked for any. And no question which kernel, where the answer comes late.
 SETTINGS = {"windowingMode": "none", "autoStartDefaultKernel": True}
+# The debugger complains on the console where a slow kernel lets it wait.
+DISABLED = {"@jupyterlab/debugger-extension": True}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,7 @@ def root(tmp_path_factory):
                     )
         nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
     write_json(root / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings", SETTINGS)
+    write_json(root / "labconfig" / "page_config.json", {"disabledExtensions": DISABLED})
     return root
 
 
@@ -87,14 +90,15 @@ def run_all(browser, lab):  # noqa: F811
     def opened(name):
         page.goto(f"{lab}lab/tree/notebooks/{name}.ipynb?reset")
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-        waiting = page.locator(".jp-InputPrompt", has_text="*")
-        for _ in range(5):  # the menu does nothing until JupyterLab has settled
+        left = page.locator(".jp-InputPrompt", has_text="[ ]")  # cells that neither ran nor wait for the kernel
+        for _ in range(10):  # until JupyterLab has settled the menu does nothing, or changes under the pointer
             page.locator(".jp-Notebook-cell").first.click()
             page.locator(".lm-MenuBar-item", has_text=re.compile("^Run$")).click()
             page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).first.click()
             page.wait_for_timeout(1_000)
-            if waiting.count():
+            if not left.count():
                 break
+        assert not left.count()
         page.wait_for_function("!document.querySelector('.jp-Notebook').innerText.includes('[*]:')")
         assert not page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
         return page
