@@ -1,5 +1,7 @@
 """Networks, loops and data of other people, which do what ours do not: they work, or are refused in one sentence."""
 
+import functools
+
 import pytest
 import torch
 from networks import NETS, easy
@@ -436,6 +438,127 @@ def test_interpolation_leaves_equal_values_alone():
     assert interpolate(model, model, 0.5).limit.tolist() == [-float("inf"), 1.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.complex64])
+def test_networks_of_two_types_and_complex_weights_are_interpolated(dtype):
+    before, after = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))
+    with torch.no_grad():
+        for model, value in ((before, 1.0), (after, 3.0)):
+            model[0].weight.fill_(value)
+    after[0].weight = nn.Parameter(after[0].weight.detach().to(dtype))
+    assert interpolate(before, after, 0.5)[0].weight.tolist() == [[2, 2], [2, 2]]
+    assert interpolate(before, after, 0.0)[0].weight.tolist() == [[1, 1], [1, 1]]
+
+
 def test_loaders_are_not_taken_for_data_sets():
     x, _ = some(DataLoader(DATA, 8), 8, 0)
     assert torch.equal(x, X[:8])
+
+
+# Functions that hold a part
+
+
+class Staged(nn.Module):
+    """A network whose first layer is called by a function that `hide` hides somewhere."""
+
+    def __init__(self, hide) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(64, 16), nn.Linear(16, 6)
+        self.hidden = hide(self)
+
+    def forward(self, x):
+        step = self.hidden
+        while not callable(step):
+            step = step[0]
+        return self.head(step(x.flatten(1)).relu())
+
+
+def around(function):
+    return lambda x: function(x)
+
+
+def of_default(net):
+    def call(x, layer=net.layer):
+        return layer(x)
+
+    return call
+
+
+HIDDEN = {
+    "in a list": lambda net: [lambda x: net.layer(x)],
+    "in a list in a dict": lambda net: {0: (lambda x: net.layer(x),)},
+    "a default": of_default,
+    "in a partial": lambda net: functools.partial(lambda x: net.layer(x)),
+    "in a function": lambda net: around(lambda x: net.layer(x)),
+}
+
+
+@pytest.mark.parametrize("hide", HIDDEN.values(), ids=HIDDEN)
+def test_a_function_that_holds_a_part_is_refused_wherever_it_is(hide):
+    net = Staged(hide)
+    assert net(X).shape == (40, 6)
+    with pytest.raises(ValueError, match="attribute hidden of 'Staged' is a function that holds a part of the network"):
+        copied(net)
+
+
+@pytest.mark.parametrize("hide", [lambda net: [net.layer], lambda net: [around(torch.relu), net.layer.forward][1:]])
+def test_modules_and_methods_in_a_list_are_copied(hide):
+    net = Staged(hide)
+    before = copied(net)(X)
+    other = copied(net)
+    other.layer.weight.data.zero_()
+    other.layer.bias.data.zero_()
+    assert torch.equal(other(X), other.head.bias.expand(40, 6))
+    assert torch.equal(net(X), before)
+
+
+# Networks and data that write or draw
+
+
+class Writes(nn.Module):
+    """A network that changes its images in place."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(64, width), nn.Linear(width, 6)
+
+    def forward(self, x):
+        x -= 1.0
+        return self.head(self.layer(x.flatten(1)).relu())
+
+
+@pytest.mark.parametrize("data", [DATA, [(X, Y)]], ids=["dataset", "list"])
+def test_a_network_that_writes_into_its_images_leaves_the_data_alone(data):
+    net, before = Writes(), X.clone()
+    accuracies = [evaluate(net, data) for _ in range(3)]
+    assert torch.equal(X, before)
+    assert len(set(accuracies)) == 1
+
+
+@pytest.mark.parametrize("width", [64, 3000], ids=["small", "large"])
+@pytest.mark.parametrize("method", ["fisher", "snip", "gumbel_sigmoid"])
+def test_such_a_network_is_ranked_as_one_that_does_not_write(method, width):
+    torch.manual_seed(0)
+    net = Writes(width)
+    plain = nn.Sequential(nn.Flatten(), net.layer, nn.ReLU(), net.head)
+    shifted = TensorDataset(X - 1, Y)
+    mask = learn_mask(net, DATA, method, density=0.3, steps=2)
+    expected = learn_mask(plain, shifted, method, density=0.3, steps=2)
+    assert torch.equal(mask.bits["layer.weight"], expected.bits["1.weight"])
+
+
+class Augmented(Dataset):
+    """Images that are drawn anew at each look."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> tuple:
+        return X[i] + torch.randn(1, 8, 8), int(Y[i])
+
+
+@pytest.mark.parametrize("method", ["magnitude", "snip", "fisher", "gumbel_sigmoid"])
+def test_augmentation_draws_from_the_seed_and_leaves_the_callers_stream(method):
+    network, before = net(), torch.get_rng_state()
+    first, second = (learn_mask(network, Augmented(), method, density=0.2, steps=3) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == second

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from maskutils import Domain, Mask, Pair, evaluate, fit, learn_mask, protect, score, transfer
-from maskutils.models.heads import head_name
+from maskutils.models.heads import for_task, head_name
 
 DATA = easy(96)
 X, Y = DATA.tensors
@@ -108,3 +108,33 @@ def test_one_value_for_each_image_is_refused():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 1))
     with pytest.raises(ValueError, match="cross-entropy needs two classes or more"):
         fit(net, TensorDataset(X, Y % 2), steps=1)
+
+
+class TwoNames(nn.Module):
+    """A network whose head has two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 6))
+        self.fc = self.net[2]
+
+    def forward(self, x):
+        return self.fc(self.net[:2](x))
+
+
+def test_a_head_of_two_names_is_one_head_under_both():
+    net = TwoNames()
+    source = net.fc.weight.clone()
+    adapted = transfer(net, OTHER, "finetune", steps=3)
+    assert adapted.fc is adapted.net[2]
+    assert torch.equal(adapted.fc["source"].weight, source)
+    back = for_task(adapted, "source")
+    assert back.fc is back.net[2]
+    assert back(X).shape == (96, 6)
+    assert score(net, adapted, OTHER)["target_acc"] is not None
+
+
+def test_one_value_an_image_is_no_class():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, 1))
+    with pytest.raises(ValueError, match="cross-entropy needs two classes or more"):
+        fit(net, TensorDataset(X, Y * 0), steps=2)

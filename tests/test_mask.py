@@ -377,3 +377,28 @@ def test_a_fine_tuned_copy_is_told_once_in_a_loop_and_not_at_all_once_it_is_the_
     mask = mask.learnt_on(net)
     with warnings.catch_warnings(action="error"), protect(net, mask):
         mask.apply(net)
+
+
+class Renamed(nn.Sequential):
+    """A network that writes its state under other names, as some wrappers do."""
+
+    def state_dict(self, *args, **options):
+        return {f"net.{name}": value for name, value in super().state_dict(*args, **options).items()}
+
+
+def test_a_state_has_the_networks_own_names_and_no_buffer_that_is_not_kept():
+    net = Renamed(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    net[1].register_buffer("passing", torch.zeros(1), persistent=False)
+    mask = Mask({"0.weight": torch.ones(4, 4, dtype=torch.bool)}).with_state(net)
+    statistics = {f"1.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    assert mask.state.keys() == {"0.bias", "2.weight", "2.bias"} | statistics
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_bias_that_came_later_is_refused_where_the_state_has_none(layer):
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 2, bias=False))
+    mask = Mask({"0.weight": torch.ones(4, 4, dtype=torch.bool)}).with_state(net)
+    net[layer].bias = nn.Parameter(torch.ones(net[layer].out_features))
+    with pytest.raises(ValueError, match=rf"{layer}\.bias: the network had none when the mask was learnt"):
+        mask.apply(net)
+    Mask(mask.bits).apply(net)  # without a state nothing is promised

@@ -340,3 +340,23 @@ def test_a_fresh_head_of_the_same_size_is_told_unless_it_is_named(net, mask, tra
         pass
     said = [str(w.message) for w in found]
     assert said == [] if train else said[0].startswith("4.weight, 4.bias will be held as they are now")
+
+
+def test_all_is_put_back_even_where_a_warning_is_an_error():
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).train()
+    before = copy.deepcopy(model.state_dict())
+    half = Mask({"0.weight": torch.arange(48).view(8, 6) % 2 == 0})
+
+    def loop():
+        with protect(model, half):
+            model(X)
+            model[0].weight.data += 1
+            raise KeyError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="norm layers train"):
+            loop()
+    after, held = model.state_dict(), half.bits["0.weight"]
+    assert torch.equal(after["0.weight"][held], before["0.weight"][held])
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items() if name != "0.weight")

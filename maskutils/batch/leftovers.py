@@ -34,7 +34,8 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
     found: dict[str, list[Path]] = {}
     used: set[str] = set()
     stays = []
-    for folder in paths.all_results():
+    results = paths.project_root() / "results"
+    for folder in sorted(runs.parent for pattern in ("*/runs", "local/*/runs") for runs in results.glob(pattern)):
         if is_held(folder / ".lock"):
             raise BadSetting(f"a batch works on {folder}; wait for it, then clean")
         wanted = set()

@@ -161,7 +161,7 @@ def check_setup(run_id: str, parameters: Mapping[str, Any]) -> None:
 def _check_more(parameters: Mapping[str, Any]) -> None:
     """Names and ranges of parameters that no `Setup` holds. Raises `BadSetting`."""
     from maskutils.data.load import check_pair
-    from maskutils.training.learn import usual
+    from maskutils.study.artefacts import usual
 
     for name in [*listed(parameters, "rankings"), *([parameters["method"]] if "method" in parameters else ())]:
         known(name, names("mask", "control"), "method")

@@ -115,12 +115,6 @@ def data_root() -> Path:
     return folder_at(root, DATA) if root else _users("cache") / "data"
 
 
-def all_results() -> list[Path]:
-    """The folders of all profiles that have runs, whatever made them."""
-    results = project_root() / "results"
-    return sorted(folder.parent for pattern in ("*/runs", "local/*/runs") for folder in results.glob(pattern))
-
-
 def cache_dir(kind: str) -> Path:
     """The folder of cached artefacts of one kind, as "source", "mask" or "transfer". All profiles share it."""
     return project_root() / "results" / ".cache" / kind

@@ -68,16 +68,17 @@ def indexed(data: Batches) -> TypeGuard[Examples]:
 def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Up to `n` images and labels: drawn by `seed` from a dataset, or the first ones of a stream or other iterable.
 
-    `seed` also decides the order of a loader that shuffles. Raises `ValueError` if there are none.
+    `seed` also decides the order of a loader that shuffles, and what augmentation draws. Raises `ValueError` if there are none.
     """
     found: list[Any] = []
-    if indexed(data):
-        picked = torch.randperm(len(data), generator=generator(seed, "some"), device="cpu")[:n].tolist()
-        if picked:
-            found = [data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])]
-    else:
-        count = 0
-        with seeded(seed, "some"):
+    with seeded(seed, "some"):
+        if indexed(data):
+            picked = torch.randperm(len(data), generator=generator(seed, "some"), device="cpu")[:n].tolist()
+            if picked:
+                drawn = data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])
+                found = [drawn]
+        else:
+            count = 0
             for batch in as_given(data, 100):
                 found.append(batch)
                 if (count := count + len(images_and_labels(batch)[1])) >= n:

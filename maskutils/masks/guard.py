@@ -85,21 +85,21 @@ class Guard:
     def restore(self, ours: set[int] | None = None) -> None:
         """Put back the buffers that are held, and the parameters whose ids are in `ours` (all, if None)."""
         self._reshard()
-        if not self.restored:
-            self.restored = True
-            self._look()
-            if any(norm.training for norm in self.norms):
-                warn(
-                    "norm layers train with the statistics of each batch, but those they evaluate with are held at the source's: put them "
-                    "in evaluation mode, or name them in train= (and give the mask its own with with_state)"
-                )
+        first, self.restored, gone = not self.restored, True, False
         for held in self.held.values():
             now = held.now()
             if now is None or not held.fits(now):
-                self._look()
+                gone = True
             elif ours is None or id(now) in ours or not isinstance(now, nn.Parameter):
                 held.put(now)
                 held.note(now)
+        if first or gone:  # last, for a warning may be made an error
+            self._look()
+        if first and any(norm.training for norm in self.norms):
+            warn(
+                "norm layers train with the statistics of each batch, but those they evaluate with are held at the source's: put them in "
+                "evaluation mode, or name them in train= (and give the mask its own with with_state)"
+            )
 
     def _hold_averages(self, stepped: Optimizer) -> None:
         """Hold the other sequences of a schedule-free optimiser, which `eval` and `train` mix into the weights."""

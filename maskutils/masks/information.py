@@ -62,7 +62,7 @@ def _by_image(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     parameters = {n: p for n, p in with_gradients(model).named_parameters() if p.requires_grad}
     total = sums(parameters)
     for image in bar(x.to(device_of(model)).split(1), "Fisher information", "image"):
-        logs = F.log_softmax(logits_of(model(image)), dim=1)[0]
+        logs = F.log_softmax(logits_of(model(image.clone())), dim=1)[0]  # a network may write into what it is given
         for y in logs.topk(min(LABELS, len(logs))).indices.sort().values.tolist():
             log, p = logs[y], logs[y].exp().item()
             gradients = torch.autograd.grad(log, list(parameters.values()), retain_graph=True, materialize_grads=True)
@@ -97,7 +97,7 @@ def _by_batch(model: nn.Module, x: Tensor) -> dict[str, Tensor] | None:
         device = device_of(model)
         for images in bar(x.to(device).split(min(BATCH, that_fit(x, device))), "Fisher information", "batch"):
             seen.clear()
-            logs = F.log_softmax(logits_of(model(images.requires_grad_())), dim=1)
+            logs = F.log_softmax(logits_of(model(images.requires_grad_().clone())), dim=1)
             if any(seen.get(name) != 1 for name in layers):
                 return None
             values = logs.topk(min(LABELS, logs.shape[1])).values

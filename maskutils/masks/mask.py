@@ -60,8 +60,8 @@ class Mask(Shown, Interchange):
         Over all layers each one keeps at least a share `floor` of its weights, so that none is cut off; never more than `density`,
         so up to that density every layer keeps the same share. In large networks the smallest layers are kept whole besides (see
         `masks.selection.kept_whole`), unless `floor` is 0; up to the density `floor` that adds up to a quarter to what is kept. Equal
-        scores are kept in order of position. Each layer keeps at least one weight. Raises `ValueError` for a density outside (0, 1], and
-        for scores that are nan or none.
+        scores are kept in order of position. Each layer keeps at least one weight, so many tiny layers may keep more than `density`.
+        Raises `ValueError` for a density outside (0, 1], and for scores that are nan or none.
         """
         fraction("density", density)
         yes_or_no("per_layer", per_layer)
@@ -131,9 +131,9 @@ class Mask(Shown, Interchange):
         """
         model = unwrapped(model)
         self.check(model)
-        stored = model.state_dict()
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())  # tied ones once
-        rest = {n: t.detach().clone() for n, t in tensors.items() if n in stored and n not in self.bits}
+        passing = {id(m._buffers[leaf]) for m in model.modules() for leaf in m._non_persistent_buffers_set}
+        rest = {n: t.detach().clone() for n, t in tensors.items() if id(t) not in passing and n not in self.bits}
         return replace(self.learnt_on(model), state=rest)
 
     def learnt_on(self, model: nn.Module) -> "Mask":
@@ -163,6 +163,10 @@ class Mask(Shown, Interchange):
         if task is not None:
             with_head_of(model, task)
         _put(model, self.state)
+        carried = {*self.state, *self.bits} if self.state else set()
+        layers = {name.rpartition(".")[0] for name in carried}
+        if new := [n for n, _ in model.named_parameters() if n not in carried and n.rpartition(".")[0] in layers]:
+            raise ValueError(f"{some_of(new)}: the network had none when the mask was learnt; take it out of its layer")
         with torch.no_grad():
             for name, b in self.bits.items():
                 weight = model.get_parameter(name)
@@ -257,8 +261,7 @@ def _put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                 f"the mask carries {name!r}, which {type(model).__name__} does not have: it is of another network"
             ) from None
         if before.shape == value.shape:
-            with torch.no_grad():
-                before.copy_(value)  # in place: a tied tensor stays tied
+            before.detach().copy_(value)  # in place: a tied tensor stays tied
             continue
         setattr(module, leaf, nn.Parameter(value) if isinstance(before, nn.Parameter) else value)
         if leaf == "weight" and isinstance(module, nn.Linear):

@@ -43,9 +43,8 @@ def magnitude(model: nn.Module, data: Any, seed: int) -> Scores:
 def random(model: nn.Module, data: Any, seed: int) -> Scores:
     """Uniform noise: what a mask is worth that knows nothing."""
     noise = generator(seed, "random ranking")
-    return {
-        name: torch.rand(model.get_parameter(name).shape, generator=noise, device="cpu") for name in maskable(model)
-    }
+    shapes = {name: model.get_parameter(name).shape for name in maskable(model)}
+    return {n: torch.rand(s, generator=noise, dtype=torch.float32, device="cpu") for n, s in shapes.items()}
 
 
 @ranking(place=11, colour="#5b7f95", marker="<")
@@ -72,7 +71,7 @@ def gradient(model: nn.Module, data: Any, loss: Callable[[Tensor, Tensor], Tenso
     device = device_of(model)
     size = min(100, that_fit(x, device))
     for images, labels in zip(taken_by(model, x).to(device).split(size), y.to(device).split(size), strict=True):
-        mean = loss(logits_of(model(images)), labels) / len(x)
+        mean = loss(logits_of(model(images.clone())), labels) / len(x)  # which a network may write into
         found = torch.autograd.grad(mean, list(weights.values()), materialize_grads=True)
         for t, g in zip(total.values(), found, strict=True):
             t += g
@@ -90,7 +89,7 @@ def sensitivity(model: nn.Module, data: Any, seed: int = 0) -> Scores:
     weights, draw = {name: model.get_parameter(name) for name in names}, generator(seed, "sensitivity")
     total = sums(weights)
     for image in taken_by(model, x).to(device_of(model)).split(1):
-        logits = logits_of(model(image))[0]
+        logits = logits_of(model(image.clone()))[0]
         y = int(torch.multinomial(logits.detach().softmax(0).cpu(), 1, generator=draw))
         found = torch.autograd.grad(logits[y], list(weights.values()), materialize_grads=True)
         for t, g in zip(total.values(), found, strict=True):

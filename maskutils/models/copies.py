@@ -1,8 +1,9 @@
 """The network inside its wrappers, and copies that compute with their own weights."""
 
-import contextlib
 import copy
-from types import FunctionType
+from collections.abc import Iterable, Iterator
+from functools import partial
+from types import CellType, FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ def copied(model: nn.Module) -> nn.Module:
                 "method of a subclass, or undo it with: del module.forward"
             )
     values = [v for m in model.modules() for v in vars(m).values()]  # a list in nn.LSTM, a dict in timm's LeViT
-    kept = [t for v in values for t in (v if isinstance(v, list) else v.values() if isinstance(v, dict) else [v])]
+    kept = [t for v in values for t in (v, *_inside(v))]
     made = [t for t in kept if isinstance(t, Tensor) and not t.is_leaf]  # as a pruned weight, made in each forward pass
     memo: dict[int, object] = {id(t): t.detach().clone() for t in made}
     other = copy.deepcopy(model, memo)
@@ -103,28 +104,44 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def _check_functions(model: nn.Module) -> None:
-    """Raise `ValueError` for a function among the attributes and hooks of a module that holds a part of `model` in its closure."""
+    """Raise `ValueError` for a function in an attribute or hook of a module that holds a part of `model`, in its closure or a default."""
     parts = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
     for name, module in model.named_modules():
         own = vars(module)
-        held = [(f"attribute {key}", v) for key, v in own.items() if key not in ("forward", "_compiled_call_impl")]
+        passed = {"forward", "_compiled_call_impl"} | {key for key in own if key.endswith("_hooks")}
+        held = [(f"attribute {key}", v) for key, v in own.items() if key not in passed]
         hooks = [hook for kind in ("_forward_pre_hooks", "_forward_hooks") for hook in own[kind].values()]
-        for what, function in held + [(f"hook {getattr(hook, '__qualname__', '')}", hook) for hook in hooks]:
-            if isinstance(function, FunctionType) and any(id(value) in parts for value in _used_by(function)):
+        for what, value in held + [(f"hook {getattr(hook, '__qualname__', '')}", hook) for hook in hooks]:
+            if any(id(used) in parts for used in _used_by(value, set())):
                 raise ValueError(
                     f"{what} of {name or type(model).__name__!r} is a function that holds a part of the network, and a copy would compute "
                     "with the weights of this one; make it a method or a module, or remove it first, as by the remove() of a hook's handle"
                 )
 
 
-def _used_by(function: FunctionType) -> list[object]:
-    """What `function` takes from around it, by its closure or as a global, and what is in it where that is a list, tuple or dict."""
-    around = [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # an empty one
-            around.append(cell.cell_contents)
-    inside = [v.values() if isinstance(v, dict) else v for v in around if isinstance(v, (list, tuple, dict))]
-    return around + [value for values in inside for value in values]
+def _used_by(value: object, seen: set[tuple[int, bool]], by_function: bool = False) -> Iterator[object]:
+    """What functions in `value` hold by closure, default or as a global, and what is in that; `value` too if held `by_function`."""
+    if (id(value), by_function) in seen:
+        return
+    seen.add((id(value), by_function))
+    if by_function:
+        yield value
+    inside = _inside(value)
+    if isinstance(value, FunctionType):
+        for name in value.__code__.co_names:
+            around = value.__globals__.get(name)
+            yield from (around, *_inside(around))
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]  # not empty
+        inside, by_function = [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()], True
+    for inner in inside:
+        yield from _used_by(inner, seen, by_function)
+
+
+def _inside(value: object) -> Iterable[object]:
+    """What is in a list, tuple, set or dict, or is called by a `partial`."""
+    if isinstance(value, (list, tuple, set)):
+        return value
+    return value.values() if isinstance(value, dict) else [value.func] if isinstance(value, partial) else ()
 
 
 def with_gradients(model: nn.Module) -> nn.Module:

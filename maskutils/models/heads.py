@@ -95,7 +95,7 @@ def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Modu
         new = nn.Linear(old.in_features, n_classes).to(old.weight)
     heads = TaskHeads({"source": old, "target": new})
     heads.active = "target"
-    model.set_submodule(name, heads)
+    _replace(model, old, heads)
     return model
 
 
@@ -123,10 +123,16 @@ def for_task(model: nn.Module, task: str) -> nn.Module:
 
 def with_head_of(model: nn.Module, task: str) -> nn.Module:
     """`model` itself, with the head of `task` in the place of a `TaskHeads`. Mutates `model`."""
-    for name, module in list(model.named_modules()):
+    for module in list(model.modules()):
         if isinstance(module, TaskHeads):
-            model.set_submodule(name, module[known(task, module, "task")])
+            _replace(model, module, module[known(task, module, "task")])
     return model
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` in the place of `old`, under all its names."""
+    for parent in [m for m in model.modules() if m is not new]:
+        parent._modules.update({leaf: new for leaf, child in parent._modules.items() if child is old})
 
 
 @contextmanager
@@ -172,7 +178,9 @@ def logits_of(output: object) -> Tensor:
 
 
 def classification(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """The cross-entropy of `logits` (N, classes). Raises `ValueError` for labels that are no class of them."""
+    """The cross-entropy of `logits` (N, classes). Raises `ValueError` for labels that are no class of them, and for one class."""
+    if logits.shape[1] == 1:
+        check_labels(labels, logits)
     try:
         return F.cross_entropy(logits, labels, reduction=reduction)
     except IndexError:  # of torch, on a processor

@@ -4,6 +4,7 @@ A cached file is named by a hash of all that it depends on. These are settings, 
 `provenance.STAGES`), the code of the approach itself, and the names of what it was made from.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -30,7 +31,7 @@ from maskutils.study.inputs import stamps
 from maskutils.study.provenance import STAGES, own_code, versions
 from maskutils.study.setup import NESTED, OF_TRANSFERS, Setup
 from maskutils.training.annealing import learns_density
-from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch, unusual
+from maskutils.training.learn import learn_mask, learn_subnetwork, mask_batch
 from maskutils.training.loop import fit
 
 
@@ -228,3 +229,26 @@ def _path(kind: str, key: str) -> Path:
 def _with_weights(model: nn.Module, weights: Tensors) -> nn.Module:
     model.load_state_dict(weights)
     return model.eval()
+
+
+def usual(method: str | None) -> dict[str, Any]:
+    """The options that `method` takes, and their defaults.
+
+    >>> usual("gumbel_sigmoid")
+    {'tau': 1.0, 'init': None, 'lr': 0.3, 'strength': 2e-06}
+    """
+    if method is None or method not in LAYERS:
+        return {"of": "gumbel_sigmoid"} if method == "shuffled" else {}
+    cls = LAYERS[method]
+    taken = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
+    return taken | {"lr": cls.lr, "strength": cls.strength}
+
+
+def unusual(method: str | None, options: Mapping[str, float | str]) -> dict[str, float | str]:
+    """Those of `options` that are not what `method` does anyway: two ways to ask for one mask have one name.
+
+    >>> unusual("gumbel_sigmoid", {"tau": 1.0, "lr": 1.0})
+    {'lr': 1.0}
+    """
+    defaults = usual(method)
+    return {name: value for name, value in options.items() if name not in defaults or defaults[name] != value}

@@ -25,7 +25,6 @@ from maskutils.study.provenance import STAGES, begin_peak, git_commit, own_code,
 from maskutils.study.setup import OF_TRANSFERS, Setup
 from maskutils.training.base import PROTOCOLS, History
 from maskutils.training.evaluation import evaluate
-from maskutils.training.learn import unusual
 from maskutils.training.transfer import interpolate, kept, score, transfer
 
 END = {"alpha": 1.0, "rewound": False}  # a transfer as it ended
@@ -67,7 +66,7 @@ class Trial:
 def records_of(setup: Setup, trial: Trial, seed: int, splits: Sequence[str] = ("test", "val")) -> list[dict[str, Any]]:
     """The records of one transfer, one for each alpha and one rewound, cached as JSON."""
     known(trial.protocol, PROTOCOLS, "protocol")
-    trial = replace(trial, options=unusual(trial.method, trial.options))
+    trial = replace(trial, options=artefacts.unusual(trial.method, trial.options))
     about = described(trial.protocol)
     if setup.tuned and about.trains:
         lr, steps = rates.chosen(setup.pair, setup.model, trial.approach, setup.target_steps, trial.value)

@@ -149,7 +149,8 @@ def check_carried(model: nn.Module, data: Batches, mask: Mask, seed: int) -> Non
     except ValueError:
         return
     own = copied(unwrapped(model))
-    through, whole = _loss(mask.apply(own, task=None), images, labels), _loss(own, images, labels)
+    with torch.random.fork_rng([]):  # an answer may draw
+        through, whole = _loss(mask.apply(own, task=None), images, labels), _loss(own, images, labels)
     if through > whole + CARRIED:
         warn(
             f"the mask does not carry the task yet: at density {mask.density:.2f} the loss through it is {through:.2f}, of the whole "
@@ -160,7 +161,7 @@ def check_carried(model: nn.Module, data: Batches, mask: Mask, seed: int) -> Non
 @torch.no_grad()
 def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The mean loss of `model` on `images`, in evaluation mode, in which it is left."""
-    logits = logits_of(model.eval()(taken_by(model, images).to(device_of(model))))
+    logits = logits_of(model.eval()(taken_by(model, images).to(device_of(model), copy=True)))
     return F.cross_entropy(logits.cpu(), labels.cpu()).item()
 
 

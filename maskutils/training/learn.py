@@ -1,6 +1,5 @@
 """Learning a mask: which weights does a network do its task with? Every network that is given is left as it was."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any, cast
@@ -89,29 +88,6 @@ def learn_mask(
     return mask
 
 
-def usual(method: str | None) -> dict[str, Any]:
-    """The options that `method` takes, and their defaults.
-
-    >>> usual("gumbel_sigmoid")
-    {'tau': 1.0, 'init': None, 'lr': 0.3, 'strength': 2e-06}
-    """
-    if method is None or method not in LAYERS:
-        return {"of": "gumbel_sigmoid"} if method == "shuffled" else {}
-    cls = LAYERS[method]
-    taken = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
-    return taken | {"lr": cls.lr, "strength": cls.strength}
-
-
-def unusual(method: str | None, options: Mapping[str, float | str]) -> dict[str, float | str]:
-    """Those of `options` that are not what `method` does anyway: two ways to ask for one mask have one name.
-
-    >>> unusual("gumbel_sigmoid", {"tau": 1.0, "lr": 1.0})
-    {'lr': 1.0}
-    """
-    defaults = usual(method)
-    return {name: value for name, value in options.items() if name not in defaults or defaults[name] != value}
-
-
 def mask_batch(batch_size: int) -> int:
     """Images a step when a mask is learnt, where a network is trained on `batch_size`: twice as many, but not above 64."""
     return min(64, 2 * batch_size)
@@ -133,7 +109,7 @@ def _ranked(
             f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
         )
     inner = unwrapped(model)
-    with head_checked(inner):
+    with seeded(seed, f"ranking/{method}"), head_checked(inner):
         scores = told_apart(RANKINGS[method](inner, data, seed))
     check_answer(inner, data)  # for rankings that ask for none
     return Mask.from_scores(scores, density, per_layer).learnt_on(model)

@@ -169,8 +169,8 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
         raise ValueError(f"{some_of(odd)}: the two networks have other shapes there, so nothing lies between them")
     with torch.no_grad():
         for name, theta in (dict(model.named_parameters()) | dict(model.named_buffers())).items():  # tied ones once
-            if name in theta_0 and theta.is_floating_point():
-                old = theta_0[name].to(theta.device)  # what is equal stays: it may be infinite
+            if name in theta_0 and (theta.is_floating_point() or theta.is_complex()):
+                old = theta_0[name].to(theta)  # what is equal stays: it may be infinite
                 theta.copy_(theta.where(theta == old, theta.lerp(old, 1 - alpha)))
     return model
 
