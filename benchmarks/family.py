@@ -1,7 +1,7 @@
 """Masks of networks of other families, without pretrained weights. docs/guides/photos.md has both tables.
 
 `python -m benchmarks.family digits` learns masks by the defaults in four small networks, in about half an hour of a core. `photographs`
-takes a ResNet-18 of 11 million weights, forty minutes, and the images of that page. Both take two seeds.
+takes a ResNet-18 of 11 million weights, about an hour, and the images of that page. Both take two seeds.
 """
 
 import sys

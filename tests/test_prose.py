@@ -110,7 +110,7 @@ def distances(records: pd.DataFrame, reading: str, rivals: list[str]) -> pd.Seri
     return np.hypot(*(side.clip(lower=0) for side in lost)).groupby("family").min()
 
 
-@claim("notebooks/07_baselines.ipynb", "`fisher` is the strongest mask of the study if the task is unknown")
+@claim("notebooks/07_baselines.ipynb", "With the task unknown `fisher` is the strongest mask of the study")
 def fisher_is_the_strongest_mask_with_the_task_unknown(records):
     areas = hypervolumes(records, split="val_")
     there = "fisher" in set(areas["family"])  # only the study has it

@@ -21,9 +21,9 @@ from maskutils.results.verdicts import rankings
 def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile):
     told = " ".join(text("README.md").split())
     assert (
-        "Task unknown: take replay. Without source images: EWC where fine-tuning forgets half of the source, else WiSE-FT, which costs "
-        "nothing. Task known, space scarce: take a learnt mask or an adapter of its size: they cannot be told apart once the source "
-        "is trained as long." in told
+        "Task unknown: keep a few source images and take replay. If you can read them once: EWC where fine-tuning forgets half of "
+        "the source. Else, or without any: WiSE-FT, which costs nothing. Task known, space scarce: take a learnt mask, which reads source "
+        "images once, or an adapter of its size: they cannot be told apart once all sources are trained alike." in told
     )
     whole, brief = findings(read(profile))
     of = (

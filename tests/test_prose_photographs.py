@@ -219,7 +219,7 @@ def test_with_the_task_unknown_wise_ft_does_as_well_as_ewc_and_a_mask_on_photogr
 
 def test_with_other_classes_ewc_is_ahead_and_wise_ft_behind():
     page = " ".join(text("docs/photographs.md").split())
-    assert "EWC is ahead of masks and `replay`, and WiSE-FT 4.6 points behind it." in page
+    assert "EWC is ahead of masks and `replay`, and WiSE-FT 4.6 points of accuracy behind it." in page
     rows = with_family(on_grid(read("modality")))
     values = {"both": both_tasks(rows, "full"), "val_both": both_tasks(rows, "full", "val_")}
     reached = best_on_validation(rows.assign(**values), "both").groupby("family")["both"].mean()
