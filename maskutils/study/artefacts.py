@@ -238,7 +238,8 @@ def usual(method: str | None) -> dict[str, Any]:
     {'tau': 1.0, 'init': None, 'lr': 0.3, 'strength': 2e-06}
     """
     if method is None or method not in LAYERS:
-        return {"of": "gumbel_sigmoid"} if method == "shuffled" else {}
+        about = described(method) if method in names("control") else None
+        return {"of": about.method} if about and about.learns_mask else {}
     cls = LAYERS[method]
     taken = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
     return taken | {"lr": cls.lr, "strength": cls.strength}
