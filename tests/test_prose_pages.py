@@ -23,7 +23,8 @@ def test_the_answer_on_the_first_page_holds_on_digits_and_on_photographs(profile
     assert (
         "Task unknown: keep a few source images and take replay. If you can read them once: EWC where fine-tuning forgets half of "
         "the source. Else, or without any: WiSE-FT, which costs nothing. Task known, space scarce: take a learnt mask, which reads source "
-        "images once, or an adapter of its size: they cannot be told apart once all sources are trained alike." in told
+        "images once, or an adapter of its size. Once all sources are trained alike, the two cannot be told apart."
+        in told
     )
     whole, brief = findings(read(profile))
     of = (

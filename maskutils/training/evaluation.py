@@ -38,7 +38,7 @@ def check_answer(model: nn.Module, data: Batches) -> None:
     if not indexed(data) or told_heads(model):
         return
     try:
-        with evaluating(model), torch.random.fork_rng([]):
+        with evaluating(model):
             logits = logits_of(model(taken_by(model, some(data, 1, 0)[0]).to(device_of(model))))
     except Exception:  # of the data or the network, which are of others
         return
@@ -54,9 +54,8 @@ def predict(model: nn.Module, data: Batches, batch_size: int = 500) -> tuple[Ten
         for x, y in map(images_and_labels, bar(as_given(data, batch_size), "evaluate", "batch")):
             if not len(y):
                 continue
-            parts = taken_by(model, x).split(
-                that_fit(x, device)
-            )  # copied, for a network may write into what it is given
+            parts = taken_by(model, x).split(that_fit(x, device))
+            # as copies, for a network may write into what it is given
             results.append((torch.cat([logits_of(model(p.to(device, copy=True))).cpu() for p in parts]), y.cpu()))
     if not results:
         raise ValueError("there is nothing to evaluate on: the data is empty")

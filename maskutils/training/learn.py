@@ -109,9 +109,10 @@ def _ranked(
             f"method {method!r} ranks weights and has no native density; pass density=, the fraction to keep"
         )
     inner = unwrapped(model)
-    with seeded(seed, f"ranking/{method}"), head_checked(inner):
-        scores = told_apart(RANKINGS[method](inner, data, seed))
-    check_answer(inner, data)  # for rankings that ask for none
+    with seeded(seed, f"ranking/{method}"):  # for networks that draw in evaluation mode too
+        with head_checked(inner):
+            scores = told_apart(RANKINGS[method](inner, data, seed))
+        check_answer(inner, data)  # for rankings that ask for none
     return Mask.from_scores(scores, density, per_layer).learnt_on(model)
 
 
