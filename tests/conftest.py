@@ -2,16 +2,21 @@
 bars, and kernels that are forked with their imports done.
 """
 
+import contextlib
 import gc
 import os
 import re
+import tempfile
 
+import nbval.kernel
 import pytest
+from jupyter_client.manager import KernelManager
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 
 from maskutils.batch import kernels
+from maskutils.batch.cluster import temporary_folder
 from maskutils.core import paths  # below, for it imports torch, which reads the environment
 from maskutils.study.provenance import cores
 
@@ -34,6 +39,16 @@ UNMEASURED = [  # what is slow and runs lines that others run too
     "bench", "choice", "compiled", "explorer_lab", "explorer_page", "families", "golden", "house", "own_network", "prose", "prose_digits",
     "prose_pages", "prose_photographs", "readme", "recipes", "redraw", "statistics", "transfer", "wheel",
 ]  # fmt: skip
+
+
+def pytest_configure(config):
+    """nbval's kernels talk through files: the first one takes seconds to start, in which another process could take its ports."""
+    stack = contextlib.ExitStack()
+    config.add_cleanup(stack.close)
+    folder = stack.enter_context(temporary_folder())
+    nbval.kernel.KernelManager = lambda **given: KernelManager(
+        config=kernels.through_files(tempfile.mkdtemp(dir=folder)), **given
+    )
 
 
 def pytest_xdist_auto_num_workers():

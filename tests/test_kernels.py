@@ -1,6 +1,7 @@
 """Forked kernels: a process, a namespace, an environment and a folder of their own, and figures as anywhere."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ pytestmark = [
 def run(folder, *cells, **options):
     """The outputs of the cells: texts, or lists of MIME types."""
     notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in cells])
-    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(folder)}}, **options)
+    options = {"config": kernels.through_files(str(folder)), "resources": {"metadata": {"path": str(folder)}}} | options
+    client = NotebookClient(notebook, kernel_name="python3", **options)
     client.execute()
     return [[o.get("text") or sorted(o["data"]) for o in cell.outputs] for cell in notebook.cells]
 
@@ -51,7 +53,15 @@ def test_a_kernel_can_use_a_gpu(tmp_path):
 
 def test_a_kernel_talks_through_files_where_it_is_told_to(tmp_path):
     asked = "from ipykernel.connect import get_connection_info\nprint(get_connection_info(unpack=True)['ip'])"
-    assert run(tmp_path, asked, config=kernels.through_files(str(tmp_path))) == [[f"{tmp_path}/k\n"]]
+    assert run(tmp_path, asked) == [[f"{tmp_path}/k\n"]]
+
+
+def test_a_kernel_that_has_ended_gets_no_signal():
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel()
+    process = manager.provisioner.process
+    manager.shutdown_kernel(now=True)
+    process.send_signal(signal.SIGTERM)  # its number may be another's by now
 
 
 def test_figures_are_shown_inline(tmp_path):

@@ -62,8 +62,9 @@ class Forked(ForkServerProcess):
         return self.exitcode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal."""
-        os.kill(self.pid or 0, number)
+        """Send it a signal; nothing once it has ended."""
+        if self.pid and self.exitcode is None:
+            os.kill(self.pid, number)
 
 
 def _kernel(arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
