@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import shutil
 import signal
@@ -239,7 +240,7 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, sc
         return process.communicate()[0], process.returncode
 
     said, code = ended_midway(signal.SIGTERM, "--scheduler", scheduler)
-    assert code == 130
+    assert code == 128 + signal.SIGTERM
     assert "stopping ...\nstopped; what is done stays, and the same command goes on from there" in said
     os.kill(int(pid.read_text()), signal.SIGKILL)  # a worker of a cluster finishes what it began
     until(lambda: not partial.exists())
@@ -287,6 +288,26 @@ def test_a_dead_kernel_is_told_in_our_words_alone(root, monkeypatch, caplog):  #
     assert (state["commit"], state["maskutils"]) == ("abc", __version__)  # of the batch, and of the worker
     assert state["error"].startswith("code cell 2 (import os): the kernel died: the cell ended it")
     assert "Kernel died" not in caplog.text
+
+
+def test_a_cell_that_takes_too_long_is_told_in_our_words_alone(root, monkeypatch, caplog):  # noqa: F811
+    monkeypatch.delenv(cluster.GPUS, raising=False)
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(log_event=lambda *_: None))
+    write_notebook(root / "notebooks" / "first.ipynb", "import time\ntime.sleep(60)", parameters="x: int = 1")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    given = (*plan.make_plan(profile), paths.runs_dir(profile), 1, paths.variables(), "nobody", "abc")
+    with ThreadPoolExecutor(1) as threads:  # as a worker's
+        state = threads.submit(worker.execute, *given).result()
+    gc.collect()  # a task that nobody waits for complains then
+    assert "it took longer than 1 s" in state["error"]
+    assert "Task was destroyed" not in caplog.text
+
+
+def test_the_line_at_which_a_cell_failed_is_told():
+    traceback = ["[31mValueError[39m", "[36mCell[39m[36m In[3], line 2[39m", "Cell In[2], line 9"]
+    assert worker.failing_line("x = 1\nraise ValueError", traceback) == ", line 2 (raise ValueError)"
+    assert worker.failing_line("raise ValueError", ["Cell In[3], line 1"]) == ""
+    assert worker.failing_line("%timeit x", ["UsageError"]) == ""
 
 
 @pytest.mark.parametrize("at", ["maskutils.batch.worker._run", "tempfile.mkdtemp", "os.replace"])
@@ -403,7 +424,7 @@ def test_a_thousand_runs_blocked_by_one_are_no_recursion(root):  # noqa: F811
     runs = [Run(f"r{n}", root, {}, (f"r{n - 1}",) if n else (), False, {}) for n in range(1500)]
     states, profile = {"r0": {"status": "failed"}}, write_profile(root / "tiny.yaml", [{"notebook": "first"}])
     schedule.Schedule(profile, runs[1:], states, Nobody(), lambda *_: None).carry_out()
-    assert states["r1499"] == {"status": "blocked", "by": "r0"}
+    assert states["r1499"] == {"status": "blocked", "by": ["r0"]}
 
 
 def test_workers_that_cannot_do_the_work_are_refused_before_it_starts(root, scheduler):  # noqa: F811
@@ -439,6 +460,16 @@ def test_one_worker_at_a_time_has_a_run(root, monkeypatch):  # noqa: F811
         assert future.result()["status"] == "done"
     assert heard[0] == ("nobody", {"event": "started", "run": "first"})
     assert not status.is_held(folder / plan.lock_name(run.id))
+
+
+def test_a_folder_of_runs_that_cannot_be_written_is_one_error_too(root, monkeypatch):  # noqa: F811
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    monkeypatch.setattr(batch, "write_atomically", read_only)
+    with pytest.raises(BadSetting, match=r"cannot write to .*Read-only"), batch.held_by_us(profile):
+        pass
 
 
 def test_a_second_batch_on_the_same_results_is_refused(root):  # noqa: F811

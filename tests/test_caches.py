@@ -30,7 +30,7 @@ def test_what_another_process_stored_meanwhile_is_not_written_over(path, recwarn
 def test_what_is_damaged_is_named_and_made_again_once(path):
     stored(path, lambda: [1])
     path.write_text("[7]")
-    with pytest.warns(UserWarning, match=r"a.json is damaged \(it has another checksum\); delete it and run again"):
+    with pytest.warns(UserWarning, match=r"cache: .*a\.json is damaged, and is made anew"):
         assert stored(path, lambda: [2]) == [2]
     assert stored(path, lambda: [3]) == [2]
 

@@ -5,6 +5,7 @@ import re
 import signal
 import time
 
+import pandas as pd
 import pytest
 import torch
 from projects import root, write_notebook, write_profile  # noqa: F401
@@ -17,6 +18,7 @@ from maskutils.batch import run as batch
 from maskutils.batch.display import Display
 from maskutils.core import paths
 from maskutils.core.files import write_json
+from maskutils.results.records import COLUMNS, save_records
 
 
 def call(*arguments):
@@ -128,7 +130,7 @@ def test_a_variation_is_verified_and_reported_by_its_name(root):  # noqa: F811
     write_json(paths.results_dir(own) / "manifest.json", {"checksums": {"records.csv": "0"}})
     code, output = call("verify", "--profile", profile, "--param", "seeds=[5]")
     assert code == 1
-    assert f"--force --profile {profile} --param seeds=[5]" in output
+    assert f"make it again: maskutils reproduce --profile {profile} --param seeds=[5]" in output
 
 
 def test_status_shows_done_failed_and_missing_and_the_failed_notebook(root):  # noqa: F811
@@ -186,6 +188,32 @@ def test_a_batch_that_is_stopped_says_how_to_go_on(root, monkeypatch):  # noqa: 
     code, output = call("reproduce", "--profile", write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
     assert code == 130
     assert "the same command goes on from there" in output
+    output = call("reproduce", "--force", "--profile", str(root / "tiny.yaml"))[1]
+    assert "the same command, without --force, goes on from there" in output
+
+
+def test_claims_are_not_judged_on_records_without_what_they_read(root):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "first"}])
+    rows = [dict.fromkeys(COLUMNS, 0.5) | {"protocol": "finetune", "pair": "a", "seed": seed} for seed in range(3)]
+    save_records(pd.DataFrame(rows), paths.results_dir(profile) / "records.csv")
+    code, output = call("verify", "--profile", profile)
+    assert code == 0
+    assert "the records lack stored_bits, source_classes" in output
+    assert "so there are no claims to check" in output
+
+
+def test_the_end_tells_what_was_left_out_from_what_was_not_started(root, monkeypatch):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second", "broken"]}])
+
+    def fails_fast(profile, workers, scheduler, force, report, *, runs, **how):
+        report("left out", runs[2], {})
+        return {"first": {"status": "failed", "error": "one line\nanother"}}
+
+    monkeypatch.setattr(batch, "reproduce", fails_fast)
+    code, output = call("reproduce", "--profile", profile, "--fail-fast", "--only", "first", "--only", "second")
+    assert code == 1
+    assert "0 of 3 runs done, 1 not, 1 not started, 1 left out, in" in output
+    assert "\n    one line\n    another\n" in output
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -198,7 +226,7 @@ def test_a_signal_is_answered_at_once_and_ends_the_batch(root, monkeypatch, kind
     before = signal.signal(kind, signal.default_int_handler)
     try:
         code, output = call("reproduce", "--profile", write_profile(root / "tiny.yaml", [{"notebook": "first"}]))
-        assert (code, output.splitlines()[0]) == (130, "stopping ...")
+        assert (code, output.splitlines()[0]) == (128 + kind, "stopping ...")
         signal.signal(kind, signal.SIG_IGN)  # as under nohup
         assert kind not in cli.enders()
     finally:

@@ -1,12 +1,13 @@
 """Cleaning: what no profile refers to goes, after asking; what is in use, or not surely ours, stays."""
 
 import os
+import shutil
 import time
 from itertools import chain
 
 import matplotlib.pyplot as plt
 import pytest
-from projects import root, write_profile  # noqa: F401
+from projects import root, write_notebook, write_profile  # noqa: F401
 from test_cli import call
 from test_plan import state_of
 
@@ -121,6 +122,30 @@ def test_figures_of_a_profile_that_is_gone_go_but_for_those_of_others(root, prof
     assert [file.name for file in (root / "figures").rglob("*.*")] == ["mine.png"]
 
 
+def test_results_of_a_profile_outside_a_project_that_has_moved_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKUTILS_ROOT", str(tmp_path / "here"))
+    write_notebook(tmp_path / "here" / "notebooks" / "first.ipynb")
+    profile = write_profile(tmp_path / "tiny.yaml", [{"notebook": "first"}])
+    varied = status.variation(profile, ["seeds=[9]"])
+    for own in (profile, varied):
+        state_of(tmp_path, own, *plan.make_plan(own))
+        (paths.runs_dir(own) / "first.uses").write_text("transfer/" + "a" * 16 + ".json\n")
+        mark_owner(own)
+    artefact("transfer", "a")
+    assert leftovers.leftovers() == ({}, [])
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    shutil.move(tmp_path / "here", tmp_path / "far" / "away")
+    monkeypatch.setenv("MASKUTILS_ROOT", str(tmp_path / "far" / "away" / "here"))
+    found, stays = leftovers.leftovers()
+    assert found == {}
+    sought = tmp_path / "far" / "away" / "tiny.yaml"
+    assert [f"its profile is not found at {sought}; run it once with --profile" in reason for reason in stays] == [
+        True
+    ] * 2
+    mark_owner(profile)
+    assert leftovers.leftovers()[1] == stays[1:]  # of the variation
+
+
 @pytest.mark.parametrize("name", ["tiny.yaml", "profiles/tiny.yaml"])
 def test_a_variation_goes_with_its_profile(root, name):  # noqa: F811
     (root / "profiles").mkdir()
@@ -152,7 +177,7 @@ def test_a_cache_of_which_a_run_does_not_tell_what_it_uses_stays(root, profile):
     (paths.runs_dir(profile) / "second.uses").unlink()
     found, (reason,) = leftovers.leftovers()
     assert found == {}
-    assert "results/tiny: second does not say what it uses" in reason
+    assert "results/tiny: second left no list of what it uses" in reason
 
 
 def test_nothing_is_cleaned_while_a_batch_is_at_work(root, profile):  # noqa: F811

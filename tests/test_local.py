@@ -120,7 +120,7 @@ def vouched(root):  # noqa: F811
 def test_one_flipped_bit_is_noticed_and_the_file_named(root, vouched):  # noqa: F811
     profile = write_profile(root / "mine.yaml", [{"notebook": "first"}])
     assert set(manifest.vouched(vouched)) == {"records.csv", "headline.md"}
-    assert "2 files are as their manifest says" in call("verify", "--profile", profile)[1]
+    assert "2 files are as the manifest says" in call("verify", "--profile", profile)[1]
     for name in ("records.csv", "headline.md"):
         whole = (vouched / name).read_bytes()
         (vouched / name).write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])

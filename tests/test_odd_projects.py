@@ -171,14 +171,22 @@ def test_a_failure_is_told_when_it_happens_with_its_reason(root, capsys, termina
     )
     failed = {"seconds": 2.0, "error": "code cell 2 (x): OSError: the first line\nanother line"}
     with display.bar:
-        display.report("retried", runs[0], failed)
+        display.report("retried", runs[0], failed | {"try": 2})
         display.report("failed", runs[0], failed)
-        display.report("blocked", runs[1], {"by": "first"})
+        display.report("blocked", runs[1], {"by": ["first"]})
         heard = told.getvalue() + capsys.readouterr().out
-    assert "first: failed and is tried again (2 s): code cell 2 (x): OSError: the first line\n" in heard
+    assert "first: failed (2 s), and try 2 follows: code cell 2 (x): OSError: the first line\n" in heard
     assert "[1/3] first: failed (2 s): code cell 2 (x): OSError: the first line\n" in heard
     assert "[2/3] second: blocked (0 s): first is not done\n" in heard
     assert display.bar.tasks[0].description == "0 of 3 done, 2 failed or blocked"
+
+
+def test_a_worker_that_was_lost_is_told(root, capsys):  # noqa: F811
+    run = plan.Run("first", root / "notebooks" / "first.ipynb", {}, (), False, {})
+    display = Display({"first": 1.0}, Console(file=io.StringIO()))
+    for _ in range(2):
+        display.report("started", run, {})
+    assert "first: its worker was lost, another one begins it anew\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("width", "bar"), [(80, 10), (120, 24)])
@@ -194,7 +202,7 @@ def test_a_terminal_shows_names_bars_cells_and_times_whole(root, width, bar):  #
     with console.capture() as shown:
         console.print(display.bar.get_renderable())
     every, one = shown.get().splitlines()
-    assert re.fullmatch(r"\d+ of 300 done, \d+ failed or blocked +━+╸ +about \d+ min left \d:\d\d:\d\d *", every)
+    assert re.fullmatch(r"\d+ of 300 done, \d+ failed or blocked +━+╸? +about \d+ h left \d:\d\d:\d\d *", every)
     assert re.fullmatch(r"12_notebook-of_a_long_name-\S+… +━+[╸━ ]+ code cell 1 +\d:\d\d:\d\d *", one)
     assert one.index(" code cell") - one.index("━") >= bar
 
@@ -379,7 +387,7 @@ def test_a_damaged_checksum_makes_the_artefact_anew(root):  # noqa: F811
     path = paths.cache_dir("mask") / "a.json"
     cached(path, lambda: 1, lambda value, p: files.write_json(p, value), files.read_json)
     leftovers.checksum_of(path).write_bytes(b"\xff\xfe")
-    with pytest.warns(UserWarning, match="has another checksum"):
+    with pytest.warns(UserWarning, match="is damaged, and is made anew"):
         assert cached(path, lambda: 2, lambda value, p: files.write_json(p, value), files.read_json) == 2
 
 
@@ -388,7 +396,8 @@ def test_a_damaged_state_is_told_and_run_again(root, profile, damage):  # noqa: 
     run = plan.make_plan(profile)[0]
     state_of(root, profile, run, **damage)
     assert plan.why(profile, run) == "its state file is damaged"
-    assert status.run_details(profile, run)["would run again"] == "its state file is damaged"
+    details = status.run_details(profile, run, status.statuses(profile, [run])[run.id])
+    assert details["would run again"] == "its state file is damaged"
 
 
 def test_damaged_rows_of_a_manifest_and_lists_of_uses_are_passed_over(root, done):  # noqa: F811

@@ -9,7 +9,7 @@ import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
 
 from maskutils.batch import plan
-from maskutils.batch.profile import mark_owner, profiles
+from maskutils.batch.profile import load_profile, mark_owner, profiles
 from maskutils.core import files
 from maskutils.core.checks import BadSetting
 from maskutils.core.files import file_digest
@@ -63,7 +63,7 @@ SEEDS = {"seeds": [[1], [2]]}
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([{"notebook": "frist"}], "unknown notebook 'frist'"),
+        ([{"notebook": "frist"}], r"unknown notebook \(in .*notebooks\) 'frist'; known: broken, .*\. Did you mean 'first'"),
         ([{"notebook": "first", "parameters": {"sedes": [1]}}], "unknown parameter 'sedes'.*Did you mean 'seeds'"),
         ([{"notebook": "first", "parameters": {"seeds": ["1"]}}], r"seeds = \['1'\] is not of type list\[int\]"),
         ([{"notebook": "first", "parameters": {"seeds": []}}], "seeds"),
@@ -395,3 +395,17 @@ def test_a_profile_that_reads_records_and_collects_none_is_refused(root):  # noq
     ):
         plan.make_plan(write_profile(root / "mine.yaml", runs))
     assert len(plan.make_plan(write_profile(root / "mine.yaml", [runs[0], runs[1] | {"collect": True}]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("runs: [{notebook: first}]", "description is missing"),
+        ("description: x\nruns: [{notebok: first}]", "runs.0.notebook is missing\nruns.0.notebok is not known"),
+    ],
+)
+def test_a_missing_or_misspelt_key_is_told_in_a_line(root, text, told):  # noqa: F811
+    (root / "tiny.yaml").write_text(text)
+    with pytest.raises(BadSetting) as error:
+        load_profile(str(root / "tiny.yaml"))
+    assert str(error.value) == f"profile {root / 'tiny.yaml'}: {told}"

@@ -8,11 +8,12 @@ from collections import Counter
 import distributed
 import pytest
 from projects import root, write_notebook, write_profile  # noqa: F401
+from test_plan import state_of
 
-from maskutils.batch import cluster, plan, run, schedule
+from maskutils.batch import cluster, plan, run, schedule, status
 from maskutils.batch.schedule import Schedule
 from maskutils.core import paths
-from maskutils.core.files import naming, read_json
+from maskutils.core.files import naming, read_json, write_atomically
 from maskutils.results import records
 
 
@@ -109,6 +110,19 @@ def test_a_run_whose_outputs_are_on_another_disk_is_not_done(root):  # noqa: F81
     assert state["status"] == "failed"
 
 
+def test_records_without_their_columns_fail_the_run_that_wrote_them(root, monkeypatch):  # noqa: F811
+    rows = [{"notebook": ["first", "broken"]}, {"notebook": "second", "after": ["first"], "collect": True}]
+    profile = write_profile(root / "tiny.yaml", rows)
+    for name in ("first", "broken"):
+        write_atomically(plan.records_file(profile, name), b"a,b\n1,2\n")
+    monkeypatch.setattr(schedule, "file_digest", lambda path: "0")
+    ends, _ = carried_out(profile, Workers())
+    assert ends == {"first": "failed", "broken": "done", "second": "blocked"}  # nobody joins those of the other
+    error = read_json(plan.state_file(profile, "first"))["error"]
+    assert error.startswith(f"{plan.records_file(profile, 'first')} lacks the columns pair, model")
+    assert error.endswith("with records.save_records")
+
+
 def test_without_retries_a_run_is_tried_once(profile):
     workers = Workers(**{"first-1": ["failed", "done"]})
     assert carried_out(profile, workers)[0]["first-1"] == "failed"
@@ -179,6 +193,28 @@ def test_what_a_run_was_made_without_is_forgotten_once_the_profile_has_it_no_mor
     monkeypatch.setattr(plan, "last_state", lambda *_: {"status": "done", "lacks": ["first-2"]})
     monkeypatch.setattr(run, "_write_manifest", lambda *_: None)
     assert run.reproduce(profile)["second"] == {"status": "done"}
+
+
+def test_a_force_that_is_stopped_is_gone_on_with(root, monkeypatch):  # noqa: F811
+    profile = write_profile(root / "tiny.yaml", [{"notebook": ["first", "second", "broken"]}])
+    runs = plan.make_plan(profile)
+    for each in runs:
+        state_of(root, profile, each)
+    monkeypatch.setattr(run, "client", lambda *_: contextlib.nullcontext(Workers()))
+    monkeypatch.setattr(schedule, "_write_state", lambda profile, run, state: state_of(root, profile, run))
+
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as until:
+        until.setattr(Schedule, "carry_out", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run.reproduce(profile, force=True, only=["first", "second"])
+    found = status.statuses(profile, runs)
+    assert [found[each.id]["status"] for each in runs] == ["changed", "changed", "done"]
+    assert found["first"]["why"] == "--force, which was stopped before it came to this"
+    run.reproduce(profile)
+    assert [plan.why(profile, each) for each in runs] == ["", "", ""]
 
 
 def test_the_last_run_of_a_batch_has_as_many_threads_as_all_others(root, monkeypatch):  # noqa: F811

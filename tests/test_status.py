@@ -13,6 +13,7 @@ from maskutils.batch import plan, status
 from maskutils.batch.profile import load_profile, mark_owner
 from maskutils.core import files, paths
 from maskutils.core.checks import BadSetting
+from maskutils.results.records import COLUMNS
 from maskutils.study import inputs
 from maskutils.study.provenance import STAGES
 
@@ -38,12 +39,66 @@ def test_each_run_is_done_failed_blocked_changed_running_or_missing(root, profil
     found = status.statuses(profile, plan.make_plan(profile))
     assert [found[run.id]["status"] for run in (one, two, second, broken)] == ["done", "failed", "blocked", "changed"]
     assert found[two.id]["notebook"] == str(root / "results" / "tiny" / "runs" / "two.failed.ipynb")
-    assert found[second.id]["by"] == two.id
+    assert found[second.id]["by"] == [two.id]
     assert found[broken.id]["why"].startswith("versions: torch 1.0 -> ")
     plan.state_file(profile, broken.id).unlink()
     assert status.statuses(profile, [broken])[broken.id]["status"] == "missing"
     with filelock.FileLock(paths.runs_dir(profile) / plan.lock_name(broken.id)):
         assert status.statuses(profile, [broken])[broken.id]["status"] == "running"
+
+
+def test_what_was_made_without_a_failed_run_is_partial_and_taken_by_only_failed(root):  # noqa: F811
+    first = {"notebook": "first", "each": {"seeds": [[1], [2]]}}
+    rows = [
+        first,
+        {"notebook": "second", "after": ["first"], "collect": True},
+        {"notebook": "broken", "after": ["second"]},
+    ]
+    profile = write_profile(root / "tiny.yaml", rows)
+    one, two, second, last = plan.make_plan(profile)
+    state_of(root, profile, one)
+    state_of(root, profile, two, status="failed", error="it broke")
+    for run, lacks in ((second, two.id), (last, second.id)):
+        state_of(root, profile, run, lacks=[lacks], parts=run.parts | {"upstream": {}})
+    found = status.statuses(profile, plan.make_plan(profile))
+    assert [(found[run.id]["status"], found[run.id]["lacks"]) for run in (second, last)] == [("partial", [two.id])] * 2
+    assert found[second.id]["why"] == "made without first-2; made anew once what it lacks is there"
+    assert status.run_details(profile, second, found[second.id])["status"] == "partial"
+    assert status.lacking(profile) == [two.id]
+    assert chosen(profile, only_failed=True) == [two.id, second.id, last.id]
+    files.write_atomically(paths.results_dir(profile) / "records.csv", ",".join(COLUMNS).encode() + b"\n")
+    for command, told in (("status", "made without first-2"), ("verify", "joined without those of first-2")):
+        assert told in call(command, "--profile", profile)[1]
+    call("report", "--profile", profile)
+    assert "joined without those of first-2" in (paths.results_dir(profile) / "report" / "index.html").read_text()
+    state_of(root, profile, second)
+    assert status.lacking(profile) == [second.id]  # of the last run
+
+
+def test_all_that_blocks_a_run_is_told(root):  # noqa: F811
+    rows = [
+        {"notebook": "first", "each": {"seeds": [[n] for n in range(5)]}},
+        {"notebook": "second", "after": ["first"]},
+    ]
+    profile = write_profile(root / "tiny.yaml", [*rows, {"notebook": "broken", "after": ["second"]}])
+    runs = plan.make_plan(profile)
+    for run in runs[:5]:
+        state_of(root, profile, run, status="failed")
+    found = status.statuses(profile, runs)
+    assert found["second"]["by"] == found["broken"]["by"] == [run.id for run in runs[:5]]
+    assert found["broken"]["why"] == "first-0, first-1, first-2 and 2 more are not done"
+
+
+def test_of_many_modules_that_changed_three_are_named_but_all_in_the_details(root):  # noqa: F811
+    write_notebook(root / "notebooks" / "one.ipynb", "from maskutils.study import artefacts")
+    profile = write_profile(root / "tiny.yaml", [{"notebook": "one"}])
+    (run,) = plan.make_plan(profile)
+    state_of(root, profile, run, parts=run.parts | {"package code": {}})
+    (told,) = status.changed_parts(profile, run)
+    n = len(run.parts["package code"])
+    assert told.endswith(f" and {n - 3} more")
+    (every,) = status.run_details(profile, run, status.statuses(profile, [run])[run.id])["changes"]
+    assert every.count(",") == n - 1
 
 
 def test_what_changed_is_named(root, profile):  # noqa: F811
@@ -163,11 +218,15 @@ def test_status_and_plan_print_json(root, profile):  # noqa: F811
     assert code == 0
     rows = json.loads(output)
     assert [bool(row["why"]) for row in rows] == [False, False, True]
+    assert [row["what"] for row in rows] == ["left out", "left out", "run"]
     assert rows[2]["parameters"]["seeds"] == [9]
     assert not list((root / "results").glob("*"))  # it only looked
     state_of(root, profile, plan.make_plan(profile)[3], status="failed")
     code, output = call("plan", "--profile", profile, "--json", "--only-failed")
     assert [row["run"] for row in json.loads(output) if row["why"]] == ["broken"]
+    state_of(root, profile, plan.make_plan(profile)[0])
+    rows = json.loads(call("plan", "--profile", profile, "--json", "--only-failed")[1])
+    assert [row["what"] for row in rows] == ["done", "left out", "left out", "run"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """The command line itself: what all commands share, and those that work on a project as a whole.
 
-Exit codes: 0 all done, 1 some runs failed (or another batch is at work), 2 bad arguments. Heavy modules are imported by
-the command that needs them.
+Exit codes: 0 all done, 1 some runs failed (or another batch is at work), 2 bad arguments, 128 and its number after a signal.
+Heavy modules are imported by the command that needs them.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,8 @@ def options(
 
 
 @contextmanager
-def faults() -> Iterator[None]:
-    """Print a known error as one line and exit with its code."""
+def faults(force: bool = False) -> Iterator[None]:
+    """Print a known error as one line and exit with its code. `force` is whether the command runs again what is done."""
     from maskutils.batch.run import Busy
 
     try:
@@ -58,9 +59,10 @@ def faults() -> Iterator[None]:
     except (BadSetting, Busy, DamagedFile, MissingPackage, OSError) as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         raise typer.Exit(2 if isinstance(error, BadSetting) else 1) from None
-    except KeyboardInterrupt:
-        console.print("stopped; what is done stays, and the same command goes on from there")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stopped:
+        without = ", without --force," * force
+        console.print(f"stopped; what is done stays, and the same command{without} goes on from there", soft_wrap=True)
+        raise typer.Exit(128 + (stopped.args or (signal.SIGINT,))[0]) from None
 
 
 @app.command()

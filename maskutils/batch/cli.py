@@ -31,7 +31,11 @@ Only = Annotated[
     list[str] | None, typer.Option(help="Take only runs whose name matches, as '02*', and the runs that they need.")
 ]
 OnlyFailed = Annotated[
-    bool, typer.Option("--only-failed", help="Take only runs that failed before, and the runs that they need.")
+    bool,
+    typer.Option(
+        "--only-failed",
+        help="Take only runs that failed before, those that were made without them, and the runs that they need.",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run again what is done. Cached networks and masks stay.")]
 Param = Annotated[
@@ -88,14 +92,13 @@ def plan(
             expected = expected_seconds(own, todo)
         description, refused = load_profile(own).description, refusal(todo, scheduler)  # elsewhere it may run
     why = dict.fromkeys(found, "") | {run.id: found[run.id]["why"] or "--force" for run in todo}
+    what = {n: "run" if why[n] else "done" if found[n]["status"] == "done" else "left out" for n in found}
     if as_json:
-        rows = [
-            {"run": r.id, "why": why[r.id], "seconds": expected.get(r.id), "parameters": r.parts["parameters"]}
-            for r in runs
-        ]
-        print(json.dumps(rows, indent=1))
+        keys = ("run", "what", "why", "seconds", "parameters")
+        rows = [(r.id, what[r.id], why[r.id], expected.get(r.id), r.parts["parameters"]) for r in runs]
+        print(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
         return
-    told = {r.id: (why[r.id], found[r.id]["status"], expected.get(r.id, 0.0)) for r in runs}
+    told = {r.id: (why[r.id], what[r.id], expected.get(r.id, 0.0)) for r in runs}
     print_plan(f"{profile}: {description}", told, refused)
 
 
@@ -122,7 +125,7 @@ def reproduce(
     begun = time.monotonic()
     how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
     how |= {"keep_going": keep_going, "fail_fast": fail_fast}
-    with faults(), placed(renew), data_at(data_root):
+    with faults(force), placed(renew), data_at(data_root):
         check_one_of(keep_going, fail_fast)
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
@@ -138,7 +141,7 @@ def reproduce(
         with display.bar, stopping():
             states = batch.reproduce(profile, workers, scheduler, force, display.report, runs=runs, **how)
         failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
-        print_end(profile, len(states) - failed, failed, len(runs), time.monotonic() - begun)
+        print_end(profile, len(states), failed, len(display.expected), len(runs), time.monotonic() - begun)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -154,7 +157,7 @@ def status(
     committed: Committed = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show which runs of a profile are done, running, failed, blocked, changed or missing."""
+    """Show which runs of a profile are done, running, failed, partial, blocked, changed or missing."""
     with faults(), placed(committed), data_at(data_root), varied(profile, param) as own:
         from maskutils.batch import plan as planning
         from maskutils.batch.status import run_details, statuses
@@ -164,7 +167,7 @@ def status(
         states = statuses(own, list(runs.values()))
         if run is not None:
             known(run, runs, "run")
-            told = json.dumps(run_details(own, runs[run]), indent=1)
+            told = json.dumps(run_details(own, runs[run], states[run]), indent=1)
             print(told) if as_json else console.print_json(told)
             return
     if as_json:
@@ -185,10 +188,13 @@ def verify(profile: ProfileName = "default", param: Param = None, committed: Com
     """
     with faults(), placed(committed), varied(profile, param) as own, shown(own, committed):
         print_damaged(own, " --param ".join([profile, *(param or ())]))
-        from maskutils.results.claims import verify as verdicts
+        from maskutils.results import claims
         from maskutils.results.records import load_records
 
-        found = verdicts(load_records(own))
+        if lacks := claims.lacking(records := load_records(own)):
+            console.print(f"the records lack {', '.join(lacks)}, so there are no claims to check", soft_wrap=True)
+            return
+        found = claims.verify(records)
     colours = {"PASS": "green", "FAIL": "red", "SKIP": "yellow"}
     for v in found:
         console.print(f"[{colours[v.word]}]{v.word}[/] {escape(v.claim)}", soft_wrap=True)
@@ -232,7 +238,7 @@ def stopping() -> Iterator[None]:
             signal.signal(kind, signal.SIG_IGN)  # once is enough
         with suppress(OSError):  # of a terminal that was closed
             console.print("stopping ...")
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     before = {kind: signal.signal(kind, stop) for kind in enders()}
     try:

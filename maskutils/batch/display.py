@@ -11,6 +11,8 @@ from rich.table import Column
 
 from maskutils.batch.notebooks import code_cells
 from maskutils.batch.plan import Run
+from maskutils.batch.printed import duration
+from maskutils.batch.status import blocked
 from maskutils.core.checks import BadSetting
 
 WIDEST, ROOM = 44, 44  # characters of the name of a run, and those kept for what stands beside it
@@ -50,7 +52,9 @@ class Display:
         self.bar.update(self.all, completed=ended, total=total, description=done, at=left.removeprefix(", "))
 
     def _started(self, run: Run) -> None:
-        if run.id in self.lines:  # its worker was lost, and another has it
+        if run.id in self.at:
+            self._log(f"{run.id}: its worker was lost, another one begins it anew", always=True)
+        if run.id in self.lines:
             self.bar.remove_task(self.lines.pop(run.id))
         self.at[run.id] = time.monotonic()
         self.most = max(self.most, len(self.at))
@@ -67,10 +71,10 @@ class Display:
             self.bar.remove_task(self.lines.pop(run.id))
         self.at.pop(run.id, None)
         seconds = state.get("seconds", 0.0)
-        why = f"{state['by']} is not done" if "by" in state else str(state.get("error", "")).partition("\n")[0]
+        why = blocked(state["by"]) if "by" in state else str(state.get("error", "")).partition("\n")[0]
         why = f": {why}" if why else ""
         if event == "retried":
-            self._log(f"{run.id}: failed and is tried again ({seconds:.0f} s){why}", always=True)
+            self._log(f"{run.id}: failed ({seconds:.0f} s), and try {state['try']} follows{why}", always=True)
             return
         expected = self.left.pop(run.id, 0.0)
         if event == "done":
@@ -91,7 +95,7 @@ class Display:
         """The time that is left, by what was expected and by how far off that was until now."""
         now = time.monotonic()
         seconds = sum(max(0.0, self._likely(run) - (now - self.at.get(run, now))) for run in self.left)
-        return f", about {max(1, round(seconds / self.most / 60))} min left" if self.left else ""
+        return f", about {duration(max(1.0, seconds / self.most))} left" if self.left else ""
 
     def _likely(self, run: str) -> float:
         """The seconds that `run` is likely to take: as expected, times how far off that was for its notebook, or for all before one ended.

@@ -53,7 +53,9 @@ def leftovers() -> tuple[dict[str, list[Path]], list[str]]:
             elif (uses := folder / "runs" / f"{run}.uses").is_file():
                 used |= set(uses.read_text(encoding="utf-8", errors="replace").split())
             else:
-                stays.append(f"the cache: {_shown(folder)}: {run} does not say what it uses; run it again")
+                stays.append(
+                    f"the cache: {_shown(folder)}: {run} left no list of what it uses; run it again, with --force"
+                )
     if not any(reason.startswith("the cache") for reason in stays):
         found |= _unused(used)
     found["cut short as they were written"] = _cut_short()

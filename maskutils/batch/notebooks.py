@@ -32,7 +32,7 @@ TYPES |= {
 def find_notebook(name: str) -> Path:
     """The source notebook `name`; else `BadSetting` that lists them."""
     folder = notebooks_folder()
-    return folder / f"{known(name, [p.stem for p in folder.glob('*.ipynb')], 'notebook')}.ipynb"
+    return folder / f"{known(name, [p.stem for p in folder.glob('*.ipynb')], f'notebook (in {folder})')}.ipynb"
 
 
 def notebooks_folder() -> Path:

@@ -11,8 +11,9 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 
 from maskutils.batch import plan
+from maskutils.batch.plan import few
 from maskutils.batch.profile import load_profile
-from maskutils.batch.status import parameters_of, statuses
+from maskutils.batch.status import lacking, parameters_of, statuses
 from maskutils.core import paths
 from maskutils.core.files import DamagedFile, read_json, write_atomically
 from maskutils.core.progress import bar
@@ -84,7 +85,8 @@ def _made(profile: str) -> dict[str, Any]:
     """What the manifest says of how the results were made; empty before there are any."""
     file = paths.results_dir(profile) / MANIFEST
     if not file.is_file():
-        return {"results": "none are collected yet"}
+        lacks = few(lacking(profile))
+        return {"results": f"the records were joined without those of {lacks}" if lacks else "none are collected yet"}
     manifest = read_json(file)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
     hours = f"{manifest.get('kernel_seconds', 0) / 3600:.1f} h"

@@ -7,6 +7,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from maskutils.batch.app import console
+from maskutils.batch.estimates import UNKNOWN_SECONDS
+from maskutils.batch.plan import few
+from maskutils.batch.status import blocked, lacking
 from maskutils.core import paths
 
 
@@ -22,20 +25,25 @@ def print_damaged(profile: str, asked: str) -> None:
     if not any((folder / name).is_file() for name in (MANIFEST, "records.csv")):
         raise absent(folder / "records.csv", asked)
     if not (folder / MANIFEST).is_file():
-        console.print(f"{folder} has no manifest, so its files are not checked", soft_wrap=True, markup=False)
+        lacks = few(lacking(profile))
+        why = f"its records were joined without those of {lacks}" if lacks else "its files are not checked"
+        console.print(f"{folder} has no manifest: {why}", soft_wrap=True, markup=False)
         return
     faulty, committed = damaged(folder), folder == paths.committed_results(profile)
     restore, renew = "restore it with git, or " * committed, " --renew" * committed
     for fault in faulty:
         console.print(
-            f"[red]DAMAGED[/] {escape(fault)}; {restore}make it again: maskutils reproduce --force --profile {escape(asked)}{renew}, "
-            "with --only the notebook that writes it",
+            f"[red]DAMAGED[/] {escape(fault)}; {restore}delete it and make it again: maskutils reproduce --profile {escape(asked)}{renew}",
             soft_wrap=True,
         )
     if faulty:
         raise typer.Exit(1)
     ours = vouched(folder)
-    told = f"{len(ours)} files are as their manifest says" if ours else "the manifest vouches for no file"
+    told = (
+        f"{len(ours)} file{'s are' if len(ours) > 1 else ' is'} as the manifest says"
+        if ours
+        else "the manifest vouches for no file"
+    )
     console.print(f"{folder}: {told}", soft_wrap=True, markup=False)
     if "records.csv" not in ours:
         console.print("there are no records, so there are no claims to check")
@@ -43,16 +51,18 @@ def print_damaged(profile: str, asked: str) -> None:
 
 
 def print_plan(title: str, rows: dict[str, tuple[str, str, float]], refused: str = "") -> None:
-    """Print for each run why it runs (or nothing), its status and its expected seconds, their sum, and why it would be `refused`."""
+    """Print for each run why it runs (or nothing), what becomes of it and its seconds, their sum, and why it would be `refused`."""
     table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")
-    for name, (why, status, seconds) in rows.items():
-        stays = f"[dim]{'done, stays' if status == 'done' else 'left out'}[/dim]"
+    for name, (why, what, seconds) in rows.items():
+        stays = f"[dim]{'done, stays' if what == 'done' else what}[/dim]"
         table.add_row(name, escape(why) or stays, duration(seconds) if why else "")
     console.print(table)
     todo = [seconds for why, _, seconds in rows.values() if why]
     about = duration(sum(todo))
     console.print(
-        f"{len(todo)} of {len(rows)} to run; about {about} of one worker, by earlier runs or one measured step"
+        f"{len(todo)} of {len(rows)} to run; about {about} of one worker, by earlier runs, one measured step, or "
+        f"{UNKNOWN_SECONDS:.0f} s where nothing is known",
+        soft_wrap=True,
     )
     if refused:
         console.print(f"[yellow]not yet:[/] reproduce would refuse it here: {escape(refused)}", soft_wrap=True)
@@ -68,10 +78,12 @@ def duration(seconds: float) -> str:
 def print_failed(states: dict[str, dict[str, Any]]) -> int:
     """Print what failed or was blocked, why, and what to open; returns how many runs are not done."""
     for run_id, state in states.items():
-        if state["status"] in ("failed", "blocked"):
-            console.print(f"{coloured(state['status'])} {run_id}", soft_wrap=True)
-            blocked = [f"{state.get('by')} is not done"] * ("by" in state)
-            for line in blocked or [str(state[k]) for k in ("error", "notebook") if k in state]:
+        status = "partial" if state["status"] == "done" and "lacks" in state else state["status"]
+        told = {"blocked": [blocked(state.get("by", []))], "partial": [f"made without {few(state.get('lacks', []))}"]}
+        told["failed"] = [str(state[k]) for k in ("error", "notebook") if k in state]
+        if status in told:
+            console.print(f"{coloured(status)} {run_id}", soft_wrap=True)
+            for line in "\n".join(told[status]).splitlines():
                 console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
     return sum(state["status"] != "done" for state in states.values())
 
@@ -82,15 +94,15 @@ def coloured(status: str) -> str:
     return f"[{colour}]{status}[/]"
 
 
-def print_end(profile: str, done: int, failed: int, of: int, seconds: float) -> None:
-    """Print the table of the study, if all is done, and how many runs are; the rest was left out by `--only`."""
+def print_end(profile: str, ended: int, failed: int, chosen: int, of: int, seconds: float) -> None:
+    """Print the table of the study, if all is done, and what became of the runs: of `chosen` ones, `ended` or had ended before."""
+    done = ended - failed
     if done == of:
         print_summary(profile)
     took = f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    left = f", {of - done - failed} left out" * (done + failed < of)
-    console.print(
-        f"{done} of {of} runs done, {failed} not{left}, in {took}: {paths.results_dir(profile)}", soft_wrap=True
-    )
+    others = {"not": failed, "not started": chosen - ended, "left out": of - chosen}
+    told = "".join(f", {n} {what}" for what, n in others.items() if n)
+    console.print(f"{done} of {of} runs done{told}, in {took}: {paths.results_dir(profile)}", soft_wrap=True)
     if done == of:
         from maskutils.results.reproduced import comparison
 

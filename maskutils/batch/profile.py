@@ -136,20 +136,35 @@ def owner(results: Path) -> Path | None:
         raise BadSetting(
             f"{_marker(results)}, which names the profile of these results, is damaged; delete it, and run the profile again"
         )
-    return paths.project_root() / file
+    return Path(os.path.normpath(paths.project_root() / file))
 
 
 def gone(results: Path) -> str:
-    """The profile whose results, or those of a variation, the folder `results` holds, where it is gone; empty if it is there."""
+    """The profile whose results, or those of a variation, the folder `results` holds, where it is gone; empty if it is there.
+
+    Raises `BadSetting` for one that lay outside of the project and is not found: the project may have moved.
+    """
     file = owner(results)
-    if file is None or not file.is_file():
-        return str(file or "")
+    if file is None:
+        return ""
+    if not file.is_file():
+        return _surely_gone(file)
     first = file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     base = first.removeprefix(VARIES)
     if base == first or file.parent != results:  # a copy of a variation's file is a profile of its own
         return ""
-    there = (paths.project_root() / base).is_file() if Path(base).suffix else base in profiles()
-    return "" if there else base
+    if not Path(base).suffix:
+        return "" if base in profiles() else base
+    of = Path(os.path.normpath(paths.project_root() / base))
+    return "" if of.is_file() else _surely_gone(of)
+
+
+def _surely_gone(file: Path) -> str:
+    if not file.is_relative_to(paths.project_root()):
+        raise BadSetting(
+            f"its profile is not found at {file}; run it once with --profile and the path that it has now, or remove these results yourself"
+        )
+    return str(file)
 
 
 def _marker(results: Path) -> Path:

@@ -66,6 +66,8 @@ def reproduce(
         download_weights(*(run.parameters for run in todo))
         if todo:
             check_clean(profile)
+        if force:
+            plan.force(profile, todo)
         mark_owner(profile)
         done = {run.id: plan.last_state(profile, run) for run in runs if not reasons[run.id] and run not in todo}
         # what it lacked, where there is no reason to run it again, is no longer in the profile
@@ -130,16 +132,23 @@ def held_by_us(profile: str) -> Iterator[None]:
             f"another batch works on {folder}{by}; wait for it, or set MASKUTILS_ROOT to work elsewhere"
         ) from None
     except OSError as error:
-        raise BadSetting(
-            f"cannot write to {folder} ({error}); free it, or set MASKUTILS_ROOT to a folder that can be written"
-        ) from None
+        raise _unwritable(folder, error) from None
     with held:
         begun = f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M}"
-        write_atomically(holder := paths.runs_dir(profile) / HOLDER, begun.encode())
+        try:
+            write_atomically(holder := paths.runs_dir(profile) / HOLDER, begun.encode())
+        except OSError as error:
+            raise _unwritable(folder, error) from None
         try:
             yield
         finally:
             holder.unlink(missing_ok=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> BadSetting:
+    return BadSetting(
+        f"cannot write to {folder} ({error}); free it, or set MASKUTILS_ROOT to a folder that can be written"
+    )
 
 
 def _has_manifest(profile: str, runs: Sequence[Run]) -> bool:

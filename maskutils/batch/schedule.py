@@ -14,7 +14,7 @@ from maskutils.batch.profile import load_profile
 from maskutils.batch.worker import LONGEST_ERROR, execute, shortened
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
-from maskutils.core.files import file_digest, write_json
+from maskutils.core.files import DamagedFile, file_digest, write_json
 from maskutils.results.manifest import MANIFEST
 from maskutils.study.inputs import stamps
 from maskutils.study.provenance import git_commit, is_committed
@@ -47,9 +47,10 @@ class Schedule:
         self.by_id, self.waiting = {run.id: run for run in todo}, list(todo)
         self.ready: list[Run] = []  # to be submitted as soon as a worker is free
         self.running: dict[Any, Any] = {}
-        self.retries = dict.fromkeys(self.by_id, retries)
+        self.tries, self.retries = retries + 1, dict.fromkeys(self.by_id, retries)
         self.timeout = timeout or load_profile(profile).cell_timeout
         self.keep_going, self.fail_fast, self.stopped = keep_going, fail_fast, False
+        self.joined = {b for run in todo if run.collect for b in run.after}  # whose records a later run joins
         self.longest, self.committed = longest_paths(profile, todo), is_committed(paths.results_dir(profile))
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures that ended, and what workers tell
         self.topic, self.seen = f"maskutils-{time.time_ns()}", time.monotonic()
@@ -101,9 +102,10 @@ class Schedule:
         return any(not self._submit(self.ready.pop(0)) for _ in range(min(free, len(self.ready))))
 
     def _start(self, run: Run) -> None:
-        failed = [before for before in run.after if self.states[before]["status"] != "done"]
+        failed = [b for b in run.after if self.states[b]["status"] != "done"]
         if failed and not (self.keep_going and run.collect and len(failed) < len(run.after)):
-            state = {"status": "blocked", "by": self.states[failed[0]].get("by", failed[0])}
+            by = dict.fromkeys(first for b in failed for first in self.states[b].get("by", [b]))
+            state = {"status": "blocked", "by": list(by)}
             self.states[run.id] = state
             self.report("blocked", run, state)
         elif error := self._collect(run) if run.collect else "":
@@ -145,6 +147,18 @@ class Schedule:
             return f"the records of what it comes after cannot be joined: {error}"
         return ""
 
+    def _fault(self, run: Run) -> str:
+        """What is wrong with the records that `run` has left, if anything."""
+        from maskutils.results.records import load_records
+
+        try:
+            load_records(plan.records_file(self.profile, run.id))
+        except DamagedFile as error:
+            return str(error)
+        except FileNotFoundError:
+            return ""  # `_write_state` says so
+        return ""
+
     def _finish(self, future: Any) -> None:
         run = self.running.pop(future)
         if future.status in ("cancelled", "lost"):
@@ -157,12 +171,14 @@ class Schedule:
             state = _failed(f"no worker could execute it: {type(why := future.exception()).__name__}: {why}")
         if state["status"] == "failed" and self.retries[run.id] and not self.stopped:
             self.retries[run.id] -= 1
-            self.report("retried", run, state)
+            self.report("retried", run, state | {"try": self.tries - self.retries[run.id]})
             self.ready.append(run)
         else:
             self._settle(run, state)
 
     def _settle(self, run: Run, state: dict[str, Any]) -> None:
+        if state["status"] == "done" and run.id in self.joined and (error := self._fault(run)):
+            state |= {"status": "failed", "error": error}
         if lacks := [b for b in run.after if self.states[b]["status"] != "done" or "lacks" in self.states[b]]:
             state["lacks"] = lacks  # what it was made of is not whole, so it runs again once that is
         self.states[run.id] = state

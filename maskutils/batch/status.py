@@ -10,7 +10,7 @@ import yaml
 
 from maskutils.batch import plan
 from maskutils.batch.notebooks import cell_name, code_cells, find_notebook, notebook_parameters
-from maskutils.batch.plan import Run, as_stored, last_state
+from maskutils.batch.plan import Run, as_stored, few, last_state
 from maskutils.batch.profile import VARIES, Dumper, from_root, load_profile, read_yaml
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key, known
@@ -21,34 +21,54 @@ from maskutils.study.inputs import pairs_in
 def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """For each run: `status`, `why` it would run (empty if it is done), and what its last state says.
 
-    The status is done, running, failed, blocked (by a run that failed), changed (it was done, of something else), or missing.
+    The status is done, running, failed, partial (done without runs that failed), blocked (`by` runs that failed), changed (it was done, of
+    something else), or missing.
     """
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
         reason, state = plan.why(profile, run), last_state(profile, run)
-        stuck = [b for b in run.after if found[b]["status"] in ("failed", "blocked")]
+        failed = [b for b in run.after if found[b]["status"] in ("failed", "blocked")]
+        lacks: list[str] = []
+        by = list(dict.fromkeys(first for b in failed for first in found[b].get("by", [b])))
         if not reason:
             status = "done"
         elif is_held(paths.runs_dir(profile) / plan.lock_name(run.id)):
             status, reason = "running", "a worker has it now"
-        elif stuck:
-            status, reason = "blocked", f"{stuck[0]} is not done"
+        elif state.get("status") == "done" and "lacks" in state:
+            lacks = list(dict.fromkeys(n for b in state["lacks"] for n in found.get(b, {}).get("lacks", [b])))
+            status, reason = "partial", f"made without {few(lacks)}; made anew once what it lacks is there"
+        elif by:
+            status, reason = "blocked", blocked(by)
         elif reason.startswith("changed"):
             status, reason = "changed", "; ".join(changed_parts(profile, run))
             if state.get("status") == "failed":
                 status, reason = "failed", f"failed before; changed since: {reason}"
         else:
-            status = "failed" if reason == "failed before" else "missing"
+            status = {"failed before": "failed", plan.FORCED: "changed"}.get(reason, "missing")
         kept: dict[str, Any] = {name: state[name] for name in ("seconds", "error", "notebook") if name in state}
         if "notebook" in kept:
             kept["notebook"] = str(paths.results_dir(profile) / kept["notebook"])
-        kept |= {"by": stuck[0]} if status == "blocked" else {}
+        kept |= {"blocked": {"by": by}, "partial": {"lacks": lacks}}.get(status, {})
         found[run.id] = kept | {"status": status, "why": reason, "after": list(run.after)}
     return found
 
 
-def changed_parts(profile: str, run: Run) -> list[str]:
-    """What changed since `run` last ran: a parameter, cell, module, library or run before it."""
+def blocked(by: Sequence[str]) -> str:
+    """Why a run that needs the runs `by` cannot start."""
+    return f"{few(by)} {'are' if len(by) > 1 else 'is'} not done"
+
+
+def lacking(profile: str) -> list[str]:
+    """The runs without whose records those of `profile` were joined, by its last states."""
+    states = {file.stem: plan.read_state(file) for file in sorted(paths.runs_dir(profile).glob("*.json"))}
+    made = {
+        name: state["lacks"] for name, state in states.items() if state.get("status") == "done" and "lacks" in state
+    }
+    return sorted({name for lacks in made.values() for name in lacks} - made.keys())
+
+
+def changed_parts(profile: str, run: Run, most: int | None = 3) -> list[str]:
+    """What changed since `run` last ran: a parameter, cell, module, library or run before it. Of many of a kind `most` are named."""
     was, told = last_state(profile, run).get("parts", {}), []
     for part, now in as_stored(run.parts).items():
         before = was.get(part)
@@ -56,12 +76,12 @@ def changed_parts(profile: str, run: Run) -> list[str]:
             continue
         if isinstance(now, list) and isinstance(before, list):
             new = [name for name, key in zip(_named(part, run), now, strict=False) if key not in before]
-            told.append(f"{part}: {', '.join(new) or 'fewer, or in another order'}")
+            told.append(f"{part}: {few(new, most) or 'fewer, or in another order'}")
         elif isinstance(now, dict) and isinstance(before, dict):
             names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
             said = part in ("parameters", "versions")  # the rest are hashes
             names = [f"{n} {before.get(n)} -> {now.get(n)}" if said or n.startswith("stage ") else n for n in names]
-            told.append(f"{part}: {', '.join(names)}")
+            told.append(f"{part}: {few(names, most)}")
         else:
             told.append(part)
     return told
@@ -77,19 +97,23 @@ def _named(part: str, run: Run) -> list[str]:
     return [file.name for file in plan.rates_of(run.parts["parameters"])]
 
 
-def run_details(profile: str, run: Run) -> dict[str, Any]:
-    """What made the result of `run`: notebook, parameters, commit, versions (ours and others'), machine; and why it would run again."""
+def run_details(profile: str, run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What made the result of `run`: notebook, parameters, commit, versions (ours and others'), machine; and why it would run again.
+
+    `found` is what `statuses` says of it.
+    """
     state = last_state(profile, run)
-    told = ("status", "seconds", "commit", "maskutils", "machine", "error", "outputs")
+    told = ("seconds", "commit", "maskutils", "machine", "error", "outputs")
     return {
         "run": run.id,
+        "status": found["status"],
         "notebook": str(run.notebook),
         "parameters": parameters_of(profile, run),
         **{name: state[name] for name in told if name in state},
         "versions": state.get("parts", {}).get("versions", {}),
         "comes after": list(run.after),
-        "would run again": plan.why(profile, run) or "no",
-        "changes": changed_parts(profile, run) if state else [],
+        "would run again": found["why"] or "no",
+        "changes": changed_parts(profile, run, most=None) if state else [],
     }
 
 
@@ -118,7 +142,7 @@ def chosen_runs(
     """The runs to do, and the runs they need that are not done.
 
     A run is to do if it is not done (or `force`), matches a pattern in `only` (* and ?, or the name of its notebook), and, with
-    `only_failed`, failed before.
+    `only_failed`, failed before or was done without runs that did.
     Raises `BadSetting` for a pattern that no run matches.
     """
     matched = {pattern: [run.id for run in runs if matches(run, pattern)] for pattern in only}
@@ -126,7 +150,8 @@ def chosen_runs(
         raise BadSetting(f"no run matches {unmatched[0]!r}; there are: {', '.join(run.id for run in runs)}")
     wanted = {name for names in matched.values() for name in names} if only else {run.id for run in runs}
     if only_failed:
-        wanted -= {run.id for run in runs if last_state(profile, run).get("status") != "failed"}
+        states = {run.id: last_state(profile, run) for run in runs}
+        wanted -= {name for name, state in states.items() if state.get("status") != "failed" and not state.get("lacks")}
     chosen = {run_id for run_id in wanted if force or reasons[run_id]}
     for run in reversed(runs):
         if run.id in chosen:

@@ -3,9 +3,10 @@
 import functools
 import logging
 import os
+import re
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from maskutils import __version__
 from maskutils.batch import kernels
 from maskutils.batch.cluster import GPUS, temporary_folder
 from maskutils.batch.local import environment
-from maskutils.batch.notebooks import cell_name
+from maskutils.batch.notebooks import LINE, cell_name
 from maskutils.batch.plan import Run, lock_name
 from maskutils.core.caches import USES
 from maskutils.core.files import naming
 from maskutils.results.written import WRITES, written
 from maskutils.study.provenance import machine, told_by_linux
 
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # of colours
 LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and of an output that are kept
 Tell = Callable[[dict[str, Any]], None]
 
@@ -79,6 +81,7 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it says of a dead kernel less than we do
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # nbclient leaves a task behind where a cell takes too long
     ended: list[int] = []
     names: dict[int, str] = {}  # of the code cells that began, by their place in the executed notebook
     before = out_of_memory()
@@ -101,7 +104,8 @@ def _run(run: Run, partial: Path, timeout: int, tell: Tell) -> str:
             )
             return ""
         except papermill.PapermillExecutionError as e:
-            return shortened(f"{names.get(e.cell_index, 'its parameters')}: {e.ename}: {e.evalue}", LONGEST_ERROR)
+            where = names.get(e.cell_index, "its parameters") + failing_line(e.source, e.traceback)
+            return shortened(f"{where}: {e.ename}: {e.evalue}", LONGEST_ERROR)
         except DeadKernelError:
             error = meaning(ended[0] if ended else None, out_of_memory() - before)
         except CellTimeoutError:
@@ -120,6 +124,13 @@ def _teller(run: Run, tell: Tell, names: dict[int, str]) -> Callable[..., None]:
             tell({"event": "cell", "run": run.id, "cell": len(names)})
 
     return started
+
+
+def failing_line(source: str, traceback: Sequence[str]) -> str:
+    """The line of a cell's `source` at which a `traceback` of IPython's begins, if that is not its first one; else nothing."""
+    found = re.search(r"Cell In\[\d+\], line (\d+)", ANSI.sub("", "\n".join(traceback)))
+    lines, number = source.splitlines(), int(found[1]) if found else 1
+    return f", line {number} ({lines[number - 1].strip()[:LINE]})" if 1 < number <= len(lines) else ""
 
 
 def meaning(code: int | None, killed: int = 0) -> str:

@@ -24,12 +24,12 @@ def cached(path: Path, make: Callable[[], T], save_to: Callable[[T, Path], None]
         try:
             value = load_from(path)
             if checksum.read_bytes() != file_digest(path).encode():
-                raise DamagedFile(f"{path} is damaged (it has another checksum); delete it and run again")
+                raise DamagedFile(f"{path} has another checksum")
             return value
         except FileNotFoundError:  # another process found it damaged
             pass
-        except DamagedFile as error:
-            warn(f"cache: {error}")
+        except DamagedFile:
+            warn(f"cache: {path} is damaged, and is made anew")
             checksum.unlink(missing_ok=True)
     value = make()
     if not (path.exists() and checksum.exists()):

@@ -29,7 +29,7 @@ def _read(path: Path, like: Tensors | None) -> Tensors:
     try:
         tensors = load(path.read_bytes())
     except SafetensorError as error:
-        raise DamagedFile(f"{path} is damaged ({error}); delete it and run again") from None
+        raise DamagedFile(f"{path} is damaged ({error})") from None
     if like is not None and {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in like.items()}:
-        raise DamagedFile(f"{path} does not hold the weights of this network; delete it and run again")
+        raise DamagedFile(f"{path} does not hold the weights of this network")
     return tensors

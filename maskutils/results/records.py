@@ -87,7 +87,7 @@ def provenance(records: pd.DataFrame) -> str:
 
 
 def _damaged(path: Path, how: str) -> DamagedFile:
-    return DamagedFile(f"{path} {how}; restore it with git or make it again")
+    return DamagedFile(f"{path} {how}; restore it with git or make it again, with records.save_records")
 
 
 def with_approach(records: pd.DataFrame) -> pd.DataFrame:

@@ -165,6 +165,8 @@ def checked(model: type[M], values: Mapping[str, Any]) -> M:
 
 def _line(error: Mapping[str, Any]) -> str:
     where, said = ".".join(str(part) for part in error["loc"]), error["msg"].removeprefix("Value error, ")
+    if plain := {"missing": "is missing", "extra_forbidden": "is not known"}.get(error["type"]):
+        return f"{where} {plain}"
     return f"parameter {where} = {error['input']!r}: {said[0].lower()}{said[1:]}" if where else said
 
 
