@@ -9,7 +9,7 @@ from maskutils.core import paths
 from maskutils.core.approaches import every, names, the
 from maskutils.core.files import write_atomically
 from maskutils.results import analysis, statistics
-from maskutils.results.records import at_density, of_masks, on_grid, summarise, usual_density
+from maskutils.results.records import KNOBS, at_density, of_masks, on_grid, summarise, usual_density
 from maskutils.results.wording import ends, interval, intervals, listed, p_text, points
 from maskutils.results.written import note_written
 
@@ -34,6 +34,18 @@ def by_density(records: pd.DataFrame) -> pd.DataFrame:
     values, rows = ["source_acc_masked", "source_acc_full", "target_acc"], on_grid(records)
     table = percent(summarise(rows, ["approach", "density"], values), values).rename(columns=TITLES)
     return table.assign(density=table["density"].map("{:g}".format, na_action="ignore").fillna("–"))
+
+
+def by_setting(records: pd.DataFrame) -> pd.DataFrame:
+    """Both tasks with the full network, and the calibration error of the source, in percent, of each setting of each approach.
+
+    Only knobs that some approach of `records` has, and `alpha` only where it varies, are columns.
+    """
+    values = ["source_acc_full", "target_acc", "source_ece"]
+    knobs = [knob for knob in KNOBS if records[knob].notna().any()] + ["alpha"] * (records["alpha"].nunique() > 1)
+    table = percent(summarise(on_grid(records), ["approach", *knobs], values), values)
+    table = table.rename(columns=TITLES | {"source_ece": "source ECE (%)"})
+    return table.assign(**{knob: table[knob].map("{:g}".format, na_action="ignore").fillna("") for knob in knobs})
 
 
 def headline(records: pd.DataFrame, density: float | None = None) -> pd.DataFrame:

@@ -32,7 +32,8 @@ from maskutils.results.plots.style import (
 from maskutils.results.records import LOSSES, of_masks, on_grid, summarise
 
 HIGHLIGHTED = ["fisher", "random", "wise_ft", "ewc", "replay"]  # with the task unknown, beside the best learnt mask
-LOOKS = [("#0173b2", "-", "o"), ("#0173b2", "--", "s"), ("#d55e00", "-", "^")]  # of the source, and the target
+# Of the source, and the target, of one mask: no colours, for these are of methods.
+LOOKS = [("#222222", "-", "o"), ("#222222", "--", "s"), ("#888888", "-", "^")]
 VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are left out
 PANELS = {"source_acc_masked": "source, through the mask", "source_acc_full": "source, full network"}
 PANELS |= {"target_acc": "target, full network"}
@@ -227,7 +228,8 @@ def fronts(records: pd.DataFrame, families: Sequence[str], behind: Sequence[str]
             if family in behind:
                 axis.plot(points["source"], beyond, **BEHIND)
             else:
-                (lines[family],) = axis.plot(points["source"], beyond, **look(family) | {"markersize": 5})
+                style = look(family) | {"markersize": 5, "linewidth": 0.8}  # between two settings nothing was measured
+                (lines[family],) = axis.plot(points["source"], beyond, **style)
         _zoom(axis, yardstick["source"])
         named[axis] = lines
     for axis in axes.flat[len(pairs) :]:

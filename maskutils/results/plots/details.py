@@ -89,8 +89,9 @@ def forgetting_split(records: pd.DataFrame, density: float | None = None) -> Fig
     means = 100 * means.sort_values("masking_cost")
     figure, axis = plt.subplots(figsize=(8, 0.36 * len(means) + 1.4))
     axis.barh(means.index, means["masking_cost"], color="#4c72b0", label="masking cost (through the mask)")
-    begin, label = means["masking_cost"], "drift (through the mask)"
-    axis.barh(means.index, means["drift"], left=begin, color="#dd8452", label=label)
+    if means["drift"].any():  # what protects a mask whole has none
+        begin, label = means["masking_cost"], "drift (through the mask)"
+        axis.barh(means.index, means["drift"], left=begin, color="#dd8452", label=label)
     axis.plot(means["forgetting"], means.index, "k|", markersize=12, label="forgetting (full network)")
     axis.set(xlabel=f"source accuracy lost at density {density:g} (points, left is better)")
     axis.margins(x=0.03, y=0.02)
@@ -209,8 +210,8 @@ def leaks(table: pd.DataFrame) -> Figure:
 @styled()
 def gallery(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """The images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
-    n = max(map(len, images.values()))
-    figure, axes = plt.subplots(len(images), n, figsize=(0.8 * n, 0.9 * len(images)), squeeze=False)
+    n, names = max(map(len, images.values())), 0.1 * max(map(len, images))  # inches
+    figure, axes = plt.subplots(len(images), n, figsize=(names + 0.8 * n, 0.85 * len(images)), squeeze=False)
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for axis, picture in zip(row, pictures, strict=False):
             axis.imshow(visible(picture), cmap="gray")
