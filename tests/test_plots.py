@@ -15,6 +15,7 @@ from rows import BLANK
 
 from maskutils.core import approaches
 from maskutils.results import analysis, plots
+from maskutils.results.plots import labels
 from maskutils.results.plots.style import short
 from maskutils.results.records import ACCURACIES, with_approach
 
@@ -140,6 +141,14 @@ def test_a_matrix_shows_its_names_numbers_and_label():
     assert [t.get_text() for t in heat.texts] == ["1.00", "0.25", "0.25", "1.00"]
     assert [t.get_text() for t in heat.get_xticklabels()] == ["a", "b"]
     assert bar.get_ylabel() == "overlap"
+
+
+def test_drift_has_a_bar_and_a_name_only_where_there_is_any():
+    def told(records):
+        return [text.get_text() for text in plots.forgetting_split(records).legends[0].get_texts()]
+
+    assert "drift (through the mask)" in told(RECORDS.assign(drift=0.01))
+    assert "drift (through the mask)" not in told(RECORDS.assign(drift=0.0))
 
 
 def test_a_gallery_has_a_named_row_for_each_domain():
@@ -407,6 +416,21 @@ def test_a_name_covers_no_other_and_stays_within_its_axes():
         room = axis.get_window_extent()
         assert not [1 for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
         assert all(room.x0 <= b.x0 and b.x1 <= room.x1 + 3 and room.y0 <= b.y0 and b.y1 <= room.y1 + 3 for b in boxes)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_thin_line_of_a_name_goes_round_other_names(seed):
+    figure, axis = plt.subplots(figsize=(4, 3))
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    points = np.random.default_rng(seed).uniform(size=(14, 2, 1))
+    labels.name_curves({axis: {f"name_{i}": axis.plot(*point, "o")[0] for i, point in enumerate(points)}})
+    figure.draw_without_rendering()
+    boxes = {text: Text.get_window_extent(text) for text in axis.texts}
+    thin = [text for text in axis.texts if text.arrow_patch.get_visible()]
+    for text in thin:
+        way = text.arrow_patch.get_path().transformed(text.arrow_patch.get_transform())
+        assert not [name for name, box in boxes.items() if name is not text and way.intersects_bbox(box, filled=False)]
+    assert thin
 
 
 def test_the_talk_figure_of_records_without_an_ideal_enlarges_nothing():

@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox
 BEHIND: dict[str, Any] = {"color": "#c8c8c8", "linewidth": 1, "marker": ".", "markersize": 4, "zorder": 1}
 REACH = (6, 15, 26, 40, 60, 90)  # points from a curve to its name; the far ones get a thin line
 MARKER_WEIGHT = 6  # how much a point weighs, against four pixels of a line
+CROSSING = 12  # how much it weighs if the thin line of one name meets another name
 AS_ONE = 6  # pixels within which two lines look like one
 SIDES = [(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y]
 ALIGNED = ({1: "left", -1: "right", 0: "center"}, {1: "bottom", -1: "top", 0: "center"})
@@ -31,7 +32,7 @@ def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], last: bool = False)
         assert figure is not None
         figure.draw_without_rendering()
     for axis, lines in panels.items():
-        drawn, taken = _pixels(axis, set(lines.values())), list[Bbox]()
+        drawn, taken, leaders = _pixels(axis, set(lines.values())), list[Bbox](), list[Bbox]()
         for name, line in lines.items():
             text = _written(axis, name, line)
             found, room = [], Text.get_window_extent(text)  # without its line
@@ -39,13 +40,16 @@ def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], last: bool = False)
                 box = _box(axis, room, place)
                 inside = axis.bbox.contains(*box.min) and axis.bbox.contains(*box.max)
                 if inside and not any(map(box.overlaps, taken)):
-                    found.append((dear + _covered(box, drawn), place, box))
+                    own = _leader(axis, place, box)
+                    met = any(map(box.overlaps, leaders)) + any(name.overlaps(part) for part in own for name in taken)
+                    found.append((dear + _covered(box, drawn) + CROSSING * met, place, box))
             if not found:  # all of its points are outside the axes
                 text.remove()
                 continue
             _, place, box = min(found, key=lambda f: f[0])
             _put(text, place)
             taken.append(box)
+            leaders += _leader(axis, place, box)
 
 
 def _written(axis: Axes, name: str, line: Line2D) -> Annotation:
@@ -82,6 +86,14 @@ def _box(axis: Axes, room: Bbox, place: Place) -> Bbox:
     x, y = axis.transData.transform(point) + _offset(reach, side) * dpi / 72
     left, low = x + (side[0] - 1) / 2 * room.width, y + (side[1] - 1) / 2 * room.height
     return Bbox.from_bounds(left - 2, low, room.width + 4, room.height)
+
+
+def _leader(axis: Axes, place: Place, box: Bbox) -> list[Bbox]:
+    """Pixels along the thin line from a point to the middle of its name in `box`; none where the name is near."""
+    if place[1] < REACH[1]:
+        return []
+    along = np.linspace(axis.transData.transform(place[0]), box.get_points().mean(axis=0), 16)
+    return [Bbox.from_bounds(x - 1, y - 1, 2, 2) for x, y in along]
 
 
 def _places(axis: Axes, line: Line2D, drawn: np.ndarray, last: bool) -> Iterator[tuple[float, Place]]:
