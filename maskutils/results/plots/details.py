@@ -211,7 +211,7 @@ def leaks(table: pd.DataFrame) -> Figure:
 def gallery(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """The images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
     n, names = max(map(len, images.values())), 0.1 * max(map(len, images))  # inches
-    figure, axes = plt.subplots(len(images), n, figsize=(names + 0.8 * n, 0.85 * len(images)), squeeze=False)
+    figure, axes = plt.subplots(len(images), n, figsize=(names + 0.65 * n, 0.7 * len(images)), squeeze=False)
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for axis, picture in zip(row, pictures, strict=False):
             axis.imshow(visible(picture), cmap="gray")
