@@ -18,6 +18,7 @@ from maskutils.results.plots.labels import BEHIND, name_curves
 from maskutils.results.plots.storing import most_telling, storage_panel
 from maskutils.results.plots.style import (
     BARS,
+    MANY,
     PAIR_ORDER,
     STAR,
     density_axis,
@@ -38,7 +39,6 @@ VALIDATION = ["val_source_acc_full", "val_target_acc"]  # by which settings are 
 PANELS = {"source_acc_masked": "source, through the mask", "source_acc_full": "source, full network"}
 PANELS |= {"target_acc": "target, full network"}
 SHOWN = ["source_acc_full", "target_acc", *VALIDATION]
-MANY = 74  # dots per inch on screen of figures with many panels, so that a notebook stays small
 NEAR = 47  # points around the ideal that the panel of the unknown task shows
 
 

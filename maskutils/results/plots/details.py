@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from maskutils.core.approaches import every, find, names
 from maskutils.results.plots.labels import name_curves
-from maskutils.results.plots.style import LEGEND_BESIDE, density_axis, framed, look, styled, visible, within
+from maskutils.results.plots.style import LEGEND_BESIDE, MANY, density_axis, framed, look, styled, visible, within
 from maskutils.results.records import at_density, summarise, usual_density
 from maskutils.results.wording import interval
 
@@ -211,7 +211,8 @@ def leaks(table: pd.DataFrame) -> Figure:
 def gallery(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """The images of each domain in `images` (name -> arrays (C, H, W), grey or RGB), a row each."""
     n, names = max(map(len, images.values())), 0.1 * max(map(len, images))  # inches
-    figure, axes = plt.subplots(len(images), n, figsize=(names + 0.65 * n, 0.7 * len(images)), squeeze=False)
+    size, dots = (names + 0.65 * n, 0.7 * len(images)), MANY if len(images) > 2 else None
+    figure, axes = plt.subplots(len(images), n, figsize=size, dpi=dots, squeeze=False)
     for row, (name, pictures) in zip(axes, images.items(), strict=True):
         for axis, picture in zip(row, pictures, strict=False):
             axis.imshow(visible(picture), cmap="gray")

@@ -25,6 +25,7 @@ LEGEND_BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)} 
 STYLE: dict[Any, Any] = {"figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "font.size": 10}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 STYLE |= {"axes.grid": True, "grid.alpha": 0.25}
+MANY = 74  # dots per inch on screen of figures with many panels, so that a notebook stays small
 STAR: dict[str, Any] = {"marker": "*", "color": "black", "linestyle": "", "zorder": 5}  # the ideal
 STAR |= {"markerfacecolor": "none", "markersize": 15}
 # of an interval behind a marker, which takes the marker's colour as `ecolor`
