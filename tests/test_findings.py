@@ -42,9 +42,9 @@ ROWS = [FREE, EWC, LEARNT, *UNLEARNT]
 def test_three_findings_the_defeat_first():
     unknown, known, learnt = findings(study(*ROWS)).split("\n")
     assert unknown.startswith(
-        "- **Task unknown: masks lose.** Over whole curves, `ewc` leads every mask, learnt or not: "
+        "- **Task unknown: masks lose.** Over whole curves, `ewc` leads every mask, learnt or not. "
     )
-    assert "the strongest, `edge_popup`, by 2" in unknown
+    assert "The strongest, `edge_popup`, trails by 2" in unknown
     assert "Over whole curves the best learnt mask, `edge_popup`, leads `wise_ft` by " in unknown
     assert known.startswith(
         "- **Task known: a learnt mask leads its best rival.** `edge_popup` at density 0.1 reaches 91.0 % with 90 kbit, its best rival, "
@@ -288,7 +288,7 @@ def test_the_strongest_mask_is_the_strongest_on_validation():
     lucky = mask("magnitude", 0.8, 0.8, 0.88, stored_bits=90e3)
     records = study(FREE, EWC, LEARNT, lucky)
     records.loc[records["method"] == "magnitude", ["val_source_acc_full", "val_target_acc"]] = 0.2
-    assert "the strongest, `edge_popup`, by " in findings(records)
+    assert "The strongest, `edge_popup`, trails by " in findings(records)
 
 
 def test_what_the_seeds_do_not_show_cannot_be_told():

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from maskutils import Domain, Mask, Pair, evaluate, fit, learn_mask, protect, score, transfer
+from maskutils.core.checks import BadSetting
 from maskutils.models.heads import for_task, head_name
 
 DATA = easy(96)
@@ -133,3 +134,11 @@ def test_a_head_of_two_names_is_one_head_under_both():
     assert back.fc is back.net[2]
     assert back(X).shape == (96, 6)
     assert score(net, adapted, OTHER)["target_acc"] is not None
+
+
+def test_a_task_that_there_is_not_is_refused_where_there_is_one_head_too():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    mask = Mask({"1.weight": torch.ones(3, 4, dtype=torch.bool)})
+    mask.apply(model, task="target")
+    with pytest.raises(BadSetting, match=r"unknown task 'sorce'; known: source, target\. Did you mean 'source'"):
+        mask.apply(model, task="sorce")

@@ -89,8 +89,7 @@ class Mask(Shown, Interchange):
         """The mask of this ranking at another density; see `from_scores`. Raises `ValueError` if it carries no scores."""
         if self.scores is None:
             raise ValueError("this mask carries no scores to rank weights by; learn_mask gives one that does")
-        mask = Mask.from_scores(self.scores, density, per_layer)
-        return replace(self, bits=mask.bits, fingerprint="")
+        return replace(self, bits=Mask.from_scores(self.scores, density, per_layer).bits, fingerprint="")
 
     def shuffled(self, seed: int = 0) -> "Mask":
         """A control: bits and scores permuted within each layer. Source: Frankle et al. 2021 (arXiv 2009.08576)."""

@@ -122,10 +122,11 @@ def for_task(model: nn.Module, task: str) -> nn.Module:
 
 
 def with_head_of(model: nn.Module, task: str) -> nn.Module:
-    """`model` itself, with the head of `task` in the place of a `TaskHeads`. Mutates `model`."""
-    for module in list(model.modules()):
-        if isinstance(module, TaskHeads):
-            _replace(model, module, module[known(task, module, "task")])
+    """`model` itself, with the head of `task` in the place of a `TaskHeads`. Mutates `model`. Raises `BadSetting` for an unknown task."""
+    heads = [module for module in model.modules() if isinstance(module, TaskHeads)]
+    known(task, {name for head in heads for name in head} or ("source", "target"), "task")
+    for head in heads:
+        _replace(model, head, head[task])
     return model
 
 

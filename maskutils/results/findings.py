@@ -84,8 +84,8 @@ def task_unknown(full: Areas, records: pd.DataFrame) -> Finding:
     ahead = {r: row for r in ranked if (row := full.minus([r], best).iloc[0])["low"] > 0}
     if over:
         by = sizes(full.minus([r], top).iloc[0] for r in over)
-        short, lost = "masks lose", f"{leading(over)} every mask, learnt or not: the strongest, {called(top)}"
-        said = f"{lost}, by {by} points of hypervolume."
+        short, beaten = "masks lose", f"The strongest, {called(top)}, trails by {by} points of hypervolume."
+        said = f"{leading(over)} every mask, learnt or not. {beaten}"
     elif ahead:
         by = listed(f"{called(r)} by {sizes([row])}" for r, row in ahead.items())
         short = "masks trail" if leads else "over whole curves masks trail"
