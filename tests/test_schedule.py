@@ -13,6 +13,7 @@ from test_plan import state_of
 from maskutils.batch import cluster, plan, run, schedule, status
 from maskutils.batch.schedule import Schedule
 from maskutils.core import paths
+from maskutils.core.checks import BadSetting
 from maskutils.core.files import naming, read_json, write_atomically
 from maskutils.results import records
 
@@ -206,6 +207,14 @@ def test_a_force_that_is_stopped_is_gone_on_with(root, monkeypatch):  # noqa: F8
     def stopped(self):
         raise KeyboardInterrupt
 
+    def nobody(*_):
+        raise BadSetting("no Dask scheduler")
+
+    with monkeypatch.context() as refused:
+        refused.setattr(run, "client", nobody)
+        with pytest.raises(BadSetting):
+            run.reproduce(profile, force=True)
+    assert [plan.why(profile, each) for each in runs] == ["", "", ""]  # a batch that is refused leaves no mark
     with monkeypatch.context() as until:
         until.setattr(Schedule, "carry_out", stopped)
         with pytest.raises(KeyboardInterrupt):

@@ -204,8 +204,8 @@ def few(names: Iterable[str], most: int | None = 3) -> str:
     >>> few("abcde")
     'a, b, c and 2 more'
     """
-    first, rest = list(itertools.islice(names := iter(names), most)), len(list(names))
-    return ", ".join(first) + f" and {rest} more" * bool(rest)
+    shown = (names := list(names))[:most]
+    return ", ".join(shown) + f" and {len(names) - len(shown)} more" * (len(names) > len(shown))
 
 
 def last_state(profile: str, run: Run) -> dict[str, Any]:

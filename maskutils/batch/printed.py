@@ -33,7 +33,8 @@ def print_damaged(profile: str, asked: str) -> None:
     restore, renew = "restore it with git, or " * committed, " --renew" * committed
     for fault in faulty:
         console.print(
-            f"[red]DAMAGED[/] {escape(fault)}; {restore}delete it and make it again: maskutils reproduce --profile {escape(asked)}{renew}",
+            f"[red]DAMAGED[/] {escape(fault)}; {restore}delete what is there of it and make it again: "
+            f"maskutils reproduce --profile {escape(asked)}{renew}",
             soft_wrap=True,
         )
     if faulty:

@@ -66,8 +66,6 @@ def reproduce(
         download_weights(*(run.parameters for run in todo))
         if todo:
             check_clean(profile)
-        if force:
-            plan.force(profile, todo)
         mark_owner(profile)
         done = {run.id: plan.last_state(profile, run) for run in runs if not reasons[run.id] and run not in todo}
         # what it lacked, where there is no reason to run it again, is no longer in the profile
@@ -79,6 +77,8 @@ def reproduce(
             with client(workers or at_once(), scheduler, paths.runs_dir(profile), len(todo)) as dask:
                 if find_spec("bokeh"):  # which draws it
                     see(dask.dashboard_link)
+                if force:
+                    plan.force(profile, todo)
                 Schedule(profile, todo, states, dask, report, **how).carry_out()
         if todo or not _has_manifest(profile, runs):
             _write_manifest(profile, runs, states)
