@@ -120,6 +120,8 @@ def print_summary(profile: str) -> None:
         frame = headline(load_records(profile))
     except FileNotFoundError:
         return
+    if frame.empty:  # records of a notebook of the user's own
+        return
     title = f"{profile}: mean over pairs and seeds ± 95 % interval over seeds"
     table = Table(*frame.columns, title=title, title_justify="left")
     for row in frame.itertuples(index=False):
