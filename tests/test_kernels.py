@@ -108,7 +108,7 @@ def test_a_kernel_in_compiled_code_ends_with_the_process_that_asked_for_it(tmp_p
         "from maskutils.batch import kernels\nkernels.PRELOADED[1:] = []\n"  # ipykernel alone: the cell needs no more
     )
     code += f"notebook = v4.new_notebook(cells=[v4.new_code_cell({cell!r})])\n"
-    code += "if __name__ == '__main__': NotebookClient(notebook, kernel_name='python3').execute()\n"
+    code += "if __name__ == '__main__': NotebookClient(notebook, kernel_name='python3', config=kernels.through_files('.')).execute()\n"
     (tmp_path / "script.py").write_text(code)
     owner = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, env=os.environ | kernels.chosen())
     deadline = time.monotonic() + 60

@@ -11,6 +11,7 @@ from pathlib import Path
 import papermill
 
 from maskutils.batch import plan
+from maskutils.batch.kernels import through_files
 from maskutils.batch.run import check_clean, row_of
 from maskutils.core import paths
 from maskutils.core.files import read_json, write_json
@@ -43,7 +44,7 @@ def redraw(profile: str, added: Sequence[Path] = ()) -> None:
             with tempfile.TemporaryDirectory() as executed:
                 papermill.execute_notebook(
                     run.notebook, Path(executed, "redrawn.ipynb"), dict(run.parameters), kernel_name="python3",
-                    cwd=run.notebook.parent, progress_bar=False,
+                    cwd=run.notebook.parent, progress_bar=False, config=through_files(executed),
                 )  # fmt: skip
     write_json(folder / MANIFEST, sealed(folder, manifest))
 
