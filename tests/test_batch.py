@@ -234,9 +234,12 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, sc
 
     def ended_midway(kind, *options):
         pid.unlink(missing_ok=True)
-        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+        process = subprocess.Popen([*command, *options], **told)
         until(lambda: partial.exists() and pid.exists() and pid.read_text())
-        os.kill(process.pid, kind)
+        (os.killpg if kind == signal.SIGINT else os.kill)(
+            process.pid, kind
+        )  # a terminal sends Ctrl-C to the whole group
         return process.communicate()[0], process.returncode
 
     said, code = ended_midway(signal.SIGTERM, "--scheduler", scheduler)
@@ -246,6 +249,10 @@ def test_a_batch_killed_and_started_again_finishes_only_what_is_missing(root, sc
     until(lambda: not partial.exists())
     ended_midway(signal.SIGKILL, "--workers", "1")
     until(lambda: not alive(int(pid.read_text())))  # its kernel does not go on without it
+    said, code = ended_midway(signal.SIGINT, "--workers", "1")
+    assert code == 128 + signal.SIGINT
+    assert "stopping ...\nstopped; what is done stays" in said
+    assert "Traceback" not in said
 
     done = plan.state_file(profile, "first").read_bytes()
     first, second = plan.make_plan(profile)

@@ -21,6 +21,7 @@ from maskutils.study.provenance import cores
 
 QUIET = {
     "distributed.worker.daemon": False,  # a daemon may not have the process that kernels are forked from
+    "distributed.worker.preload": ["maskutils.batch.worker"],  # its `dask_setup`
     "distributed.worker.profile.enabled": False,  # sampling costs a tenth of a core, ticks and monitors another
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",

@@ -79,7 +79,12 @@ def cell_name(number: int, source: str) -> str:
     """How a code cell is told: its number among the code cells of the source notebook, and its first line that is no comment."""
     lines = [line.strip() for line in source.splitlines() if line.strip()]
     line = next((line for line in lines if not line.startswith("#")), (lines or ["empty"])[0])
-    return f"code cell {number} ({line if len(line) <= LINE else line[:LINE] + '…'})"
+    return f"code cell {number} ({clipped(line)})"
+
+
+def clipped(line: str) -> str:
+    """The beginning of a `line` that is too long to be told."""
+    return line if len(line) <= LINE else line[:LINE] + "…"
 
 
 def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:

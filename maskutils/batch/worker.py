@@ -16,7 +16,7 @@ from maskutils import __version__
 from maskutils.batch import kernels
 from maskutils.batch.cluster import GPUS, temporary_folder
 from maskutils.batch.local import environment
-from maskutils.batch.notebooks import LINE, cell_name
+from maskutils.batch.notebooks import cell_name, clipped
 from maskutils.batch.plan import Run, lock_name
 from maskutils.core.caches import USES
 from maskutils.core.files import naming
@@ -63,6 +63,11 @@ def execute(
     state = {"status": "failed", "error": error} if error else {"status": "done"}
     about = {"seconds": round(time.time() - begun, 1), "commit": commit, "maskutils": __version__, "machine": machine()}
     return {**state, "notebook": str(executed), "written": written(uses), **about}
+
+
+def dask_setup(worker: Any) -> None:
+    """Called as a worker of this machine begins: Ctrl-C in a terminal reaches all processes, and the first one answers it for all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def own_gpu() -> dict[str, str]:
@@ -130,7 +135,7 @@ def failing_line(source: str, traceback: Sequence[str]) -> str:
     """The line of a cell's `source` at which a `traceback` of IPython's begins, if that is not its first one; else nothing."""
     found = re.search(r"Cell In\[\d+\], line (\d+)", ANSI.sub("", "\n".join(traceback)))
     lines, number = source.splitlines(), int(found[1]) if found else 1
-    return f", line {number} ({lines[number - 1].strip()[:LINE]})" if 1 < number <= len(lines) else ""
+    return f", line {number} ({clipped(lines[number - 1].strip())})" if 1 < number <= len(lines) else ""
 
 
 def meaning(code: int | None, killed: int = 0) -> str:
