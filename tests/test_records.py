@@ -182,6 +182,18 @@ def test_collect_refuses_transfers_that_differ_in_a_setting_alone(tmp_path):
         collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")
 
 
+def test_collect_refuses_two_results_of_one_transfer(tmp_path):
+    for name, accuracy in {"a": 0.1, "b": 0.9}.items():
+        save_records(table({}, FREE | {"target_acc": accuracy}), tmp_path / f"{name}.csv")
+    with pytest.raises(
+        ValueError, match=r"same transfer \(.*, finetune, seed 0\), in a\.csv and b\.csv, with other accuracies"
+    ):
+        collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")
+    save_records(table({}, FREE | {"target_acc": float("nan")}), tmp_path / "b.csv")
+    with pytest.raises(ValueError, match="with other accuracies"):
+        collect([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")
+
+
 def test_a_run_may_leave_no_records_but_not_all(tmp_path):
     some, none, both = (tmp_path / f"{name}.csv" for name in ("some", "none", "both"))
     save_records(table({}), some)

@@ -262,3 +262,15 @@ def test_a_pattern_may_be_the_name_of_a_notebook(profile):
     assert chosen(profile, only=["first"]) == chosen(profile, only=["first-*"]) != []
     with pytest.raises(BadSetting, match="no run matches 'frist'"):
         chosen(profile, only=["first", "frist"])
+
+
+def test_only_failed_takes_what_failed_blocks_and_a_run_that_failed_by_itself_is_failed(root):  # noqa: F811
+    rows = [{"notebook": ["first", "broken"]}, {"notebook": "second", "after": ["first"], "collect": True}]
+    profile = write_profile(root / "tiny.yaml", rows)
+    first, _, second = plan.make_plan(profile)
+    state_of(root, profile, first, status="failed")
+    assert chosen(profile, only_failed=True) == ["first", "second"]
+    state_of(root, profile, second, status="failed", error="it broke too", lacks=["first"])
+    found = status.statuses(profile, plan.make_plan(profile))["second"]
+    assert (found["status"], found["error"]) == ("failed", "it broke too")
+    assert status.lacking(profile) == ["first"]

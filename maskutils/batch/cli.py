@@ -34,7 +34,7 @@ OnlyFailed = Annotated[
     bool,
     typer.Option(
         "--only-failed",
-        help="Take only runs that failed before, those that were made without them, and the runs that they need.",
+        help="Take only runs that failed before, what comes after them, and the runs that these need.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run again what is done. Cached networks and masks stay.")]

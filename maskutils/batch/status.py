@@ -37,7 +37,7 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
         elif state.get("status") == "done" and "lacks" in state:
             lacks = list(dict.fromkeys(n for b in state["lacks"] for n in found.get(b, {}).get("lacks", [b])))
             status, reason = "partial", f"made without {few(lacks)}; made anew once what it lacks is there"
-        elif by:
+        elif by and state.get("status") != "failed":
             status, reason = "blocked", blocked(by)
         elif reason.startswith("changed"):
             status, reason = "changed", "; ".join(changed_parts(profile, run))
@@ -61,9 +61,7 @@ def blocked(by: Sequence[str]) -> str:
 def lacking(profile: str) -> list[str]:
     """The runs without whose records those of `profile` were joined, by its last states."""
     states = {file.stem: plan.read_state(file) for file in sorted(paths.runs_dir(profile).glob("*.json"))}
-    made = {
-        name: state["lacks"] for name, state in states.items() if state.get("status") == "done" and "lacks" in state
-    }
+    made = {name: state["lacks"] for name, state in states.items() if "lacks" in state}
     return sorted({name for lacks in made.values() for name in lacks} - made.keys())
 
 
@@ -142,7 +140,7 @@ def chosen_runs(
     """The runs to do, and the runs they need that are not done.
 
     A run is to do if it is not done (or `force`), matches a pattern in `only` (* and ?, or the name of its notebook), and, with
-    `only_failed`, failed before or was done without runs that did.
+    `only_failed`, failed before or comes after a run that did.
     Raises `BadSetting` for a pattern that no run matches.
     """
     matched = {pattern: [run.id for run in runs if matches(run, pattern)] for pattern in only}
@@ -151,7 +149,11 @@ def chosen_runs(
     wanted = {name for names in matched.values() for name in names} if only else {run.id for run in runs}
     if only_failed:
         states = {run.id: last_state(profile, run) for run in runs}
-        wanted -= {name for name, state in states.items() if state.get("status") != "failed" and not state.get("lacks")}
+        failed = {name for name, state in states.items() if state.get("status") == "failed" or state.get("lacks")}
+        for run in runs:  # each stands after those it needs
+            if reasons[run.id] and failed & set(run.after):
+                failed.add(run.id)
+        wanted &= failed
     chosen = {run_id for run_id in wanted if force or reasons[run_id]}
     for run in reversed(runs):
         if run.id in chosen:

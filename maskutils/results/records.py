@@ -121,17 +121,35 @@ def with_approach(records: pd.DataFrame) -> pd.DataFrame:
 def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
     """Join the records of many runs into one table, write it to `path` and return it. A transfer in two runs stands once.
 
-    Raises `ValueError` for transfers that differ only in their settings, which belong in a profile of their own, and where no run left any.
+    Raises `ValueError` for transfers that differ only in their settings, which belong in a profile of their own, for those that differ
+    only in their accuracies, and where no run left any.
     """
     tables = [table.assign(_file=Path(file).name) for file in files if len(table := load_records(file))]
     if not tables:
         raise ValueError("none of the runs before left a record, so there is nothing to collect")
     joined = pd.concat(tables, ignore_index=True)
-    joined = joined[~pd.concat([_transfers(joined), joined.filter(SETTINGS)], axis=1).duplicated()]
+    again = pd.concat([_transfers(joined), joined.filter(SETTINGS)], axis=1)
+    _check_numbers(joined, again)
+    joined = joined[~again.duplicated()]
     _check_settings(joined)
     joined = joined.drop(columns="_file")
     save_records(joined, path)
     return joined
+
+
+def _check_numbers(joined: pd.DataFrame, again: pd.DataFrame) -> None:
+    """Raises `ValueError` that names two records of one transfer, the same in all of `again`, that have other accuracies."""
+    rows = pd.Series(joined.index, joined.index)
+    first = rows.groupby(again.groupby(list(again), dropna=False).ngroup()).transform("first")
+    numbers = joined[ACCURACIES].astype(float).round(5)
+    before = numbers.loc[first].set_axis(rows.index)
+    same = numbers.eq(before) | (numbers.isna() & before.isna())
+    if len(differ := rows[~same.all(axis=1)]):
+        a, b = joined.loc[first[differ.iloc[0]]], joined.loc[differ.iloc[0]]
+        raise ValueError(
+            f"2 records stand for the same transfer ({a['pair']}, {a['protocol']}, seed {a['seed']}), in {a['_file']} and {b['_file']}, "
+            "with other accuracies; what tells the two apart must be a column of a record, as density or knob"
+        )
 
 
 def _check_settings(joined: pd.DataFrame) -> None:
