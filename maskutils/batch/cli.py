@@ -191,8 +191,8 @@ def verify(profile: ProfileName = "default", param: Param = None, committed: Com
         from maskutils.results import claims
         from maskutils.results.records import load_records
 
-        if lacks := claims.lacking(records := load_records(own)):
-            console.print(f"the records lack {', '.join(lacks)}, so there are no claims to check", soft_wrap=True)
+        if missing := claims.missing_columns(records := load_records(own)):
+            console.print(f"the records lack {', '.join(missing)}, so there are no claims to check", soft_wrap=True)
             return
         found = claims.verify(records)
     colours = {"PASS": "green", "FAIL": "red", "SKIP": "yellow"}

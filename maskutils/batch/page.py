@@ -11,9 +11,8 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 
 from maskutils.batch import plan
-from maskutils.batch.plan import few
 from maskutils.batch.profile import load_profile
-from maskutils.batch.status import lacking, parameters_of, statuses
+from maskutils.batch.status import few, lacking, parameters_of, statuses
 from maskutils.core import paths
 from maskutils.core.files import DamagedFile, read_json, write_atomically
 from maskutils.core.progress import bar

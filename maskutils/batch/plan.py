@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from maskutils.batch.notebooks import check_parameters, check_setup, code_cells,
 from maskutils.batch.profile import RunSpec, load_profile
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key, known
-from maskutils.core.files import DamagedFile, file_digest, read_json, write_json
+from maskutils.core.files import DamagedFile, file_digest, read_json
 from maskutils.results.written import lost
 from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import STAGES, cell_key, code_keys, imports_in, modules_beside, python_of, versions
@@ -189,23 +189,6 @@ def why(profile: str, run: Run) -> str:
     damaged = [name for name, digest in outputs.items() if not digest or file_digest(folder / name) != digest]
     damaged += lost(written)
     return "missing or damaged: " + ", ".join(Path(name).name for name in damaged) if damaged else ""
-
-
-def force(profile: str, runs: Sequence[Run]) -> None:
-    """Write into the last states of `runs` that they are to run again, so that a batch that is stopped goes on with them."""
-    for run in runs:
-        if state := last_state(profile, run):
-            write_json(state_file(profile, run.id), state | {"forced": True})
-
-
-def few(names: Iterable[str], most: int | None = 3) -> str:
-    """`names` in a row; of many the first ones, and how many more.
-
-    >>> few("abcde")
-    'a, b, c and 2 more'
-    """
-    shown = (names := list(names))[:most]
-    return ", ".join(shown) + f" and {len(names) - len(shown)} more" * (len(names) > len(shown))
 
 
 def last_state(profile: str, run: Run) -> dict[str, Any]:

@@ -7,9 +7,6 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from maskutils.batch.app import console
-from maskutils.batch.estimates import UNKNOWN_SECONDS
-from maskutils.batch.plan import few
-from maskutils.batch.status import blocked, lacking
 from maskutils.core import paths
 
 
@@ -18,6 +15,7 @@ def print_damaged(profile: str, asked: str) -> None:
 
     Raises `FileNotFoundError` where there are no results.
     """
+    from maskutils.batch.status import few, lacking
     from maskutils.results.manifest import MANIFEST, damaged, vouched
     from maskutils.results.records import absent
 
@@ -53,6 +51,8 @@ def print_damaged(profile: str, asked: str) -> None:
 
 def print_plan(title: str, rows: dict[str, tuple[str, str, float]], refused: str = "") -> None:
     """Print for each run why it runs (or nothing), what becomes of it and its seconds, their sum, and why it would be `refused`."""
+    from maskutils.batch.estimates import UNKNOWN_SECONDS
+
     table = Table(Column("run", overflow="fold"), "why it runs", "about", title=escape(title), title_justify="left")
     for name, (why, what, seconds) in rows.items():
         stays = f"[dim]{'done, stays' if what == 'done' else what}[/dim]"
@@ -78,14 +78,21 @@ def duration(seconds: float) -> str:
 
 def print_failed(states: dict[str, dict[str, Any]]) -> int:
     """Print what failed or was blocked, why, and what to open; returns how many runs are not done."""
+    from maskutils.batch.status import blocked, few
+
     for run_id, state in states.items():
-        status = "partial" if state["status"] == "done" and "lacks" in state else state["status"]
-        told = {"blocked": [blocked(state.get("by", []))], "partial": [f"made without {few(state.get('lacks', []))}"]}
-        told["failed"] = [str(state[k]) for k in ("error", "notebook") if k in state]
-        if status in told:
-            console.print(f"{coloured(status)} {run_id}", soft_wrap=True)
-            for line in "\n".join(told[status]).splitlines():
-                console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
+        status = state["status"]
+        if status == "failed":
+            told = "\n".join(str(state[k]) for k in ("error", "notebook") if k in state)
+        elif status == "blocked":
+            told = blocked(state["by"])
+        elif "lacks" in state:  # of the batch's own states, which are done
+            status, told = "partial", f"made without {few(state['lacks'])}"
+        else:
+            continue
+        console.print(f"{coloured(status)} {run_id}", soft_wrap=True)
+        for line in told.splitlines():
+            console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
     return sum(state["status"] != "done" for state in states.values())
 
 

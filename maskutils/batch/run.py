@@ -78,11 +78,18 @@ def reproduce(
                 if find_spec("bokeh"):  # which draws it
                     see(dask.dashboard_link)
                 if force:
-                    plan.force(profile, todo)
+                    _mark_forced(profile, todo)
                 Schedule(profile, todo, states, dask, report, **how).carry_out()
         if todo or not _has_manifest(profile, runs):
             _write_manifest(profile, runs, states)
     return states
+
+
+def _mark_forced(profile: str, runs: Sequence[Run]) -> None:
+    """Write into the last states of `runs` that they are to run again, so that a batch that is stopped goes on with them."""
+    for run in runs:
+        if state := plan.last_state(profile, run):
+            write_json(plan.state_file(profile, run.id), state | {"forced": True})
 
 
 def check_ready(runs: Sequence[Run], scheduler: str | None = None) -> None:

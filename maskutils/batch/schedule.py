@@ -11,6 +11,7 @@ from maskutils.batch import plan
 from maskutils.batch.estimates import longest_paths
 from maskutils.batch.plan import Run
 from maskutils.batch.profile import load_profile
+from maskutils.batch.status import first_causes
 from maskutils.batch.worker import LONGEST_ERROR, execute, shortened
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting
@@ -104,8 +105,7 @@ class Schedule:
     def _start(self, run: Run) -> None:
         failed = [b for b in run.after if self.states[b]["status"] != "done"]
         if failed and not (self.keep_going and run.collect and len(failed) < len(run.after)):
-            by = dict.fromkeys(first for b in failed for first in self.states[b].get("by", [b]))
-            state = {"status": "blocked", "by": list(by)}
+            state = {"status": "blocked", "by": first_causes(failed, self.states, "by")}
             self.states[run.id] = state
             self.report("blocked", run, state)
         elif error := self._collect(run) if run.collect else "":
@@ -156,7 +156,7 @@ class Schedule:
         except DamagedFile as error:
             return str(error)
         except FileNotFoundError:
-            return ""  # `_write_state` says so
+            pass  # `_write_state` says so
         return ""
 
     def _finish(self, future: Any) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from maskutils.batch import plan
 from maskutils.batch.notebooks import cell_name, code_cells, find_notebook, notebook_parameters
-from maskutils.batch.plan import Run, as_stored, few, last_state
+from maskutils.batch.plan import Run, as_stored, last_state
 from maskutils.batch.profile import VARIES, Dumper, from_root, load_profile, read_yaml
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key, known
@@ -29,13 +29,13 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
         reason, state = plan.why(profile, run), last_state(profile, run)
         failed = [b for b in run.after if found[b]["status"] in ("failed", "blocked")]
         lacks: list[str] = []
-        by = list(dict.fromkeys(first for b in failed for first in found[b].get("by", [b])))
+        by = first_causes(failed, found, "by")
         if not reason:
             status = "done"
         elif is_held(paths.runs_dir(profile) / plan.lock_name(run.id)):
             status, reason = "running", "a worker has it now"
         elif state.get("status") == "done" and "lacks" in state:
-            lacks = list(dict.fromkeys(n for b in state["lacks"] for n in found.get(b, {}).get("lacks", [b])))
+            lacks = first_causes(state["lacks"], found, "lacks")
             status, reason = "partial", f"made without {few(lacks)}; made anew once what it lacks is there"
         elif by and state.get("status") != "failed":
             status, reason = "blocked", blocked(by)
@@ -51,6 +51,21 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
         kept |= {"blocked": {"by": by}, "partial": {"lacks": lacks}}.get(status, {})
         found[run.id] = kept | {"status": status, "why": reason, "after": list(run.after)}
     return found
+
+
+def first_causes(runs: Sequence[str], states: Mapping[str, Mapping[str, Any]], key: str) -> list[str]:
+    """`runs`, but for one whose state names others under `key` these others: "by" which it is blocked, or what it "lacks"."""
+    return list(dict.fromkeys(first for run in runs for first in states.get(run, {}).get(key, [run])))
+
+
+def few(names: Sequence[str], most: int | None = 3) -> str:
+    """`names` in a row; of many the first ones, and how many more.
+
+    >>> few("abcde")
+    'a, b, c and 2 more'
+    """
+    shown = names[:most]
+    return ", ".join(shown) + f" and {len(names) - len(shown)} more" * (len(names) > len(shown))
 
 
 def blocked(by: Sequence[str]) -> str:

@@ -207,7 +207,7 @@ def the_choice_holds_on_seeds_left_out(records: pd.DataFrame) -> Found:
     return bool(first["held"] >= 0.9), effect, shown
 
 
-def lacking(records: pd.DataFrame) -> list[str]:
+def missing_columns(records: pd.DataFrame) -> list[str]:
     """The columns that claims read and `records` of another's notebook may not have; `load_records` asks for the others."""
     needed = ["stored_bits", "source_classes", "target_classes", "mask_steps", "target_steps", "val_target_acc"]
     needed += [f"val_source_acc_{name}" for name in ("before", "full", "masked")]

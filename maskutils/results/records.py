@@ -128,10 +128,12 @@ def collect(files: Iterable[Path], path: Path) -> pd.DataFrame:
     if not tables:
         raise ValueError("none of the runs before left a record, so there is nothing to collect")
     joined = pd.concat(tables, ignore_index=True)
-    again = pd.concat([_transfers(joined), joined.filter(SETTINGS)], axis=1)
+    transfers = _transfers(joined)
+    again = pd.concat([transfers, joined.filter(SETTINGS)], axis=1)
     _check_numbers(joined, again)
-    joined = joined[~again.duplicated()]
-    _check_settings(joined)
+    first = ~again.duplicated()
+    joined = joined[first]
+    _check_settings(joined, transfers[first])
     joined = joined.drop(columns="_file")
     save_records(joined, path)
     return joined
@@ -152,9 +154,9 @@ def _check_numbers(joined: pd.DataFrame, again: pd.DataFrame) -> None:
         )
 
 
-def _check_settings(joined: pd.DataFrame) -> None:
-    """Raises `ValueError` that names two records of different settings that stand for the same transfer, and what differs."""
-    groups = _transfers(joined).groupby(IDENTITY, dropna=False).ngroup()
+def _check_settings(joined: pd.DataFrame, transfers: pd.DataFrame) -> None:
+    """Raises `ValueError` that names two records of different settings with one identity in `transfers`, and what differs."""
+    groups = transfers.groupby(IDENTITY, dropna=False).ngroup()
     for _, rows in joined[groups.duplicated(keep=False)].groupby(groups):
         a, b = rows.iloc[0], rows.iloc[1]
         which = ", ".join(f"{name} {a[name]}" for name in IDENTITY if not pd.isna(a[name]))

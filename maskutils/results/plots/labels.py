@@ -42,14 +42,14 @@ def name_curves(panels: Mapping[Axes, Mapping[str, Line2D]], last: bool = False)
                 if inside and not any(map(box.overlaps, taken)):
                     own = _leader(axis, place, box)
                     met = any(map(box.overlaps, leaders)) + any(name.overlaps(part) for part in own for name in taken)
-                    found.append((dear + _covered(box, drawn) + CROSSING * met, place, box))
+                    found.append((dear + _covered(box, drawn) + CROSSING * met, place, box, own))
             if not found:  # all of its points are outside the axes
                 text.remove()
                 continue
-            _, place, box = min(found, key=lambda f: f[0])
+            _, place, box, own = min(found, key=lambda f: f[0])
             _put(text, place)
             taken.append(box)
-            leaders += _leader(axis, place, box)
+            leaders += own
 
 
 def _written(axis: Axes, name: str, line: Line2D) -> Annotation:
