@@ -312,6 +312,8 @@ def test_the_line_at_which_a_cell_failed_is_told():
     traceback = ["[31mValueError[39m", "[36mCell[39m[36m In[3], line 2[39m", "Cell In[2], line 9"]
     assert worker.failing_line("x = 1\nraise ValueError", traceback) == ", line 2 (raise ValueError)"
     assert worker.failing_line("raise ValueError", ["Cell In[3], line 1"]) == ""
+    chain = ["Cell In[2], line 2", "During handling of the above exception, another", "Cell In[3], line 3"]
+    assert worker.failing_line("x\ny\nf()", chain) == ", line 3 (f())"
     assert worker.failing_line("%timeit x", ["UsageError"]) == ""
 
 

@@ -72,6 +72,7 @@ def test_committed_results_are_shown_until_there_are_own_ones(clone):
 def test_what_was_made_again_is_compared_with_what_is_committed(clone):
     with local.placed(committed=False):
         assert reproduced.comparison("mine") == "there are no committed records of mine to compare with"
+        assert reproduced.comparison("mine.yaml") == ""
         for folder in ("results/mine", "results/local/mine"):
             save_records(made(0.8, 0.9), clone / folder / "records.csv")
         assert "all 3 means are the same" in reproduced.comparison("mine")

@@ -397,7 +397,7 @@ def test_a_damaged_state_is_told_and_run_again(root, profile, damage):  # noqa: 
     state_of(root, profile, run, **damage)
     assert plan.why(profile, run) == "its state file is damaged"
     details = status.run_details(profile, run, status.statuses(profile, [run])[run.id])
-    assert details["would run again"] == "its state file is damaged"
+    assert details["why"] == "its state file is damaged"
 
 
 def test_damaged_rows_of_a_manifest_and_lists_of_uses_are_passed_over(root, done):  # noqa: F811

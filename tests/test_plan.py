@@ -401,7 +401,11 @@ def test_a_profile_that_reads_records_and_collects_none_is_refused(root):  # noq
     ("text", "told"),
     [
         ("runs: [{notebook: first}]", "description is missing"),
-        ("description: x\nruns: [{notebok: first}]", "runs.0.notebook is missing\nruns.0.notebok is not known"),
+        (
+            "description: x\nruns: [{notebok: first}]",
+            "unknown key of entry 1 under runs 'notebok'; known: after, collect, each, notebook, parameters. "
+            "Did you mean 'notebook'?",
+        ),
     ],
 )
 def test_a_missing_or_misspelt_key_is_told_in_a_line(root, text, told):  # noqa: F811

@@ -140,6 +140,28 @@ def test_a_table_that_lacks_a_column_is_refused_by_its_name(tmp_path, column):
         load_records(tmp_path / "r.csv")
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "wanted"),
+    [
+        ("target_acc", 93.0, "from 0 to 1, or empty"),
+        ("source_acc_full", "x", "from 0 to 1, or empty"),
+        ("source_acc_before", -0.1, "from 0 to 1, or empty"),
+        ("seed", 0.5, "a whole number"),
+        ("seed", "one", "a whole number"),
+        ("seed", None, "a whole number"),
+        ("protocol", None, "a name"),
+    ],
+)
+def test_a_row_that_is_no_record_is_refused_as_it_is_written_and_as_it_is_read(tmp_path, column, value, wanted):
+    rows = table({}, {"seed": 1}).astype({column: object})
+    rows.loc[1, column] = value
+    with pytest.raises(ValueError, match=f"the table has {column} = .* in row 2; it must be {wanted}"):
+        save_records(rows, tmp_path / "r.csv")
+    rows.to_csv(tmp_path / "r.csv", index=False)
+    with pytest.raises(DamagedFile, match=f"has {column} = .* in row 2; it must be {wanted}; restore it"):
+        load_records(tmp_path / "r.csv")
+
+
 def test_a_table_cut_off_within_a_row_is_refused(tmp_path):
     save_records(table(*seeds()), tmp_path / "r.csv")
     (tmp_path / "r.csv").write_bytes((tmp_path / "r.csv").read_bytes()[:-60])

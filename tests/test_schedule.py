@@ -221,7 +221,7 @@ def test_a_force_that_is_stopped_is_gone_on_with(root, monkeypatch):  # noqa: F8
             run.reproduce(profile, force=True, only=["first", "second"])
     found = status.statuses(profile, runs)
     assert [found[each.id]["status"] for each in runs] == ["changed", "changed", "done"]
-    assert found["first"]["why"] == "--force, which was stopped before it came to this"
+    assert found["first"]["why"] == plan.FORCED
     run.reproduce(profile)
     assert [plan.why(profile, each) for each in runs] == ["", "", ""]
 

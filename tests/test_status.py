@@ -56,23 +56,39 @@ def test_what_was_made_without_a_failed_run_is_partial_and_taken_by_only_failed(
     ]
     profile = write_profile(root / "tiny.yaml", rows)
     one, two, second, last = plan.make_plan(profile)
+    table = paths.results_dir(profile) / "records.csv"
+    files.write_atomically(table, ",".join(COLUMNS).encode() + b"\n")
+    joined = {"outputs": {"records.csv": files.file_digest(table)}}
     state_of(root, profile, one)
     state_of(root, profile, two, status="failed", error="it broke")
     for run, lacks in ((second, two.id), (last, second.id)):
-        state_of(root, profile, run, lacks=[lacks], parts=run.parts | {"upstream": {}})
+        kept = {before: key for before, key in run.parts["upstream"].items() if before != lacks}
+        state_of(root, profile, run, lacks=[lacks], parts=run.parts | {"upstream": kept}, **joined)
+        joined = {}
     found = status.statuses(profile, plan.make_plan(profile))
     assert [(found[run.id]["status"], found[run.id]["lacks"]) for run in (second, last)] == [("partial", [two.id])] * 2
-    assert found[second.id]["why"] == "made without first-2; made anew once what it lacks is there"
+    assert found[second.id]["why"] == "made without first-2; runs again once that is done, or with --keep-going"
     assert status.run_details(profile, second, found[second.id])["status"] == "partial"
     assert status.lacking(profile) == [two.id]
     assert chosen(profile, only_failed=True) == [two.id, second.id, last.id]
-    files.write_atomically(paths.results_dir(profile) / "records.csv", ",".join(COLUMNS).encode() + b"\n")
     for command, told in (("status", "made without first-2"), ("verify", "joined without those of first-2")):
         assert told in call(command, "--profile", profile)[1]
     call("report", "--profile", profile)
     assert "joined without those of first-2" in (paths.results_dir(profile) / "report" / "index.html").read_text()
-    state_of(root, profile, second)
-    assert status.lacking(profile) == [second.id]  # of the last run
+    write_notebook(root / "notebooks" / "second.ipynb", "print('other code')")
+    found = status.statuses(profile, plan.make_plan(profile))
+    assert "done, or with --keep-going; changed since: notebook code: code cell 2 (print" in found[second.id]["why"]
+    state_of(root, profile, second, outputs={"records.csv": files.file_digest(table)})
+    assert status.lacking(profile) == []  # although the last run was made without that one
+
+
+def test_what_a_result_lacks_is_no_reason_once_the_profile_has_it_no_more(root, profile):  # noqa: F811
+    one, two, second, _ = plan.make_plan(profile)
+    for run, changes in ((one, {}), (two, {}), (second, {"lacks": ["first-3"], "outputs": {"gone.csv": "0"}})):
+        state_of(root, profile, run, **changes)
+    found = status.statuses(profile, plan.make_plan(profile))[second.id]
+    assert (found["status"], found["why"]) == ("missing", "missing or damaged: gone.csv")
+    assert second.id not in chosen(profile, only_failed=True)
 
 
 def test_all_that_blocks_a_run_is_told(root):  # noqa: F811
@@ -197,14 +213,16 @@ def test_a_fraction_in_a_variation_is_kept_whole_in_its_name(root):  # noqa: F81
 def test_what_made_a_result_is_told(root, profile):  # noqa: F811
     run = plan.make_plan(profile)[0]
     state_of(root, profile, run, commit="0123456789ab", maskutils="1.2.3", machine={"processor": "p", "threads": "1"})
-    code, output = call("status", run.id, "--profile", profile)
+    code, output = call("status", run.id, "--profile", profile, "--json")
     told = json.loads(output)
     assert code == 0
     assert (told["commit"], told["maskutils"]) == ("0123456789ab", "1.2.3")
     assert told["machine"]["processor"] == "p"
     assert told["parameters"]["seeds"] == [1]
     assert "torch" in told["versions"]
-    assert told["would run again"] == "no"
+    assert told["why"] == ""
+    assert "commit      0123456789ab\n" in call("status", run.id, "--profile", profile)[1]
+    assert call("status", "second", "--profile", profile)[0] == 1
     code, output = call("status", "frist", "--profile", profile)
     assert code == 2
     assert "unknown run 'frist'" in output
@@ -270,7 +288,10 @@ def test_only_failed_takes_what_failed_blocks_and_a_run_that_failed_by_itself_is
     first, _, second = plan.make_plan(profile)
     state_of(root, profile, first, status="failed")
     assert chosen(profile, only_failed=True) == ["first", "second"]
-    state_of(root, profile, second, status="failed", error="it broke too", lacks=["first"])
+    table = paths.results_dir(profile) / "records.csv"
+    files.write_atomically(table, b"joined")
+    outputs = {"records.csv": files.file_digest(table)}
+    state_of(root, profile, second, status="failed", error="it broke too", lacks=["first"], outputs=outputs)
     found = status.statuses(profile, plan.make_plan(profile))["second"]
     assert (found["status"], found["error"]) == ("failed", "it broke too")
     assert status.lacking(profile) == ["first"]

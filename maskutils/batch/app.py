@@ -49,8 +49,8 @@ def options(
 
 
 @contextmanager
-def faults(force: bool = False) -> Iterator[None]:
-    """Print a known error as one line and exit with its code. `force` is whether the command runs again what is done."""
+def faults() -> Iterator[None]:
+    """Print a known error as one line and exit with its code."""
     from maskutils.batch.run import Busy
 
     try:
@@ -60,8 +60,7 @@ def faults(force: bool = False) -> Iterator[None]:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         raise typer.Exit(2 if isinstance(error, BadSetting) else 1) from None
     except KeyboardInterrupt as stopped:
-        without = ", without --force," * force
-        console.print(f"stopped; what is done stays, and the same command{without} goes on from there", soft_wrap=True)
+        console.print("stopped")
         raise typer.Exit(128 + (stopped.args or (signal.SIGINT,))[0]) from None
 
 

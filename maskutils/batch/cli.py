@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from maskutils.batch.app import app, console, faults
 from maskutils.batch.local import data_at, placed, shown
-from maskutils.batch.printed import coloured, print_damaged, print_end, print_failed, print_plan
+from maskutils.batch.printed import coloured, print_damaged, print_details, print_end, print_failed, print_plan
 from maskutils.core.checks import BadSetting
 
 ProfileName = Annotated[
@@ -125,7 +125,7 @@ def reproduce(
     begun = time.monotonic()
     how: dict[str, Any] = {"only": only or (), "only_failed": only_failed, "retries": retries, "timeout": timeout}
     how |= {"keep_going": keep_going, "fail_fast": fail_fast}
-    with faults(force), placed(renew), data_at(data_root):
+    with faults(), placed(renew), data_at(data_root):
         check_one_of(keep_going, fail_fast)
         from maskutils.batch import plan as planning
         from maskutils.batch import run as batch
@@ -138,7 +138,7 @@ def reproduce(
         profile = variation(profile, param or ())
         display = Display(expected_seconds(profile, runs), console)
         how["see"] = lambda address: console.print(f"Dask's dashboard: {address}", soft_wrap=True)
-        with display.bar, stopping():
+        with stopping(profile), display.bar:
             states = batch.reproduce(profile, workers, scheduler, force, display.report, runs=runs, **how)
         failed = print_failed({run.id: states[run.id] for run in runs if run.id in states})
         print_end(profile, len(states), failed, len(display.expected), len(runs), time.monotonic() - begun)
@@ -167,9 +167,9 @@ def status(
         states = statuses(own, list(runs.values()))
         if run is not None:
             known(run, runs, "run")
-            told = json.dumps(run_details(own, runs[run], states[run]), indent=1)
-            print(told) if as_json else console.print_json(told)
-            return
+            details = run_details(own, runs[run], states[run])
+            print(json.dumps(details, indent=1)) if as_json else print_details(details)
+            raise typer.Exit(0 if states[run]["status"] == "done" else 1)
     if as_json:
         print(json.dumps([{"run": name} | state for name, state in states.items()], indent=1))
         raise typer.Exit(1 if any(s["status"] != "done" for s in states.values()) else 0)
@@ -230,8 +230,9 @@ def check_one_of(keep_going: bool, fail_fast: bool) -> None:
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
-    """Inside the block what ends it (`enders`) is answered at once: to end workers takes seconds."""
+def stopping(profile: str) -> Iterator[None]:
+    """Inside the block what ends it (`enders`) is answered at once, for to end workers takes seconds; and then how `profile` goes on."""
+    from maskutils.batch.plan import goes_on
 
     def stop(number: int, frame: Any) -> None:
         for kind in before:
@@ -243,6 +244,9 @@ def stopping() -> Iterator[None]:
     before = {kind: signal.signal(kind, stop) for kind in enders()}
     try:
         yield
+    except KeyboardInterrupt as stopped:
+        console.print(f"stopped; {goes_on(profile)}", soft_wrap=True)
+        raise typer.Exit(128 + (stopped.args or (signal.SIGINT,))[0]) from None
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)

@@ -16,7 +16,7 @@ from maskutils.core.files import DamagedFile, read_json
 from maskutils.results.manifest import MANIFEST
 from maskutils.study.inputs import listed, packaged
 
-UNKNOWN_SECONDS = 30.0  # seconds of a notebook of which nothing is known
+UNKNOWN_SECONDS = 30.0  # of a notebook of which nothing is known
 START = 8.0  # seconds of a notebook's kernel, imports and figures, whatever it trains
 STEP = 0.002  # seconds of a training step outside the network: its images, the optimiser and Python
 ENOUGH = 0.5  # seconds that a measured step may take
@@ -29,7 +29,7 @@ Network = tuple[str, int, int, int]  # name, channels, pixels a side, images a s
 
 def expected_seconds(profile: str, runs: Sequence[Run]) -> dict[str, float]:
     """Seconds of each run, as its last time in `profile` if that trained as much; else an estimate, which may measure for two seconds."""
-    last = _last(profile, runs)
+    last = _last(profile)
     rows = [*last.values(), *(row for name in profiles() for row in _manifest(name))]
     return {run.id: _again(run, last.get(run.id)) or _estimate(run, rows) for run in runs}
 
@@ -44,14 +44,18 @@ def longest_paths(profile: str, runs: Sequence[Run]) -> dict[str, float]:
     return found
 
 
-def _last(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Id, seconds and parameters of those of `runs` that were done before, by their state or, where that is gone, by the manifest."""
+def _last(profile: str) -> dict[str, dict[str, Any]]:
+    """Id, seconds and parameters of the runs that were done before, by their state or, where that is gone, by the manifest."""
     found = {row["id"]: row for row in _manifest(profile)}
-    for run in runs:
-        state = plan.last_state(profile, run)
+    for file in sorted(paths.runs_dir(profile).glob("*.json")):
+        state = plan.read_state(file)
         with contextlib.suppress(KeyError, TypeError):
             if state["status"] == "done":
-                found[run.id] = {"id": run.id, "seconds": state["seconds"], "parameters": state["parts"]["parameters"]}
+                found[file.stem] = {
+                    "id": file.stem,
+                    "seconds": state["seconds"],
+                    "parameters": state["parts"]["parameters"],
+                }
     return found
 
 
@@ -76,7 +80,10 @@ def _manifest(profile: str) -> list[dict[str, Any]]:
 def _estimate(run: Run, rows: Sequence[Mapping[str, Any]]) -> float:
     """Scaled from the run in `rows` of the same notebook that is most like `run`; without one, its steps at the measured pace."""
     mine, work = _network(run.parameters), steps(run.parameters)
-    same = [row for row in rows if f"{row['id']}-".startswith(f"{run.notebook.stem}-") and steps(row["parameters"])]
+    same = [row for row in rows if f"{row['id']}-".startswith(f"{run.notebook.stem}-")]
+    if same and not work:  # what decides its time is not known; the rows of this profile stand first
+        return float(same[0]["seconds"])
+    same = [row for row in same if steps(row["parameters"])]
     if not (same and work):
         return START + work * step_seconds(mine) if mine and work else UNKNOWN_SECONDS
 

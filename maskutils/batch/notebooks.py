@@ -107,7 +107,9 @@ def notebook_parameters(path: Path) -> dict[str, tuple[str, Any]]:
             default = _type(known(kind, TYPES, "parameter type")).validate_python(ast.literal_eval(node.value))
             found[node.target.id] = (kind, default)
         except (AttributeError, ValueError, TypeError) as error:
-            why = f"the value is not of type {kind}" if isinstance(error, ValidationError) else error
+            why = "it has no type" if isinstance(error, AttributeError) else "the value is no literal"
+            if isinstance(error, BadSetting | ValidationError):
+                why = str(error) if isinstance(error, BadSetting) else f"the value is not of type {kind}"
             raise BadSetting(
                 f"{path.name}, parameters cell: {ast.unparse(node)!r} is not `name: type = literal` ({why})"
             ) from None
@@ -131,7 +133,11 @@ def check_parameters(run_id: str, given: Mapping[str, Any], declared: Mapping[st
         setup_in(resolved)
         _check_json(resolved)
     except ValidationError:
-        raise BadSetting(f"{run_id}: parameter {name} = {value!r} is not of type {kind}") from None
+        quotes = "; YAML takes yes, no, on and off for true and false: put text in quotes"
+        hint = quotes * (
+            "str" in kind and any(isinstance(v, bool) for v in (value if isinstance(value, list) else [value]))
+        )
+        raise BadSetting(f"{run_id}: parameter {name} = {value!r} is not of type {kind}{hint}") from None
     except BadSetting as error:
         raise BadSetting(f"{run_id}: {error}") from None
     return resolved

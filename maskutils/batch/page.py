@@ -11,6 +11,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 
 from maskutils.batch import plan
+from maskutils.batch.printed import duration
 from maskutils.batch.profile import load_profile
 from maskutils.batch.status import few, lacking, parameters_of, statuses
 from maskutils.core import paths
@@ -85,15 +86,16 @@ def _made(profile: str) -> dict[str, Any]:
     file = paths.results_dir(profile) / MANIFEST
     if not file.is_file():
         lacks = few(lacking(profile))
-        return {"results": f"the records were joined without those of {lacks}" if lacks else "none are collected yet"}
+        return {
+            "results": f"the records were joined without those of {lacks}" if lacks else "not all runs are done yet"
+        }
     manifest = read_json(file)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
-    hours = f"{manifest.get('kernel_seconds', 0) / 3600:.1f} h"
     return {
         "commit": manifest.get("commit"),
         "versions": versions,
         "cores": manifest.get("cores"),
-        "time of all notebooks": hours,
+        "time of all notebooks": duration(manifest.get("kernel_seconds", 0)),
     }
 
 

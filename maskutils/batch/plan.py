@@ -19,7 +19,7 @@ from maskutils.study.inputs import pairs_in, stamps
 from maskutils.study.provenance import STAGES, cell_key, code_keys, imports_in, modules_beside, python_of, versions
 from maskutils.study.setup import known_setting
 
-FORCED = "--force, which was stopped before it came to this"
+FORCED = "--force, and it has not run since"
 LONGEST_ID = 200  # bytes of the name of a run: it names files, and file systems take 255
 
 
@@ -194,6 +194,17 @@ def why(profile: str, run: Run) -> str:
 def last_state(profile: str, run: Run) -> dict[str, Any]:
     """The last state of `run`; empty if there is none that can be read."""
     return read_state(state_file(profile, run.id))
+
+
+def lacked(run: Run, state: Mapping[str, Any]) -> list[str]:
+    """Those runs before `run` without which the result that `state` tells of was made."""
+    return [before for before in state.get("lacks", ()) if before in run.after]
+
+
+def goes_on(profile: str) -> str:
+    """What somebody is told whose batch was stopped: how it goes on."""
+    forced = any(read_state(file).get("forced") for file in paths.runs_dir(profile).glob("*.json"))
+    return f"what is done stays, and the same command{', without --force,' * forced} goes on from there"
 
 
 def read_state(file: Path) -> dict[str, Any]:

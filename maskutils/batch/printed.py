@@ -23,9 +23,8 @@ def print_damaged(profile: str, asked: str) -> None:
     if not any((folder / name).is_file() for name in (MANIFEST, "records.csv")):
         raise absent(folder / "records.csv", asked)
     if not (folder / MANIFEST).is_file():
-        lacks = few(lacking(profile))
-        why = f"its records were joined without those of {lacks}" if lacks else "its files are not checked"
-        console.print(f"{folder} has no manifest: {why}", soft_wrap=True, markup=False)
+        without = f", and its records were joined without those of {few(lacks)}" if (lacks := lacking(profile)) else ""
+        console.print(f"{folder} has no manifest: its files are not checked{without}", soft_wrap=True, markup=False)
         return
     faulty, committed = damaged(folder), folder == paths.committed_results(profile)
     restore, renew = "restore it with git, or " * committed, " --renew" * committed
@@ -77,8 +76,8 @@ def duration(seconds: float) -> str:
 
 
 def print_failed(states: dict[str, dict[str, Any]]) -> int:
-    """Print what failed or was blocked, why, and what to open; returns how many runs are not done."""
-    from maskutils.batch.status import blocked, few
+    """Print what failed, was blocked or lacks other runs, why, and what to open; returns how many runs are not done, or not whole."""
+    from maskutils.batch.status import blocked, few, first_causes
 
     for run_id, state in states.items():
         status = state["status"]
@@ -87,13 +86,22 @@ def print_failed(states: dict[str, dict[str, Any]]) -> int:
         elif status == "blocked":
             told = blocked(state["by"])
         elif "lacks" in state:  # of the batch's own states, which are done
-            status, told = "partial", f"made without {few(state['lacks'])}"
+            status, told = "partial", f"made without {few(first_causes(state['lacks'], states, 'lacks'))}"
         else:
             continue
         console.print(f"{coloured(status)} {run_id}", soft_wrap=True)
         for line in told.splitlines():
             console.print(f"    {escape(line)}", soft_wrap=True)  # addresses and paths are there to be copied
-    return sum(state["status"] != "done" for state in states.values())
+    return sum(state["status"] != "done" or "lacks" in state for state in states.values())
+
+
+def print_details(details: dict[str, Any]) -> None:
+    """Print all that is known of a run, a line for each thing."""
+    for name, value in details.items():
+        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
+        lines = lines if isinstance(lines, list) else str(lines).splitlines()
+        for place, line in enumerate(lines):
+            console.print(f"[dim]{'' if place else name:<12}[/dim]{escape(str(line))}", soft_wrap=True)
 
 
 def coloured(status: str) -> str:

@@ -108,6 +108,9 @@ def load_profile(name: str) -> Profile:
     if not isinstance(content, dict):
         raise BadSetting(f"profile {file} is not a mapping of {', '.join(Profile.model_fields)}")
     try:
+        for number, entry in enumerate(entries if isinstance(entries := content.get("runs"), list) else (), 1):
+            for key in entry if isinstance(entry, dict) else ():
+                known(key, RunSpec.model_fields, f"key of entry {number} under runs")
         return checked(Profile, content)
     except BadSetting as error:
         raise BadSetting(f"profile {file}: {error}") from None

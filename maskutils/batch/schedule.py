@@ -162,9 +162,7 @@ class Schedule:
     def _finish(self, future: Any) -> None:
         run = self.running.pop(future)
         if future.status in ("cancelled", "lost"):
-            raise ConnectionError(
-                "the Dask scheduler is gone; what is done stays, and the same command goes on from there"
-            )
+            raise ConnectionError(f"the Dask scheduler is gone; {plan.goes_on(self.profile)}")
         if future.status == "finished":
             state = future.result()
         else:
@@ -192,7 +190,7 @@ class Schedule:
             self.seen = time.monotonic()
         elif time.monotonic() - self.seen > PATIENCE:
             what = "the Dask scheduler is" if self.dask.status != "running" else "all workers are"
-            raise ConnectionError(f"{what} gone; what is done stays, and the same command goes on from there")
+            raise ConnectionError(f"{what} gone; {plan.goes_on(self.profile)}")
 
 
 def _failed(error: str) -> dict[str, Any]:
@@ -210,7 +208,8 @@ def _write_state(profile: str, run: Run, state: dict[str, Any]) -> None:
     if state["status"] == "done":
         outputs.append(Path(state["notebook"]))
         outputs += [plan.records_file(profile, run.id)] * ("output" in run.parameters)
-        outputs += [folder / "records.csv"] * run.collect
+    if run.collect and "notebook" in state:  # which was executed on records that were joined
+        outputs.append(folder / "records.csv")
     digests = {str(path.relative_to(folder)): file_digest(path) for path in outputs}
     if lost := [name for name, digest in digests.items() if not digest]:
         state |= {"status": "failed", "error": f"{folder / lost[0]} is not here; do all machines share {folder}?"}

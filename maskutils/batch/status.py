@@ -14,7 +14,7 @@ from maskutils.batch.plan import Run, as_stored, last_state
 from maskutils.batch.profile import VARIES, Dumper, from_root, load_profile, read_yaml
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key, known
-from maskutils.core.files import is_path, write_atomically
+from maskutils.core.files import file_digest, is_path, write_atomically
 from maskutils.study.inputs import pairs_in
 
 
@@ -26,31 +26,32 @@ def statuses(profile: str, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
-        reason, state = plan.why(profile, run), last_state(profile, run)
-        failed = [b for b in run.after if found[b]["status"] in ("failed", "blocked")]
-        lacks: list[str] = []
-        by = first_causes(failed, found, "by")
-        if not reason:
-            status = "done"
-        elif is_held(paths.runs_dir(profile) / plan.lock_name(run.id)):
-            status, reason = "running", "a worker has it now"
-        elif state.get("status") == "done" and "lacks" in state:
-            lacks = first_causes(state["lacks"], found, "lacks")
-            status, reason = "partial", f"made without {few(lacks)}; made anew once what it lacks is there"
-        elif by and state.get("status") != "failed":
-            status, reason = "blocked", blocked(by)
-        elif reason.startswith("changed"):
-            status, reason = "changed", "; ".join(changed_parts(profile, run))
-            if state.get("status") == "failed":
-                status, reason = "failed", f"failed before; changed since: {reason}"
-        else:
-            status = {"failed before": "failed", plan.FORCED: "changed"}.get(reason, "missing")
-        kept: dict[str, Any] = {name: state[name] for name in ("seconds", "error", "notebook") if name in state}
+        told, state = _judged(profile, run, found), last_state(profile, run)
+        names = ("seconds", "error", "notebook") if told["status"] != "running" else ()  # which are of an earlier try
+        kept: dict[str, Any] = {name: state[name] for name in names if name in state}
         if "notebook" in kept:
             kept["notebook"] = str(paths.results_dir(profile) / kept["notebook"])
-        kept |= {"blocked": {"by": by}, "partial": {"lacks": lacks}}.get(status, {})
-        found[run.id] = kept | {"status": status, "why": reason, "after": list(run.after)}
+        found[run.id] = kept | told | {"after": list(run.after)}
     return found
+
+
+def _judged(profile: str, run: Run, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Status and reason of `run`, with `by` or `lacks`; `found` is what was found of those that it comes after."""
+    reason, state = plan.why(profile, run), last_state(profile, run)
+    if not reason:
+        return {"status": "done", "why": ""}
+    if is_held(paths.runs_dir(profile) / plan.lock_name(run.id)):
+        return {"status": "running", "why": "a worker has it now"}
+    changed = "; ".join(changed_parts(profile, run)) if reason.startswith("changed") else ""
+    since = f"; changed since: {changed}" * bool(changed)
+    if state.get("status") == "failed":
+        return {"status": "failed", "why": f"failed before{since}"}
+    if lacks := first_causes(plan.lacked(run, state), found, "lacks"):
+        once = f"once {'those are' if len(lacks) > 1 else 'that is'} done, or with --keep-going"
+        return {"status": "partial", "why": f"made without {few(lacks)}; runs again {once}{since}", "lacks": lacks}
+    if by := first_causes([b for b in run.after if found[b]["status"] in ("failed", "blocked")], found, "by"):
+        return {"status": "blocked", "why": blocked(by), "by": by}
+    return {"status": "changed" if changed or reason == plan.FORCED else "missing", "why": changed or reason}
 
 
 def first_causes(runs: Sequence[str], states: Mapping[str, Mapping[str, Any]], key: str) -> list[str]:
@@ -74,17 +75,21 @@ def blocked(by: Sequence[str]) -> str:
 
 
 def lacking(profile: str) -> list[str]:
-    """The runs without whose records those of `profile` were joined, by its last states."""
-    states = {file.stem: plan.read_state(file) for file in sorted(paths.runs_dir(profile).glob("*.json"))}
-    made = {name: state["lacks"] for name, state in states.items() if "lacks" in state}
-    return sorted({name for lacks in made.values() for name in lacks} - made.keys())
+    """The runs without whose records those of `profile` were joined, by the last state of the run that joined them."""
+    name = "records.csv"
+    digest = file_digest(paths.results_dir(profile) / name)
+    states = (plan.read_state(file) for file in sorted(paths.runs_dir(profile).glob("*.json")))
+    return next((state.get("lacks", []) for state in states if state.get("outputs", {}).get(name) == digest), [])
 
 
 def changed_parts(profile: str, run: Run, most: int | None = 3) -> list[str]:
     """What changed since `run` last ran: a parameter, cell, module, library or run before it. Of many of a kind `most` are named."""
-    was, told = last_state(profile, run).get("parts", {}), []
+    state, told = last_state(profile, run), []
+    was, lacks = state.get("parts", {}), plan.lacked(run, state)
     for part, now in as_stored(run.parts).items():
         before = was.get(part)
+        if part == "upstream":
+            now = {name: key for name, key in now.items() if name not in lacks}
         if before == now:
             continue
         if isinstance(now, list) and isinstance(before, list):
@@ -120,20 +125,21 @@ def run_details(profile: str, run: Run, found: Mapping[str, Any]) -> dict[str, A
     return {
         "run": run.id,
         "status": found["status"],
+        "why": found["why"],
         "notebook": str(run.notebook),
+        "executed": found.get("notebook", ""),
         "parameters": parameters_of(profile, run),
         **{name: state[name] for name in told if name in state},
         "versions": state.get("parts", {}).get("versions", {}),
         "comes after": list(run.after),
-        "would run again": found["why"] or "no",
         "changes": changed_parts(profile, run, most=None) if state else [],
     }
 
 
 def parameters_of(profile: str, run: Run) -> dict[str, Any]:
-    """The parameters that the result of `run` was made with; where there is none, those that it would be made with."""
+    """The parameters that the result of `run` was made with, or would be made with; not the file for its records, see its outputs."""
     made: dict[str, Any] = last_state(profile, run).get("parts", {}).get("parameters", run.parts["parameters"])
-    return made
+    return {name: value for name, value in made.items() if name != "output"}
 
 
 def is_held(lock: Path) -> bool:
@@ -164,7 +170,9 @@ def chosen_runs(
     wanted = {name for names in matched.values() for name in names} if only else {run.id for run in runs}
     if only_failed:
         states = {run.id: last_state(profile, run) for run in runs}
-        failed = {name for name, state in states.items() if state.get("status") == "failed" or state.get("lacks")}
+        failed = {
+            run.id for run in runs if states[run.id].get("status") == "failed" or plan.lacked(run, states[run.id])
+        }
         for run in runs:  # each stands after those it needs
             if reasons[run.id] and failed & set(run.after):
                 failed.add(run.id)

@@ -24,6 +24,7 @@ from maskutils.results.written import WRITES, written
 from maskutils.study.provenance import machine, told_by_linux
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # of colours
+CHAINED = re.compile("The above exception was the direct cause|During handling of the above exception")
 LONGEST_ERROR, LONGEST_OUTPUT = 2_000, 1_000_000  # characters of an error and of an output that are kept
 Tell = Callable[[dict[str, Any]], None]
 
@@ -132,8 +133,12 @@ def _teller(run: Run, tell: Tell, names: dict[int, str]) -> Callable[..., None]:
 
 
 def failing_line(source: str, traceback: Sequence[str]) -> str:
-    """The line of a cell's `source` at which a `traceback` of IPython's begins, if that is not its first one; else nothing."""
-    found = re.search(r"Cell In\[\d+\], line (\d+)", ANSI.sub("", "\n".join(traceback)))
+    """The line of a cell's `source` at which a `traceback` of IPython's begins, if that is not its first one; else nothing.
+
+    Of exceptions that follow one another the last one counts, which is the one that is told.
+    """
+    last = CHAINED.split(ANSI.sub("", "\n".join(traceback)))[-1]
+    found = re.search(r"Cell In\[\d+\], line (\d+)", last)
     lines, number = source.splitlines(), int(found[1]) if found else 1
     return f", line {number} ({clipped(lines[number - 1].strip())})" if 1 < number <= len(lines) else ""
 

@@ -28,10 +28,12 @@ DERIVED = {"history", "approach", *(f"val_{name}" for name in (*LOSSES, "source_
 def save_records(records: pd.DataFrame, path: str | Path) -> None:
     """Write records as CSV, atomically, in a fixed order of rows and columns. An empty `path` writes nothing.
 
-    Raises `ValueError` where two rows stand for the same transfer.
+    Raises `ValueError` where two rows stand for the same transfer, and for what is no record: see `fault`.
     """
     if not str(path):  # an interactive run
         return
+    if wrong := fault(records):
+        raise ValueError(f"the table {wrong}")
     repeated = records[_transfers(records).duplicated(keep=False)]
     if len(repeated):
         first = repeated[IDENTITY].head().to_string()
@@ -66,11 +68,32 @@ def load_records(where: str | Path = "default") -> pd.DataFrame:
         raise _damaged(path, f"is not a table of records ({error})") from None
     if not text.endswith("\n"):
         raise _damaged(path, "breaks off in the middle of a row")
-    if missing := [c for c in COLUMNS if c not in records.columns]:
-        raise _damaged(path, f"lacks the columns {', '.join(missing)}")
-    if len(records) and (words := [c for c in ACCURACIES if not pd.api.types.is_numeric_dtype(records[c])]):
-        raise _damaged(path, f"holds text where numbers belong, in {', '.join(words)}")
+    if wrong := fault(records):
+        raise _damaged(path, wrong)
     return with_approach(records)
+
+
+def fault(records: pd.DataFrame) -> str:
+    """What is wrong with a table of records, as in "lacks the columns pair"; empty if nothing.
+
+    Each row has a pair, a model and a protocol, a whole number as its seed, and accuracies from 0 to 1, or none for a reading that there
+    is not.
+    """
+    if missing := [c for c in COLUMNS if c not in records.columns]:
+        return f"lacks the columns {', '.join(missing)}"
+    for column in ("pair", "model", "protocol", "seed", *ACCURACIES):
+        values = records[column].reset_index(drop=True)
+        if column in ACCURACIES:
+            wanted = "from 0 to 1, or empty"
+            bad = values.notna() & ~pd.to_numeric(values, errors="coerce").between(0, 1)
+        elif column == "seed":
+            wanted, bad = "a whole number", pd.to_numeric(values, errors="coerce").mod(1) != 0
+        else:
+            wanted, bad = "a name", values.isna()
+        if bad.any():
+            row = int(bad.idxmax())
+            return f"has {column} = {values[row]!r} in row {row + 1}; it must be {wanted}"
+    return ""
 
 
 def absent(path: Path, profile: str) -> FileNotFoundError:
@@ -87,7 +110,12 @@ def provenance(records: pd.DataFrame) -> str:
 
 
 def _damaged(path: Path, how: str) -> DamagedFile:
-    return DamagedFile(f"{path} {how}; restore it with git or make it again, with records.save_records")
+    made = (
+        "; or delete it and run its profile again"
+        if path.name == "records.csv"
+        else " or make it again, with records.save_records"
+    )
+    return DamagedFile(f"{path} {how}; restore it with git{made}")
 
 
 def with_approach(records: pd.DataFrame) -> pd.DataFrame:

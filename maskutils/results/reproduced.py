@@ -1,5 +1,7 @@
 """Records that were made again, beside those that they should repeat."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from maskutils.core import paths
@@ -8,12 +10,12 @@ from maskutils.results.statistics import LEAST
 
 
 def comparison(profile: str) -> str:
-    """A sentence on the results of `profile` beside the committed records; empty where they are these records."""
+    """A sentence on the results of `profile` beside the committed records; empty where they are these, or one's own has none."""
     file = paths.committed_results(profile) / "records.csv"
     if paths.results_dir(profile) == file.parent:
         return ""
     if not file.is_file():
-        return f"there are no committed records of {profile} to compare with"
+        return "" if Path(profile).suffix else f"there are no committed records of {profile} to compare with"
     return f"compared with {file}: {compared(load_records(profile), load_records(file))}"
 
 
