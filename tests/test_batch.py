@@ -172,10 +172,13 @@ def test_a_lost_table_or_manifest_is_made_again(root, scheduler):  # noqa: F811
     reproduce(profile, scheduler=scheduler)
     assert table.read_bytes() == kept
     whole = manifest.read_text()
-    for damage in (manifest.unlink, lambda: manifest.write_text(whole[:50]), lambda: manifest.write_text("{}")):
-        damage()
+    gone = files.json.loads(whole)
+    gone["checksums"]["notes.md"] = "0"  # which somebody put there, and took away
+    for content in ("", whole[:50], "{}", files.json.dumps(gone)):
+        manifest.write_text(content) if content else manifest.unlink()
         reproduce(profile, scheduler=scheduler)
         assert files.read_json(manifest)["runs"] == files.json.loads(whole)["runs"]
+        assert batch.damaged(root / "results" / "tiny") == []
 
 
 def test_a_results_folder_can_be_moved_and_copied(root, scheduler, monkeypatch):  # noqa: F811

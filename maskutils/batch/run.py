@@ -24,7 +24,7 @@ from maskutils.batch.status import chosen_runs
 from maskutils.core import paths
 from maskutils.core.checks import BadSetting, content_key
 from maskutils.core.files import DamagedFile, read_json, write_atomically, write_json
-from maskutils.results.manifest import MANIFEST, damaged, sealed, with_runs
+from maskutils.results.manifest import MANIFEST, damaged, sealed, vouched, with_runs
 from maskutils.study.inputs import check_inputs, download_weights
 from maskutils.study.provenance import cores, git_commit, is_committed, versions
 from maskutils.study.setup import setup_in
@@ -159,10 +159,12 @@ def _unwritable(folder: Path, error: OSError) -> BadSetting:
 
 
 def _has_manifest(profile: str, runs: Sequence[Run]) -> bool:
-    """Whether there is a whole manifest of just these runs."""
+    """Whether there is a whole manifest of just these runs, and of no file that is gone: where all runs are done, none wrote it."""
+    folder = paths.results_dir(profile)
     try:
-        rows = read_json(paths.results_dir(profile) / MANIFEST)["runs"]
-        return [(row["id"], row["key"]) for row in rows] == [(run.id, run.key) for run in runs]
+        rows = read_json(folder / MANIFEST)["runs"]
+        same = [(row["id"], row["key"]) for row in rows] == [(run.id, run.key) for run in runs]
+        return same and all((folder / name).is_file() for name in vouched(folder))
     except (FileNotFoundError, DamagedFile, KeyError, TypeError):
         return False
 

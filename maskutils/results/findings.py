@@ -150,8 +150,8 @@ def over_curves(known: Areas) -> list[str]:
     if ahead:
         told.append(f"{leading(list(ahead))} the best learnt mask, {called(best)}, by {sizes(ahead.values())} points")
     if level:
-        told.append(f"{listed(map(called, level))} cannot be told apart from {'it' if ahead else called(best)}")
-    return [f"Over whole curves, {'; '.join(told)}."] if told else []
+        told.append(f"{listed(map(called, level))} cannot be told apart from {called(best)}")
+    return [f"Over whole curves, {'. '.join(told)}."] if told else []
 
 
 def _unlearnt(found: Areas) -> list[str]:
