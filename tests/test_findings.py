@@ -83,7 +83,9 @@ def test_what_leads_learnt_masks_over_whole_curves_is_told_of_with_the_task_know
     adapter = at(0.2, 0.94, "oft", knob=32, stored_bits=240e3)
     whole, brief = of_records.findings(study(FREE, LEARNT, level, adapter))
     [told] = re.findall(r"Over whole curves, `oft` leads the best learnt mask, `edge_popup`, by .*", brief)
-    assert re.fullmatch(r".* by \d+\.\d \[\d+\.\d, \d+\.\d\] points\. `magnitude` cannot be told apart from `edge_popup`\.", told)
+    assert re.fullmatch(
+        r".* by \d+\.\d \[\d+\.\d, \d+\.\d\] points\. `magnitude` cannot be told apart from `edge_popup`\.", told
+    )
     assert f"  - {told}" in whole.split("- **Task known")[1].split("\n- **")[0].splitlines()
 
 

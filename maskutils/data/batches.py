@@ -5,11 +5,11 @@ from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from maskutils.core.checks import BadSetting, some_of
 from maskutils.core.seeds import generator, seeded
-from maskutils.data.pair import Examples
+from maskutils.data.pair import Examples, sliced
 
 Batches = Examples | Iterable[Any]  # of whatever `images_and_labels` understands
 
@@ -17,11 +17,11 @@ Batches = Examples | Iterable[Any]  # of whatever `images_and_labels` understand
 def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches without end. `seed` draws a new order for each epoch; the last, smaller batch of an epoch is left out.
 
-    A `TensorDataset` is indexed a whole batch at a time, which makes small networks quick. Other datasets go through a
+    A `TensorDataset` (see `sliced`) is indexed a whole batch at a time, which makes small networks quick. Other datasets go through a
     DataLoader. Other iterables begin again when they end. Raises `ValueError` if there is no batch.
     """
     order = generator(seed, "batches")
-    if isinstance(data, TensorDataset):
+    if sliced(data):
         n = len(data)
         size = min(batch_size, n)
         while n:
@@ -44,7 +44,7 @@ def batches(data: Batches, batch_size: int, seed: int) -> Iterator[tuple[Tensor,
 
 def as_given(data: Batches, batch_size: int) -> Iterable[tuple[Tensor, Tensor]]:
     """Batches of all `data`, once, in its own order."""
-    if isinstance(data, TensorDataset):
+    if sliced(data):
         return (data[i : i + batch_size] for i in range(0, len(data), batch_size))
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise BadSetting(f"data is a {type(data).__name__}; it must be a dataset, a DataLoader or a list of batches")
@@ -75,7 +75,7 @@ def some(data: Batches, n: int, seed: int) -> tuple[Tensor, Tensor]:
         if indexed(data):
             picked = torch.randperm(len(data), generator=generator(seed, "some"), device="cpu")[:n].tolist()
             if picked:
-                drawn = data[picked] if isinstance(data, TensorDataset) else default_collate([data[i] for i in picked])
+                drawn = data[picked] if sliced(data) else default_collate([data[i] for i in picked])
                 found = [drawn]
         else:
             count = 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class Pair:
     @property
     def shared_head(self) -> bool:
         """Whether one head serves both domains, which is so if they have the same classes."""
-        return self.source.classes == self.target.classes
+        return tuple(self.source.classes) == tuple(self.target.classes)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -92,8 +92,9 @@ class Pair:
         return channels, height, width
 
     def __repr__(self) -> str:
-        (c, h, w), head = self.image_shape, "one head" if self.shared_head else "a head for each"
-        return f"Pair({self.name}: {len(self.source.classes)} and {len(self.target.classes)} classes, {head}, images {c}x{h}x{w})"
+        shape, head = self.source.train[0][0].shape, "one head" if self.shared_head else "a head for each"
+        classes = f"{len(self.source.classes)} and {len(self.target.classes)} classes"
+        return f"Pair({self.name}: {classes}, {head}, images {'x'.join(map(str, shape))})"
 
     def _repr_html_(self) -> str:
         sides = {"source": self.source, "target": self.target}
@@ -159,12 +160,17 @@ class Part(Subset[Any]):
         return int(getattr(self.dataset, "workers", 0))
 
 
+def sliced(data: object) -> TypeGuard[TensorDataset]:
+    """Whether an index of `data` may name many items: a `TensorDataset`, but for one that makes its items itself, as by augmentation."""
+    return getattr(type(data), "__getitem__", None) in (TensorDataset.__getitem__, Pixels.__getitem__)
+
+
 def subset(data: Examples, indices: ArrayLike) -> Examples:
     """The items of `data` at `indices` (N,); in memory if `data` is, else a `Part`."""
     picked = torch.as_tensor(indices, device="cpu")
     if isinstance(data, Pixels):
         return data.part(picked)
-    if isinstance(data, TensorDataset):
+    if sliced(data):
         return TensorDataset(*data[picked])
     return Part(cast(Dataset[Any], data), picked.tolist())  # torch's annotation asks for more than `Subset` needs
 
@@ -172,7 +178,7 @@ def subset(data: Examples, indices: ArrayLike) -> Examples:
 def on(pair: Pair, device: torch.device) -> Pair:
     """`pair` with its images in the memory of a GPU, if they are in memory at all and fit into half of what is free there."""
     domains = (pair.source, pair.target, *pair.others)
-    in_memory = [data for d in domains for data in (d.train, d.val, d.test) if isinstance(data, TensorDataset)]
+    in_memory = [data for d in domains for data in (d.train, d.val, d.test) if sliced(data)]
     images = [data.images if isinstance(data, Pixels) else data.tensors[0] for data in in_memory]
     whole = {id(t): t for t in images}  # parts of a domain may share their images
     if device.type != "cuda" or 2 * sum(t.nbytes for t in whole.values()) > torch.cuda.mem_get_info(device)[0]:
@@ -182,7 +188,7 @@ def on(pair: Pair, device: torch.device) -> Pair:
     def moved(data: Examples) -> Examples:
         if isinstance(data, Pixels):
             return data.on(device, there[id(data.images)])
-        if isinstance(data, TensorDataset):
+        if sliced(data):
             return TensorDataset(there[id(data.tensors[0])], *(t.to(device) for t in data.tensors[1:]))
         return data
 

@@ -53,14 +53,9 @@ def _coded(packed_bytes: bytes) -> Tensor:
 
 
 def write_mask(
-    path: str | Path,
-    bits: Mapping[str, Tensor],
-    scores: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    history: Iterable[Any],
-    fingerprint: str,
-    rest: Mapping[str, Iterable[int]],
-) -> None:
+    path: str | Path, bits: Mapping[str, Tensor], scores: Mapping[str, Tensor], state: Mapping[str, Tensor], history: Iterable[Any],
+    fingerprint: str, rest: Mapping[str, Iterable[int]],
+) -> None:  # fmt: skip
     """Write the parts of a mask, atomically."""
     tensors = coded(bits) | {f"state/{n}": t.detach().cpu().contiguous() for n, t in state.items()}
     tensors |= {f"scores/{n}": s.detach().cpu().float().contiguous().clone() for n, s in scores.items()}

@@ -37,11 +37,12 @@ class Guard:
         self.steps, self.others, self.restored, self.begun, self.loaded = 0, 0, False, False, False
         self.missing: set[str] = set()
         _tell_of_made(model, tensors, {n for n in kept if n not in mask.bits})
-        all_kept = not names and all(b.all() for b in mask.bits.values())
-        self.quiet = bool(names) or all_kept  # about weights that do not move
+        freed = tensors.keys() - kept.keys() - views
+        all_kept = not freed and all(b.all() for b in mask.bits.values())
+        self.quiet = bool(freed) or all_kept  # about weights that do not move
         if all_kept:
             warn(
-                "nothing will train: the mask keeps every weight and train= is empty; use a lower density, or name a head in train="
+                "nothing will train: the mask keeps every weight and train= frees none; use a lower density, or name a head in train="
             )
 
     def before_step(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from maskutils.core.checks import positive
 from maskutils.core.progress import bar
 from maskutils.data.batches import some, that_fit
 from maskutils.models.copies import copied, with_gradients
@@ -36,7 +37,7 @@ def fisher_information(model: nn.Module, data: Any, n: int = 500, seed: int = 0)
     is quicker and equal up to rounding. All parameters must belong to convolutions, linear and norm layers that are called once, and both
     ways agree on two images.
     """
-    x, _ = some(data, n, seed)
+    x, _ = some(data, int(positive("n", n, whole=True)), seed)
     model, x = copied(model).eval(), taken_by(model, x)
     with fitting_threads(model):
         found = _by_batch(model, x) if is_large(model) and _agree(model, x[:TRIED_IMAGES]) else None

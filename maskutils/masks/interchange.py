@@ -49,8 +49,9 @@ class Interchange:
         inside = unwrapped(model)
         masked = {id(inside.get_parameter(name)): bits for name, bits in self.bits.items()}
         for name, p in list(inside.named_parameters(remove_duplicate=False)):
-            if id(p) in masked:
-                prune.custom_from_mask(*owner_of(inside, name), masked[id(p)].to(p.device))
+            owner, leaf = owner_of(inside, name)
+            if id(p) in masked and leaf in owner._parameters:  # not pruned yet under another name of its owner
+                prune.custom_from_mask(owner, leaf, masked[id(p)].to(p.device))
         return model
 
     @classmethod

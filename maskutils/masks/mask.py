@@ -17,7 +17,7 @@ from maskutils.masks.interchange import Interchange
 from maskutils.masks.selection import filled, highest, kept_whole
 from maskutils.masks.shown import Shown
 from maskutils.models.copies import copied, unwrapped
-from maskutils.models.heads import with_head_of
+from maskutils.models.heads import TaskHeads, with_head_of
 from maskutils.models.made import where_absent
 from maskutils.models.parts import owner_of
 
@@ -67,9 +67,8 @@ class Mask(Shown, Interchange):
         yes_or_no("per_layer", per_layer)
         if not scores:
             raise ValueError("there are no scores to make a mask of")
-        flat = {
-            name: s.detach().flatten().to(torch.promote_types(s.dtype, torch.float32)) for name, s in scores.items()
-        }
+        own = {name: s.detach().clone() for name, s in scores.items()}
+        flat = {name: s.flatten().to(torch.promote_types(s.dtype, torch.float32)) for name, s in own.items()}
         if unordered := [name for name, s in flat.items() if s.isnan().any()]:
             raise ValueError(f"scores of {', '.join(unordered)} hold nan; did the training diverge?")
         share = density if per_layer else min(floor, density)
@@ -83,7 +82,7 @@ class Mask(Shown, Interchange):
         bits = {name: highest(s, counts[name]) for name, s in flat.items()}
         if not per_layer:
             bits = filled(flat, bits, total)
-        return cls({name: bits[name].view_as(scores[name]) for name in scores}, scores)
+        return cls({name: bits[name].view_as(s) for name, s in own.items()}, own)
 
     def at_density(self, density: float, per_layer: bool = False) -> "Mask":
         """The mask of this ranking at another density; see `from_scores`. Raises `ValueError` if it carries no scores."""
@@ -92,7 +91,7 @@ class Mask(Shown, Interchange):
         return replace(self, bits=Mask.from_scores(self.scores, density, per_layer).bits, fingerprint="")
 
     def shuffled(self, seed: int = 0) -> "Mask":
-        """A control: bits and scores permuted within each layer. Source: Frankle et al. 2021 (arXiv 2009.08576)."""
+        """A control: bits and scores permuted within each layer, no state. Source: Frankle et al. 2021 (arXiv 2009.08576)."""
         order = {
             name: torch.randperm(b.numel(), generator=generator(seed, f"shuffle/{name}"), device="cpu")
             for name, b in self.bits.items()
@@ -159,10 +158,12 @@ class Mask(Shown, Interchange):
         self.check(model)
         self.recognise(model)
         model = copied(unwrapped(model))
+        # the head that is carried is the source's: of two, the others stay as they are
+        apart = () if task == "source" else tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, TaskHeads))
         if task is not None:
             with_head_of(model, task)
-        _put(model, self.state)
-        carried = {*self.state, *self.bits} if self.state else set()
+        _put(model, {name: t for name, t in self.state.items() if not name.startswith(apart)})
+        carried = {n for n in (*self.state, *self.bits) if not n.startswith(apart)} if self.state else set()
         layers = {name.rpartition(".")[0] for name in carried}
         if new := [n for n, _ in model.named_parameters() if n not in carried and n.rpartition(".")[0] in layers]:
             raise ValueError(f"{some_of(new)}: the network had none when the mask was learnt; take it out of its layer")

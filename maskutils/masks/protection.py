@@ -34,10 +34,10 @@ def protect(
     """Inside the block, every weight of `model` that `mask` keeps stays as it was on entry, bit for bit.
 
     So does everything that the mask does not cover: biases, norm layers and their statistics, the head. `train` names parameters, buffers
-    or modules that are free: name a fresh head there. It works with any loop that trains by `torch.optim`. After each step of an
-    optimiser (of `optimizer` alone, if given), what that optimiser trains and all buffers are restored. Everything is restored once more on
-    leaving the block. A closure that is given to a step leaves no gradient on held entries, so that the line search of LBFGS runs on the
-    weights that it will find again. Takes at most one copy of what is held, and a byte for each bit of the mask.
+    or modules that are free: a fresh head, say, but not what the mask keeps. It works with any loop that trains by `torch.optim`. After
+    each step of an optimiser (of `optimizer` alone, if given), what that optimiser trains and all buffers are restored, and everything once
+    more on leaving the block. A closure that is given to a step leaves no gradient on held entries, so that the line search of LBFGS runs
+    on the weights that it will find again. Takes at most one copy of what is held, and a byte for each bit of the mask.
 
     A loop that writes weights itself, or by a hook after the step that was registered inside the block, calls what the block gives
     after it does so: `with protect(...) as restore`. An average of weights (`AveragedModel`) rounds, so it can drift by an ulp from what

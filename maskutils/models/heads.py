@@ -87,15 +87,16 @@ class TaskHeads(nn.ModuleDict):
 def with_target_head(model: nn.Module, n_classes: int, seed: int = 0) -> nn.Module:
     """A copy of `model` with two heads (`TaskHeads`): the old one for "source", and a fresh one of `n_classes`, active, for "target"."""
     model = copied(model)
-    name = head_name(model)
+    *more, name = heads(model)
     old = model.get_submodule(name)
-    if not isinstance(old, nn.Linear):
-        raise ValueError(f"the head {name!r} is a {type(old).__name__}; a head per task needs a Linear one")
+    if more or not isinstance(old, nn.Linear):
+        what = f"of {len(more) + 1}" if more else f"a {type(old).__name__}"
+        raise ValueError(f"the head {name!r} is {what}; a head per task needs a Linear one, and no other")
     with seeded(seed, "target head"):
         new = nn.Linear(old.in_features, n_classes).to(old.weight)
-    heads = TaskHeads({"source": old, "target": new})
-    heads.active = "target"
-    _replace(model, old, heads)
+    both = TaskHeads({"source": old, "target": new})
+    both.active = "target"
+    _replace(model, old, both)
     return model
 
 
@@ -106,8 +107,8 @@ def own_head(model: nn.Module) -> list[str]:
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the head; of the active one where there is one per task."""
-    return list(_answering(model, head_name(model)).parameters())
+    """The parameters of all heads; of the active one where there is one per task."""
+    return [p for name in heads(model) for p in _answering(model, name).parameters()]
 
 
 def _answering(model: nn.Module, name: str) -> nn.Module:

@@ -104,13 +104,16 @@ def chosen(train: str | Iterable[str], names: Collection[str]) -> set[str]:
     `train` may be one name. Raises `ValueError` for a name that is none of these.
     """
     given = (train,) if isinstance(train, str) else tuple(train) if isinstance(train, Iterable) else (train,)
-    if not all(isinstance(name, str) for name in given):
+    if not all(isinstance(name, str) and name for name in given):
         raise BadSetting(
             f"train = {train!r} must be a list of names of parameters or modules, as ['fc']; [] trains none of them"
         )
     found: set[str] = set()
     for part in given:
-        inside = {name for name in names if name == part or name.startswith(f"{part.rstrip('.')}." * bool(part))}
+        bare = part.replace("_orig_mod.", "")  # as wrappers of torch name what is in them
+        for name in (part, bare, bare.removeprefix("module.")):
+            if inside := {n for n in names if n == name or n.startswith(f"{name.rstrip('.')}.")}:
+                break
         if not inside:
             near = get_close_matches(part.rstrip("."), {n.rpartition(".")[0] for n in names} | {*names}, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

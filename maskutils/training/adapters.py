@@ -2,8 +2,8 @@
 
 All three adapt linear layers and convolutions, a shared head too; a head of the target's own is trained whole. Layers with groups,
 those of `nn.MultiheadAttention` and those that share their weights stay whole, untrained (peft cannot merge the first, the second
-read their weights past any adapter, the third would have two), and so do norm layers, embeddings and biases. The values of `lora`
-and `oft` are rounded to float16, as they are stored.
+read their weights past any adapter, the third would have two). So do frozen and parametrised weights, embeddings, biases and norm layers,
+with their statistics. The values of `lora` and `oft` are rounded to float16, as they are stored.
 """
 
 import math
@@ -28,13 +28,15 @@ def adapted(model: nn.Module) -> dict[str, nn.Module]:
     apart = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, TaskHeads | nn.MultiheadAttention))
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     layers: dict[str, nn.Module] = {
-        n: m for n, m in model.named_modules() if n and isinstance(m, kinds) and not n.startswith(apart)
+        n: m
+        for n, m in model.named_modules()
+        if n and isinstance(m, kinds) and m.weight.requires_grad and not n.startswith(apart)
     }
     owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
     if layers := {n: m for n, m in layers.items() if getattr(m, "groups", 1) == 1 and owners[id(m.weight)] == 1}:
         return layers
     raise ValueError(
-        f"{type(model).__name__} has no linear layer or convolution to adapt (without groups, and with weights that it does not share)"
+        f"{type(model).__name__} has no linear layer or convolution to adapt (without groups, and with weights of its own that train)"
     )
 
 
@@ -77,7 +79,7 @@ def lora(t: Transfer, rank: int) -> History:
     factors = [p for p in t.model.parameters() if p.requires_grad]
     for p in free:
         p.requires_grad_(True)  # peft froze them, the target's own head too; `fit` trains what it is given
-    history = _stored(t, factors, t.fit(params=[*factors, *t.own_parameters()]))
+    history = _stored(t, factors, t.fit(params=[*factors, *t.own_parameters()], norm="eval"))
     tuner.merge_and_unload()
     return history
 
@@ -189,7 +191,7 @@ def _reparametrised(
         made = make(name, weight).to(weight.device)
         trained += list(made.parameters())
         parametrize.register_parametrization(layer, "weight", made)
-    history = t.fit(params=[*trained, *t.own_parameters()])
+    history = t.fit(params=[*trained, *t.own_parameters()], norm="eval")
     history = _stored(t, trained, history) if stored else history
     plain(t.model)
     return history

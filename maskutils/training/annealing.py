@@ -120,7 +120,7 @@ class Annealing(Level):
         layers = list(self.layers.values())
         for group in [[layer] for layer in layers] if self.per_layer else [layers]:
             flat = torch.cat([layer.ranking().flatten() for layer in group])
-            kept = round(free * len(flat))
+            kept = max(1, round(free * len(flat)))
             dropped = kth(flat, kept + 1) if kept < len(flat) else flat.min() - 1e-3 * (flat.max() - flat.min())
             for layer in group:
                 layer.lift(float(dropped))
@@ -134,7 +134,7 @@ class Annealing(Level):
         if cut := [name for name, layer in self.layers.items() if not layer.harden().any()]:
             warn(
                 f"{some_of(cut)} kept no weight while the scores were learnt, so these tell little; the mask keeps a hundredth of each "
-                "layer. Take a higher density, or per_layer=True"
+                f"layer. Take a higher density{'' if self.per_layer else ', or per_layer=True'}"
             )
         return Mask(found.bits, found.scores, tuple(history))
 
@@ -181,9 +181,10 @@ def level_of(
     model: nn.Module, data: Batches, method: str, start: str | None, density: float | None, per_layer: bool, seed: int
 ) -> Level:
     """How the scores of `method` are led on `model`. Raises `BadSetting` for a density that it does not learn for."""
-    if density is not None and not learns_density(model, method, start):
+    if (density is not None or per_layer) and not learns_density(model, method, start):
+        what = f"density = {density}" if density is not None else "per_layer=True without a density"
         raise BadSetting(
-            f"density = {density}: {method} learns one ranking for all densities; take mask.at_density(density), or learn_mask"
+            f"{what}: {method} learns one ranking for all densities; take mask.at_density(density, per_layer), or learn_mask with both"
         )
     if (start := start_of(model, method, start)) == CONSTANT:
         cls = LAYERS[method]

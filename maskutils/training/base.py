@@ -117,9 +117,9 @@ def halves(steps: int) -> tuple[int, int]:
 
 
 def shared(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that both tasks use, tied ones once: all, or all but the heads where each task has its own."""
+    """The parameters that both tasks use and that train, tied ones once: all, or all but the heads where each task has its own."""
     heads = (f"{head_name(model)}.",) if own_head(model) else ()
-    return {n: p.detach() for n, p in model.named_parameters() if not n.startswith(heads)}
+    return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad and not n.startswith(heads)}
 
 
 def put(model: nn.Module, values: Mapping[str, Tensor]) -> None:

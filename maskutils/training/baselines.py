@@ -48,14 +48,8 @@ def anchor(model: nn.Module, strength: float, importance: Tensors | None = None)
 
 
 @protocol(
-    "baseline",
-    place=21,
-    colour="#9467bd",
-    marker=(8, 1, 0),
-    rival=True,
-    knobs={"strength": 0.1},
-    grid=(0.001, 0.01, 0.1, 1.0, 10.0),
-)
+    "baseline", place=21, colour="#9467bd", marker=(8, 1, 0), rival=True, knobs={"strength": 0.1}, grid=(0.001, 0.01, 0.1, 1.0, 10.0)
+)  # fmt: skip
 def l2_sp(t: Transfer, strength: float) -> History:
     """Loss + strength / 2 * |theta - theta_0|^2. Source: Li et al. 2018 (arXiv 1802.01483), eq. 3.
 
@@ -89,13 +83,9 @@ def elastic_mask(t: Transfer, importance: Tensors, strength: float) -> History:
 
 
 @protocol(
-    "baseline",
-    place=24,
-    colour="#17becf",
-    marker=(5, 1, 180),
-    knobs={"strength": 1.0, "temperature": 2.0},
+    "baseline", place=24, colour="#17becf", marker=(5, 1, 180), knobs={"strength": 1.0, "temperature": 2.0},
     grid=(0.003, 0.01, 0.03, 0.1, 0.3),
-)
+)  # fmt: skip
 def lwf(t: Transfer, strength: float, temperature: float) -> History:
     """Loss + strength * T^2 KL(p_0 || p) of the source answers on the target's images, T = 2.
 
@@ -104,12 +94,12 @@ def lwf(t: Transfer, strength: float, temperature: float) -> History:
     """
     positive("strength", strength)
     positive("temperature", temperature)
-    model, teacher = t.model, frozen(t.model)
+    model, teacher, apart = t.model, frozen(t.model), bool(own_head(t.model))
 
     def distil(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         with torch.no_grad():
             before = F.log_softmax(answer(teacher, "source", x) / temperature, dim=1)
-        after = F.log_softmax(answer(model, "source", x) / temperature, dim=1)
+        after = F.log_softmax((answer(model, "source", x) if apart else logits) / temperature, dim=1)
         return strength * temperature**2 * F.kl_div(after, before, log_target=True, reduction="batchmean")
 
     return t.fit(penalty=distil)
@@ -154,7 +144,8 @@ def lp_ft(t: Transfer) -> History:
 def bias_only(t: Transfer) -> History:
     """Only parameters of one dimension (biases, norm layers) and a head of the target's own are trained.
 
-    Source: Ben Zaken et al. 2022 (BitFit, arXiv 2106.10199). Raises `ValueError` for a network with none of these.
+    Source: Ben Zaken et al. 2022 (BitFit, arXiv 2106.10199), who train no scales of norm layers. Raises `ValueError` for a network
+    with none of these.
     """
     head = tuple(own_head(t.model))
     params = [p for n, p in t.model.named_parameters() if p.ndim == 1 or n.startswith(head)]

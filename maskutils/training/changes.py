@@ -1,7 +1,8 @@
 """Approaches that store a change tau = theta - theta_0 of the source network: taken off, the source network is back bit for bit.
 
 theta_0 are the parameters that both tasks use, as the source left them. A head of the target's own is trained whole and is no
-part of the change. Norm layers keep the source's statistics. What is stored of a change is rounded to float16.
+part of the change. Norm layers keep the source's statistics. What is stored of a change is rounded to float16. An output channel is an
+index of a weight's first dimension, which in a transposed convolution counts inputs.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from maskutils.core.storage import changes, signs
 from maskutils.core.tensors import Tensors
 from maskutils.masks.mask import Mask
 from maskutils.masks.rankings import gradient, magnitude, sensitivity
+from maskutils.models.parts import owner_of
 from maskutils.training.base import History, Transfer, halves, joined, protocol, put, rounded, shared
 from maskutils.training.loop import Penalty, fit
 
@@ -117,8 +119,8 @@ def spu(t: Transfer, density: float) -> History:
 def talos(t: Transfer, density: float) -> History:
     """Only the `density` of lowest sensitivity on the target is trained (`rankings.sensitivity`), over all weights.
 
-    Source: Iurada et al. 2025 (arXiv 2504.02620), `vision/pruners.py`, which scores biases and norm layers too. Weights that no
-    image reaches come first and learn nothing.
+    Source: Iurada et al. 2025 (arXiv 2504.02620), `vision/pruners.py`, which scores biases and norm layers too, and scores four times,
+    with what is not chosen so far scaled by 0.1. Here it is done once. Weights that no image reaches come first and learn nothing.
     """
     fraction("density", density)
     found = sensitivity(t.model, t.pair.target.train, t.training.seed)
@@ -204,14 +206,21 @@ def _by_channel(values: Tensor) -> Tensor:
 
 
 class _Coded(nn.Module):
-    """A network that computes with `values()` in the place of its own parameters."""
+    """A network that computes with `values()` in the place of its own parameters; where several modules share one, in each of them."""
 
     def __init__(self, model: nn.Module, values: Callable[[], Tensors]) -> None:
         super().__init__()
         self.model, self.values = model, values
+        own, self.places = {id(model.get_parameter(n)): n for n in shared(model)}, dict[Any, tuple[str, str]]()
+        # once for each place: a module may have two names, and torch would put back what it put there itself
+        for name, p in model.named_parameters(remove_duplicate=False):
+            if id(p) in own:
+                self.places.setdefault((id(owner_of(model, name)[0]), name.rpartition(".")[2]), (name, own[id(p)]))
 
     def forward(self, images: Tensor) -> Any:
-        return functional_call(self.model, self.values(), (images,))
+        values = self.values()
+        given = {place: values[name] for place, name in self.places.values()}
+        return functional_call(self.model, given, (images,), tie_weights=False)
 
 
 def _train_code(

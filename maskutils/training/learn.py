@@ -80,8 +80,8 @@ def learn_mask(
         raise BadSetting(
             f"method {method!r} learns the weights too, so a mask alone says nothing; use learn_subnetwork"
         )
-    if learns_density(model, method, start):
-        settings |= {"density": density, "per_layer": per_layer}
+    learns = learns_density(model, method, start)
+    settings |= {"density": density if learns else None, "per_layer": per_layer and (learns or density is None)}
     native = learn_subnetwork(model, data, method, **settings)[1]
     mask = (native if density is None else native.at_density(density, per_layer)).learnt_on(model)
     check_carried(model, data, mask, seed)
@@ -94,14 +94,8 @@ def mask_batch(batch_size: int) -> int:
 
 
 def _ranked(
-    model: nn.Module,
-    data: Batches,
-    method: str,
-    density: float | None,
-    per_layer: bool,
-    seed: int,
-    options: Iterable[str],
-) -> Mask:
+    model: nn.Module, data: Batches, method: str, density: float | None, per_layer: bool, seed: int, options: Iterable[str]
+) -> Mask:  # fmt: skip
     for option in options:
         known(option, (), f"option of {method}")
     if density is None:
@@ -118,23 +112,10 @@ def _ranked(
 
 @torch.inference_mode(False)
 def learn_subnetwork(
-    model: nn.Module,
-    data: Batches,
-    method: str,
-    *,
-    density: float | None = None,
-    per_layer: bool = False,
-    steps: int = 300,
-    lr: float | None = None,
-    strength: float | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-    precision: str = "float32",
-    start: str | None = None,
-    train: Iterable[str] = (),
-    watch: Callable[[Mask], object] = lambda mask: None,
-    **options: float | str,
-) -> tuple[nn.Module, Mask]:
+    model: nn.Module, data: Batches, method: str, *, density: float | None = None, per_layer: bool = False, steps: int = 300,
+    lr: float | None = None, strength: float | None = None, batch_size: int = 64, seed: int = 0, precision: str = "float32",
+    start: str | None = None, train: Iterable[str] = (), watch: Callable[[Mask], object] = lambda mask: None, **options: float | str,
+) -> tuple[nn.Module, Mask]:  # fmt: skip
     """A copy of `model` and the native mask of the mask layer `method`, learnt on it; `model` is left as it was.
 
     The copy is frozen but for the parameters or modules that `train` names (a fresh head), and the weights themselves

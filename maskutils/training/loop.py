@@ -120,13 +120,8 @@ def _trained(model: nn.Module, params: Iterable[nn.Parameter]) -> Iterator[None]
 
 
 def _step(
-    model: nn.Module,
-    batch: tuple[Tensor, Tensor],
-    optim: Optimizer,
-    penalty: Penalty | None,
-    progress: float,
-    precision: str,
-) -> Tensor:
+    model: nn.Module, batch: tuple[Tensor, Tensor], optim: Optimizer, penalty: Penalty | None, progress: float, precision: str
+) -> Tensor:  # fmt: skip
     """One step of `optim`; returns the loss."""
     device = device_of(model)
     at_once = device.type == "cuda"  # MPS may read memory that is free again by then

@@ -26,6 +26,8 @@ def ldifs(t: Transfer, strength: float) -> History:
     """
     positive("strength", strength)
     source = frozen(t.model)
+    if not _layers(t.model):
+        raise ValueError(f"ldifs: {type(t.model).__name__} has no linear layer or convolution beside its head")
 
     def distance(x: Tensor, logits: Tensor, progress: float) -> Tensor:
         with torch.no_grad():
@@ -44,12 +46,16 @@ def normalised(features: Tensor, channels: int) -> Tensor:
     return features / (length + 1e-10)
 
 
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    head, kinds = tuple(f"{name}." for name in heads(model)), nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    return {n: m for n, m in model.named_modules() if isinstance(m, kinds) and not f"{n}.".startswith(head)}
+
+
 @contextmanager
 def _features(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], dict[str, int]]]:
     """Inside the block the first dict holds what each layer gave in the last forward pass; the second says where its channels are."""
     found: dict[str, Tensor] = {}
-    head, kinds = tuple(f"{name}." for name in heads(model)), nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, kinds) and not f"{n}.".startswith(head)}
+    layers = _layers(model)
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda module, given, made: found.update({name: made})

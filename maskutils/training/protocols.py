@@ -58,15 +58,18 @@ def protect_weights(t: Transfer, mask: Mask) -> History:
 @protocol(needs=("mask",), method="gumbel_sigmoid", known="intact", bits=changes)
 def select(t: Transfer, mask: Mask) -> History:
     """Only what the source mask keeps is trained, and a head of the target's own: the weights that matter are re-used."""
+    if not mask.kept:
+        raise ValueError("select: the mask keeps no weight, so none would be trained")
     with t.holding(~mask):
         return t.fit_stored()
 
 
 @protocol(needs=("mask",), method="gumbel_sigmoid", learns_mask=True, known="intact", bits=changes)
 def exclusive(t: Transfer, mask: Mask) -> History:
-    """What the target's mask keeps and the source's does not is trained, as in ExSSNeT (arXiv 2210.10209).
+    """What the target's mask keeps and the source's does not is trained, after ExSSNeT (arXiv 2210.10209).
 
-    The target's mask is learnt first, on the frozen source network, as a Gumbel-sigmoid mask of the density of `mask`.
+    The target's mask is learnt first, on the frozen source network, as a Gumbel-sigmoid mask of the density of `mask`. In ExSSNeT the
+    network is random, and every task is read through its own mask; here the target is read with all weights.
     """
     learnt, target = _for_target(t, "gumbel_sigmoid", mask.density)
     t.model.load_state_dict(learnt.state_dict())

@@ -29,8 +29,8 @@ def attach(
     """Put a mask layer of `method` on every maskable weight of `model`, or on those in `names`; returns them by parameter
     name. Mutates `model`.
 
-    `options` go to the layer (`tau`, `density`, ...). While attached, the keys of `state_dict` differ: detach before
-    saving. Raises `BadSetting` for an unknown method, option or value.
+    `options` go to the layer (`tau`, `density`, ...). A weight that several modules share has one layer, which draws for each of them.
+    While attached, the keys of `state_dict` differ: detach before saving. Raises `BadSetting` for an unknown method, option or value.
     """
     cls = LAYERS[known(method, LAYERS, "method")]
     accepted = {name: p.default for name, p in inspect.signature(cls).parameters.items() if name != "weight"}
@@ -45,8 +45,9 @@ def attach(
     layers = {name: cls(model.get_parameter(name), **options) for name in (maskable(model) if names is None else names)}
     shared = {id(model.get_parameter(name)): layer for name, layer in layers.items()}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):  # a tied weight, wherever it is used
-        if id(parameter) in shared:
-            parametrize.register_parametrization(*owner_of(model, name), shared[id(parameter)], unsafe=True)
+        owner, leaf = owner_of(model, name)
+        if id(parameter) in shared and not parametrize.is_parametrized(owner, leaf):  # a module may have two names
+            parametrize.register_parametrization(owner, leaf, shared[id(parameter)], unsafe=True)
     return layers
 
 

@@ -17,8 +17,8 @@ class EdgePopup(MaskLayer):
 
     Source: Ramanujan et al. 2020 (arXiv 1911.13299), eq. 3-6. The paper masks random networks and begins with
     Kaiming-uniform s (`init="kaiming"`); on a trained network that throws away what the magnitudes know, so ours begins
-    with s = |w| (`init="weight"`, density by magnitude at step 0), scaled to the spread of the Kaiming init. The
-    density is the fraction kept, and the same in every layer.
+    with s = |w| (`init="weight"`, density by magnitude at step 0), scaled to the spread of the Kaiming init. The density is the
+    fraction kept of each layer while it learns, or of all where scores begin in one order; `learn_mask` then keeps the best of all.
     """
 
     optimizer, lr = "sgd", 3.0
