@@ -57,6 +57,13 @@ class Dicts(torch.utils.data.Dataset):
         return {"pixel_values": torch.randn(3, 32, 32), "labels": i % 3}
 
 
+def of_gradients(folder, patch) -> dict:
+    known = usual()
+    images, labels = next(iter(known["target_loader"]))
+    F.cross_entropy(known["model"](images), labels).backward()
+    return known
+
+
 def of_transformers(folder, patch) -> dict:
     transformers, accelerate = pytest.importorskip("transformers"), pytest.importorskip("accelerate")
     options = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -155,6 +162,7 @@ def of(library: str, side: int = 8):
 
 
 NEEDS = {  # what a recipe says -> what it finds
+    "masked_fill_": of_gradients,
     "Trainer(precision": of_lightning,
     "fabric": of_fabric,
     "fit_one_cycle": of_fastai,
