@@ -326,9 +326,9 @@ def test_the_best_setting_of_each_case_is_chosen_on_validation():
     lucky = mask("edge_popup", 0.95, 0.6, 0.97, density=0.5, stored_bits=160e3, val_target_acc=0.5)
     answers = tables.answers(study(*ROWS, replay, adapter, lucky))
     assert answers.to_dict() == {
-        "known, a learnt mask": "`edge_popup`, density 0.1: source -1.0, target 88.0 %, 11 kB",
+        "known, a learnt mask": "`edge_popup`, density 0.1: source -1.0, target 88.0 %, 90 kbit",
         "known, no learnt mask, about its size": "`replay`, fraction 0.1: source -5.0, target 88.0 %",
-        "known, no learnt mask, any size": "`lora`, rank 4: source kept, target 86.0 %, 30 kB",
+        "known, no learnt mask, any size": "`lora`, rank 4: source kept, target 86.0 %, 240 kbit",
         "unknown": "`replay`, fraction 0.1: source -5.0, target 88.0 %",
         "unknown, a learnt mask": "`edge_popup`, density 0.1: source -35.0, target 88.0 %",
         "unknown, no source images kept": "`ewc`, strength 1: source -10.0, target 85.0 %",

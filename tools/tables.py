@@ -9,7 +9,7 @@ from maskutils.results.equal_storage import ABOUT
 from maskutils.results.records import KNOBS, on_grid, summarise
 from maskutils.results.report import TITLES, percent, plain
 from maskutils.results.single import learn_no_mask
-from maskutils.results.wording import APART, called, in_doubt, intervals, points, settings, size, verb, versus
+from maskutils.results.wording import APART, called, in_doubt, intervals, kbit, points, settings, size, verb, versus
 
 LONGER = " (longer)"  # after the name of an approach whose source was trained longer
 
@@ -45,12 +45,11 @@ def _best_first(records: pd.DataFrame, reading: str) -> pd.DataFrame:
 
 
 def _reached(best: pd.Series) -> str:
-    """A setting and what it reaches, as "`oft`, block 32: source kept, target 96.4 %, 30 kB"."""
-    moved, size = round(-100 * best["drop"], 1), best["bits"] / 8e3
+    """A setting and what it reaches, as "`oft`, block 32: source kept, target 96.4 %, 243 kbit"."""
+    moved = round(-100 * best["drop"], 1)
     setting = ", ".join(filter(None, (called(best["approach"]), settings(best))))
     reached = [f"source {moved:+.1f}" if moved else "source kept", f"target {points(best['target_acc'])}"]
-    stored = [f"{size:,.0f} kB" if size >= 10 else f"{size:.2g} kB"] if size else []
-    return f"{setting}: {', '.join(reached + stored)}"
+    return f"{setting}: {', '.join(reached + [kbit(best)] * bool(best['bits']))}"
 
 
 def best_settings(records: pd.DataFrame) -> pd.DataFrame:
