@@ -1,6 +1,7 @@
 """Protocols: one contract for all, what each one is, and the readings of a transfer."""
 
 import copy
+import re
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -231,6 +232,9 @@ def test_an_unknown_knob_is_refused_by_name(protocol, trained, shared, mask):
 
 
 def test_an_unknown_protocol_gets_a_suggestion(trained, shared):
+    for name, way in (("wise_ft", "interpolate(model, transfer("), ("fisher", "'protect', mask=learn_mask(")):
+        with pytest.raises(BadSetting, match=rf"'{name}' is no protocol; take .*{re.escape(way)}"):
+            transfer(trained, shared, name)
     with pytest.raises(BadSetting, match=r"unknown protocol 'finetun'; known: .*Did you mean 'finetune'"):
         transfer(trained, shared, "finetun")
 

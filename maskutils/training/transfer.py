@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from maskutils.core import metrics
-from maskutils.core.approaches import Approach, describe, described
+from maskutils.core.approaches import APPROACHES, Approach, describe, described
 from maskutils.core.checks import BadSetting, known, number, some_of
 from maskutils.core.storage import Kept
 from maskutils.core.tensors import Tensors
@@ -61,7 +61,7 @@ def transfer(
     True
     """
     model = unwrapped(model)
-    about = described(known(protocol, PROTOCOLS, "protocol"))
+    about = _about(protocol)
     given = {"mask": mask, "importance": importance}
     for name, value in given.items():
         if (name in about.needs) != (value is not None):
@@ -173,6 +173,15 @@ def interpolate(before: nn.Module, after: nn.Module, alpha: float) -> nn.Module:
                 old = theta_0[name].to(theta)  # what is equal stays: it may be infinite
                 theta.copy_(theta.where(theta == old, theta.lerp(old, 1 - alpha)))
     return model
+
+
+def _about(protocol: str) -> Approach:
+    if (about := APPROACHES.get(protocol)) and protocol not in PROTOCOLS:
+        mask = f"learn_mask(model, pair.source.train, {protocol!r}, density=0.1)"
+        way = "interpolate(model, transfer(model, pair, 'finetune'), alpha)"
+        way = way if about.role == "yardstick" else f"transfer(model, pair, 'protect', mask={mask})"
+        raise BadSetting(f"{protocol!r} is no protocol; take {way}")
+    return described(known(protocol, PROTOCOLS, "protocol"))
 
 
 def _check_fit(model: nn.Module, mask: Mask | None, importance: Tensors | None) -> None:
