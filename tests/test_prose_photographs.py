@@ -18,12 +18,12 @@ from tools import tables
 
 def test_on_photographs_a_sparser_mask_stores_a_fifth_less():
     page = text("docs/photographs.md")
-    assert "Density 0.2 stores a fifth less, adapts as well, and loses half a point more on the worst pair." in page
+    assert "Density 0.2 stores a fifth less, adapts as well, and loses 0.8 points more on the worst pair." in page
     table = page.split("<!-- photos:choices -->")[1].split("<!-- /photos")[0]
     dense, sparse = ([cell.strip() for cell in line.split("|")] for line in table.strip().split("\n")[2:4])
     assert [dense[3], sparse[3]] == ["edge_popup (density 0.3)", "edge_popup (density 0.2)"]
     assert int(sparse[6]) / int(dense[6]) == pytest.approx(0.8, abs=0.03)
-    assert float(sparse[8]) - float(dense[8]) == pytest.approx(0.5)
+    assert float(sparse[8]) - float(dense[8]) == pytest.approx(0.8)
     assert float(sparse[5].split()[0]) >= float(dense[5].split()[0])
 
 
@@ -38,9 +38,11 @@ def test_below_the_sparsest_mask_lora_is_the_line_to_take_on_photographs():
 
 def test_on_cartoons_edge_popup_answers_better_through_its_mask_than_the_network_before():
     cost = on_grid(read("photos")).query("pair == 'pacs:cartoon:photo' and method == 'edge_popup' and alpha == 1")
-    assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-1.2, -0.5).all()
+    assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-2, -0.5).all()
     limits = " ".join(text("docs/limits.md").split())
-    assert "answers better through the mask of `edge_popup` than it did before, by half a point to a point." in limits
+    assert (
+        "answers better through the mask of `edge_popup` than it did before, by half a point to two points." in limits
+    )
     cost = on_grid(read("photos")).query("pair == 'pacs:sketch:cartoon' and method == 'edge_popup' and alpha == 1")
     assert (100 * cost.groupby("density")["masking_cost"].mean()).between(-7.5, -3).all()
     assert (
@@ -100,17 +102,19 @@ def test_what_masks_of_photographs_gain_on_the_source_at_density_03():
     )
 
 
-def test_beside_the_best_rival_of_each_pair_the_mask_of_photographs_leads_on_objects_alone():
+def test_beside_the_best_rival_of_each_pair_the_mask_of_photographs_leads_on_objects_and_from_cartoons():
     rows, means, mask = tried_with_best_mask("photos")
     near = means[~means["mask"] & (means["bits"] <= ABOUT * means.loc[mask, "bits"])]
     found = {pair: single.against_best(own, near, mask, gained=True) for pair, own in rows.groupby("pair")}
     told = {pair: interval(row["difference"], row["low"], row["high"]) for pair, row in found.items()}
-    others = [float(of.split()[0]) for pair, of in told.items() if pair != "cifar20:first:second"]
-    assert [min(others), max(others)] == [0.0, 0.7]
+    led = ["cifar20:first:second", "pacs:cartoon:photo"]
+    assert [pair for pair, row in found.items() if row["low"] > 0] == led
+    others = [float(of.split()[0]) for pair, of in told.items() if pair not in led]
+    assert [min(others), max(others)] == [0.0, 0.5]
     limits = " ".join(text("docs/limits.md").split())
     assert (
-        f"objects of CIFAR-100, by {told['cifar20:first:second']} points. On the other four it is 0.0 to 0.7 points"
-        in limits
+        f"objects of CIFAR-100, by {told[led[0]]} points, and from cartoons to photographs, by {told[led[1]]}. On the other three it is "
+        "0.0 to 0.5 points" in limits
     )
 
 
@@ -165,7 +169,7 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
     assert f"by {said[0]} points after the usual training, and by {said[1]} where both train longer." in photographs
     through = both["source_acc_masked"] - both["source_acc_before"]
     gain = (100 * through.groupby(both["family"]).mean()).round(1)
-    assert [gain[mask], gain[mask + tables.LONGER]] == [2.3, -1.0]
+    assert [gain[mask], gain[mask + tables.LONGER]] == [2.5, -1.0]
     there = both.assign(through=through)[both["family"] == mask + tables.LONGER]
     low, high = over_pairs(there.pivot_table(index="pair", columns="seed", values="through").to_numpy())
     assert f"after the longer one it loses ({interval(there['through'].mean(), low, high, '+')} points)." in photographs
@@ -177,7 +181,7 @@ def test_most_of_the_lead_over_lora_is_training_of_the_source():
         f"{told}[they cannot be told apart](#sources-trained-longer). Task unknown: at one setting `replay`"
         in photographs
     )
-    assert [row["mean of 5"].split()[0] for row in (usual, longer)] == ["+2.0", "+0.3"]
+    assert [row["mean of 5"].split()[0] for row in (usual, longer)] == ["+2.1", "+0.3"]
     assert "then the lead cannot be told from chance (0.3 points)." in " ".join(text("docs/limits.md").split())
     minus = {
         pair: paired(own, "both", [mask + tables.LONGER], "lora" + tables.LONGER) for pair, own in both.groupby("pair")
